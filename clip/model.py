@@ -1,0 +1,220 @@
+"""CLIP's image and text towers (Radford et al., 2021), with what weakly-supervised segmentation needs from them:
+patch tokens after every block, head-averaged attention maps, and any image size.
+
+Tensor names are those of the official checkpoints. Shapes: B images, h x w patches of 16 px, N = h * w,
+T = 1 + N tokens (class token first), C channels, L blocks, E the joint embedding size.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HEAD_WIDTH = 64  # channels per attention head in every CLIP ViT
+NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}  # plain numbers stored in the official archives
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What the first blocks of the image tower leave behind."""
+
+    tokens: list[Tensor]  # (B, T, C) residual stream after blocks 1..depth
+    attention: list[Tensor]  # (B, T, T) attention of the same blocks, averaged over heads; rows sum to 1
+    grid: tuple[int, int]  # (h, w)
+
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), the activation CLIP was trained with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention under CLIP's parameter names; q, k and v are packed in that order."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        return qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, T, C/heads)
+
+    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
+        q, k, v = self._split(x)
+        return self.out_proj(F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2))
+
+    def with_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, C) -> output (B, T, C) and attention averaged over heads (B, T, T)."""
+        q, k, v = self._split(x)
+        maps = (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(-1)
+        return self.out_proj((maps @ v).transpose(1, 2).flatten(2)), maps.mean(1)
+
+
+class ResidualBlock(nn.Module):
+    """Pre-norm transformer block: x += attn(ln_1(x)); x += mlp(ln_2(x))."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.attn = Attention(width, heads)
+        self.ln_1 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential()
+        self.mlp.add_module("c_fc", nn.Linear(width, 4 * width))
+        self.mlp.add_module("gelu", QuickGELU())
+        self.mlp.add_module("c_proj", nn.Linear(4 * width, width))
+        self.ln_2 = nn.LayerNorm(width)
+
+    def attend(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Attention of y = ln_1(x): output (B, T, C) and head-mean maps (B, T, T). Differentiable twice over."""
+        return self.attn.with_maps(y)
+
+    def mix(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Finish the block: add the attention output to the stream, then the MLP."""
+        x = x + attended
+        return x + self.mlp(self.ln_2(x))
+
+    def with_attention(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, C) -> block output (B, T, C) and head-mean attention (B, T, T)."""
+        attended, maps = self.attend(self.ln_1(x))
+        return self.mix(x, attended), maps
+
+    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
+        return self.mix(x, self.attn(self.ln_1(x), causal))
+
+
+class Transformer(nn.Module):
+    """A stack of residual blocks, named as in the official checkpoints."""
+
+    def __init__(self, width: int, layers: int, heads: int):
+        super().__init__()
+        self.resblocks = nn.ModuleList(ResidualBlock(width, heads) for _ in range(layers))
+
+    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
+        for block in self.resblocks:
+            x = block(x, causal)
+        return x
+
+
+class VisionTransformer(nn.Module):
+    """CLIP's image tower. Its position table is resized to the grid of the image at hand."""
+
+    def __init__(self, width: int, layers: int, embed_dim: int, patch_size: int = 16, grid: int = 14):
+        super().__init__()
+        self.patch_size, self.width, self.grid = patch_size, width, grid
+        self.conv1 = nn.Conv2d(3, width, patch_size, patch_size, bias=False)
+        self.class_embedding = nn.Parameter(torch.randn(width) * width**-0.5)
+        self.positional_embedding = nn.Parameter(torch.randn(grid * grid + 1, width) * width**-0.5)
+        self.ln_pre = nn.LayerNorm(width)
+        self.transformer = Transformer(width, layers, width // HEAD_WIDTH)
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Parameter(torch.randn(width, embed_dim) * width**-0.5)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The L residual blocks."""
+        return self.transformer.resblocks
+
+    def position(self, h: int, w: int) -> Tensor:
+        """Position table (1 + h*w, C): the native grid brought to h x w bilinearly, the class token's row kept."""
+        if (h, w) == (self.grid, self.grid):
+            return self.positional_embedding
+        native = self.positional_embedding[1:].T.unflatten(1, (self.grid, self.grid))[None]
+        table = F.interpolate(native, (h, w), mode="bilinear", align_corners=False)[0].flatten(1).T
+        return torch.cat([self.positional_embedding[:1], table])
+
+    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Normalised images (B, 3, H, W) -> tokens entering the first block (B, T, C) and the grid (h, w)."""
+        patches = self.conv1(images)
+        h, w = patches.shape[-2:]
+        patches = patches.flatten(2).transpose(1, 2)
+        class_token = self.class_embedding.to(patches.dtype).expand(len(images), 1, -1)
+        return self.ln_pre(torch.cat([class_token, patches], 1) + self.position(h, w).to(patches.dtype)), (h, w)
+
+    def features(self, images: Tensor, depth: int | None = None) -> ImageFeatures:
+        """Run blocks 1..depth (default L - 1) and keep each one's tokens and attention."""
+        x, grid = self.embed(images)
+        tokens, attention = [], []
+        for block in self.blocks[: len(self.blocks) - 1 if depth is None else depth]:
+            x, maps = block.with_attention(x)
+            tokens.append(x)
+            attention.append(maps)
+        return ImageFeatures(tokens, attention, grid)
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Tokens after the last block (..., C) -> joint space (..., E), not normalised."""
+        return self.ln_post(tokens) @ self.proj
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> tokens in the joint space (B, T, E), class token first, not normalised."""
+        return self.project(self.transformer(self.embed(images)[0]))
+
+
+class CLIP(nn.Module):
+    """Both towers. `token_ids` (sorted) lists the vocabulary rows present when a checkpoint holds only some of them."""
+
+    def __init__(
+        self, visual: VisionTransformer, embed_dim: int, text_width: int, text_layers: int, context: int = 77,
+        vocabulary: int = 49408, token_ids: Tensor | None = None,
+    ):  # fmt: skip
+        super().__init__()
+        self.visual = visual
+        self.transformer = Transformer(text_width, text_layers, max(1, text_width // HEAD_WIDTH))
+        self.token_embedding = nn.Embedding(vocabulary if token_ids is None else len(token_ids), text_width)
+        self.positional_embedding = nn.Parameter(torch.randn(context, text_width) * 0.01)
+        self.ln_final = nn.LayerNorm(text_width)
+        self.text_projection = nn.Parameter(torch.randn(text_width, embed_dim) * text_width**-0.5)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.register_buffer("token_ids", token_ids)
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Token ids (T, 77), zero-padded -> text features (T, E), read at the end-of-text token, not normalised.
+
+        The mask is causal, so the padding is cut before the tower runs. Raises ValueError on a token without a row.
+        """
+        end = tokens.argmax(1)  # the end-of-text token has the largest id
+        tokens = tokens[:, : int(end.max()) + 1].contiguous()
+        if self.token_ids is not None:
+            rows = torch.searchsorted(self.token_ids, tokens).clamp(max=len(self.token_ids) - 1)
+            unknown = (self.token_ids[rows] != tokens) & (torch.arange(tokens.shape[1]).to(end) <= end[:, None])
+            if unknown.any():
+                raise ValueError(f"token {int(tokens[unknown][0])} has no row in this checkpoint")
+            tokens = rows
+        x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
+        x = self.ln_final(self.transformer(x, causal=True))
+        return x[torch.arange(len(x), device=x.device), end] @ self.text_projection
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Tensor]) -> "CLIP":
+        """Build the CLIP that a state dict with official names describes: float32, eval mode, every tensor matched.
+
+        Raises ValueError naming the tensors when the state dict is not a CLIP ViT or does not fit.
+        """
+        state = {name: tensor for name, tensor in state.items() if name not in NOT_WEIGHTS}
+        needed = ("visual.conv1.weight", "visual.positional_embedding", "text_projection", "token_embedding.weight")
+        if missing := [name for name in needed if name not in state]:
+            raise ValueError(f"no tensor {missing[0]}")
+        width, _, patch, _ = state["visual.conv1.weight"].shape
+        text_width, embed_dim = state["text_projection"].shape
+        grid = math.isqrt(len(state["visual.positional_embedding"]) - 1)
+        visual = VisionTransformer(width, _depth(state, "visual.transformer."), embed_dim, patch, grid)
+        context, vocabulary = len(state["positional_embedding"]), len(state["token_embedding.weight"])
+        layers = _depth(state, "transformer.")
+        model = cls(visual, embed_dim, text_width, layers, context, vocabulary, state.get("token_ids"))
+        try:
+            model.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
+        except RuntimeError as error:
+            raise ValueError(" ".join(str(error).split())) from None
+        return model.eval()
+
+
+def _depth(state: dict[str, Tensor], prefix: str) -> int:
+    """Number of residual blocks under a prefix."""
+    return len({name[len(prefix) :].split(".")[1] for name in state if name.startswith(prefix + "resblocks.")})

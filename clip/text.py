@@ -1,0 +1,54 @@
+"""Text features of a list of prompts, cached by prompts and weights."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from clip.model import CLIP
+from clip.tokenizer import Tokenizer
+from utils.errors import UserError
+
+
+@torch.no_grad()
+def text_features(model: CLIP, prompts: list[str], cache: Path | None = None) -> Tensor:
+    """Unit-length features (len(prompts), E) on the CPU, float32.
+
+    With `cache` (a folder), they are kept in a file named by the SHA-256 of the weights and prompts, and read from it next
+    time. Raises UserError naming a prompt that is too long or, for a reduced vocabulary, has a word CLIP never saw.
+    """
+    key = hashlib.sha256("\n".join([getattr(model, "sha256", ""), *prompts]).encode()).hexdigest()[:16]
+    file = cache / f"text_features_{key}.safetensors" if cache is not None and hasattr(model, "sha256") else None
+    if file is not None and file.is_file():
+        try:
+            return load_file(file)["features"]
+        except (SafetensorError, KeyError):
+            file.unlink()  # a half-written cache is made anew
+    features = F.normalize(_encode(model, prompts), dim=1).float().cpu()
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial")
+        save_file({"features": features.contiguous()}, partial)
+        partial.replace(file)
+    return features
+
+
+def _encode(model: CLIP, prompts: list[str]) -> Tensor:
+    device = model.text_projection.device
+    try:
+        tokens = Tokenizer()(prompts).to(device)
+        return model.encode_text(tokens)
+    except ValueError:
+        pass
+    for prompt in prompts:  # once more, one by one, to name the prompt
+        try:
+            model.encode_text(Tokenizer()([prompt]).to(device))
+        except ValueError as error:
+            raise UserError(
+                f"the prompt {prompt!r} cannot be used: {error}; reword it or use full CLIP weights"
+            ) from None
+    raise AssertionError("a batch of prompts failed though each one alone did not")

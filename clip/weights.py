@@ -1,0 +1,45 @@
+"""Public weights the method starts from: names, addresses and checksums in one place."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+TOY_CLIP = Path(__file__).with_name("toy_clip.safetensors")  # made by utils/tools/pretrain_toy_clip.py
+
+
+@dataclass(frozen=True)
+class PublicFile:
+    """One published file. `sha256` may be a prefix where the publisher gives no more."""
+
+    name: str
+    address: str
+    sha256: str
+
+
+PUBLIC = {
+    "clip": PublicFile(
+        "ViT-B-16.pt",
+        "https://openaipublic.azureedge.net/clip/models/"
+        "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f/ViT-B-16.pt",
+        "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f",
+    ),
+    "deit": PublicFile(
+        "deit_small_patch16_224-cd65a155.pth",
+        "https://dl.fbaipublicfiles.com/deit/deit_small_patch16_224-cd65a155.pth",
+        "cd65a155",
+    ),
+}
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 22):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def matches_publisher(path: Path, digest: str) -> bool:
+    """False when the file bears a published name but not the published checksum."""
+    return all(digest.startswith(public.sha256) for public in PUBLIC.values() if public.name == path.name)
