@@ -1,0 +1,291 @@
+"""Drawings of the animals and of the person. Each takes a Pen and adds one object that faces right."""
+
+import math
+
+from datasets.toy.pen import Pen
+
+
+def _legs(pen: Pen, tones: tuple[str, str], places: tuple[float, float], top: float, foot: float, width: float) -> None:
+    """Two pairs of walking legs around x = places; the far one of each pair has the first tone."""
+    for x in places:
+        for tone, side in zip(tones, (-0.06, 0.08)):
+            knee, hoof = x + side + pen.vary(-0.07, 0.07), x + side + pen.vary(-0.1, 0.1)
+            pen.bar(tone, width, (x + side, top), (knee, (top + foot) / 2), (hoof, foot))
+
+
+def _spots(pen: Pen, tone: str, centre: tuple[float, float], reach: tuple[float, float], count: int) -> None:
+    for _ in range(count):
+        x, y = centre[0] + pen.vary(-1, 1) * reach[0], centre[1] + pen.vary(-1, 1) * reach[1]
+        pen.oval(tone, x, y, pen.vary(0.09, 0.19), pen.vary(0.08, 0.15), pen.vary(0, 90))
+
+
+def bird(pen: Pen) -> None:
+    """A plump perching bird, or one that flies with spread wings."""
+    (_perching if pen.chance(0.65) else _flying)(pen)
+
+
+def _perching(pen: Pen) -> None:
+    tail = pen.vary(0.05, 0.4)
+    for x in (-0.08, 0.14):
+        pen.bar("beak", 0.07, (x, 0.4), (x + 0.02, 0.74), (x + 0.16, 0.76))
+    pen.poly("accent", (-0.35, -0.1), (-1.05, tail), (-0.95, tail + 0.24), (-0.3, 0.28))
+    pen.blob("body", (-0.65, 0.1), (-0.3, -0.3), (0.2, -0.55), (0.72, -0.3), (0.62, 0.3), (0.2, 0.62), (-0.35, 0.5))
+    pen.oval("body", 0.44, -0.42, 0.3)
+    pen.oval("breast", 0.34, 0.14, 0.2, 0.3, 25)
+    pen.poly("beak", (0.66, -0.58), (1.08, -0.4), (0.66, -0.28))
+    pen.blob("accent", (0.25, -0.12), (0.1, 0.3), (-0.75, 0.38), (-0.45, -0.1), (0, -0.3))
+    pen.eye(0.52, -0.48, 0.075)
+
+
+def _flying(pen: Pen) -> None:
+    lift, sweep = pen.vary(0.55, 0.9), pen.vary(-0.45, -0.1)
+    pen.poly("accent", (-0.5, -0.1), (-0.98, -0.24), (-1.02, 0.22), (-0.5, 0.16))
+    pen.blob("accent_dark", (0.3, 0.0), (sweep + 0.35, -lift), (sweep, -lift - 0.1), (sweep - 0.15, -0.3), (-0.35, 0.0))
+    pen.blob("body", (-0.75, 0.02), (-0.2, -0.26), (0.5, -0.24), (0.62, 0.1), (0.1, 0.34), (-0.4, 0.2))
+    pen.oval("body", 0.58, -0.08, 0.24)
+    pen.poly("beak", (0.74, -0.2), (1.08, -0.04), (0.74, 0.06))
+    pen.blob("accent", (0.3, 0.0), (sweep + 0.1, lift), (sweep - 0.25, lift + 0.08), (sweep - 0.3, 0.3), (-0.4, 0.05))
+    pen.eye(0.65, -0.12, 0.06)
+
+
+def cat(pen: Pen) -> None:
+    """A slim cat with pointed ears, round head, whiskers and a raised tail: walking, or sitting and looking at us."""
+    (_walking_cat if pen.chance(0.5) else _sitting_cat)(pen)
+
+
+def _cat_head(pen: Pen, x: float, y: float, radius: float) -> None:
+    for side in (-1, 1):
+        inner, outer = x + side * 0.1 * radius, x + side * 1.0 * radius
+        pen.poly("body", (inner, y - 0.7 * radius), (outer, y - 1.55 * radius), (outer, y))
+        pen.poly(
+            "pink",
+            (inner + side * 0.3 * radius, y - 0.8 * radius),
+            (outer - side * 0.12 * radius, y - 1.25 * radius),
+            (outer - side * 0.12 * radius, y - 0.5 * radius),
+        )
+    pen.oval("body", x, y, 1.12 * radius, radius)
+    pen.oval("breast", x, y + 0.42 * radius, 0.5 * radius, 0.38 * radius)
+    for side in (-1, 1):
+        pen.oval("cat_eye", x + side * 0.45 * radius, y - 0.12 * radius, 0.24 * radius)
+        pen.oval("dark", x + side * 0.45 * radius, y - 0.12 * radius, 0.09 * radius, 0.22 * radius)
+        for rise in (0.3, 0.55):
+            pen.bar(
+                "white",
+                0.07 * radius,
+                (x + side * 0.4 * radius, y + 0.4 * radius),
+                (x + side * 1.2 * radius, y + rise * radius),
+            )
+    pen.poly(
+        "pink", (x - 0.16 * radius, y + 0.2 * radius), (x + 0.16 * radius, y + 0.2 * radius), (x, y + 0.42 * radius)
+    )
+
+
+def _walking_cat(pen: Pen) -> None:
+    sway = pen.vary(-0.2, 0.2)
+    pen.bar("body", 0.13, (-0.62, -0.02), (-0.95, -0.2), (-0.92 + sway, -0.6), (-0.7 + sway, -0.86))
+    _legs(pen, ("body_dark", "body"), (-0.52, 0.38), 0.15, 0.68, 0.14)
+    pen.blob("body", (-0.82, 0.02), (-0.6, -0.24), (0.1, -0.16), (0.62, -0.28), (0.66, 0.18), (0.2, 0.34), (-0.6, 0.36))
+    _cat_head(pen, 0.68, -0.26, pen.vary(0.26, 0.31))
+
+
+def _sitting_cat(pen: Pen) -> None:
+    width, side = pen.vary(0.38, 0.46), pen.vary(0.1, 0.4)
+    pen.bar("body", 0.14, (width * 0.8, 0.86), (width + 0.3, 0.78), (width + 0.38, 0.45), (width + side, 0.2))
+    pen.blob(
+        "body", (-0.28, -0.1), (0.28, -0.1), (width, 0.45), (width + 0.08, 1.0), (-width - 0.08, 1.0), (-width, 0.45)
+    )
+    pen.oval("breast", 0, 0.36, 0.2, 0.3)
+    for x in (-0.14, 0.14):
+        pen.bar("body_light", 0.17, (x, 0.45), (x * 1.1, 0.98))
+    _cat_head(pen, 0, -0.3, pen.vary(0.34, 0.4))
+
+
+def dog(pen: Pen) -> None:
+    """A sturdy dog with hanging ears, long muzzle, collar and patches: standing, or sitting and looking at us."""
+    (_standing_dog if pen.chance(0.6) else _sitting_dog)(pen)
+
+
+def _standing_dog(pen: Pen) -> None:
+    wag, x, y = pen.vary(-0.15, 0.15), pen.vary(0.6, 0.7), pen.vary(-0.6, -0.5)
+    pen.bar("body", 0.12, (-0.6, -0.12), (-0.85, -0.4), (-0.9 + wag, -0.66))
+    _legs(pen, ("body_dark", "body"), (-0.5, 0.4), 0.15, 0.86, 0.17)
+    pen.blob(
+        "body",
+        (-0.78, 0.0),
+        (-0.62, -0.28),
+        (0.1, -0.24),
+        (0.66, -0.34),
+        (0.74, 0.22),
+        (0.3, 0.42),
+        (-0.2, 0.26),
+        (-0.7, 0.36),
+    )
+    if pen.chance(0.6):
+        pen.blob("accent", (-0.45, -0.22), (0.12, -0.24), (0.1, 0.1), (-0.35, 0.16))
+    pen.bar("body", 0.36, (0.48, -0.08), (x - 0.06, y + 0.05))
+    pen.bar("collar", 0.1, (0.36, -0.3), (0.76, -0.2))
+    pen.oval("body", x, y, 0.25, 0.22)
+    pen.blob("body_light", (x, y - 0.06), (x + 0.52, y - 0.02), (x + 0.54, y + 0.2), (x, y + 0.24))
+    pen.oval("dark", x + 0.46, y + 0.02, 0.08, 0.07)
+    pen.blob("accent_dark", (x - 0.24, y - 0.22), (x + 0.04, y - 0.14), (x - 0.02, y + 0.34), (x - 0.22, y + 0.36))
+    pen.eye(x + 0.12, y - 0.08, 0.06)
+
+
+def _sitting_dog(pen: Pen) -> None:
+    width = pen.vary(0.4, 0.48)
+    pen.bar("body", 0.14, (width * 0.8, 0.8), (width + 0.32, 0.5))
+    pen.blob(
+        "body", (-0.34, -0.1), (0.34, -0.1), (width, 0.5), (width + 0.1, 1.02), (-width - 0.1, 1.02), (-width, 0.5)
+    )
+    pen.oval("breast", 0, 0.42, 0.22, 0.28)
+    for x in (-0.18, 0.18):
+        pen.bar("body_light", 0.2, (x, 0.45), (x * 1.1, 1.0))
+    pen.bar("collar", 0.12, (-0.3, 0.1), (0.3, 0.1))
+    pen.oval("body", 0, -0.3, 0.4, 0.44)
+    if pen.chance(0.5):
+        pen.oval("accent", 0.18, -0.42, 0.15, 0.18)
+    for side in (-1, 1):
+        pen.blob(
+            "accent_dark",
+            (side * 0.24, -0.72),
+            (side * 0.5, -0.62),
+            (side * 0.66, 0.02),
+            (side * 0.46, 0.1),
+            (side * 0.34, -0.3),
+        )
+        pen.eye(side * 0.17, -0.4, 0.08)
+    pen.oval("breast", 0, -0.08, 0.24, 0.21)
+    pen.oval("dark", 0, -0.18, 0.11, 0.08)
+    pen.poly("pink", (-0.08, 0.03), (0.08, 0.03), (0.07, 0.22), (-0.07, 0.22))
+
+
+def horse(pen: Pen) -> None:
+    """A tall horse: long legs, long raised neck with a dark mane, long head and tail."""
+    x, y, belly = pen.vary(0.74, 0.86), pen.vary(-0.84, -0.72), pen.vary(0.2, 0.26)
+    pen.blob("mane", (-0.55, -0.3), (-0.86, -0.16), (-0.98, 0.5), (-0.82, 0.56), (-0.7, 0.1), (-0.5, -0.1))
+    _legs(pen, ("body_dark", "body"), (-0.46, 0.36), 0.05, 0.98, 0.14)
+    pen.blob(
+        "body",
+        (-0.7, -0.1),
+        (-0.56, -0.38),
+        (-0.1, -0.26),
+        (0.5, -0.42),
+        (0.64, 0.0),
+        (0.4, belly),
+        (-0.2, belly - 0.04),
+        (-0.62, belly),
+    )
+    pen.poly("body", (0.2, -0.28), (x - 0.26, y - 0.02), (x + 0.06, y + 0.12), (0.6, 0.02))
+    pen.poly("body", (x - 0.24, y), (x - 0.2, y - 0.26), (x - 0.06, y - 0.06))
+    pen.blob(
+        "body",
+        (x - 0.28, y - 0.08),
+        (x, y - 0.12),
+        (x + 0.36, y + 0.3),
+        (x + 0.3, y + 0.44),
+        (x + 0.14, y + 0.42),
+        (x - 0.2, y + 0.2),
+    )
+    pen.oval("body_dark", x + 0.26, y + 0.34, 0.08, 0.09)
+    pen.blob(
+        "mane",
+        (x - 0.12, y - 0.14),
+        (x - 0.12, y + 0.08),
+        (0.34, -0.14),
+        (0.02, -0.22),
+        (x - 0.4, y + 0.06),
+        (x - 0.26, y - 0.16),
+    )
+    if pen.chance(0.3):
+        pen.blob("accent", (-0.3, -0.4), (0.16, -0.4), (0.18, -0.02), (-0.32, -0.02))
+    pen.eye(x - 0.02, y + 0.08, 0.05)
+
+
+def cow(pen: Pen) -> None:
+    """A heavy box of a cow: large dark patches, short legs, horns, pink muzzle and udder."""
+    x, y, reach = pen.vary(0.84, 0.92), pen.vary(-0.34, -0.2), pen.vary(0.48, 0.56)
+    pen.bar("body", 0.07, (-0.8, -0.36), (-0.95, 0.1), (-0.92, 0.3))
+    pen.oval("accent", -0.92, 0.34, 0.08, 0.12)
+    pen.oval("pink", -0.3, 0.36, 0.2, 0.15)
+    _legs(pen, ("body_dark", "body"), (-0.6, 0.46), 0.2, 0.76, 0.18)
+    pen.poly(
+        "body",
+        (-0.86, -0.36),
+        (-0.7, -0.48),
+        (0.6, -0.46),
+        (0.82, -0.36),
+        (0.8, 0.14),
+        (0.6, 0.36),
+        (-0.7, 0.36),
+        (-0.86, 0.2),
+    )
+    _spots(pen, "accent", (-0.05, -0.06), (reach, 0.2), 4)
+    pen.blob("accent", (-0.7, -0.44), (-0.3, -0.46), (-0.2, 0.06), (-0.66, 0.12))
+    pen.bar("body", 0.36, (0.62, -0.14), (x, y))
+    pen.bar("horn", 0.08, (x - 0.14, y - 0.16), (x - 0.24, y - 0.3), (x - 0.16, y - 0.46))
+    pen.bar("horn", 0.08, (x + 0.08, y - 0.16), (x + 0.2, y - 0.28), (x + 0.16, y - 0.44))
+    pen.oval("accent", x - 0.26, y - 0.08, 0.16, 0.09, 20)
+    pen.blob(
+        "body",
+        (x - 0.24, y - 0.24),
+        (x + 0.18, y - 0.24),
+        (x + 0.34, y + 0.3),
+        (x + 0.2, y + 0.46),
+        (x - 0.04, y + 0.36),
+    )
+    pen.oval("pink", x + 0.2, y + 0.26, 0.17, 0.15, 20)
+    pen.eye(x + 0.04, y - 0.04, 0.06)
+
+
+def sheep(pen: Pen) -> None:
+    """A woolly cloud on short dark legs with a small dark face."""
+    x, y = pen.vary(0.74, 0.84), pen.vary(-0.3, -0.1)
+    _legs(pen, ("dark", "dark"), (-0.4, 0.34), 0.25, 0.8, 0.14)
+    pen.oval("body", 0, 0, 0.66, 0.42)
+    for step in range(14):
+        angle = 2 * math.pi * step / 14
+        point = pen.rng.normal((0.64, 0.4), 0.015)
+        pen.oval("body", point[0] * math.cos(angle), point[1] * math.sin(angle), pen.vary(0.15, 0.2))
+    pen.oval("face", x - 0.24, y - 0.02, 0.17, 0.08, -15)
+    pen.blob(
+        "face",
+        (x - 0.24, y - 0.22),
+        (x + 0.1, y - 0.22),
+        (x + 0.3, y + 0.16),
+        (x + 0.14, y + 0.34),
+        (x - 0.18, y + 0.22),
+    )
+    pen.oval("body", x - 0.12, y - 0.22, 0.2, 0.14)
+    pen.eye(x + 0.05, y - 0.03, 0.06)
+
+
+def person(pen: Pen) -> None:
+    """A clothed person with head and hair, standing or walking; sometimes only from the waist up."""
+    bust, shoulder = pen.chance(0.3), pen.vary(0.28, 0.34)
+    if not bust:
+        for side in (-1, 1):
+            foot = side * 0.16 + pen.vary(-0.16, 0.16)
+            pen.bar("accent", 0.24, (side * 0.14, 0.15), ((side * 0.14 + foot) / 2 + 0.02, 0.6), (foot, 1.02))
+            pen.oval("dark", foot + 0.06, 1.04, 0.17, 0.07)
+    for side in (-1, 1):
+        elbow = (side * (shoulder + pen.vary(0.04, 0.22)), pen.vary(-0.14, 0.06))
+        hand = (elbow[0] + pen.vary(-0.18, 0.18), elbow[1] + pen.pick((-0.32, 0.3, 0.3)))
+        pen.bar("body_dark", 0.18, (side * shoulder, -0.36), elbow, elbow)
+        pen.bar("skin", 0.13, elbow, hand, hand)
+    pen.poly(
+        "body",
+        (-shoulder - 0.05, -0.42),
+        (-0.1, -0.5),
+        (0.1, -0.5),
+        (shoulder + 0.05, -0.42),
+        (shoulder - 0.04, 0.28),
+        (0.04 - shoulder, 0.28),
+    )
+    pen.box("skin", -0.09, -0.6, 0.09, -0.45)
+    long = pen.vary(0.0, 0.34)
+    pen.oval("hair", 0, -0.8, 0.24, 0.25)
+    pen.box("hair", -0.24, -0.8, 0.24, -0.78 + long)
+    pen.oval("skin", 0, -0.74, 0.19, 0.23)
+    for side in (-1, 1):
+        pen.oval("dark", side * 0.075, -0.77, 0.035)
+    pen.bar("lips", 0.04, (-0.07, -0.62), (0.07, -0.62))
