@@ -1,0 +1,161 @@
+"""Datasets and sampling: tagged images to train on, masked images to test on. Only the latter knows of masks."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from datasets.layouts import Item
+from datasets.transforms import IMAGENET_MEAN, load_image, load_mask, training_view
+from utils.errors import UserError
+
+
+class TaggedImages(Dataset):
+    """Training images with their image-level labels; of an item, only name and image file are kept.
+
+    The view of an image is a pure function of (seed, iteration, index), so that neither the number of workers or
+    processes nor resuming changes what is trained on (design: decisions, randomness).
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        tags: np.ndarray,
+        crop_size: int,
+        scale_range: tuple[float, float] = (0.5, 2.0),
+        seed: int = 0,
+        fill: Sequence[float] = IMAGENET_MEAN,
+    ) -> None:
+        """
+        Args:
+            items: n images.
+            tags: (n, K) bool, the classes of each.
+            crop_size: side of the square views in pixels.
+            scale_range: bounds of the random rescaling.
+            seed: of the augmentation, >= 0.
+            fill: colour, 0..255, of padding.
+
+        Raises:
+            ValueError: items and tags differ in number.
+        """
+        if len(items) != len(tags):
+            raise ValueError(f"{len(items)} items but {len(tags)} rows of tags")
+        self.names = [item.name for item in items]
+        self.files = [str(item.image) for item in items]
+        self.tags = np.asarray(tags, bool)
+        self.crop_size, self.scale_range, self.seed, self.fill = crop_size, scale_range, seed, fill
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor | int]:
+        """The view that image `index` shows at `iteration`, for key = (iteration, index).
+
+        Returns:
+            "image": uint8 (3, c, c); "valid": bool (c, c), False on padding; "tags": float32 (K,); "index": int.
+
+        Raises:
+            UserError: the image cannot be read.
+        """
+        iteration, index = key
+        rng = np.random.default_rng((self.seed, iteration, index))
+        crop, valid = training_view(load_image(self.files[index]), self.crop_size, self.scale_range, rng, self.fill)
+        return {
+            "image": _channels_first(crop),
+            "valid": torch.from_numpy(valid),
+            "tags": torch.from_numpy(self.tags[index].astype(np.float32)),
+            "index": index,
+        }
+
+
+class MaskedImages(Dataset):
+    """Whole images with their masks, at original size. Of several processes, process r of w gets images r, r + w, ...,
+    so that each image is seen exactly once (design: protocol).
+    """
+
+    def __init__(self, items: Sequence[Item], rank: int = 0, world: int = 1) -> None:
+        self.items = list(items)
+        self.indices = range(rank, len(self.items), world)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> dict[str, torch.Tensor | str | int]:
+        """
+        Returns:
+            "image": uint8 (3, H, W); "mask": uint8 (H, W) labels, left out where the item has none; "name": str;
+            "index": the image's place in the whole list.
+
+        Raises:
+            UserError: a file cannot be read, or image and mask differ in size.
+        """
+        index = self.indices[position]
+        item = self.items[index]
+        image = load_image(item.image)
+        sample = {"image": _channels_first(image), "name": item.name, "index": index}
+        if item.mask is None:
+            return sample
+        mask = load_mask(item.mask)
+        if mask.shape != image.shape[:2]:
+            raise UserError(
+                f"mask {item.mask} is {_size(mask)} but its image {item.image} is {_size(image)};"
+                " make the mask again from this image"
+            )
+        return {**sample, "mask": torch.from_numpy(mask)}
+
+
+class IterationSampler(Sampler[list[tuple[int, int]]]):
+    """Batch sampler over iterations: each batch is a list of (iteration, index), the keys of `TaggedImages`.
+
+    The samples of all batches form one sequence, in which every image comes once an epoch, in an order drawn from
+    (seed, epoch). Iteration i takes positions i * batch ... i * batch + batch - 1 of it, and each of the processes an
+    equal contiguous part of those; so any iteration can be resumed at, with any number of processes.
+    """
+
+    def __init__(
+        self, n: int, batch: int, seed: int, start_iteration: int, max_iterations: int, rank: int = 0, world: int = 1
+    ) -> None:
+        """
+        Args:
+            n: number of images.
+            batch: images an iteration, all processes together.
+            seed: of the order, >= 0.
+            start_iteration, max_iterations: first iteration and the one to stop before, counted from 0.
+            rank, world: this process and their number.
+
+        Raises:
+            UserError: the batch cannot be shared equally.
+            ValueError: there is no image.
+        """
+        if n < 1:
+            raise ValueError("cannot sample from 0 images")
+        if batch < 1 or batch % world:
+            raise UserError(f"batch {batch} cannot be shared equally by {world} processes; use a multiple of {world}")
+        self.n, self.batch, self.seed = n, batch, seed
+        self.iterations = range(start_iteration, max_iterations)
+        self.share = batch // world
+        self.rank = rank
+
+    def __len__(self) -> int:
+        return len(self.iterations)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, order = -1, None
+        for iteration in self.iterations:
+            start = iteration * self.batch + self.rank * self.share
+            keys = []
+            for position in range(start, start + self.share):
+                if position // self.n != epoch:
+                    epoch = position // self.n
+                    order = np.random.default_rng((self.seed, epoch)).permutation(self.n)
+                keys.append((iteration, int(order[position % self.n])))
+            yield keys
+
+
+def _channels_first(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1).contiguous()
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[1]} x {array.shape[0]}"

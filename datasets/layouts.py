@@ -1,0 +1,170 @@
+"""Where the images and masks of a dataset lie on disk. Files are located here and never opened, but for lists."""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from utils.errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+_COCO_YEARS = ("2014", "2017")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a dataset: its name in lists and tags files, its file, and its mask where there is one."""
+
+    name: str
+    image: Path
+    mask: Path | None
+
+
+def items(layout: str, root: str | Path, split: str, list_file: str | Path | None = None) -> list[Item]:
+    """The images of a split in list order, each checked to exist (design: command line, "VOC layout", "COCO layout").
+
+    Args:
+        layout: "voc" (JPEGImages/, SegmentationClassAug/ or else SegmentationClass/, ImageSets/Segmentation/) or
+            "coco" (coco2014/{split}2014/, mask/{split}2014/, annotations/; the same with 2017).
+        root: the dataset's folder.
+        split: a name such as "train_aug" or "val".
+        list_file: a text file with one image name (no suffix) a line, used instead of the split's own list.
+
+    Raises:
+        UserError: the root, the list or a listed image is missing, the list is empty, repeats or misnames an image.
+        ValueError: unknown layout.
+    """
+    if layout not in ("voc", "coco"):
+        raise ValueError(f"layout {layout!r} is neither 'voc' nor 'coco'")
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{layout} root {root} is not a folder; give the folder that holds the dataset")
+    if layout == "voc":
+        source = Path(list_file) if list_file else root / "ImageSets" / "Segmentation" / f"{split}.txt"
+        return _locate(
+            source,
+            read_list(source),
+            root / "JPEGImages",
+            (root / "SegmentationClassAug", root / "SegmentationClass"),
+        )
+    year = coco_year(root, split)
+    source = Path(list_file) if list_file else coco_annotations(root, split)
+    names = read_list(source) if list_file else _coco_names(source)
+    folder = f"{split}{year}"
+    images = next((d for d in (root / f"coco{year}" / folder, root / folder) if d.is_dir()), None)
+    if images is None:
+        raise UserError(f"{root} has neither coco{year}/{folder} nor {folder}; put the images of {split} there")
+    return _locate(source, names, images, (root / "mask" / folder,))
+
+
+def read_list(path: str | Path) -> list[str]:
+    """Image names of a list file: one a line, blank lines skipped, any line ending.
+
+    Raises:
+        UserError: the file is missing, not UTF-8 text or holds no name.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise UserError(f"list {path} does not exist; check the split's name or give another list file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"list {path} cannot be read as text ({error}); write one image name a line") from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise UserError(f"list {path} holds no image name; write one a line")
+    return names
+
+
+def read_json(path: str | Path) -> dict:
+    """The object in a JSON file.
+
+    Raises:
+        UserError: the file is missing, not JSON (names line and column) or no JSON object.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; check the path or make the file first") from error
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise UserError(f"{path} is not valid JSON at {place} ({error.msg}); make or copy it again") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as JSON text ({error}); make or copy it again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a JSON {type(content).__name__}, not an object; make or copy it again")
+    return content
+
+
+def coco_year(root: str | Path, split: str) -> str:
+    """The first year, of 2014 and 2017, whose annotations or images of the split lie under `root`; 2014 if none."""
+    root = Path(root)
+    for year in _COCO_YEARS:
+        folder = f"{split}{year}"
+        places = (root / "annotations" / f"instances_{folder}.json", root / f"coco{year}" / folder, root / folder)
+        if any(place.exists() for place in places):
+            return year
+    return _COCO_YEARS[0]
+
+
+def coco_annotations(root: str | Path, split: str) -> Path:
+    """Path of the split's instance JSON (it may not exist)."""
+    return Path(root) / "annotations" / f"instances_{split}{coco_year(root, split)}.json"
+
+
+def coco_name(entry: dict) -> str:
+    """Name of an image of an instance JSON, given its entry in `images`: the file name without its suffix."""
+    return str(PurePosixPath(entry["file_name"]).with_suffix(""))
+
+
+def _coco_names(path: Path) -> list[str]:
+    """Stems of the `images` of an instance JSON, in its order."""
+    entries = read_json(path).get("images")
+    if not isinstance(entries, list) or not entries:
+        raise UserError(f"{path} has no list `images`; use the official instance annotations")
+    try:
+        return [coco_name(entry) for entry in entries]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} has an image without a usable `file_name` ({error}); make or copy it again") from error
+
+
+def _locate(source: Path, names: list[str], image_dir: Path, mask_dirs: tuple[Path, ...]) -> list[Item]:
+    """Items of `names`; errors name `source`. Folders are listed once, as a stat an image is slow on network disks."""
+    _check_names(source, names)
+    folders = {name.rpartition("/")[0] for name in names}
+    images = _listing(image_dir, folders)
+    masks = [(folder, _listing(folder, folders)) for folder in mask_dirs]
+    located, missing = [], []
+    for name in names:
+        file = next((name + suffix for suffix in IMAGE_SUFFIXES if name + suffix in images), None)
+        if file is None:
+            missing.append(name)
+            continue
+        mask = next((folder / f"{name}.png" for folder, files in masks if f"{name}.png" in files), None)
+        located.append(Item(name, image_dir / file, mask))
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {len(names)} images listed in {source} are not in {image_dir}, first {missing[0]};"
+            " complete the images or shorten the list"
+        )
+    return located
+
+
+def _check_names(source: Path, names: list[str]) -> None:
+    seen = set()
+    for name in names:
+        if name.startswith("/") or "\\" in name or name[1:2] == ":" or ".." in name.split("/"):
+            raise UserError(f"{source} lists {name!r}; list plain image names relative to the image folder")
+        if name in seen:
+            raise UserError(f"{source} lists {name!r} twice; remove the second line")
+        seen.add(name)
+
+
+def _listing(root: Path, folders: Iterable[str]) -> set[str]:
+    """Files in the given folders under `root`, as paths relative to it; a missing folder holds none."""
+    found = set()
+    for folder in folders:
+        if (root / folder).is_dir():
+            with os.scandir(root / folder) as entries:
+                found.update(f"{folder}/{entry.name}" if folder else entry.name for entry in entries)
+    return found
