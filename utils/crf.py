@@ -1,0 +1,253 @@
+"""Dense CRF post-processing with Gaussian filtering on the permutohedral lattice, in tensor operations on any device.
+
+Sources: Krähenbühl & Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (NIPS 2011);
+Adams, Baek & Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice" (Eurographics 2010).
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch.nn.functional import embedding_bag
+
+from utils.errors import UserError
+
+MIN_PROB = 1e-5  # probabilities are clipped here before the logarithm (golden I)
+PLAUSIBLE = 1e-2  # on photographs the argmax was the same on every pixel as with all labels; at 3e-2 it was not
+
+
+@torch.no_grad()
+def crf(
+    image: torch.Tensor, probs: torch.Tensor, backend: str = "torch", plausible: float = PLAUSIBLE, **settings: float
+) -> torch.Tensor:
+    """Dense CRF over the plausible labels alone: their number decides the time.
+
+    Args:
+        image, probs, settings: those of `dense_crf`.
+        backend: "torch" (ours, any device) or "pydensecrf" (C++, one core).
+        plausible: labels whose probability stays below this everywhere are left out and get marginal 0.
+
+    Returns:
+        (C, H, W) float32 marginals, summing to 1 over C, on the device of probs.
+
+    Raises:
+        UserError: the backend is unknown, or pydensecrf is not installed.
+        ValueError: as `dense_crf`.
+    """
+    backends = {"torch": dense_crf, "pydensecrf": pydensecrf}
+    if backend not in backends:
+        raise UserError(f"crf_backend {backend!r} is unknown; use one of {', '.join(backends)}")
+    kept = probs.flatten(1).amax(1) >= min(plausible, 1 / len(probs))
+    marginals = torch.zeros(probs.shape, device=probs.device)
+    marginals[kept] = backends[backend](image, probs[kept], **settings)
+    return marginals
+
+
+@torch.no_grad()
+def dense_crf(
+    image: torch.Tensor,
+    probs: torch.Tensor,
+    iterations: int = 10,
+    pos_xy_std: float = 3.0,
+    pos_w: float = 3.0,
+    bi_xy_std: float = 64.0,
+    bi_rgb_std: float = 5.0,
+    bi_w: float = 4.0,
+) -> torch.Tensor:
+    """Marginals of a fully connected CRF with Potts compatibility after some rounds of mean field.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        probs: (C, H, W) float, class probabilities of each pixel.
+        iterations: rounds of mean field.
+        pos_xy_std, pos_w: deviation (pixels) and weight of the spatial kernel.
+        bi_xy_std, bi_rgb_std, bi_w: deviations (pixels, grey levels) and weight of the bilateral kernel.
+
+    Returns:
+        (C, H, W) float32, summing to 1 over C, on the device of probs.
+
+    Raises:
+        ValueError: image and probs do not fit, or the deviations are so small that the lattice cannot be numbered.
+    """
+    check_sizes(image, probs)
+    _, height, width = probs.shape
+    log_probs = probs.flatten(1).T.float().clamp(MIN_PROB, 1).log().contiguous()
+    rows = torch.arange(height, device=probs.device, dtype=torch.float32).repeat_interleave(width)
+    columns = torch.arange(width, device=probs.device, dtype=torch.float32).repeat(height)
+    place = torch.stack([columns, rows])
+    colour = image.to(probs.device).reshape(-1, 3).T.float()
+    spatial = Lattice(place / pos_xy_std, pos_w)
+    bilateral = Lattice(torch.cat([place / bi_xy_std, colour / bi_rgb_std]), bi_w)
+    marginals = log_probs.softmax(1)
+    for _ in range(iterations):
+        energy = spatial(marginals).add_(bilateral(marginals)).add_(log_probs)
+        torch.softmax(energy, 1, out=marginals)
+    return marginals.T.reshape(probs.shape)
+
+
+def pydensecrf(
+    image: torch.Tensor,
+    probs: torch.Tensor,
+    iterations: int = 10,
+    pos_xy_std: float = 3.0,
+    pos_w: float = 3.0,
+    bi_xy_std: float = 64.0,
+    bi_rgb_std: float = 5.0,
+    bi_w: float = 4.0,
+) -> torch.Tensor:
+    """`dense_crf` by the C++ library of that name.
+
+    Raises:
+        UserError: it is not installed.
+        ValueError: image and probs do not fit.
+    """
+    try:
+        from pydensecrf.densecrf import DenseCRF2D
+    except ImportError as error:
+        raise UserError(
+            "crf_backend pydensecrf is not installed; `pip install pydensecrf2` (Python up to 3.12, needs a compiler)"
+            " or use crf_backend torch"
+        ) from error
+    check_sizes(image, probs)
+    count, height, width = probs.shape
+    unary = -probs.float().clamp(MIN_PROB, 1).log().flatten(1).cpu().numpy()
+    model = DenseCRF2D(width, height, count)
+    model.setUnaryEnergy(np.ascontiguousarray(unary))
+    model.addPairwiseGaussian(sxy=pos_xy_std, compat=pos_w)
+    pixels = np.ascontiguousarray(image.cpu().numpy())
+    model.addPairwiseBilateral(sxy=bi_xy_std, srgb=bi_rgb_std, rgbim=pixels, compat=bi_w)
+    return torch.tensor(np.array(model.inference(iterations)), device=probs.device).view(probs.shape)
+
+
+def check_sizes(image: torch.Tensor, probs: torch.Tensor) -> None:
+    """Raises ValueError unless image is (H, W, 3) uint8 and probs (C, H, W)."""
+    if image.dtype != torch.uint8 or probs.ndim != 3 or image.shape != (*probs.shape[1:], 3):
+        raise ValueError(
+            f"image {tuple(image.shape)} {image.dtype}, probs {tuple(probs.shape)} are not (H, W, 3) uint8, (C, H, W)"
+        )
+
+
+class Lattice:
+    """Gaussian filter, symmetrically normalised, over points scattered in a d-dimensional space.
+
+    Each point gives its value to the d + 1 corners of the lattice simplex around it ("splat"), the corners are blurred
+    with [1 2 1] along the d + 1 lattice directions, and each point reads its corners back ("slice"). All three are
+    sums of few weighted rows, which is what `embedding_bag` computes.
+    """
+
+    def __init__(self, features: torch.Tensor, weight: float = 1.0) -> None:
+        """
+        Args:
+            features: (d, N) float32 coordinates in units of the kernel's deviation.
+            weight: factor of the result.
+
+        Raises:
+            ValueError: the features span so many lattice cells that 64 bits cannot number them.
+        """
+        d = len(features)
+        codes, shares, strides = _corners(features)
+        # One sort groups the (point, corner) pairs by lattice vertex: vertices, splat order and slice index follow.
+        codes, order = codes.flatten().sort()
+        first = torch.ones_like(codes, dtype=torch.bool)
+        first[1:] = codes[1:] != codes[:-1]
+        vertices = codes[first]
+        starts = first.nonzero().flatten()
+        vertex_of = torch.empty_like(order)
+        vertex_of[order] = first.cumsum(0) - 1
+        self._splat = (order.div(d + 1, rounding_mode="floor"), starts, shares.flatten()[order])
+        self._blur = [_neighbours(vertices, (d + 1) * stride - sum(strides)) for stride in strides]
+        self._slice = (vertex_of.view(-1, d + 1), shares)
+        norm = self(torch.ones_like(features[0])[:, None]).flatten().clamp_min(1e-20).rsqrt()
+        points, starts, shares = self._splat
+        self._splat = (points, starts, shares * norm[points])
+        self._slice = (self._slice[0], self._slice[1] * (weight * norm)[:, None])
+
+    def __call__(self, values: torch.Tensor) -> torch.Tensor:
+        """(N, C) float32 -> (N, C): weight * D^-1/2 K D^-1/2 values, where K is the Gaussian and D its row sums."""
+        points, starts, shares = self._splat
+        values = embedding_bag(points, values, starts, mode="sum", per_sample_weights=shares)
+        for near, shares in self._blur:
+            values = embedding_bag(near, values, mode="sum", per_sample_weights=shares)
+        corners, shares = self._slice
+        return embedding_bag(corners, values, mode="sum", per_sample_weights=shares)
+
+
+def _corners(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    """The d + 1 lattice vertices around each point.
+
+    Args:
+        features: (d, N).
+
+    Returns:
+        codes (N, d + 1) int64, a number for each vertex; shares (N, d + 1) float32, the point's barycentric
+        coordinates; strides: what a step of 1 along each of the d + 1 coordinates adds to a code.
+    """
+    d = len(features)
+    origin, offset, order = _simplex(_elevate(features))
+    ascending = offset.gather(0, order) / (d + 1)
+    shares = torch.cat([1 - (ascending[-1:] - ascending[:1]), ascending.diff(dim=0)])
+    # The last coordinate follows from the others. Blurring reaches 2d beyond the origins: d to a corner, d to its
+    # neighbour.
+    lowest = origin[:d].amin(1) - 2 * d
+    sizes = (origin[:d].amax(1) + 2 * d - lowest + 1).tolist()
+    if math.prod(sizes) >= 2**62:
+        raise ValueError(f"the lattice has {math.prod(sizes):.0e} cells, too many to number; use larger deviations")
+    strides = [math.prod(sizes[i + 1 :]) for i in range(d)] + [0]
+    stride = torch.tensor(strides, device=features.device)[:, None]
+    code = ((origin[:d] - lowest[:, None]) * stride[:d]).sum(0)
+    # Corner k is the origin with k added to every coordinate and d + 1 taken off those of the k smallest offsets.
+    taken = stride.expand_as(order).gather(0, order).cumsum(0).roll(1, 0)
+    taken[0] = 0
+    added = torch.arange(d + 1, device=features.device)[:, None] * sum(strides)
+    return (code + added - (d + 1) * taken).T, shares.T.contiguous(), strides
+
+
+def _elevate(features: torch.Tensor) -> torch.Tensor:
+    """(d, N) -> (d + 1, N): into the hyperplane of coordinate sum 0 that holds the lattice, scaled so that the blur's
+    deviation is 1. No matrix product: reduced precision of those (TF32, autocast) would move points to other cells.
+    """
+    d = len(features)
+    i = torch.arange(1, d + 1, device=features.device, dtype=features.dtype)[:, None]
+    scaled = features * (math.sqrt(2 / 3) * (d + 1) / (i * (i + 1)).sqrt())
+    zero = torch.zeros_like(scaled[:1])
+    return torch.cat([scaled.flip(0).cumsum(0).flip(0), zero]) - torch.cat([zero, i * scaled])
+
+
+def _simplex(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The cell each point lies in.
+
+    Args:
+        points: (d + 1, N), columns of sum 0.
+
+    Returns:
+        origin (d + 1, N) int64, the nearest lattice vertex whose coordinates are multiples of d + 1; offset (d + 1, N)
+        of the point from it; order (d + 1, N), the coordinates by ascending offset, which tells the simplex. Equal
+        offsets come in descending order of coordinate, as in the reference implementations: which corners of share 0
+        exist makes a difference, because the blur passes through them.
+    """
+    side = len(points)
+    cells = (points / side).round()
+    offset = points - cells * side
+    order = offset.argsort(dim=0, descending=True, stable=True)
+    # Rounding each coordinate may leave the hyperplane of sum 0: the coordinates that were rounded most go back.
+    excess = cells.sum(0).long()
+    rank = torch.arange(side, device=points.device)[:, None]
+    fix = (rank < -excess).to(points.dtype) - (rank >= side - excess).to(points.dtype)
+    fix = torch.empty_like(fix).scatter_(0, order, fix)
+    order = order.gather(0, (rank - excess) % side)
+    return ((cells + fix) * side).long(), offset - fix * side, order.flip(0)
+
+
+def _neighbours(vertices: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows (M, 3) and weights (M, 3) of one blur: each vertex and its neighbours at code -step and +step.
+
+    A neighbour that no point touches has value 0: it gets weight 0.
+    """
+    own = torch.arange(len(vertices), device=vertices.device)
+    near, weights = [own], [torch.ones_like(own, dtype=torch.float32)]
+    for code in (vertices - step, vertices + step):
+        found = torch.searchsorted(vertices, code).clamp_max(len(vertices) - 1)
+        exists = vertices[found] == code
+        near.append(torch.where(exists, found, own))
+        weights.append(0.5 * exists)
+    return torch.stack(near, 1), torch.stack(weights, 1)
