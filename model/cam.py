@@ -1,0 +1,95 @@
+"""Class activation maps of CLIP: which patches raise the probability of a tagged class (Grad-CAM on the text match)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.precision import float32_region
+from model.rows import ClassRows
+
+
+@dataclass(frozen=True)
+class GradCAM:
+    """Grad-CAM of all tagged classes of a batch, without gradient.
+
+    cams (n, h, w) in 0..1, rows as in `ClassRows`; probs (B, K+M): class probabilities over the tagged classes and all
+    background texts, 0 for untagged classes; attention: head-mean maps (B, T, T) of the blocks that were run;
+    channel_weights (n, C): gradient of each row's probability, mean over patches; activations (B, N, C).
+    """
+
+    cams: Tensor
+    probs: Tensor
+    attention: list[Tensor]
+    channel_weights: Tensor
+    activations: Tensor
+
+
+def normalise(maps: Tensor, eps: float = 1e-7) -> Tensor:
+    """Maps (n, h, w), each brought to 0..1: (m - min) / (eps + max(m - min)). A constant map becomes 0 (golden B)."""
+    maps = maps - maps.amin(dim=(-2, -1), keepdim=True)
+    return maps / (eps + maps.amax(dim=(-2, -1), keepdim=True))
+
+
+def text_probabilities(patches: Tensor, text: Tensor, logit_scale: float, allowed: Tensor) -> Tensor:
+    """Patch tokens (B, N, E) in the joint space, texts (T, E), allowed (B, T) bool -> probabilities (B, T).
+
+    Softmax of exp(logit_scale) * cosine between the mean patch and each allowed text (design: "CLIP CAM").
+    """
+    image = F.normalize(patches.mean(dim=1), dim=-1)
+    logits = image @ F.normalize(text, dim=-1).T * math.exp(logit_scale)
+    return torch.softmax(logits.masked_fill(~allowed, float("-inf")), dim=-1)
+
+
+def gradcam(
+    visual: nn.Module,
+    logit_scale: float,
+    tokens: Tensor,
+    grid: tuple[int, int],
+    rows: ClassRows,
+    text: Tensor,
+    block: int = -1,
+) -> GradCAM:
+    """Grad-CAM at the first LayerNorm of `visual.blocks[block]`, for all images and tagged classes at once.
+
+    tokens (B, T, C): the residual stream that enters that block; text (K+M, E): text features, K classes then M >= 1
+    background words; logit_scale: CLIP's own, a logarithm. The channel weight is the patch mean of d probability / d
+    activation, the residual path being constant; map = relu(weighted sum of the activations), normalised twice as
+    published (CLIP-ES; golden B). Builds its own graph under `torch.no_grad` too, but not in inference mode.
+    """
+    # One copy of an image for each of its classes, or one if it has none. Copies do not mix, so a single backward of
+    # the summed probabilities gives every row its own gradient.
+    untagged = ~rows.tags.any(dim=1, keepdim=True)
+    images, classes = torch.cat([rows.tags, untagged], dim=1).nonzero(as_tuple=True)
+    background = rows.tags.new_ones(len(rows.tags), len(text) - rows.tags.shape[1])
+    allowed = torch.cat([rows.tags, background], dim=1)[images]
+    with float32_region(tokens.device):
+        with torch.enable_grad():
+            activations, last, attention = _run(visual, tokens.detach().float()[images], block)
+            probs = text_probabilities(visual.project(last)[:, 1:], text, logit_scale, allowed)
+            (gradient,) = torch.autograd.grad(probs.gather(1, classes[:, None]).sum(), activations)
+        tagged = classes < rows.tags.shape[1]
+        patches, weights = activations.detach()[:, 1:], gradient[tagged, 1:].mean(dim=1)
+        cams = torch.relu(torch.einsum("nc,npc->np", weights, patches[tagged])).unflatten(1, grid)
+    one_each = torch.searchsorted(images, torch.arange(len(tokens), device=images.device))
+    return GradCAM(
+        normalise(normalise(cams)),
+        probs.detach()[one_each],
+        [maps[one_each] for maps in attention],
+        weights,
+        patches[one_each],
+    )
+
+
+def _run(visual: nn.Module, stream: Tensor, block: int) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Blocks from `block` on, over tokens (m, T, C): the first ln_1 output (a leaf), last tokens, attention maps."""
+    first, *later = list(visual.blocks)[block:]
+    activations = first.ln_1(stream).detach().requires_grad_()
+    attended, maps = first.attend(activations)
+    stream, attention = first.mix(stream, attended), [maps.detach()]
+    for following in later:
+        stream, maps = following.with_attention(stream)
+        attention.append(maps.detach())
+    return activations, stream, attention

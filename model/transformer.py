@@ -1,0 +1,67 @@
+"""Pre-norm transformer block, shared by the class-token ViT and the segmentation decoder."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Activation = Callable[[Tensor], Tensor]
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """CLIP's cheap stand-in for GELU, x * sigmoid(1.702 x), any shape (Radford et al., 2021, released model)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with q, k and v packed in one matrix (Vaswani et al., 2017, section 3.2)."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"width {dim} is not a multiple of {heads} heads")
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, keep_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+        """(B, T, D) -> (B, T, D) and, if asked for, the (B, heads, T, T) softmax weights (rows sum to 1)."""
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if keep_weights:
+            weights = torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1), dim=-1)
+            mixed = weights @ v
+        else:
+            weights, mixed = None, F.scaled_dot_product_attention(q, k, v)
+        return self.proj(mixed.transpose(1, 2).flatten(2)), weights
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an activation between them, (..., D) -> (..., D)."""
+
+    def __init__(self, dim: int, hidden: int, activation: Activation) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """x += attention(norm1 x); x += mlp(norm2 x) (Dosovitskiy et al., 2021, equations 2 and 3)."""
+
+    def __init__(self, dim: int, heads: int, hidden: int, activation: Activation = F.gelu, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps)
+        self.attn = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps)
+        self.mlp = Mlp(dim, hidden, activation)
+
+    def forward(self, x: Tensor, keep_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+        """(B, T, D) -> (B, T, D) and the (B, heads, T, T) attention weights, None unless asked for."""
+        attended, weights = self.attn(self.norm1(x), keep_weights)
+        x = x + attended
+        return x + self.mlp(self.norm2(x)), weights

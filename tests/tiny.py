@@ -1,0 +1,44 @@
+"""Tiny random parts for the tests of `model`: a CLIP tower of 4 blocks, a ViT of 4, K = 5 classes."""
+
+import torch
+from torch import Tensor
+
+from clip.model import VisionTransformer
+from model.class_token_vit import ClassTokenViT
+from model.cvf import CVF
+from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder
+from model.method import Method
+
+CLASSES, WORDS = 5, 3
+LOGIT_SCALE = 3.0
+
+
+def tower() -> VisionTransformer:
+    """A CLIP image tower: 4 blocks, 128 channels, native grid 3 x 3, joint space of 64."""
+    return VisionTransformer(128, 4, 64, 16, 3).eval().requires_grad_(False)
+
+
+def texts() -> Tensor:
+    """Unit text features of the classes and of the background words."""
+    return torch.nn.functional.normalize(torch.randn(CLASSES + WORDS, 64), dim=1)
+
+
+def vit(**sizes: int) -> ClassTokenViT:
+    """A class-token ViT: 4 blocks, 64 channels, native grid 4 x 4."""
+    return ClassTokenViT(CLASSES, **({"embed_dim": 64, "depth": 4, "heads": 2, "input_size": 64} | sizes))
+
+
+def cvf(**choices: object) -> CVF:
+    """The whole model with `Method(**choices)`, in training mode."""
+    method = Method(par_iterations=3, **choices)
+    branch = None if method.branches == "clip" else vit()
+    wide = None if branch is None else LargeFOV(64, CLASSES + 1, width=16)
+    decoder = SegmentationDecoder(CLASSES + 1, 32, layers=1, heads=4)
+    return CVF(tower(), LOGIT_SCALE, texts(), branch, FeatureFusion(3, 128, 32), decoder, wide, method).train()
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    """Images (3, 3, 64, 48) and tags: two classes, none, one."""
+    tags = torch.zeros(3, CLASSES)
+    tags[0, 1] = tags[0, 3] = tags[2, 0] = 1
+    return torch.randn(3, 3, 64, 48), tags
