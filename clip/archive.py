@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -110,16 +109,10 @@ def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
             return _read_torchscript(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        ValueError,
-    ) as e:
+        Exception
+    ) as error:  # bytes that are no weights make the readers fail in any way (struct.error, IndexError, ...)
         raise UserError(
-            f"{what} {path} cannot be read ({_first_line(e)}); it is truncated or not a weights file, fetch it again"
+            f"{what} {path} cannot be read ({_first_line(error)}); it is truncated or not a weights file, fetch it again"
         ) from None
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):

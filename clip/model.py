@@ -13,7 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 HEAD_WIDTH = 64  # channels per attention head in every CLIP ViT
-NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}  # plain numbers stored in the official archives
+NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size", "attn_mask"}  # stored in archives, made anew here
+SIZES_FROM = {  # tensors that tell a checkpoint's sizes, and their numbers of dimensions
+    "visual.conv1.weight": 4, "visual.positional_embedding": 2, "positional_embedding": 2, "text_projection": 2,
+    "token_embedding.weight": 2,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class VisionTransformer(nn.Module):
         self.class_embedding = nn.Parameter(torch.randn(width) * width**-0.5)
         self.positional_embedding = nn.Parameter(torch.randn(grid * grid + 1, width) * width**-0.5)
         self.ln_pre = nn.LayerNorm(width)
-        self.transformer = Transformer(width, layers, width // HEAD_WIDTH)
+        self.transformer = Transformer(width, layers, max(1, width // HEAD_WIDTH))
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(torch.randn(width, embed_dim) * width**-0.5)
 
@@ -197,17 +201,18 @@ class CLIP(nn.Module):
 
         Raises ValueError naming the tensors when the state dict is not a CLIP ViT or does not fit.
         """
-        state = {name: tensor for name, tensor in state.items() if name not in NOT_WEIGHTS}
-        needed = ("visual.conv1.weight", "visual.positional_embedding", "text_projection", "token_embedding.weight")
-        if missing := [name for name in needed if name not in state]:
-            raise ValueError(f"no tensor {missing[0]}")
+        state = {name: tensor for name, tensor in state.items() if name.rpartition(".")[2] not in NOT_WEIGHTS}
+        for name, dimensions in SIZES_FROM.items():
+            if name not in state or state[name].ndim != dimensions:
+                raise ValueError(f"no tensor {name} of {dimensions} dimensions")
         width, _, patch, _ = state["visual.conv1.weight"].shape
         text_width, embed_dim = state["text_projection"].shape
         grid = math.isqrt(len(state["visual.positional_embedding"]) - 1)
         visual = VisionTransformer(width, _depth(state, "visual.transformer."), embed_dim, patch, grid)
         context, vocabulary = len(state["positional_embedding"]), len(state["token_embedding.weight"])
         layers = _depth(state, "transformer.")
-        model = cls(visual, embed_dim, text_width, layers, context, vocabulary, state.get("token_ids"))
+        token_ids = state["token_ids"].long() if "token_ids" in state else None
+        model = cls(visual, embed_dim, text_width, layers, context, vocabulary, token_ids)
         try:
             model.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
         except RuntimeError as error:

@@ -1,6 +1,7 @@
 """Text features of a list of prompts, cached by prompts and weights."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import torch
@@ -31,22 +32,21 @@ def text_features(model: CLIP, prompts: list[str], cache: Path | None = None) ->
     features = F.normalize(_encode(model, prompts), dim=1).float().cpu()
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
+        partial = file.with_suffix(f".{os.getpid()}.partial")  # several processes may make it at once
         save_file({"features": features.contiguous()}, partial)
         partial.replace(file)
     return features
 
 
 def _encode(model: CLIP, prompts: list[str]) -> Tensor:
-    device = model.text_projection.device
+    device, tokenizer = model.text_projection.device, Tokenizer()
     try:
-        tokens = Tokenizer()(prompts).to(device)
-        return model.encode_text(tokens)
+        return model.encode_text(tokenizer(prompts).to(device))
     except ValueError:
         pass
     for prompt in prompts:  # once more, one by one, to name the prompt
         try:
-            model.encode_text(Tokenizer()([prompt]).to(device))
+            model.encode_text(tokenizer([prompt]).to(device))
         except ValueError as error:
             raise UserError(
                 f"the prompt {prompt!r} cannot be used: {error}; reword it or use full CLIP weights"

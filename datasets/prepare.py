@@ -1,4 +1,5 @@
 """Prepare data sets: `python -m datasets.prepare toy --layout voc --root data/toy_voc`."""
+
 import argparse
 
 from datasets.toy.write import write_coco, write_voc

@@ -1,0 +1,9 @@
+"""Test a CVF checkpoint on MS COCO 2014: `python test_msc_flip_coco.py --model_path runs/coco/checkpoints/final.pt`."""
+
+from utils.cli import evaluate_command
+from utils.runtime import command
+
+main = command(lambda: evaluate_command("coco", __doc__))
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,9 @@
+"""Test a CVF checkpoint on PASCAL VOC 2012: `python test_msc_flip_voc.py --model_path runs/voc/checkpoints/final.pt`."""
+
+from utils.cli import evaluate_command
+from utils.runtime import command
+
+main = command(lambda: evaluate_command("voc", __doc__))
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Put the parts together: data of a split, CLIP, class-token ViT, CVF. The only place that knows every part."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clip.archive import read_tensors
+from clip.loader import load_clip
+from clip.model import CLIP
+from clip.weights import TOY_CLIP, matches_publisher, sha256_of
+from datasets.layouts import Item, items
+from datasets.specs import SPECS, DatasetSpec
+from datasets.tags import read_tags, tags_from_coco_json, tags_from_voc_xml
+from datasets.transforms import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from model.class_token_vit import ClassTokenViT
+from model.cvf import CVF
+from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder
+from model.method import Method
+from model.vit_loading import from_clip, from_deit, load_mct
+from utils.checkpoint import load_trained_state
+from utils.config import Config
+from utils.errors import UserError
+
+STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "clip": (CLIP_MEAN, CLIP_STD)}
+
+
+def split_items(config: Config, split: str) -> list[Item]:
+    """Images of a split: a name the data set knows, or the path of a list file."""
+    return items(config.dataset, config.data_root, _part(config, split), split if _is_list(split) else None)
+
+
+def image_tags(config: Config, spec: DatasetSpec, images: list[Item]) -> np.ndarray:
+    """(n, K) bool tags of the training images: from the tags file, else from the data set's own annotations."""
+    names = [item.name for item in images]
+    if config.tags:
+        return read_tags(config.tags, spec, names)
+    if config.dataset == "coco":
+        return tags_from_coco_json(config.data_root, _part(config, config.train_split), names, spec).matrix
+    return tags_from_voc_xml(config.data_root, names, spec).matrix
+
+
+def _is_list(split: str) -> bool:
+    return "/" in split or split.endswith(".txt")
+
+
+def _part(config: Config, split: str) -> str:
+    """The data set's own split in which a split lies: itself, or for a list file the one it is used for."""
+    if not _is_list(split):
+        return split
+    return "train" if split == config.train_split else "val"
+
+
+def build_vit(config: Config, clip: CLIP, num_classes: int) -> ClassTokenViT:
+    """Class-token ViT: trained (`mct_path`), or starting from DeiT's or CLIP's image tower. Raises UserError on bad files."""
+    torch.manual_seed(config.seed)  # new class tokens and heads are a function of the seed alone
+    if config.mct_path:
+        vit = load_mct(read_tensors(Path(config.mct_path), "--mct_path"), source=f"--mct_path {config.mct_path}")
+        if vit.num_classes != num_classes:
+            raise UserError(
+                f"--mct_path {config.mct_path} has {vit.num_classes} classes, this data set has {num_classes}; "
+                "give one trained on it"
+            )
+        return vit
+    if config.init == "clip_visual" or (config.init == "auto" and config.clip_path == "toy"):
+        return from_clip(clip.visual, num_classes, config.mct_crop_size)
+    path = Path(config.deit_path)
+    state = read_tensors(path, "--deit_path")
+    if not matches_publisher(path, sha256_of(path)):
+        raise UserError(f"--deit_path {path} is not the published file; fetch it with `python -m utils.tools.download`")
+    return from_deit(state, num_classes, config.mct_crop_size, source=f"--deit_path {path}")
+
+
+def build_cvf(config: Config, clip: CLIP, text: Tensor, vit: ClassTokenViT | None, num_classes: int) -> CVF:
+    """CVF with new decoders, their weights a function of the seed. `text` (K+M, E) are unit text features."""
+    torch.manual_seed(config.seed)
+    method = Method(**{f.name: getattr(config, f.name) for f in fields(Method) if hasattr(config, f.name)})
+    depth = len(clip.visual.blocks)
+    if not 1 <= -config.cam_block < depth:
+        raise UserError(f"--cam_block {config.cam_block} is not in this CLIP of {depth} blocks; use -1 to {1 - depth}")
+    labels, width = num_classes + 1, config.decoder_width
+    fusion = FeatureFusion(depth - 1, clip.visual.width, width)
+    decoder = SegmentationDecoder(labels, width, config.decoder_layers)
+    wide = None if vit is None else LargeFOV(vit.cls_token.shape[-1], labels, config.wide_width)
+    return CVF(clip.visual, float(clip.logit_scale), text, vit, fusion, decoder, wide, method)
+
+
+def clip_of(checkpoint: dict[str, Any], config: Config, given: str | None) -> CLIP:
+    """The CLIP a checkpoint was trained with: embedded, or found by path and checked by its SHA-256."""
+    if checkpoint["clip_sha256"] == sha256_of(TOY_CLIP):
+        return load_clip(TOY_CLIP)
+    if "clip" in checkpoint:
+        return CLIP.from_state_dict(checkpoint["clip"]).requires_grad_(False)
+    path = given or config.clip_path
+    clip = load_clip(path)
+    if clip.sha256 != checkpoint["clip_sha256"]:
+        raise UserError(f"--clip_path {path} is not the CLIP this checkpoint was trained with; give that file")
+    return clip
+
+
+def restore(checkpoint: dict[str, Any], config: Config, given_clip: str | None = None) -> tuple[CVF, DatasetSpec]:
+    """Model and class list of a stage-2 checkpoint. Raises UserError when its classes or tensors do not fit."""
+    spec = SPECS[config.dataset]
+    if checkpoint.get("stage") == "classifier":
+        raise UserError("the checkpoint is the class-token ViT of stage 1 alone; test the final.pt beside it")
+    if tuple(checkpoint["classes"]) != spec.classes:
+        raise UserError(
+            f"the checkpoint has other classes ({len(checkpoint['classes'])}) than {spec.name}; use its own test script"
+        )
+    clip = clip_of(checkpoint, config, given_clip)
+    vit = None
+    if config.branches != "clip":
+        shapes = {name[len("vit.") :]: t for name, t in checkpoint["model"].items() if name.startswith("vit.")}
+        vit = load_mct(shapes)
+    model = build_cvf(config, clip, checkpoint["text"], vit, len(spec.classes))
+    load_trained_state(model, checkpoint["model"])
+    return model.eval(), spec

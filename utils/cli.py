@@ -1,0 +1,113 @@
+"""What the entry scripts do: read the command line, then train or test."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+
+from datasets.layouts import Item
+from datasets.specs import SPECS
+from utils.build import restore, split_items
+from utils.checkpoint import PATHS, load_checkpoint
+from utils.config import (
+    CONFIGS,
+    Config,
+    Parser,
+    add_config_flags,
+    from_dict,
+    load_config,
+    parse_bool,
+    read_yaml,
+    validated,
+)  # fmt: skip
+from utils.errors import UserError
+from utils.evaluation import ConfusionMatrix, format_table
+from utils.recorder import add_result, read_results
+from utils.runtime import choose_device, prepare_torch
+from utils.testing import Outputs, predict_split
+from utils.training import train
+
+
+def train_command(default_config: str, description: str) -> None:
+    """`train_voc.py` and `train_coco.py`: every Config field is a flag on top of `--config`."""
+    parser = Parser(description=description, allow_abbrev=False)
+    parser.add_argument("--config", default=str(CONFIGS / default_config), help="YAML file (default: %(default)s)")
+    parser.add_argument("--resume", type=parse_bool, nargs="?", const=True, default=False, metavar="true|false",
+                        help="continue the run in --work_dir where it stopped; a new run if there is none")  # fmt: skip
+    add_config_flags(parser)
+    flags = vars(parser.parse_args())
+    path, resume = flags.pop("config"), flags.pop("resume")
+    config = load_config(path, flags)
+    final = train(config, resume)
+    script = "test_msc_flip_coco.py" if config.dataset == "coco" else "test_msc_flip_voc.py"
+    print(f"checkpoint: {final}\ntest it with: python {script} --model_path {final}")
+
+
+def evaluate_command(dataset: str, description: str) -> None:
+    """`test_msc_flip_voc.py` and `test_msc_flip_coco.py`: the checkpoint brings its configuration along."""
+    parser = Parser(description=description, allow_abbrev=False)
+    parser.add_argument("--model_path", required=True, metavar="FILE", help="checkpoint that training wrote")
+    parser.add_argument(
+        "--eval_set", default="", metavar="SPLIT", help="split or list file (default: the checkpoint's)"
+    )
+    parser.add_argument("--no_crf", action="store_true", help="leave the dense CRF out")
+    parser.add_argument("--crf_backend", default="torch", choices=("torch", "pydensecrf"), help="default: %(default)s")
+    parser.add_argument("--save_logits", action="store_true", help="also write multi-scale logits (float16 .npy)")
+    add_config_flags(parser)
+    flags = vars(parser.parse_args())
+    model_path = Path(flags.pop("model_path"))
+    options = Outputs(not flags.pop("no_crf"), flags.pop("crf_backend"), flags.pop("save_logits"))
+    eval_set = flags.pop("eval_set")
+    checkpoint = load_checkpoint(model_path, "--model_path")
+    config = checkpoint_config(checkpoint["config"], model_path, flags)
+    if config.dataset != dataset:
+        raise UserError(
+            f"--model_path {model_path} was trained on {config.dataset}; test it with test_msc_flip_{config.dataset}.py"
+        )
+    prepare_torch(config.threads)
+    device = choose_device(config.device)
+    images = split_items(config, eval_set or config.val_split)
+    model, _ = restore(checkpoint, config, flags.get("clip_path"))
+    folder = Path(config.work_dir)
+    matrices = predict_split(model.to(device), images, config, options, folder)
+    summarise(folder, matrices, images, eval_set or config.val_split, config)
+
+
+def checkpoint_config(stored: dict, model_path: Path, flags: dict) -> Config:
+    """The checkpoint's configuration, its paths from the run folder it lies in (if whole), flags on top.
+
+    Results go to the run folder, or beside a checkpoint that lies elsewhere.
+    """
+    values = {key: value for key, value in stored.items() if key in {f.name for f in fields(Config)}}
+    run = model_path.resolve().parent.parent
+    if (run / "config.yaml").is_file():
+        saved = read_yaml(run / "config.yaml")
+        values |= {key: saved[key] for key in PATHS if key in saved}
+        values["work_dir"] = str(run)
+    else:
+        values["work_dir"] = str(Path("runs") / model_path.stem)
+    for key in ("device", "precision", "workers", "threads"):  # where it runs is not the checkpoint's business
+        values[key] = getattr(Config(), key)
+    return validated(from_dict({**values, **flags}, str(model_path)))
+
+
+def summarise(
+    folder: Path, matrices: dict[str, ConfusionMatrix], images: list[Item], split: str, config: Config
+) -> None:
+    """Keep the results and print one table of the run: seeds and pseudo labels of training, then the test results."""
+    for title, matrix in matrices.items():
+        add_result(folder, title, {"split": split, "images": len(images), "counts": matrix.counts.tolist()})
+    rows, lines = [], []
+    for title, result in read_results(folder).items():
+        matrix = ConfusionMatrix(len(result["counts"]))
+        matrix.counts = torch.tensor(result["counts"])
+        rows.append((f"{title} ({result['split']}, {result['images']})", matrix))
+    if rows:
+        print(format_table(rows, SPECS[config.dataset].label_names))
+        lines.append("seeds and pseudo labels use image-level tags; segmentations do not")
+    scales = " ".join(f"{scale:g}" for scale in config.scales)
+    lines.append(
+        f"mIoU over the classes in the truth, 255 ignored, original size; long side {config.resize_long}, scales {scales}"
+    )
+    lines.append(f"label PNGs: {folder / 'prediction'}, in colour: {folder / 'prediction_cmap'}")
+    print("\n".join(lines))

@@ -1,0 +1,159 @@
+"""The training loop, and what a stage of training is made of."""
+
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from datasets.data import IterationSampler, TaggedImages
+from datasets.transforms import normalise
+from utils import distributed
+from utils.build import STATISTICS
+from utils.checkpoint import load_checkpoint, load_trained_state, portable, save_checkpoint, trained_state
+from utils.config import Config
+from utils.errors import UserError
+from utils.optim import set_rate
+from utils.recorder import Recorder
+from utils.runtime import StopRequest, autocast, seed_step
+
+WHAT_IS_TRAINED = (
+    "dataset", "crop_size", "branches", "label_fusion", "max_iters", "batch_size", "lr", "vit_lr_factor", "w_attn",
+    "w_pat", "radius", "mct_epochs", "mct_batch_size", "mct_lr", "mct_crop_size", "seed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run executes and what it writes; `facts` go into every checkpoint (classes, CLIP's checksum, ...)."""
+
+    config: Config
+    device: torch.device
+    rank: int
+    world: int
+    folder: Path
+    recorder: Recorder
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training. `losses(images, batch, step)` gives named, weighted terms, whose sum is minimised."""
+
+    name: str
+    module: nn.Module
+    optimiser: torch.optim.Optimizer
+    rate: Callable[[int], float]
+    losses: Callable[[Tensor, dict[str, Tensor], int], dict[str, Tensor]]
+    data: TaggedImages
+    iterations: int
+    batch_size: int
+    evaluate: Callable[[int], None] | None = None
+
+
+def checkpoint_of(folder: Path, stage: str) -> Path:
+    """The file a stage is resumed from."""
+    return folder / "checkpoints" / f"{stage}.pt"
+
+
+def save(stage: Stage, run: Run, step: int) -> None:
+    """Write everything that resuming at `step` needs; randomness is a function of the step and needs nothing."""
+    if not distributed.is_main():
+        return
+    content = {
+        **run.facts, "stage": stage.name, "step": step, "config": portable(run.config),
+        "model": trained_state(stage.module), "optimiser": stage.optimiser.state_dict(),
+    }  # fmt: skip
+    save_checkpoint(content, checkpoint_of(run.folder, stage.name))
+
+
+def resume(stage: Stage, run: Run) -> int:
+    """Load the stage's checkpoint, if there is one; returns the step to go on from. Raises UserError if it is another run's."""
+    path = checkpoint_of(run.folder, stage.name)
+    if not path.is_file():
+        return 0
+    content = load_checkpoint(path, "--resume")
+    check_same_run(run.config, content["config"], path)
+    if content["clip_sha256"] != run.facts["clip_sha256"]:
+        raise UserError(
+            f"--resume: {path} was trained with another CLIP than --clip_path {run.config.clip_path}; give that"
+        )
+    load_trained_state(stage.module, content["model"])
+    stage.optimiser.load_state_dict(content["optimiser"])
+    return content["step"]
+
+
+def check_same_run(config: Config, theirs: dict[str, Any], path: Path) -> None:
+    """Raises UserError when the settings in the file at `path` describe another training than `config`."""
+    for key in WHAT_IS_TRAINED:
+        ours = getattr(config, key)
+        if ours != theirs.get(key):
+            raise UserError(
+                f"--resume: {path} was trained with {key} {theirs.get(key)!r}, not {ours!r}; use another --work_dir"
+            )
+
+
+def run_stage(stage: Stage, run: Run) -> None:
+    """Train a stage to its end, from its checkpoint if there is one; log, validate and save on the way.
+
+    SIGINT or SIGTERM: the iteration is finished, a checkpoint written, then KeyboardInterrupt raised.
+    """
+    start, end, config = resume(stage, run), stage.iterations, run.config
+    if start >= end:
+        run.recorder.say(f"{stage.name}: complete ({end} iterations)")
+        return
+    sampler = IterationSampler(len(stage.data), stage.batch_size, config.seed, start, end, run.rank, run.world)
+    on_gpu = run.device.type == "cuda"
+    loader = DataLoader(stage.data, batch_sampler=sampler, num_workers=config.workers, pin_memory=on_gpu)
+    progress = {"total": end, "initial": start, "desc": stage.name, "mininterval": 1, "dynamic_ncols": True}
+    stage.module.train()
+    with StopRequest() as stop, tqdm(**progress, disable=not distributed.is_main()) as bar:
+        clock = time.perf_counter()
+        for done, batch in zip(range(start + 1, end + 1), loader):
+            terms = train_step(stage, run, batch, done - 1)
+            bar.update()
+            if done % config.log_every == 0 or done == end:
+                values = log(stage, run, done, terms, (time.perf_counter() - clock) / (done - start))
+                bar.set_postfix(loss=f"{values['loss']:.3f}")
+            if stage.evaluate is not None and done % config.eval_every == 0 and done < end:
+                stage.evaluate(done)
+            if done % config.checkpoint_every == 0 or done == end or stop.made:
+                save(stage, run, done)
+            if stop.made and done < end:
+                raise KeyboardInterrupt
+
+
+def log(stage: Stage, run: Run, done: int, terms: dict[str, Tensor], seconds: float) -> dict[str, float]:
+    """Record the loss terms, learning rate and seconds an iteration (mean of this session); returns the values."""
+    totals = distributed.total(torch.stack(list(terms.values()))).tolist()  # each process holds its share
+    values = {**dict(zip(terms, totals)), "lr": stage.optimiser.param_groups[0]["lr"], "seconds": seconds}
+    run.recorder.scalars(stage.name, done, values)
+    return values
+
+
+def train_step(stage: Stage, run: Run, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+    """One iteration: forward, backward, update. Returns the terms and their sum, `loss`, detached."""
+    seed_step(run.config.seed, zlib.crc32(stage.name.encode()), step)
+    set_rate(stage.optimiser, stage.rate(step))
+    batch = {name: value.to(run.device, non_blocking=True) for name, value in batch.items()}
+    images = normalise(batch["image"], *STATISTICS[run.config.statistics])
+    with autocast(run.device, run.config.precision):
+        terms = stage.losses(images, batch, step)
+    loss = sum(terms.values())
+    if not torch.isfinite(loss):
+        names = [stage.data.names[i] for i in batch["index"].tolist()]
+        values = {name: float(term) for name, term in terms.items()}
+        raise UserError(
+            f"the loss is not finite at {stage.name} iteration {step}: {values}, images {names}; lower --lr or use --precision fp32"
+        )
+    stage.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    distributed.sum_gradients(p for group in stage.optimiser.param_groups for p in group["params"])
+    stage.optimiser.step()
+    return {**{name: term.detach() for name, term in terms.items()}, "loss": loss.detach()}

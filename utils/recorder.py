@@ -1,0 +1,68 @@
+"""What a run leaves behind while it goes: log lines, metrics.csv, TensorBoard events, results.json."""
+
+import csv
+import json
+import time
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from utils import distributed
+from utils.config import Config, save_config
+from utils.runtime import describe_environment
+
+
+class Recorder:
+    """Writes into a run folder from the main process; silent elsewhere."""
+
+    def __init__(self, folder: Path, config: Config, device):
+        self.folder, self.active = folder, distributed.is_main()
+        if not self.active:
+            return
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        save_config(config, folder / "config.yaml")
+        (folder / "environment.txt").write_text(describe_environment(device))
+        self.board = SummaryWriter(str(folder / "tensorboard"))
+
+    def say(self, line: str) -> None:
+        """Print a line above the progress bar and keep it in train.log."""
+        if self.active:
+            tqdm.write(line)
+            with (self.folder / "train.log").open("a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def scalars(self, stage: str, iteration: int, values: dict[str, float]) -> None:
+        """Append values to metrics.csv (stage, iteration, name, value) and TensorBoard."""
+        if not self.active:
+            return
+        file = self.folder / "metrics.csv"
+        new = not file.exists()
+        with file.open("a", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            if new:
+                writer.writerow(("stage", "iteration", "name", "value"))
+            writer.writerows((stage, iteration, name, f"{value:.6g}") for name, value in values.items())
+        for name, value in values.items():
+            self.board.add_scalar(f"{stage}/{name}", value, iteration)
+
+    def close(self) -> None:
+        """Flush TensorBoard."""
+        if self.active:
+            self.board.close()
+
+
+def add_result(folder: Path, label: str, result: dict) -> None:
+    """Put one labelled result into results.json, keeping the others in their order of first appearance."""
+    file = folder / "results.json"
+    results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    results[label] = result
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    partial.replace(file)
+
+
+def read_results(folder: Path) -> dict[str, dict]:
+    """Results of a run folder so far, by label."""
+    file = folder / "results.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

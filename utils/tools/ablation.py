@@ -1,0 +1,144 @@
+"""Compare the branches on equal terms: `python -m utils.tools.ablation --config configs/toy_voc.yaml --seeds 0 1 2`.
+
+Trains CLIP only, ViT only and both, each for the configuration's budget, and as a ceiling the same network on true
+masks. Scores are mIoU of multi-scale + flip on the validation split, and on that of each --other_root (data of another
+seed). Finished runs are kept in the work folder and not trained again.
+"""
+
+import argparse
+import json
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.data import TaggedImages
+from datasets.layouts import Item
+from datasets.specs import IGNORE
+from datasets.transforms import View, load_mask
+from model.cvf import CVF
+from model.losses import seg_loss
+from utils import distributed
+from utils.build import restore, split_items
+from utils.checkpoint import load_checkpoint
+from utils.config import CONFIGS, Config, load_config
+from utils.engine import checkpoint_of
+from utils.inference import resize
+from utils.recorder import read_results
+from utils.runtime import choose_device, command
+from utils.testing import MULTI, Outputs, predict_split
+from utils.training import FINAL, train
+
+CEILING = "true masks (ceiling)"
+ROWS = {"ViT only": "vit", "CLIP only": "clip", "fusion": "fusion", CEILING: "fusion"}  # name -> branches
+
+
+class MaskedCrops(TaggedImages):
+    """The crops of `TaggedImages` with the masks cropped alike, for the ceiling alone."""
+
+    def __init__(self, items: list[Item], *arguments: Any):
+        super().__init__(items, *arguments)
+        self.masks = [str(item.mask) for item in items]
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor | int]:
+        """As in `TaggedImages`, and "labels" (c, c) uint8, 255 on padding."""
+        mask, rng = load_mask(self.masks[key[1]]), np.random.default_rng((self.seed, *key))
+        view = View.draw(*mask.shape, self.crop_size, self.scale_range, rng)
+        return {**super().__getitem__(key), "labels": torch.from_numpy(view.of_labels(mask, IGNORE))}
+
+
+def mask_losses(model: CVF, images: Tensor, batch: dict[str, Tensor], step: int, config: Config) -> dict[str, Tensor]:
+    """Supervised segmentation loss: what the network could reach if pseudo labels were perfect."""
+    labels = batch["labels"].long()
+    return {"seg": seg_loss(resize(model.segment(images).float(), labels.shape[-2:]), labels, distributed.total)}
+
+
+def train_row(row: str, config: Config, folder: Path) -> Path:
+    """Train one row, or find it trained; stage 1 of a seed is shared by all rows that need it."""
+    final = folder / "checkpoints" / FINAL
+    if final.is_file():
+        return final
+    stage_1 = checkpoint_of(folder.with_name(f"ViT only-{config.seed}"), "classifier")
+    settings = {"branches": ROWS[row], "work_dir": str(folder), "mct_path": str(stage_1) if stage_1.is_file() else ""}
+    if row == CEILING:
+        return train(replace(config, **settings, eval_seeds=False), True, MaskedCrops, mask_losses)
+    return train(replace(config, **settings), True)
+
+
+def score_row(final: Path, config: Config, roots: list[str]) -> dict[str, float]:
+    """mIoU (0..100) of multi-scale + flip on the validation split of each root, and of the pseudo labels."""
+    device = choose_device(config.device)
+    model, _ = restore(load_checkpoint(final, "--work_dir"), config)
+    model.to(device)
+    folder, scores = final.parent.parent, {}
+    for root in roots:
+        images = split_items(replace(config, data_root=root), config.val_split)
+        matrices = predict_split(model, images, config, Outputs(use_crf=False), folder / Path(root).name)
+        scores[root] = 100 * matrices[MULTI].miou()
+    pseudo = read_results(folder).get("pseudo label")
+    if pseudo is not None:
+        scores["pseudo label"] = 100 * miou_of(pseudo["counts"])
+    return scores
+
+
+def miou_of(counts: list[list[int]]) -> float:
+    """Mean IoU over the classes in the truth of a confusion matrix (rows = truth)."""
+    table = np.array(counts, float)
+    hits, truth = table.diagonal(), table.sum(1)
+    return float((hits / np.maximum(truth + table.sum(0) - hits, 1))[truth > 0].mean())
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default=str(CONFIGS / "toy_voc.yaml"), help="default: %(default)s")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), default=list(ROWS), help="default: all")
+    parser.add_argument("--other_root", nargs="*", default=[], metavar="DIR", help="further data to score on")
+    parser.add_argument("--work_dir", default="runs/ablation", help="default: %(default)s")
+    parser.add_argument("--device", default="auto", help="default: %(default)s")
+    args = parser.parse_args()
+    config = load_config(args.config, {"device": args.device})
+    table: dict[str, list[dict[str, float]]] = {}
+    for seed in args.seeds:
+        for row in args.rows:
+            folder = Path(args.work_dir) / f"{row}-{seed}"
+            scored = folder / "scores.json"
+            if not scored.is_file():
+                seeded = replace(config, seed=seed)
+                scores = score_row(
+                    train_row(row, seeded, folder),
+                    replace(seeded, branches=ROWS[row]),
+                    [config.data_root, *args.other_root],
+                )
+                scored.write_text(json.dumps(scores))
+            table.setdefault(row, []).append(json.loads(scored.read_text()))
+    print_table(table, ["pseudo label", config.data_root, *args.other_root])
+
+
+def print_table(table: dict[str, list[dict[str, float]]], columns: list[str]) -> None:
+    """Mean and standard deviation over seeds, and the fusion's lead over the better branch in standard errors."""
+    print(f"{'mIoU %, mean (standard deviation)':36}" + "".join(f"{Path(column).name:>20}" for column in columns))
+    for row, runs in table.items():
+        cells = []
+        for column in columns:
+            values = [run[column] for run in runs if column in run]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            cells.append(f"{statistics.mean(values):.1f} ({spread:.1f})" if values else "-")
+        print(f"{row + f', {len(runs)} seeds':36}" + "".join(f"{cell:>20}" for cell in cells))
+    for column in columns[1:]:
+        for branch in {"CLIP only", "ViT only"} & set(table):
+            gaps = [a[column] - b[column] for a, b in zip(table.get("fusion", []), table[branch])]
+            if len(gaps) > 1:
+                error = statistics.stdev(gaps) / len(gaps) ** 0.5
+                print(
+                    f"{Path(column).name}: fusion - {branch} {statistics.mean(gaps):+.1f}, standard error {error:.1f}"
+                )
+
+
+if __name__ == "__main__":
+    command(main)()

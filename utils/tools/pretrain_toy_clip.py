@@ -1,0 +1,248 @@
+"""Train the toy CLIP that the embedded default uses, by image-text contrast on captioned toy pictures (never on masks).
+
+    python -m utils.tools.pretrain_toy_clip --out clip/toy_clip.safetensors
+
+Pictures are rendered with known contents, captioned with random wordings of what they show, and laid out as mosaics:
+a canvas holds 1, 4 or 9 pictures, and the mean patch feature of each cell is contrasted with the captions. Attention
+spans the canvas, so patches learn to describe their own neighbourhood, which is what CAMs need. The value path of the
+last block is trained on the same contrast, so that the gradient at its input points to local evidence.
+"""
+
+import argparse
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from clip.loader import load_clip
+from clip.model import CLIP, VisionTransformer
+from clip.tokenizer import Tokenizer
+from datasets.specs import COCO, VOC
+from datasets.toy.scene import random_classes, render
+from datasets.toy.words import SYNONYMS, UNDRAWN, wordings
+from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD, normalise
+
+TEMPLATES = (
+    "a clean origami {}.", "a photo of a {}.", "a photo of a {}", "a picture of {}", "{}", "an image with a {}",
+    "there is a {}",
+)  # fmt: skip
+LINKS = (" and a ", " with a ", " on ", " in front of ")
+CANVAS = 192  # px, 12 x 12 patches: divides into mosaics of 1, 2 x 2 and 3 x 3 pictures
+CONCEPTS = tuple(SYNONYMS)  # every drawn class and background word
+DRAWN = {word for concept in CONCEPTS for word in wordings(concept)}
+NEVER = tuple(dict.fromkeys([*UNDRAWN, *(word for word in (*VOC.prompts, *COCO.prompts) if word not in DRAWN)]))
+
+
+class PictureBank:
+    """Captioned pictures held in memory: images (n, size, size, 3) uint8 and concept indicators (n, concepts)."""
+
+    def __init__(self, count: int, size: int, single: float, seed: tuple[int, ...]):
+        self.images = np.empty((count, size, size, 3), np.uint8)
+        self.concepts = np.zeros((count, len(CONCEPTS)), np.float32)
+        for i in tqdm(range(count), desc=f"rendering {size} px", leave=False):
+            rng = np.random.default_rng((*seed, size, i))
+            lone = rng.random() < single
+            classes = (int(rng.integers(len(VOC.classes))),) if lone else random_classes(rng)
+            scene = render(rng, size, size, classes)
+            self.images[i] = scene.image
+            for word in (*(VOC.classes[c] for c in scene.classes), *scene.stuff):
+                self.concepts[i, CONCEPTS.index(word)] = 1
+
+    def mosaic(self, rng: np.random.Generator, batch: int, side: int) -> tuple[Tensor, Tensor]:
+        """Canvases (B, 3, CANVAS, CANVAS) uint8 of side x side pictures and their concepts (B*side*side, concepts)."""
+        cell = CANVAS // side
+        chosen = rng.integers(len(self.images), size=batch * side * side)
+        pictures = torch.from_numpy(self.images[chosen]).permute(0, 3, 1, 2).float()
+        mirrored = torch.from_numpy(rng.random(len(chosen)) < 0.5)
+        pictures = torch.where(mirrored[:, None, None, None], pictures.flip(3), pictures)
+        gain = torch.from_numpy(rng.uniform(0.75, 1.25, (len(chosen), 3, 1, 1)).astype(np.float32))
+        pictures = F.interpolate(pictures * gain, (cell, cell), mode="bilinear", antialias=True).clamp(0, 255)
+        canvas = pictures.view(batch, side, side, 3, cell, cell).permute(0, 3, 1, 4, 2, 5)
+        return canvas.reshape(batch, 3, CANVAS, CANVAS).to(torch.uint8), torch.from_numpy(self.concepts[chosen])
+
+
+def wording(rng: np.random.Generator, word: str) -> str:
+    """One of the ways to say a concept, its plain name most often."""
+    return word if rng.random() < 0.4 else str(rng.choice(wordings(word)))
+
+
+def write_captions(rng: np.random.Generator, concepts: Tensor, extra: int = 64) -> tuple[list[str], Tensor]:
+    """Captions for a batch and the concepts each one needs (texts, concepts).
+
+    One prompt for each concept, some words that are never drawn, and `extra` composed captions of pictures in the batch.
+    """
+    say = lambda text: str(rng.choice(TEMPLATES)).format(text)
+    texts, needs = [say(wording(rng, word)) for word in CONCEPTS], [torch.eye(len(CONCEPTS))]
+    texts += [say(word) for word in rng.choice(NEVER, 12, replace=False)]
+    needs.append(torch.full((12, len(CONCEPTS)), 2.0))  # a need of 2 is never met
+    for row in concepts[rng.integers(len(concepts), size=extra)]:
+        present = row.nonzero()[:, 0].numpy()
+        if len(present) == 0:
+            continue
+        some = rng.permutation(present)[: rng.integers(1, 4)]
+        words = [wording(rng, CONCEPTS[i]) for i in some]
+        texts.append(say(words[0] + "".join(str(rng.choice(LINKS)) + word for word in words[1:])))
+        needs.append(F.one_hot(torch.from_numpy(some), len(CONCEPTS)).sum(0, keepdim=True).float())
+    return texts, torch.cat(needs)
+
+
+def contrast(images: Tensor, texts: Tensor, positive: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """Multi-positive InfoNCE in both directions plus a quarter of the pairwise sigmoid loss.
+
+    images (n, E) and texts (t, E) unnormalised, positive (n, t) 0/1: every picture that shows all a caption names.
+    """
+    logits = scale * F.normalize(images.float(), dim=1) @ F.normalize(texts.float(), dim=1).T
+    nce = sum(
+        -((logits.log_softmax(axis) * positive).sum(axis) / positive.sum(axis).clamp(min=1)).mean() / 2
+        for axis in (0, 1)
+    )
+    return nce - F.logsigmoid((2 * positive - 1) * (logits + bias)).sum(1).mean() / 4
+
+
+def image_features(visual: VisionTransformer, images: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean patch feature of each cell (B*side*side, E), the same of the last block's value path, class feature (B, E)."""
+    x, (h, w) = visual.embed(images)
+    for block in visual.blocks[:-1]:
+        x = block(x)
+    last = visual.blocks[-1]
+    normed = last.ln_1(x)
+    value_weight, value_bias = (p.chunk(3)[2] for p in (last.attn.in_proj_weight, last.attn.in_proj_bias))
+    values = last.attn.out_proj(F.linear(normed, value_weight, value_bias))
+    out = visual.project(last.mix(x, last.attn(normed)))
+
+    def pool(tokens: Tensor) -> Tensor:
+        maps = tokens[:, 1:].transpose(1, 2).unflatten(2, (h, w))
+        return F.adaptive_avg_pool2d(maps.float(), side).flatten(2).transpose(1, 2).flatten(0, 1)
+
+    return pool(out), pool(visual.project(values)), out[:, 0]
+
+
+@torch.no_grad()
+def initialise(model: CLIP, bank: PictureBank) -> None:
+    """Starts that small ViTs like: whitened principal components as patch filters, sine-cosine positions."""
+    visual = model.visual
+    images = normalise(torch.from_numpy(bank.images[:400]).permute(0, 3, 1, 2), IMAGENET_MEAN, IMAGENET_STD)
+    patches = F.unfold(images, visual.patch_size, stride=visual.patch_size).transpose(1, 2).flatten(0, 1)
+    values, vectors = torch.linalg.eigh(torch.cov(patches.T))
+    values, vectors = values.flip(0)[: visual.width], vectors.flip(1)[:, : visual.width]
+    visual.conv1.weight.copy_((vectors / (values + values[40]).sqrt()).T.view_as(visual.conv1.weight))
+    rates = 40.0 ** -torch.linspace(0, 1, visual.width // 4)
+    y, x = torch.meshgrid(torch.arange(visual.grid), torch.arange(visual.grid), indexing="ij")
+    waves = [wave(axis.flatten()[:, None] * rates) for axis in (y, x) for wave in (torch.sin, torch.cos)]
+    visual.positional_embedding[1:] = 0.5 * torch.cat(waves, 1)
+    visual.positional_embedding[0] = 0
+
+
+@torch.no_grad()
+def zero_shot_map(model: CLIP, count: int = 400, size: int = 224, seed: int = 987654) -> float:
+    """Mean average precision of tags on unseen scenes of 1-3 objects: cosine of mean patch feature and class prompt."""
+    prompts = [VOC.template.format(word) for word in VOC.prompts]
+    text = F.normalize(model.encode_text(Tokenizer()(prompts)), dim=1)
+    scores, truth = [], torch.zeros(count, len(VOC.classes))
+    for i in range(count):
+        rng = np.random.default_rng((seed, i))
+        scene = render(rng, size, size, random_classes(rng))
+        truth[i, list(scene.classes)] = 1
+        image = normalise(torch.from_numpy(scene.image).permute(2, 0, 1)[None], IMAGENET_MEAN, IMAGENET_STD)
+        scores.append(F.normalize(model.visual(image)[:, 1:].mean(1), dim=1) @ text.T)
+    order = torch.cat(scores).argsort(0, descending=True)
+    hits = truth.gather(0, order)
+    precision = hits.cumsum(0) / torch.arange(1, count + 1)[:, None]
+    return float(((precision * hits).sum(0) / hits.sum(0).clamp(min=1))[hits.sum(0) > 0].mean())
+
+
+def build(args: argparse.Namespace) -> CLIP:
+    """A CLIP of toy size that holds token rows only for the words it will be trained on."""
+    texts = [template.format(word) for template in TEMPLATES for word in (*DRAWN, *NEVER)]
+    token_ids = Tokenizer()([*texts, "".join(LINKS)]).unique()
+    visual = VisionTransformer(args.width, args.layers, args.embed_dim)
+    return CLIP(visual, args.embed_dim, args.text_width, args.text_layers, token_ids=token_ids)
+
+
+def train(args: argparse.Namespace) -> CLIP:
+    """The whole pre-training; a pure function of the arguments."""
+    torch.manual_seed(args.seed)
+    torch.set_flush_denormal(True)
+    model, tokenizer = build(args), Tokenizer()
+    bias = nn.Parameter(torch.tensor(-6.0))
+    matrices = [p for n, p in model.named_parameters() if p.ndim > 1 and "embedding" not in n]
+    others = [
+        p for n, p in model.named_parameters() if (p.ndim <= 1 or "embedding" in n) and p is not model.logit_scale
+    ]
+    groups = [
+        {"params": matrices, "weight_decay": 0.1},
+        {"params": others, "weight_decay": 0.0},
+        {"params": [bias, model.logit_scale], "weight_decay": 0.0, "factor": 5.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98))
+    small = large = None
+    bar = tqdm(range(args.steps), desc="toy CLIP", mininterval=5)
+    for step in bar:
+        done = step / args.steps
+        if step % math.ceil(args.steps / args.refresh) == 0:
+            small = PictureBank(args.pictures, 112, 0.75, (args.seed, step))
+            large = PictureBank(args.pictures // 3, CANVAS, 0.2, (args.seed, step))
+        if step == 0:
+            initialise(model, small)
+        for group in optimiser.param_groups:
+            warm = min(1.0, (step + 1) / 150)
+            group["lr"] = args.lr * group.get("factor", 1.0) * warm * (0.5 + 0.5 * math.cos(math.pi * done)) + 1e-6
+        rng = np.random.default_rng((args.seed, step))
+        side = int(rng.choice((1, 2, 3), p=(0.05, 0.35, 0.6) if done < 0.35 else (0.4, 0.4, 0.2)))
+        canvas, concepts = (large if side == 1 else small).mosaic(rng, args.batch, side)
+        texts, needs = write_captions(rng, concepts)
+        positive = (concepts @ needs.T >= needs.sum(1)).float()
+        with torch.autocast("cpu", torch.bfloat16):
+            mean, value, whole = image_features(model.visual, normalise(canvas, IMAGENET_MEAN, IMAGENET_STD), side)
+            text = model.encode_text(tokenizer(texts))
+        scale = model.logit_scale.exp().clamp(max=100)
+        loss = contrast(mean, text, positive, scale, bias) + 0.5 * contrast(value, text, positive, scale, bias)
+        if side == 1:
+            loss = loss + 0.3 * contrast(whole, text, positive, scale, bias)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_([*matrices, *others], 1.0)
+        optimiser.step()
+        bar.set_postfix(loss=f"{loss.item():.2f}", side=side)
+        if args.snapshot and (step + 1) % args.snapshot == 0:
+            save(model, args.out)
+            tqdm.write(f"step {step + 1}: zero-shot mAP {zero_shot_map(model, 200):.3f}")
+    return model
+
+
+def save(model: CLIP, path: str) -> None:
+    """Half-precision safetensors with official names plus `token_ids`, written whole or not at all."""
+    tensors = {n: t.half() if t.is_floating_point() else t.to(torch.int32) for n, t in model.state_dict().items()}
+    partial = Path(path).with_suffix(".partial")
+    save_file({n: t.contiguous() for n, t in tensors.items()}, partial)
+    partial.replace(path)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="clip/toy_clip.safetensors")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch", type=int, default=48, help="canvases a step")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--pictures", type=int, default=9000, help="small pictures held at a time")
+    parser.add_argument("--refresh", type=int, default=4, help="how often the pictures are rendered anew")
+    parser.add_argument("--snapshot", type=int, default=500, help="steps between saves; 0 for none")
+    parser.add_argument("--seed", type=int, default=0)
+    for name, default in (("width", 192), ("layers", 6), ("embed_dim", 128), ("text_width", 128), ("text_layers", 3)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    args = parser.parse_args()
+    start = time.time()
+    save(train(args), args.out)
+    print(f"{args.out}: zero-shot tag mAP on 400 unseen scenes {zero_shot_map(load_clip(args.out)):.3f}")
+    print(f"{args.steps} steps in {(time.time() - start) / 60:.1f} min")
+
+
+if __name__ == "__main__":
+    main()
