@@ -95,8 +95,10 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
-    """Named tensors of a .safetensors file, a state dict (.pt/.pth, bare or under "model"/"state_dict") or a TorchScript
-    archive. `what` names the file's role in messages. Raises UserError when the file is missing, truncated or of no such form.
+    """Named tensors of a .safetensors file, a state dict (.pt/.pth, bare or under "model"/"state_dict") or a
+    TorchScript archive. `what` names the file's role in messages.
+
+    Raises UserError when the file is missing, truncated or of no such form.
     """
     if not path.is_file():
         raise UserError(
@@ -108,11 +110,10 @@ def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
         if _is_torchscript(path):
             return _read_torchscript(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as error:  # bytes that are no weights make the readers fail in any way (struct.error, IndexError, ...)
+    except Exception as error:  # bytes that are no weights make the readers fail in any way
         raise UserError(
-            f"{what} {path} cannot be read ({_first_line(error)}); it is truncated or not a weights file, fetch it again"
+            f"{what} {path} cannot be read ({_first_line(error)}); "
+            "it is truncated or not a weights file, fetch it again"
         ) from None
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):

@@ -19,8 +19,8 @@ from utils.errors import UserError
 def text_features(model: CLIP, prompts: list[str], cache: Path | None = None) -> Tensor:
     """Unit-length features (len(prompts), E) on the CPU, float32.
 
-    With `cache` (a folder), they are kept in a file named by the SHA-256 of the weights and prompts, and read from it next
-    time. Raises UserError naming a prompt that is too long or, for a reduced vocabulary, has a word CLIP never saw.
+    With `cache` (a folder), they are kept in a file named by the SHA-256 of the weights and prompts, and read from it
+    next time. Raises UserError naming a prompt that is too long or, for a reduced vocabulary, has a word it never saw.
     """
     key = hashlib.sha256("\n".join([getattr(model, "sha256", ""), *prompts]).encode()).hexdigest()[:16]
     file = cache / f"text_features_{key}.safetensors" if cache is not None and hasattr(model, "sha256") else None

@@ -1,14 +1,13 @@
 """Prepare data sets: `python -m datasets.prepare toy --layout voc --root data/toy_voc`."""
 
-import argparse
-
 from datasets.toy.write import write_coco, write_voc
+from utils.config import Parser
 from utils.runtime import command
 
 
 def main() -> None:
     """Command line; one sub-command a kind of data."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
     toy = kinds.add_parser("toy", help="draw the procedural toy data set")
     toy.add_argument("--layout", choices=("voc", "coco"), default="voc", help="folder form (default: %(default)s)")

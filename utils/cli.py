@@ -19,7 +19,7 @@ from utils.config import (
     parse_bool,
     read_yaml,
     validated,
-)  # fmt: skip
+)
 from utils.errors import UserError
 from utils.evaluation import ConfusionMatrix, format_table
 from utils.recorder import add_result, read_results
@@ -37,10 +37,7 @@ def train_command(default_config: str, description: str) -> None:
     add_config_flags(parser)
     flags = vars(parser.parse_args())
     path, resume = flags.pop("config"), flags.pop("resume")
-    config = load_config(path, flags)
-    final = train(config, resume)
-    script = "test_msc_flip_coco.py" if config.dataset == "coco" else "test_msc_flip_voc.py"
-    print(f"checkpoint: {final}\ntest it with: python {script} --model_path {final}")
+    train(load_config(path, flags), resume)
 
 
 def evaluate_command(dataset: str, description: str) -> None:
@@ -97,17 +94,14 @@ def summarise(
     """Keep the results and print one table of the run: seeds and pseudo labels of training, then the test results."""
     for title, matrix in matrices.items():
         add_result(folder, title, {"split": split, "images": len(images), "counts": matrix.counts.tolist()})
-    rows, lines = [], []
+    rows = []
     for title, result in read_results(folder).items():
         matrix = ConfusionMatrix(len(result["counts"]))
         matrix.counts = torch.tensor(result["counts"])
         rows.append((f"{title} ({result['split']}, {result['images']})", matrix))
     if rows:
         print(format_table(rows, SPECS[config.dataset].label_names))
-        lines.append("seeds and pseudo labels use image-level tags; segmentations do not")
-    scales = " ".join(f"{scale:g}" for scale in config.scales)
-    lines.append(
-        f"mIoU over the classes in the truth, 255 ignored, original size; long side {config.resize_long}, scales {scales}"
-    )
-    lines.append(f"label PNGs: {folder / 'prediction'}, in colour: {folder / 'prediction_cmap'}")
-    print("\n".join(lines))
+        print("mIoU over the classes in the truth, 255 ignored, at original size; brackets: split, number of images")
+        print("seeds and pseudo labels use image-level tags and are scored with training masks; segmentations use none")
+    print(f"long side {config.resize_long} px, scales {' '.join(f'{scale:g}' for scale in config.scales)}")
+    print(f"label PNGs: {folder / 'prediction'}, in colour: {folder / 'prediction_cmap'}")

@@ -1,7 +1,6 @@
 """The training loop, and what a stage of training is made of."""
 
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,17 +15,17 @@ from datasets.data import IterationSampler, TaggedImages
 from datasets.transforms import normalise
 from utils import distributed
 from utils.build import STATISTICS
-from utils.checkpoint import load_checkpoint, load_trained_state, portable, save_checkpoint, trained_state
+from utils.checkpoint import PATHS, load_checkpoint, load_trained_state, portable, save_checkpoint, trained_state
 from utils.config import Config
 from utils.errors import UserError
 from utils.optim import set_rate
 from utils.recorder import Recorder
-from utils.runtime import StopRequest, autocast, seed_step
+from utils.runtime import StopRequest, autocast
 
-WHAT_IS_TRAINED = (
-    "dataset", "crop_size", "branches", "label_fusion", "max_iters", "batch_size", "lr", "vit_lr_factor", "w_attn",
-    "w_pat", "radius", "mct_epochs", "mct_batch_size", "mct_lr", "mct_crop_size", "seed",
-)  # fmt: skip
+MAY_CHANGE = {  # settings that a resumed run may change: they say where it runs and how it is watched
+    *PATHS, "device", "precision", "workers", "threads", "log_every", "checkpoint_every", "eval_every", "eval_seeds",
+    "eval_images", "resize_long", "scales",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def checkpoint_of(folder: Path, stage: str) -> Path:
 
 
 def save(stage: Stage, run: Run, step: int) -> None:
-    """Write everything that resuming at `step` needs; randomness is a function of the step and needs nothing."""
+    """Write everything that resuming at `step` needs; augmentation is a function of the step, nothing else is random."""
     if not distributed.is_main():
         return
     content = {
@@ -139,7 +138,6 @@ def log(stage: Stage, run: Run, done: int, terms: dict[str, Tensor], seconds: fl
 
 def train_step(stage: Stage, run: Run, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
     """One iteration: forward, backward, update. Returns the terms and their sum, `loss`, detached."""
-    seed_step(run.config.seed, zlib.crc32(stage.name.encode()), step)
     set_rate(stage.optimiser, stage.rate(step))
     batch = {name: value.to(run.device, non_blocking=True) for name, value in batch.items()}
     images = normalise(batch["image"], *STATISTICS[run.config.statistics])

@@ -18,8 +18,8 @@ def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 def resize_long(image: Tensor, long: int) -> Tensor:
     """(B, 3, H, W) with its longer side brought to `long` px; the other side is rounded down, at least 1."""
-    ratio = long / max(image.shape[-2:])
-    return resize(image, [max(1, int(side * ratio)) for side in image.shape[-2:]])
+    longest = max(image.shape[-2:])  # in integers, as 98 * (512 / 98) falls short of 512
+    return resize(image, [max(1, side * long // longest) for side in image.shape[-2:]])
 
 
 def padding_of(height: int, width: int) -> tuple[int, int]:

@@ -50,7 +50,7 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
 
 
 def sentence(error: UserError) -> str:
-    """What the error says; one that comes from a data loading process stands at the end of that process's traceback."""
+    """What the error says; one from a data loading process stands at the end of that process's traceback."""
     return str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
 
 
@@ -115,11 +115,6 @@ class StopRequest:
     def _request(self, *_: object) -> None:
         self.made = True
         self.__exit__()
-
-
-def seed_step(*key: int) -> None:
-    """Seed PyTorch as a pure function of (seed, stage, iteration), so that no generator state need be saved."""
-    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
 
 
 def prepare_torch(threads: int) -> None:

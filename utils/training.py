@@ -75,6 +75,7 @@ def train(
     data = training_data(training, tags, config, config.crop_size, crops)
     evaluate = partial(report, model, training, tags, validation, run)
     final = train_segmenter(model, data, losses or pseudo_label_losses, run, evaluate)
+    run.recorder.say(f"checkpoint: {final}\ntest: python test_msc_flip_{config.dataset}.py --model_path {final}")
     run.recorder.close()
     distributed.stop()
     return final

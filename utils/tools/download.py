@@ -1,4 +1,4 @@
-"""Fetch the public weights: `python -m utils.tools.download [clip] [deit] [--folder weights]`; both if none is named."""
+"""Fetch the public weights: `python -m utils.tools.download [clip] [deit] [--folder weights]`; both if none named."""
 
 import http.client
 import urllib.error

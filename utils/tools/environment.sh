@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts. Leaves in PYTHON an interpreter that has every package of the given requirements files:
 # the active environment if it has them all, else .venv in this folder, made and filled if needed.
 

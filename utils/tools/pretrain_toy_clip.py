@@ -27,6 +27,8 @@ from datasets.specs import COCO, VOC
 from datasets.toy.scene import random_classes, render
 from datasets.toy.words import SYNONYMS, UNDRAWN, wordings
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD, normalise
+from utils.optim import set_rate
+from utils.runtime import choose_device, command, prepare_torch
 
 TEMPLATES = (
     "a clean origami {}.", "a photo of a {}.", "a photo of a {}", "a picture of {}", "{}", "an image with a {}",
@@ -143,14 +145,15 @@ def initialise(model: CLIP, bank: PictureBank) -> None:
 def zero_shot_map(model: CLIP, count: int = 400, size: int = 224, seed: int = 987654) -> float:
     """Mean average precision of tags on unseen scenes of 1-3 objects: cosine of mean patch feature and class prompt."""
     prompts = [VOC.template.format(word) for word in VOC.prompts]
-    text = F.normalize(model.encode_text(Tokenizer()(prompts)), dim=1)
+    device = model.text_projection.device
+    text = F.normalize(model.encode_text(Tokenizer()(prompts).to(device)), dim=1)
     scores, truth = [], torch.zeros(count, len(VOC.classes))
     for i in range(count):
         rng = np.random.default_rng((seed, i))
         scene = render(rng, size, size, random_classes(rng))
         truth[i, list(scene.classes)] = 1
-        image = normalise(torch.from_numpy(scene.image).permute(2, 0, 1)[None], IMAGENET_MEAN, IMAGENET_STD)
-        scores.append(F.normalize(model.visual(image)[:, 1:].mean(1), dim=1) @ text.T)
+        image = normalise(torch.from_numpy(scene.image).permute(2, 0, 1)[None].to(device), IMAGENET_MEAN, IMAGENET_STD)
+        scores.append((F.normalize(model.visual(image)[:, 1:].mean(1), dim=1) @ text.T).cpu())
     order = torch.cat(scores).argsort(0, descending=True)
     hits = truth.gather(0, order)
     precision = hits.cumsum(0) / torch.arange(1, count + 1)[:, None]
@@ -165,55 +168,68 @@ def build(args: argparse.Namespace) -> CLIP:
     return CLIP(visual, args.embed_dim, args.text_width, args.text_layers, token_ids=token_ids)
 
 
+def optimiser_of(model: CLIP, bias: nn.Parameter, lr: float) -> torch.optim.AdamW:
+    """AdamW; matrices are decayed, embeddings and vectors are not, scale and bias of the logits learn faster."""
+    named = [(name, p) for name, p in model.named_parameters() if p is not model.logit_scale]
+    decayed = [p for name, p in named if p.ndim > 1 and "embedding" not in name]
+    others = [p for name, p in named if p.ndim <= 1 or "embedding" in name]
+    groups = [
+        {"params": decayed, "weight_decay": 0.1, "base_lr": lr},
+        {"params": others, "weight_decay": 0.0, "base_lr": lr},
+        {"params": [bias, model.logit_scale], "weight_decay": 0.0, "base_lr": 5 * lr},
+    ]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
+
+
+def rate(step: int, steps: int) -> float:
+    """Warm-up over 150 steps, then half a cosine to almost 0."""
+    return min(1.0, (step + 1) / 150) * (0.5 + 0.5 * math.cos(math.pi * step / steps)) + 1e-3
+
+
+def batch_loss(
+    model: CLIP, bias: Tensor, tokenizer: Tokenizer, canvas: Tensor, concepts: Tensor, side: int, rng: np.random.Generator
+) -> Tensor:  # fmt: skip
+    """Contrast of the cells of mosaics with captions: mean patch feature, value path, and whole pictures' class token."""
+    texts, needs = write_captions(rng, concepts)
+    positive = (concepts @ needs.T >= needs.sum(1)).float().to(canvas.device)
+    with torch.autocast(canvas.device.type, torch.bfloat16):
+        mean, value, whole = image_features(model.visual, normalise(canvas, IMAGENET_MEAN, IMAGENET_STD), side)
+        text = model.encode_text(tokenizer(texts).to(canvas.device))
+    scale = model.logit_scale.exp().clamp(max=100)
+    loss = contrast(mean, text, positive, scale, bias) + 0.5 * contrast(value, text, positive, scale, bias)
+    return loss + 0.3 * contrast(whole, text, positive, scale, bias) if side == 1 else loss
+
+
 def train(args: argparse.Namespace) -> CLIP:
     """The whole pre-training; a pure function of the arguments."""
     torch.manual_seed(args.seed)
-    torch.set_flush_denormal(True)
-    model, tokenizer = build(args), Tokenizer()
-    bias = nn.Parameter(torch.tensor(-6.0))
-    matrices = [p for n, p in model.named_parameters() if p.ndim > 1 and "embedding" not in n]
-    others = [
-        p for n, p in model.named_parameters() if (p.ndim <= 1 or "embedding" in n) and p is not model.logit_scale
-    ]
-    groups = [
-        {"params": matrices, "weight_decay": 0.1},
-        {"params": others, "weight_decay": 0.0},
-        {"params": [bias, model.logit_scale], "weight_decay": 0.0, "factor": 5.0},
-    ]
-    optimiser = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98))
-    small = large = None
+    prepare_torch(0)
+    device, tokenizer = choose_device(args.device), Tokenizer()
+    model = load_clip(args.start).requires_grad_(True).train() if args.start else build(args)
+    bias = nn.Parameter(torch.tensor(-6.0, device=device))
+    optimiser = optimiser_of(model.to(device), bias, args.lr)
     bar = tqdm(range(args.steps), desc="toy CLIP", mininterval=5)
     for step in bar:
-        done = step / args.steps
         if step % math.ceil(args.steps / args.refresh) == 0:
             small = PictureBank(args.pictures, 112, 0.75, (args.seed, step))
             large = PictureBank(args.pictures // 3, CANVAS, 0.2, (args.seed, step))
-        if step == 0:
+        if step == 0 and not args.start:
             initialise(model, small)
-        for group in optimiser.param_groups:
-            warm = min(1.0, (step + 1) / 150)
-            group["lr"] = args.lr * group.get("factor", 1.0) * warm * (0.5 + 0.5 * math.cos(math.pi * done)) + 1e-6
+        set_rate(optimiser, rate(step, args.steps))
         rng = np.random.default_rng((args.seed, step))
-        side = int(rng.choice((1, 2, 3), p=(0.05, 0.35, 0.6) if done < 0.35 else (0.4, 0.4, 0.2)))
+        first = step < 0.35 * args.steps and not args.start  # single pictures of single objects first
+        side = int(rng.choice((1, 2, 3), p=(0.05, 0.35, 0.6) if first else (0.4, 0.4, 0.2)))
         canvas, concepts = (large if side == 1 else small).mosaic(rng, args.batch, side)
-        texts, needs = write_captions(rng, concepts)
-        positive = (concepts @ needs.T >= needs.sum(1)).float()
-        with torch.autocast("cpu", torch.bfloat16):
-            mean, value, whole = image_features(model.visual, normalise(canvas, IMAGENET_MEAN, IMAGENET_STD), side)
-            text = model.encode_text(tokenizer(texts))
-        scale = model.logit_scale.exp().clamp(max=100)
-        loss = contrast(mean, text, positive, scale, bias) + 0.5 * contrast(value, text, positive, scale, bias)
-        if side == 1:
-            loss = loss + 0.3 * contrast(whole, text, positive, scale, bias)
+        loss = batch_loss(model, bias, tokenizer, canvas.to(device), concepts, side, rng)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_([*matrices, *others], 1.0)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         bar.set_postfix(loss=f"{loss.item():.2f}", side=side)
         if args.snapshot and (step + 1) % args.snapshot == 0:
             save(model, args.out)
             tqdm.write(f"step {step + 1}: zero-shot mAP {zero_shot_map(model, 200):.3f}")
-    return model
+    return model.cpu()
 
 
 def save(model: CLIP, path: str) -> None:
@@ -228,6 +244,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="clip/toy_clip.safetensors")
+    parser.add_argument("--start", default="", metavar="FILE", help="go on from these weights with a new schedule")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=48, help="canvases a step")
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -235,6 +252,7 @@ def main() -> None:
     parser.add_argument("--refresh", type=int, default=4, help="how often the pictures are rendered anew")
     parser.add_argument("--snapshot", type=int, default=500, help="steps between saves; 0 for none")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="default: %(default)s")
     for name, default in (("width", 192), ("layers", 6), ("embed_dim", 128), ("text_width", 128), ("text_layers", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
@@ -245,4 +263,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)()

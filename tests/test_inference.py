@@ -1,0 +1,97 @@
+"""Scales, mirror images and padding around a segmenter that is known by formula."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from utils.inference import logits_of, multi_scale, pad, padding_of, resize, resize_long
+
+SIZES = [(1, 1), (1, 300), (300, 1), (33, 47), (16, 16), (31, 500), (64, 96)]
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def patch_means(images: Tensor) -> Tensor:
+    """A segmenter: three logits a patch of 16 px, the means of its colours. Refuses what CVF's towers refuse."""
+    assert min(images.shape[-2:]) >= 32 and not any(side % 16 for side in images.shape[-2:])
+    return torch.nn.functional.avg_pool2d(images, 16)
+
+
+def constant(images: Tensor) -> Tensor:
+    """A segmenter that says (1, -2) everywhere."""
+    return torch.tensor([1.0, -2.0]).view(1, 2, 1, 1).expand(len(images), 2, *(s // 16 for s in images.shape[-2:]))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("flip", [False, True])
+def test_any_size_gives_logits_of_that_image(size: tuple[int, int], flip: bool) -> None:
+    image = torch.randn(1, 3, *size)
+    single, mean = multi_scale(patch_means, image, (1.0, 0.75, 1.5), flip)
+    fits = not any(padding_of(*size))
+    expected = (1, 3, size[0] // 16, size[1] // 16) if fits else (1, 3, *size)
+    assert single.shape == mean.shape == expected
+    assert torch.isfinite(mean).all()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_constant_stays_constant(size: tuple[int, int]) -> None:
+    for logits in multi_scale(constant, torch.randn(1, 3, *size), (0.5, 1.0, 2.0)):
+        torch.testing.assert_close(logits, torch.tensor([1.0, -2.0]).view(1, 2, 1, 1).expand_as(logits))
+
+
+def test_the_mean_is_over_scales_and_mirror_images() -> None:
+    image = torch.randn(1, 3, 64, 96)
+
+    def turned(images: Tensor) -> Tensor:  # not symmetric: 0 at the left
+        return patch_means(images) * torch.arange(images.shape[-1] // 16)
+
+    single, mean = multi_scale(turned, image, (1.0, 0.5), flip=True)
+    half = resize(image, (32, 48))
+    plain = [turned(image), resize(turned(half), (4, 6))]
+    mirrored = [turned(image.flip(3)).flip(3), resize(turned(half.flip(3)).flip(3), (4, 6))]
+    torch.testing.assert_close(single, plain[0])
+    torch.testing.assert_close(mean, sum(plain + mirrored) / 4)
+
+
+def test_mirroring_twice_changes_nothing() -> None:
+    image = torch.randn(1, 3, 64, 96)
+    single, mean = multi_scale(patch_means, image, (1.0,), flip=True)
+    torch.testing.assert_close(mean, single)
+    torch.testing.assert_close(multi_scale(patch_means, image.flip(3), (1.0,), flip=True)[1].flip(3), mean)
+
+
+def test_the_single_scale_is_the_first_of_the_list() -> None:
+    image = torch.randn(1, 3, 64, 64)
+    single, _ = multi_scale(patch_means, image, (0.5, 1.0))
+    torch.testing.assert_close(single, patch_means(resize(image, (32, 32))))
+
+
+def test_padding_is_cut_off_again() -> None:
+    image = torch.randn(1, 3, 40, 50)
+    expected = resize(patch_means(pad(image, 8, 14)), (48, 64))[..., :40, :50]
+    torch.testing.assert_close(logits_of(patch_means, image), expected)
+
+
+def test_padding_reflects_or_repeats() -> None:
+    row = torch.arange(4.0).view(1, 1, 1, 4)
+    assert pad(row, 0, 3).flatten().tolist() == [0, 1, 2, 3, 2, 1, 0]
+    assert pad(row, 0, 5).flatten().tolist() == [0, 1, 2, 3, 3, 3, 3, 3, 3]
+    assert pad(row, 2, 0).shape == (1, 1, 3, 4)
+    assert [padding_of(*size) for size in ((1, 1), (32, 33), (64, 80))] == [(31, 31), (0, 15), (0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("size", "long", "expected"),
+    [
+        ((100, 50), 512, (512, 256)),
+        ((375, 500), 512, (384, 512)),
+        ((1, 300), 150, (1, 150)),
+        ((7, 7), 3, (3, 3)),
+        ((98, 49), 512, (512, 256)),
+    ],
+)
+def test_the_long_side_is_what_was_asked(size: tuple[int, int], long: int, expected: tuple[int, int]) -> None:
+    assert resize_long(torch.randn(1, 3, *size), long).shape[-2:] == expected
