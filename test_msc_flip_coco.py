@@ -1,4 +1,4 @@
-"""Test a CVF checkpoint on MS COCO 2014: `python test_msc_flip_coco.py --model_path runs/coco/checkpoints/final.pt`."""
+"""Test a CVF checkpoint on MS COCO 2014: `python test_msc_flip_coco.py --model_path CKPT`."""
 
 from utils.cli import evaluate_command
 from utils.runtime import command

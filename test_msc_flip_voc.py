@@ -1,4 +1,4 @@
-"""Test a CVF checkpoint on PASCAL VOC 2012: `python test_msc_flip_voc.py --model_path runs/voc/checkpoints/final.pt`."""
+"""Test a CVF checkpoint on PASCAL VOC 2012: `python test_msc_flip_voc.py --model_path CKPT`."""
 
 from utils.cli import evaluate_command
 from utils.runtime import command

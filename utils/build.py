@@ -55,7 +55,7 @@ def _part(config: Config, split: str) -> str:
 
 
 def build_vit(config: Config, clip: CLIP, num_classes: int) -> ClassTokenViT:
-    """Class-token ViT: trained (`mct_path`), or starting from DeiT's or CLIP's image tower. Raises UserError on bad files."""
+    """Class-token ViT: trained (`mct_path`), or started from DeiT or CLIP's tower. Raises UserError on bad files."""
     torch.manual_seed(config.seed)  # new class tokens and heads are a function of the seed alone
     if config.mct_path:
         vit = load_mct(read_tensors(Path(config.mct_path), "--mct_path"), source=f"--mct_path {config.mct_path}")

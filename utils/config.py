@@ -1,4 +1,4 @@
-"""One source of settings: dataclass defaults < YAML < command line. The effective configuration is saved with each run."""
+"""One source of settings: dataclass defaults < YAML < command line. The effective one is saved with each run."""
 
 import argparse
 import difflib

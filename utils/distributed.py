@@ -46,7 +46,7 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Add up gradients over processes in one flat message. Losses divide by global counts, so the sum is the gradient."""
+    """Add up gradients over processes in one message. Losses divide by global counts, so the sum is the gradient."""
     if not dist.is_initialized():
         return
     gradients = [p.grad for p in parameters if p.grad is not None]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def checkpoint_of(folder: Path, stage: str) -> Path:
 
 
 def save(stage: Stage, run: Run, step: int) -> None:
-    """Write everything that resuming at `step` needs; augmentation is a function of the step, nothing else is random."""
+    """Write all that resuming at `step` needs; augmentation is a function of the step, nothing else is random."""
     if not distributed.is_main():
         return
     content = {
@@ -73,7 +73,7 @@ def save(stage: Stage, run: Run, step: int) -> None:
 
 
 def resume(stage: Stage, run: Run) -> int:
-    """Load the stage's checkpoint, if there is one; returns the step to go on from. Raises UserError if it is another run's."""
+    """Load the stage's checkpoint, if any; returns the step to go on from. Raises UserError if it is another run's."""
     path = checkpoint_of(run.folder, stage.name)
     if not path.is_file():
         return 0
@@ -90,9 +90,8 @@ def resume(stage: Stage, run: Run) -> int:
 
 def check_same_run(config: Config, theirs: dict[str, Any], path: Path) -> None:
     """Raises UserError when the settings in the file at `path` describe another training than `config`."""
-    for key in WHAT_IS_TRAINED:
-        ours = getattr(config, key)
-        if ours != theirs.get(key):
+    for key, ours in asdict(config).items():
+        if key not in MAY_CHANGE and ours != theirs.get(key):
             raise UserError(
                 f"--resume: {path} was trained with {key} {theirs.get(key)!r}, not {ours!r}; use another --work_dir"
             )
@@ -148,7 +147,8 @@ def train_step(stage: Stage, run: Run, batch: dict[str, Tensor], step: int) -> d
         names = [stage.data.names[i] for i in batch["index"].tolist()]
         values = {name: float(term) for name, term in terms.items()}
         raise UserError(
-            f"the loss is not finite at {stage.name} iteration {step}: {values}, images {names}; lower --lr or use --precision fp32"
+            f"the loss is not finite at {stage.name} iteration {step}: {values}, images {names}; "
+            "lower --lr or use --precision fp32"
         )
     stage.optimiser.zero_grad(set_to_none=True)
     loss.backward()

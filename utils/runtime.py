@@ -55,7 +55,7 @@ def sentence(error: UserError) -> str:
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """`auto` is this process's GPU where there is one, else the CPU. Raises UserError for a device that is not there."""
+    """`auto` is this process's GPU where there is one, else the CPU. Raises UserError for one that is not there."""
     if name == "auto":
         return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     try:
@@ -96,7 +96,7 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 
 class StopRequest:
-    """While active, the first SIGINT or SIGTERM sets `made` instead of interrupting; the next one interrupts at once."""
+    """While active, the first SIGINT or SIGTERM sets `made` instead of interrupting; the next interrupts at once."""
 
     def __init__(self) -> None:
         self.made = False
@@ -120,7 +120,7 @@ class StopRequest:
 def prepare_torch(threads: int) -> None:
     """Limit PyTorch's CPU threads (0: its own choice) and keep float32 exact.
 
-    Denormals count as zero: they are slow and mean nothing here. TF32 is off: the min-max of ViT CAMs magnifies rounding.
+    Denormals count as zero: slow, they mean nothing here. TF32 is off: the min-max of ViT CAMs magnifies rounding.
     """
     torch.set_flush_denormal(True)
     torch.backends.cudnn.allow_tf32 = False

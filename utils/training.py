@@ -100,7 +100,8 @@ def plan(
         f"{spec.name}: {len(training)} training images with {tags.sum() / len(tags):.1f} tags each, "
         f"{len(validation)} validation images, {len(spec.classes)} classes + background\n"
         f"CLIP {config.clip_path}; class-token ViT: {stage_1}; branches {config.branches}\n"
-        f"{config.max_iters} iterations of batch {config.batch_size} at {config.crop_size} px on {device}; run folder {config.work_dir}"
+        f"{config.max_iters} iterations of batch {config.batch_size} at {config.crop_size} px on {device}; "
+        f"run folder {config.work_dir}"
     )
 
 

@@ -77,7 +77,7 @@ def wording(rng: np.random.Generator, word: str) -> str:
 def write_captions(rng: np.random.Generator, concepts: Tensor, extra: int = 64) -> tuple[list[str], Tensor]:
     """Captions for a batch and the concepts each one needs (texts, concepts).
 
-    One prompt for each concept, some words that are never drawn, and `extra` composed captions of pictures in the batch.
+    One prompt for each concept, some words that are never drawn, and `extra` captions composed for the batch.
     """
     say = lambda text: str(rng.choice(TEMPLATES)).format(text)
     texts, needs = [say(wording(rng, word)) for word in CONCEPTS], [torch.eye(len(CONCEPTS))]
@@ -108,7 +108,7 @@ def contrast(images: Tensor, texts: Tensor, positive: Tensor, scale: Tensor, bia
 
 
 def image_features(visual: VisionTransformer, images: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean patch feature of each cell (B*side*side, E), the same of the last block's value path, class feature (B, E)."""
+    """Mean patch feature of each cell (B*side*side, E), the same of the last block's values, class feature (B, E)."""
     x, (h, w) = visual.embed(images)
     for block in visual.blocks[:-1]:
         x = block(x)
@@ -187,9 +187,10 @@ def rate(step: int, steps: int) -> float:
 
 
 def batch_loss(
-    model: CLIP, bias: Tensor, tokenizer: Tokenizer, canvas: Tensor, concepts: Tensor, side: int, rng: np.random.Generator
+    model: CLIP, bias: Tensor, tokenizer: Tokenizer, canvas: Tensor, concepts: Tensor, side: int,
+    rng: np.random.Generator,
 ) -> Tensor:  # fmt: skip
-    """Contrast of the cells of mosaics with captions: mean patch feature, value path, and whole pictures' class token."""
+    """Contrast of the cells of mosaics with captions: mean patch feature, value path, class token of whole pictures."""
     texts, needs = write_captions(rng, concepts)
     positive = (concepts @ needs.T >= needs.sum(1)).float().to(canvas.device)
     with torch.autocast(canvas.device.type, torch.bfloat16):
