@@ -33,10 +33,10 @@ def published_config(golden: GoldenFile) -> Config:
     return replace(config, decoder_width=head["embed_dim"], decoder_layers=head["layers"])
 
 
-def whole_model(golden: GoldenFile, text: Tensor) -> CVF:
-    """CVF as the published configuration builds it, with the file's weights; no dropout."""
+def whole_model(golden: GoldenFile, text: Tensor, config: Config | None = None) -> CVF:
+    """CVF as a configuration, the published one if none is given, builds it, with the file's weights; no dropout."""
     vit = golden.vit()
-    model = build_cvf(published_config(golden), golden.clip(), text, vit, vit.num_classes).eval()
+    model = build_cvf(config or published_config(golden), golden.clip(), text, vit, vit.num_classes).eval()
     fixed = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(("clip.", "vit."))}
     model.load_state_dict(golden.head() | fixed)
     return model

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from golden_file import GoldenFile
 from golden_parts import PARTS
+from golden_toy import TOY
 from golden_whole import WHOLE
 
 FOLDER = Path(os.environ.get("CVF_GOLDEN") or Path(__file__).resolve().parent / "data" / "golden")
@@ -23,7 +24,7 @@ def test_there_are_golden_files():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_parity(path: Path):
     golden = GoldenFile(path)
-    check = {**PARTS, **WHOLE}.get(golden.config["case"])
+    check = {**PARTS, **WHOLE, **TOY}.get(golden.config["case"])
     assert check, f"no check for case {golden.config['case']!r}"
     check(golden)
     assert not golden.unread, f"no check reads {sorted(golden.unread)}"
