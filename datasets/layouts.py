@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from utils.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _COCO_YEARS = ("2014", "2017")
 
 
@@ -56,6 +57,29 @@ def items(layout: str, root: str | Path, split: str, list_file: str | Path | Non
     if images is None:
         raise UserError(f"{root} has neither coco{year}/{folder} nor {folder}; put the images of {split} there")
     return _locate(source, names, images, (root / "mask" / folder,))
+
+
+def pictures(paths: Iterable[str | Path]) -> list[Item]:
+    """Files, and all pictures below folders, as items without masks, named by their path without the suffix.
+
+    A name that two files share keeps the suffix of the later one. Raises UserError where a path is missing or a folder
+    holds no picture.
+    """
+    found: dict[str, Item] = {}
+    for given in map(Path, paths):
+        if not given.exists():
+            raise UserError(f"--images {given} does not exist; give picture files or folders")
+        files = (
+            sorted(f for f in given.rglob("*") if f.suffix.lower() in PICTURE_SUFFIXES) if given.is_dir() else [given]
+        )
+        if not files:
+            raise UserError(f"--images {given} holds no picture ({', '.join(PICTURE_SUFFIXES)}); give another folder")
+        for file in files:
+            relative = file.relative_to(given) if given.is_dir() else Path(file.name)
+            name = relative.with_suffix("").as_posix()
+            name = name if name not in found else relative.as_posix()
+            found[name] = Item(name, file, None)
+    return list(found.values())
 
 
 def read_list(path: str | Path) -> list[str]:

@@ -1,4 +1,5 @@
 """What a dataset is called, which classes it has, and the words that describe them. Nothing here touches a file."""
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -62,7 +62,8 @@ def build_affinity(
     (design: "Affinity"). Without CLIP maps the ViT's is used whatever `method.vit_map` says.
     """
     count = method.late_maps if select else method.early_maps
-    maps = clip_maps[max(0, len(clip_maps) - count) :]
+    end = max(0, len(clip_maps) - method.skipped_maps)
+    maps = clip_maps[max(0, end - count) : end]
     if vit_map is not None and (method.vit_map != "none" or not maps):
         maps = [*maps, vit_map]
     stack = torch.stack(maps).float()

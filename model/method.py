@@ -17,7 +17,8 @@ class Method:
     """Settings of `CVF` (design, sections 1 to 3). ValueError on a word that is no choice.
 
     branches: which branches make the labels and the affinity. cam_block: CLIP block whose ln_1 Grad-CAM reads, -1 last.
-    early_maps, late_maps: last CLIP attention maps in use before and after the switch-over. box_threshold: share of a
+    early_maps, late_maps: last CLIP attention maps in use before and after the switch-over, counted from the last but
+    `skipped_maps`. box_threshold: share of a
     CAM's peak that counts as strong. par_*: pixel-adaptive refinement. label_fusion: mean of both branches' scores
     before one refinement at image size, or published: the larger label number, ViT labels being refined at patch size.
     background_power_*: background score is (1 - max)^power. propagation_mask: published propagates ViT CAMs within the
@@ -31,6 +32,7 @@ class Method:
     cam_block: int = -1
     early_maps: int = 8
     late_maps: int = 6
+    skipped_maps: int = 0
     box_threshold: float = 0.4
     par_iterations: int = 20
     par_dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from datasets.layouts import Item
+from datasets.layouts import Item, pictures
 from datasets.specs import SPECS
 from utils.build import restore, split_items
 from utils.checkpoint import PATHS, load_checkpoint
@@ -42,19 +42,10 @@ def train_command(default_config: str, description: str) -> None:
 
 def evaluate_command(dataset: str, description: str) -> None:
     """`test_msc_flip_voc.py` and `test_msc_flip_coco.py`: the checkpoint brings its configuration along."""
-    parser = Parser(description=description, allow_abbrev=False)
-    parser.add_argument("--model_path", required=True, metavar="FILE", help="checkpoint that training wrote")
-    parser.add_argument(
-        "--eval_set", default="", metavar="SPLIT", help="split or list file (default: the checkpoint's)"
-    )
-    parser.add_argument("--no_crf", action="store_true", help="leave the dense CRF out")
-    parser.add_argument("--crf_backend", default="torch", choices=("torch", "pydensecrf"), help="default: %(default)s")
-    parser.add_argument("--save_logits", action="store_true", help="also write multi-scale logits (float16 .npy)")
-    add_config_flags(parser)
-    flags = vars(parser.parse_args())
+    flags = vars(_evaluation_parser(description).parse_args())
     model_path = Path(flags.pop("model_path"))
     options = Outputs(not flags.pop("no_crf"), flags.pop("crf_backend"), flags.pop("save_logits"))
-    eval_set = flags.pop("eval_set")
+    split, own = flags.pop("eval_set"), flags.pop("images")
     checkpoint = load_checkpoint(model_path, "--model_path")
     config = checkpoint_config(checkpoint["config"], model_path, flags)
     if config.dataset != dataset:
@@ -62,18 +53,32 @@ def evaluate_command(dataset: str, description: str) -> None:
             f"--model_path {model_path} was trained on {config.dataset}; test it with test_msc_flip_{config.dataset}.py"
         )
     prepare_torch(config.threads)
-    device = choose_device(config.device)
-    images = split_items(config, eval_set or config.val_split)
+    device, folder = choose_device(config.device), Path(config.work_dir)
+    images = pictures(own) if own else split_items(config, split or config.val_split)
     model, _ = restore(checkpoint, config, flags.get("clip_path"))
-    folder = Path(config.work_dir)
     matrices = predict_split(model.to(device), images, config, options, folder)
-    summarise(folder, matrices, images, eval_set or config.val_split, config)
+    if not own:
+        summarise(folder, matrices, images, split or config.val_split, config)
+    print(f"label PNGs: {folder / 'prediction'}, in colour: {folder / 'prediction_cmap'}")
+
+
+def _evaluation_parser(description: str) -> Parser:
+    parser = Parser(description=description, allow_abbrev=False)
+    add = parser.add_argument
+    add("--model_path", required=True, metavar="FILE", help="checkpoint that training wrote")
+    add("--eval_set", default="", metavar="SPLIT", help="split or list file (default: the checkpoint's)")
+    add("--images", nargs="+", metavar="PATH", help="predict these files and folders instead; no masks, no tags")
+    add("--no_crf", action="store_true", help="leave the dense CRF out")
+    add("--crf_backend", default="torch", choices=("torch", "pydensecrf"), help="default: %(default)s")
+    add("--save_logits", action="store_true", help="also write multi-scale logits (float16 .npy)")
+    add_config_flags(parser)
+    return parser
 
 
 def checkpoint_config(stored: dict, model_path: Path, flags: dict) -> Config:
     """The checkpoint's configuration, its paths from the run folder it lies in (if whole), flags on top.
 
-    Results go to the run folder, or beside a checkpoint that lies elsewhere.
+    Results go to the run folder, or for a checkpoint that lies elsewhere to runs/test_NAME.
     """
     values = {key: value for key, value in stored.items() if key in {f.name for f in fields(Config)}}
     run = model_path.resolve().parent.parent
@@ -82,7 +87,7 @@ def checkpoint_config(stored: dict, model_path: Path, flags: dict) -> Config:
         values |= {key: saved[key] for key in PATHS if key in saved}
         values["work_dir"] = str(run)
     else:
-        values["work_dir"] = str(Path("runs") / model_path.stem)
+        values["work_dir"] = str(Path("runs") / f"test_{model_path.stem}")
     for key in ("device", "precision", "workers", "threads"):  # where it runs is not the checkpoint's business
         values[key] = getattr(Config(), key)
     return validated(from_dict({**values, **flags}, str(model_path)))
@@ -104,4 +109,3 @@ def summarise(
         print("mIoU over the classes in the truth, 255 ignored, at original size; brackets: split, number of images")
         print("seeds and pseudo labels use image-level tags and are scored with training masks; segmentations use none")
     print(f"long side {config.resize_long} px, scales {' '.join(f'{scale:g}' for scale in config.scales)}")
-    print(f"label PNGs: {folder / 'prediction'}, in colour: {folder / 'prediction_cmap'}")

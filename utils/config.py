@@ -51,6 +51,7 @@ class Config:
     cam_block: int = _option(-1, "method", "CLIP block whose first LayerNorm Grad-CAM reads; -1 is the last")
     early_maps: int = _option(8, "method", "last CLIP attention maps averaged before the switch-over")
     late_maps: int = _option(6, "method", "last CLIP attention maps selected from after the switch-over")
+    skipped_maps: int = _option(0, "method", "last CLIP attention maps left out of both")
     box_threshold: float = _option(0.4, "method", "share of a CAM's peak that counts as a strong region, 0..1")
     par_iterations: int = _option(20, "method", "rounds of pixel-adaptive refinement")
     radius: int = _option(8, "method", "affinity is supervised between patches at most this far apart, patches")
