@@ -12,7 +12,7 @@ def main() -> None:
     toy = kinds.add_parser("toy", help="draw the procedural toy data set")
     toy.add_argument("--layout", choices=("voc", "coco"), default="voc", help="folder form (default: %(default)s)")
     toy.add_argument("--root", required=True, help="folder to write; nothing is done where it is complete already")
-    toy.add_argument("--train", type=int, default=1500, help="training pictures (default: %(default)s)")
+    toy.add_argument("--train", type=int, default=3000, help="training pictures (default: %(default)s)")
     toy.add_argument("--val", type=int, default=100, help="validation pictures (default: %(default)s)")
     toy.add_argument("--size", type=int, default=256, help="longer side, px (default: %(default)s)")
     toy.add_argument("--seed", type=int, default=0, help="another seed, other pictures (default: %(default)s)")

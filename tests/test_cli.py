@@ -121,8 +121,8 @@ def test_a_moved_checkpoint_asks_for_what_it_lacks(
     ):
         assert run(test_msc_flip_voc.main, *given, *flags) == 2 and said in capsys.readouterr().err
     assert run(test_msc_flip_voc.main, *given, "--clip_path", clip_file) == 0
-    assert len(list(Path("runs/moved/prediction").iterdir())) == VAL
-    assert set(json.loads(Path("runs/moved/results.json").read_text())) == {SINGLE, MULTI}
+    assert len(list(Path("runs/test_moved/prediction").iterdir())) == VAL
+    assert set(json.loads(Path("runs/test_moved/results.json").read_text())) == {SINGLE, MULTI}
 
 
 def test_the_same_command_gives_the_same_weights(trained: Path, start: list[str], tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def picture(seed: int, split: str, number: int, size: int) -> Scene:
     return render(rng, height, width, random_classes(rng, main=number % len(VOC.classes)))
 
 
-def write_voc(root: str | Path, train: int = 1500, val: int = 100, size: int = 256, seed: int = 0) -> None:
+def write_voc(root: str | Path, train: int = 3000, val: int = 100, size: int = 256, seed: int = 0) -> None:
     """Write `train` + `val` pictures of `size` px as VOC2012: images, palette masks, XML annotations, image lists.
 
     Does nothing if `root` already holds exactly this set. Raises UserError if it holds anything else.
@@ -44,7 +44,7 @@ def write_voc(root: str | Path, train: int = 1500, val: int = 100, size: int = 2
     _write(Path(root).absolute(), train, val, size, seed, "voc", _fill_voc)
 
 
-def write_coco(root: str | Path, train: int = 1500, val: int = 100, size: int = 256, seed: int = 0) -> None:
+def write_coco(root: str | Path, train: int = 3000, val: int = 100, size: int = 256, seed: int = 0) -> None:
     """Write the same pictures as COCO 2014: coco2014/{train2014,val2014}, mask/..., annotations/instances_*.json.
 
     Masks hold 0, the place of the category among the 80 plus 1, and 255. Does nothing if `root` already holds exactly

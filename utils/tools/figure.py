@@ -29,7 +29,8 @@ def method_row(model: CVF, spec: DatasetSpec, scene: Scene, config: Config) -> l
     pixels = torch.from_numpy(scene.image).permute(2, 0, 1).to(model.text.device)
     tags = torch.zeros(1, len(spec.classes), device=pixels.device)
     tags[0, list(scene.classes)] = 1
-    labels = model(normalise(pixels[None], *STATISTICS[config.statistics]), tags, select=True).labels
+    select = config.max_iters >= config.switch_iters  # as at the end of training
+    labels = model(normalise(pixels[None], *STATISTICS[config.statistics]), tags, select).labels
     maps = {
         name: scores[0].amax(0).cpu().numpy() for name, scores in score_maps(labels.seeds, pixels.shape[1:]).items()
     }
