@@ -47,6 +47,7 @@ class _ArchiveUnpickler(pickle.Unpickler):
         self.archive, self.prefix, self.storages = archive, prefix, {}
 
     def find_class(self, module: str, name: str) -> Any:
+        """The harmless stand-in for a name in the pickle; UnpicklingError for any name that is not a tensor's."""
         if module.startswith("__torch__"):
             return _Bag
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):

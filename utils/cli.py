@@ -3,8 +3,6 @@
 from dataclasses import fields
 from pathlib import Path
 
-import torch
-
 from datasets.layouts import Item, pictures
 from datasets.specs import SPECS
 from utils.build import restore, split_items
@@ -101,8 +99,7 @@ def summarise(
         add_result(folder, title, {"split": split, "images": len(images), "counts": matrix.counts.tolist()})
     rows = []
     for title, result in read_results(folder).items():
-        matrix = ConfusionMatrix(len(result["counts"]))
-        matrix.counts = torch.tensor(result["counts"])
+        matrix = ConfusionMatrix.from_counts(result["counts"])
         rows.append((f"{title} ({result['split']}, {result['images']})", matrix))
     if rows:
         print(format_table(rows, SPECS[config.dataset].label_names))

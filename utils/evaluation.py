@@ -21,6 +21,13 @@ class ConfusionMatrix:
         self.num_classes = num_classes
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
 
+    @classmethod
+    def from_counts(cls, counts: list[list[int]]) -> "ConfusionMatrix":
+        """The matrix with these counts, rows = truth, as `counts.tolist()` gave them."""
+        matrix = cls(len(counts))
+        matrix.counts = torch.tensor(counts, dtype=torch.int64)
+        return matrix
+
     def update(self, prediction: torch.Tensor | np.ndarray, truth: torch.Tensor | np.ndarray) -> None:
         """Adds the pixels of label maps of one shape. Pixels whose truth is outside 0..C-1 (such as 255) are ignored.
 

@@ -55,8 +55,7 @@ class Recorder:
 def add_result(folder: Path, label: str, result: dict) -> None:
     """Put one labelled result into results.json, keeping the others in their order of first appearance."""
     file = folder / "results.json"
-    results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    results[label] = result
+    results = {**read_results(folder), label: result}
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(results, indent=1), encoding="utf-8")
     partial.replace(file)

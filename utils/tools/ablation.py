@@ -27,6 +27,7 @@ from utils.build import restore, split_items
 from utils.checkpoint import load_checkpoint
 from utils.config import CONFIGS, Config, load_config
 from utils.engine import checkpoint_of
+from utils.evaluation import ConfusionMatrix
 from utils.inference import resize
 from utils.recorder import read_results
 from utils.runtime import choose_device, command
@@ -81,15 +82,8 @@ def score_row(final: Path, config: Config, roots: list[str]) -> dict[str, float]
         scores[root] = 100 * matrices[MULTI].miou()
     pseudo = read_results(folder).get("pseudo label")
     if pseudo is not None:
-        scores["pseudo label"] = 100 * miou_of(pseudo["counts"])
+        scores["pseudo label"] = 100 * ConfusionMatrix.from_counts(pseudo["counts"]).miou()
     return scores
-
-
-def miou_of(counts: list[list[int]]) -> float:
-    """Mean IoU over the classes in the truth of a confusion matrix (rows = truth)."""
-    table = np.array(counts, float)
-    hits, truth = table.diagonal(), table.sum(1)
-    return float((hits / np.maximum(truth + table.sum(0) - hits, 1))[truth > 0].mean())
 
 
 def main() -> None:
@@ -131,8 +125,8 @@ def print_table(table: dict[str, list[dict[str, float]]], columns: list[str]) ->
             cells.append(f"{statistics.mean(values):.1f} ({spread:.1f})" if values else "-")
         print(f"{row + f', {len(runs)} seeds':36}" + "".join(f"{cell:>20}" for cell in cells))
     for column in columns[1:]:
-        for branch in {"CLIP only", "ViT only"} & set(table):
-            gaps = [a[column] - b[column] for a, b in zip(table.get("fusion", []), table[branch])]
+        for branch in ("CLIP only", "ViT only"):
+            gaps = [a[column] - b[column] for a, b in zip(table.get("fusion", []), table.get(branch, []))]
             if len(gaps) > 1:
                 error = statistics.stdev(gaps) / len(gaps) ** 0.5
                 print(
