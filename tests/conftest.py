@@ -54,7 +54,7 @@ def clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def toy_voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Root of a toy VOC: TRAIN + VAL pictures of SIZE px."""
     root = tmp_path_factory.mktemp("data") / "voc"
-    write_voc(root, TRAIN, VAL, SIZE)
+    write_voc(root, TRAIN, VAL, SIZE, seed=0)
     return root
 
 
@@ -62,7 +62,7 @@ def toy_voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def toy_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same pictures as COCO."""
     root = tmp_path_factory.mktemp("data") / "coco"
-    write_coco(root, TRAIN, VAL, SIZE)
+    write_coco(root, TRAIN, VAL, SIZE, seed=0)
     return root
 
 
