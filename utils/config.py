@@ -105,6 +105,8 @@ class Config:
     precision: str = _option("auto", "run", "auto is bf16 where the device has it", ("auto", "fp32", "bf16"))
     workers: int = _option(2, "run", "data loading processes; 0 loads in the training process")
     threads: int = _option(0, "run", "CPU threads of PyTorch; 0: PyTorch's own choice")
+    visualise: int = _option(0, "run", "training images drawn at each validation, truth where there are masks")
+    quiet: bool = _option(False, "run", "no progress bars; what training says goes to train.log alone")
     seed: int = _option(0, "run", "all randomness follows from it")
     log_every: int = _option(20, "run", "iterations between log lines")
     checkpoint_every: int = _option(500, "run", "iterations between checkpoints")
@@ -176,7 +178,9 @@ _AT_LEAST_1 = (
     "max_iters", "batch_size", "mct_batch_size", "resize_long", "log_every", "checkpoint_every", "decoder_width",
     "early_maps", "late_maps", "radius",
 )  # fmt: skip
-_NOT_NEGATIVE = ("workers", "threads", "mct_epochs", "eval_images", "seed", "par_iterations", "decoder_layers")
+_NOT_NEGATIVE = (
+    "workers", "threads", "mct_epochs", "eval_images", "visualise", "seed", "par_iterations", "decoder_layers",
+)  # fmt: skip
 
 
 def validated(config: Config) -> Config:

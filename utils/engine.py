@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from datasets.data import IterationSampler, TaggedImages
 from datasets.transforms import normalise
@@ -19,12 +18,13 @@ from utils.checkpoint import PATHS, load_checkpoint, load_trained_state, portabl
 from utils.config import Config
 from utils.errors import UserError
 from utils.optim import set_rate
+from utils.progress import progress
 from utils.recorder import Recorder
 from utils.runtime import StopRequest, autocast
 
 MAY_CHANGE = {  # settings that a resumed run may change: they say where it runs and how it is watched
     *PATHS, "device", "precision", "workers", "threads", "log_every", "checkpoint_every", "eval_every", "eval_seeds",
-    "eval_images", "resize_long", "scales",
+    "eval_images", "resize_long", "scales", "visualise", "quiet",
 }  # fmt: skip
 
 
@@ -109,16 +109,16 @@ def run_stage(stage: Stage, run: Run) -> None:
     sampler = IterationSampler(len(stage.data), stage.batch_size, config.seed, start, end, run.rank, run.world)
     on_gpu = run.device.type == "cuda"
     loader = DataLoader(stage.data, batch_sampler=sampler, num_workers=config.workers, pin_memory=on_gpu)
-    progress = {"total": end, "initial": start, "desc": stage.name, "mininterval": 1, "dynamic_ncols": True}
     stage.module.train()
-    with StopRequest() as stop, tqdm(**progress, disable=not distributed.is_main()) as bar:
+    bar = progress(quiet=config.quiet, total=end, initial=start, desc=stage.name)
+    with StopRequest() as stop, bar:
         clock = time.perf_counter()
         for done, batch in zip(range(start + 1, end + 1), loader):
             terms = train_step(stage, run, batch, done - 1)
             bar.update()
             if done % config.log_every == 0 or done == end:
                 values = log(stage, run, done, terms, (time.perf_counter() - clock) / (done - start))
-                bar.set_postfix(loss=f"{values['loss']:.3f}")
+                bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
             if stage.evaluate is not None and done % config.eval_every == 0 and done < end:
                 stage.evaluate(done)
             if done % config.checkpoint_every == 0 or done == end or stop.made:

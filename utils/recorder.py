@@ -1,10 +1,12 @@
-"""What a run leaves behind while it goes: log lines, metrics.csv, TensorBoard events, results.json."""
+"""What a run leaves behind while it goes: log lines, metrics.csv, pictures, TensorBoard events, results.json."""
 
 import csv
 import json
 import time
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -17,7 +19,7 @@ class Recorder:
     """Writes into a run folder from the main process; silent elsewhere."""
 
     def __init__(self, folder: Path, config: Config, device):
-        self.folder, self.active = folder, distributed.is_main()
+        self.folder, self.active, self.quiet = folder, distributed.is_main(), config.quiet
         if not self.active:
             return
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -26,11 +28,13 @@ class Recorder:
         self.board = SummaryWriter(str(folder / "tensorboard"))
 
     def say(self, line: str) -> None:
-        """Print a line above the progress bar and keep it in train.log."""
-        if self.active:
+        """Keep a line in train.log and, unless quiet, print it above the progress bar."""
+        if not self.active:
+            return
+        if not self.quiet:
             tqdm.write(line)
-            with (self.folder / "train.log").open("a", encoding="utf-8") as file:
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        with (self.folder / "train.log").open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def scalars(self, stage: str, iteration: int, values: dict[str, float]) -> None:
         """Append values to metrics.csv (stage, iteration, name, value) and TensorBoard."""
@@ -45,6 +49,17 @@ class Recorder:
             writer.writerows((stage, iteration, name, f"{value:.6g}") for name, value in values.items())
         for name, value in values.items():
             self.board.add_scalar(f"{stage}/{name}", value, iteration)
+
+    def picture(self, name: str, iteration: int, picture: Image.Image) -> None:
+        """Write panels/NAME.png, over that of an earlier iteration, and keep every one in TensorBoard."""
+        if not self.active:
+            return
+        path = self.folder / "panels" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.partial")
+        picture.save(partial, format="PNG")
+        partial.replace(path)
+        self.board.add_image(f"panels/{name}", np.asarray(picture), iteration, dataformats="HWC")
 
     def close(self) -> None:
         """Flush TensorBoard."""

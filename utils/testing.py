@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from datasets.data import MaskedImages
 from datasets.layouts import Item
@@ -21,6 +20,7 @@ from utils.config import Config
 from utils.crf import crf
 from utils.evaluation import ConfusionMatrix
 from utils.inference import multi_scale, resize, resize_long
+from utils.progress import progress
 from utils.runtime import autocast
 
 SINGLE, MULTI, CRF = "single scale", "multi-scale + flip", "multi-scale + flip + CRF"
@@ -70,7 +70,7 @@ def predict_split(
     """
     data, colours = MaskedImages(images, *ranks), palette()
     matrices: dict[str, ConfusionMatrix] = {}
-    for sample in tqdm(DataLoader(data, None, num_workers=config.workers), desc="testing", dynamic_ncols=True):
+    for sample in progress(DataLoader(data, None, num_workers=config.workers), config.quiet, desc="testing"):
         prediction = predict(model, sample["image"], config, options)
         last = list(prediction.labels.values())[-1].cpu().numpy()
         name = sample["name"]

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from clip.loader import load_clip
 from clip.text import text_features
@@ -30,6 +29,8 @@ from utils.errors import UserError
 from utils.evaluation import ConfusionMatrix
 from utils.inference import multi_scale, resize, resize_long
 from utils.optim import adamw, cosine, schedule
+from utils.panels import draw_panels
+from utils.progress import progress
 from utils.recorder import Recorder, add_result
 from utils.runtime import autocast, choose_device, prepare_torch
 from utils.seeds import require_masks, score_seeds
@@ -197,6 +198,8 @@ def report(
         scores |= score_seeds(model, chosen, their_tags, config, run.device, (run.rank, run.world), select)
     if not distributed.is_main():
         return
+    if config.visualise:
+        draw_panels(model, training, tags, SPECS[config.dataset].label_names, run, step)
     run.recorder.scalars("evaluation", step, {title: 100 * matrix.miou() for title, matrix in scores.items()})
     for title, matrix in scores.items():
         split = config.val_split if title == "single scale" else config.train_split
@@ -213,9 +216,8 @@ def validate(model: CVF, validation: Sequence[Item], run: Run) -> ConfusionMatri
     model.eval()
     matrix = ConfusionMatrix(len(run.facts["classes"]) + 1, run.device)
     data = MaskedImages(validation, run.rank, run.world)
-    for sample in tqdm(
-        DataLoader(data, None, num_workers=config.workers), desc="validation", leave=False, disable=bool(run.rank)
-    ):
+    loader = DataLoader(data, None, num_workers=config.workers)
+    for sample in progress(loader, config.quiet, desc="validation", leave=False):
         image = normalise(sample["image"][None].to(run.device), *STATISTICS[config.statistics])
         with autocast(run.device, config.precision):
             logits, _ = multi_scale(

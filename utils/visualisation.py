@@ -1,10 +1,12 @@
 """Pictures of what the method computes: heat maps over the image, labels in the field's colours, titled rows."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from datasets.specs import palette
+from datasets.specs import IGNORE, palette
 
 MARGIN, TITLE = 8, 22  # px around a panel and above it
 
@@ -24,13 +26,35 @@ def coloured(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def titled_row(panels: list[tuple[str, np.ndarray]]) -> Image.Image:
     """Panels (title, (H, W, 3) uint8) of one size side by side on white, each under its title."""
     height, width = panels[0][1].shape[:2]
-    canvas = Image.new("RGB", (len(panels) * (width + MARGIN) + MARGIN, height + TITLE + 2 * MARGIN), "white")
+    step = max(width, *(int(_font().getlength(title)) for title, _ in panels)) + MARGIN
+    canvas = Image.new("RGB", (len(panels) * step + MARGIN, height + TITLE + 2 * MARGIN), "white")
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(15)
     for number, (title, panel) in enumerate(panels):
-        left = MARGIN + number * (width + MARGIN)
-        draw.text((left + width / 2, MARGIN + TITLE / 2), title, "black", font, anchor="mm")
-        canvas.paste(Image.fromarray(panel), (left, MARGIN + TITLE))
+        middle = MARGIN + number * step + (step - MARGIN) // 2
+        draw.text((middle, MARGIN + TITLE / 2), title, "black", _font(), anchor="mm")
+        canvas.paste(Image.fromarray(panel), (middle - width // 2, MARGIN + TITLE))
+    return canvas
+
+
+def legend(labels: Sequence[np.ndarray], names: Sequence[str], width: int) -> Image.Image:
+    """A swatch and the name of each class in label maps, in lines of at most `width` px on white.
+
+    names: of labels 0..K. Background has no entry; IGNORE is "not labelled".
+    """
+    present = np.unique(np.concatenate([np.unique(part) for part in labels]))
+    entries = [(label, "not labelled" if label == IGNORE else names[label]) for label in present.tolist() if label]
+    places, left, top = [], MARGIN, 0
+    for _, name in entries:
+        wide = int(_font().getlength(name)) + TITLE + 2 * MARGIN
+        if left > MARGIN and left + wide > width:
+            left, top = MARGIN, top + TITLE
+        places.append((left, top))
+        left += wide
+    canvas = Image.new("RGB", (width, top + TITLE + MARGIN if entries else MARGIN), "white")
+    draw = ImageDraw.Draw(canvas)
+    for (label, name), (left, top) in zip(entries, places):
+        draw.rectangle((left, top + 3, left + 14, top + 17), tuple(palette()[label].tolist()), "black")
+        draw.text((left + TITLE, top + 10), name, "black", _font(), anchor="lm")
     return canvas
 
 
@@ -42,3 +66,7 @@ def stacked(rows: list[Image.Image]) -> Image.Image:
         canvas.paste(row, (0, top))
         top += row.height
     return canvas
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(15)

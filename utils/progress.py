@@ -1,0 +1,37 @@
+"""Progress bars: one line on a terminal, a plain line now and then in a log file, nothing if quiet."""
+
+import sys
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from utils import distributed
+
+SECONDS = {True: 1, False: 30}  # between two redraws on a terminal, between two lines elsewhere
+PLAIN = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+
+
+class Lines:
+    """A text stream to which a bar is redrawn as lines of their own, without carriage returns."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        """Pass a drawn bar on as a line; blank ones, which wipe a bar off a terminal, are dropped."""
+        if line := text.strip():
+            self.stream.write(f"{line}\n")
+
+    def flush(self) -> None:
+        """As of any stream."""
+        self.stream.flush()
+
+
+def progress(iterable: Iterable | None = None, quiet: bool = False, **options: Any) -> tqdm:
+    """tqdm on stderr, silent if `quiet` and in all but the main process; `options` as tqdm's."""
+    terminal = sys.stderr.isatty()
+    if not terminal:
+        options |= {"file": Lines(sys.stderr), "bar_format": PLAIN}
+    shown = distributed.is_main() and not quiet
+    return tqdm(iterable, disable=not shown, mininterval=SECONDS[terminal], dynamic_ncols=terminal, **options)
