@@ -1,16 +1,15 @@
 """Where the images and masks of a dataset lie on disk. Files are located here and never opened, but for lists."""
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from datasets.instances import coco_annotations, coco_classes, coco_year
 from utils.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-_COCO_YEARS = ("2014", "2017")
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,9 @@ class Item:
 
 
 def items(layout: str, root: str | Path, split: str, list_file: str | Path | None = None) -> list[Item]:
-    """The images of a split in list order, each checked to exist (design: command line, "VOC layout", "COCO layout").
+    """The images of a split, each checked to exist (design: command line, "VOC layout", "COCO layout").
+
+    They come in the order of the list; without one, COCO's come in name order.
 
     Args:
         layout: "voc" (JPEGImages/, SegmentationClassAug/ or else SegmentationClass/, ImageSets/Segmentation/) or
@@ -51,7 +52,7 @@ def items(layout: str, root: str | Path, split: str, list_file: str | Path | Non
         )
     year = coco_year(root, split)
     source = Path(list_file) if list_file else coco_annotations(root, split)
-    names = read_list(source) if list_file else _coco_names(source)
+    names = read_list(source) if list_file else list(coco_classes(root, split))
     folder = f"{split}{year}"
     images = next((d for d in (root / f"coco{year}" / folder, root / folder) if d.is_dir()), None)
     if images is None:
@@ -98,58 +99,6 @@ def read_list(path: str | Path) -> list[str]:
     if not names:
         raise UserError(f"list {path} holds no image name; write one a line")
     return names
-
-
-def read_json(path: str | Path) -> dict:
-    """The object in a JSON file.
-
-    Raises:
-        UserError: the file is missing, not JSON (names line and column) or no JSON object.
-    """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; check the path or make the file first") from error
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise UserError(f"{path} is not valid JSON at {place} ({error.msg}); make or copy it again") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as JSON text ({error}); make or copy it again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a JSON {type(content).__name__}, not an object; make or copy it again")
-    return content
-
-
-def coco_year(root: str | Path, split: str) -> str:
-    """The first year, of 2014 and 2017, whose annotations or images of the split lie under `root`; 2014 if none."""
-    root = Path(root)
-    for year in _COCO_YEARS:
-        folder = f"{split}{year}"
-        places = (root / "annotations" / f"instances_{folder}.json", root / f"coco{year}" / folder, root / folder)
-        if any(place.exists() for place in places):
-            return year
-    return _COCO_YEARS[0]
-
-
-def coco_annotations(root: str | Path, split: str) -> Path:
-    """Path of the split's instance JSON (it may not exist)."""
-    return Path(root) / "annotations" / f"instances_{split}{coco_year(root, split)}.json"
-
-
-def coco_name(entry: dict) -> str:
-    """Name of an image of an instance JSON, given its entry in `images`: the file name without its suffix."""
-    return str(PurePosixPath(entry["file_name"]).with_suffix(""))
-
-
-def _coco_names(path: Path) -> list[str]:
-    """Stems of the `images` of an instance JSON, in its order."""
-    entries = read_json(path).get("images")
-    if not isinstance(entries, list) or not entries:
-        raise UserError(f"{path} has no list `images`; use the official instance annotations")
-    try:
-        return [coco_name(entry) for entry in entries]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} has an image without a usable `file_name` ({error}); make or copy it again") from error
 
 
 def _locate(source: Path, names: list[str], image_dir: Path, mask_dirs: tuple[Path, ...]) -> list[Item]:

@@ -5,8 +5,7 @@ A tags file is JSON: {"format": 1, "dataset": name, "classes": [...], "source": 
 
 import difflib
 import json
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,21 +13,28 @@ import numpy as np
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, parse
 
-from datasets.layouts import Item, coco_annotations, coco_name, read_json
+from datasets.files import read_json, write_whole
+from datasets.instances import coco_annotations, coco_classes
+from datasets.layouts import Item
 from datasets.specs import IGNORE, DatasetSpec
 from datasets.transforms import load_mask
 from utils.errors import UserError
 
 FORMAT = 1
+COCO_SOURCE = "COCO instance annotations"
 
 
 @dataclass(frozen=True)
 class Tags:
-    """Classes of n images: names, matrix (n, K) bool, and where they come from."""
+    """Classes of n images: names, matrix (n, K) bool, and where they come from.
+
+    `sha256` is that of the one file they were made from, where there is one and it may change.
+    """
 
     names: tuple[str, ...]
     matrix: np.ndarray
     source: str
+    sha256: str = ""
 
 
 def read_tags(path: str | Path, spec: DatasetSpec, names: Sequence[str]) -> np.ndarray:
@@ -38,22 +44,32 @@ def read_tags(path: str | Path, spec: DatasetSpec, names: Sequence[str]) -> np.n
         UserError: no such file, not JSON, another format, other classes than the spec's, an unknown class, or a named
             image that the file lacks.
     """
-    content = read_json(path)
-    if content.get("format") != FORMAT or not isinstance(content.get("tags"), dict):
-        raise UserError(f"{path} is not a tags file of format {FORMAT}; make it with `python -m datasets.prepare`")
-    _check_classes(path, content, spec)
-    tags = content["tags"]
+    tags = _content(path, spec)["tags"]
     missing = [name for name in names if name not in tags]
     if missing:
         raise UserError(
             f"{path} has no tags for {len(missing)} of {len(names)} images, first {missing[0]};"
             " make it for this list or write an empty list [] for images without a class"
         )
-    return _matrix(spec, ((f"{path}, image {name}", tags[name]) for name in names), len(names))
+    return tags_of(str(path), tags, names, spec, "").matrix
 
 
-def write_tags(path: str | Path, spec: DatasetSpec, tags: Tags) -> None:
-    """Writes a tags file, one image a line in the order of names, whole or not at all.
+def read_all_tags(path: str | Path, spec: DatasetSpec) -> Tags:
+    """Everything in a tags file. Raises UserError as `read_tags` does."""
+    content = _content(path, spec)
+    return tags_of(str(path), content["tags"], list(content["tags"]), spec, str(content.get("source", "")))
+
+
+def tags_of(
+    place: str, classes: Mapping[str, Sequence[str]], names: Sequence[str], spec: DatasetSpec, source: str
+) -> Tags:
+    """`Tags` of the named images from their class names. Raises UserError, naming `place`, on an unknown class."""
+    rows = ((f"{place}, image {name}", classes[name]) for name in names)
+    return Tags(tuple(names), _matrix(spec, rows, len(names)), source)
+
+
+def write_tags(path: str | Path, spec: DatasetSpec, tags: Tags) -> bool:
+    """Writes a tags file, one image a line in the order of names, whole or not at all; False if it is there already.
 
     Raises:
         ValueError: tags.matrix is not (n, K).
@@ -61,13 +77,18 @@ def write_tags(path: str | Path, spec: DatasetSpec, tags: Tags) -> None:
     if tags.matrix.shape != (len(tags.names), len(spec.classes)):
         raise ValueError(f"tags {tags.matrix.shape} for {len(tags.names)} images of {len(spec.classes)} classes")
     head = {"format": FORMAT, "dataset": spec.name, "classes": spec.classes, "source": tags.source}
+    if tags.sha256:
+        head["sha256"] = tags.sha256
     rows = sorted((name, [spec.classes[k] for k in row.nonzero()[0]]) for name, row in zip(tags.names, tags.matrix))
     lines = [f" {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
     body = ",\n".join(f"  {json.dumps(name)}: {json.dumps(classes)}" for name, classes in rows)
+    text = "\n".join(["{", *lines, ' "tags": {', body, " }", "}", ""]).encode()
     path = Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text("\n".join(["{", *lines, ' "tags": {', body, " }", "}", ""]), encoding="utf-8")
-    part.replace(path)
+    if path.is_file() and path.read_bytes() == text:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text)
+    return True
 
 
 def tags_from_voc_xml(root: str | Path, names: Sequence[str], spec: DatasetSpec, difficult: bool = True) -> Tags:
@@ -83,49 +104,53 @@ def tags_from_voc_xml(root: str | Path, names: Sequence[str], spec: DatasetSpec,
 
 
 def tags_from_coco_json(root: str | Path, split: str, names: Sequence[str], spec: DatasetSpec) -> Tags:
-    """Tags from annotations/instances_{split}2014.json (or 2017), crowds included, for images named by file stem.
+    """Tags from annotations/instances_{split}2014.json (or 2017) or the tags file made from it, crowds included.
 
     Raises:
-        UserError: the file is missing or malformed, lacks a named image, or has categories that the spec lacks.
+        UserError: the file is missing, malformed or stale, lacks a named image, or has categories that the spec lacks.
     """
-    path = coco_annotations(root, split)
-    content = read_json(path)
-    try:
-        category = {entry["id"]: entry["name"] for entry in content["categories"]}
-        found = {entry["id"]: set() for entry in content["images"]}
-        for entry in content["annotations"]:
-            found[entry["image_id"]].add(category[entry["category_id"]])
-        by_name = {coco_name(entry): found[entry["id"]] for entry in content["images"]}
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is no instance JSON: entry or key {error} is missing; make or copy it again"
-        ) from error
-    missing = [name for name in names if name not in by_name]
+    path, found = coco_annotations(root, split), coco_classes(root, split)
+    missing = [name for name in names if name not in found]
     if missing:
         raise UserError(f"{path} lacks {len(missing)} of {len(names)} images, first {missing[0]}; use its split's list")
-    rows = ((f"{path}, image {name}", sorted(by_name[name])) for name in names)
-    return Tags(tuple(names), _matrix(spec, rows, len(names)), "COCO instance annotations")
+    return tags_of(str(path), found, names, spec, COCO_SOURCE)
 
 
-def tags_from_masks(items: Sequence[Item], spec: DatasetSpec) -> Tags:
+def tags_from_masks(items: Sequence[Item], spec: DatasetSpec, each: Callable[..., Iterable] = map) -> Tags:
     """Tags from the labels that occur in the masks. The source says so, as masks are more than image-level labels.
+
+    `each(function, items)` may do the reading in parallel.
 
     Raises:
         UserError: an item has no mask, or a mask holds a label that the spec lacks.
     """
     matrix = np.zeros((len(items), len(spec.classes)), bool)
-    for row, item in zip(matrix, items):
-        if item.mask is None:
-            raise UserError(f"image {item.name} has no mask; add it or make tags from other annotations")
-        labels = np.unique(load_mask(item.mask))
-        labels = labels[(labels > 0) & (labels != IGNORE)].astype(int)
-        if labels.size and labels[-1] > len(spec.classes):
+    for row, item, labels in zip(matrix, items, each(mask_labels, items)):
+        if labels and labels[-1] > len(spec.classes):
             raise UserError(
                 f"mask {item.mask} holds label {labels[-1]}, but {spec.name} has classes 1..{len(spec.classes)};"
                 " convert the mask's labels"
             )
-        row[labels - 1] = True
+        row[np.array(labels, int) - 1] = True
     return Tags(tuple(item.name for item in items), matrix, "segmentation masks")
+
+
+def mask_labels(item: Item) -> list[int]:
+    """Sorted labels of an item's mask but background and ignored. Raises UserError if it has none or it is broken."""
+    if item.mask is None:
+        raise UserError(f"image {item.name} has no mask; add it or make tags from other annotations")
+    return [label for label in np.unique(load_mask(item.mask)).tolist() if label not in (0, IGNORE)]
+
+
+def differences(first: Tags, second: Tags, spec: DatasetSpec) -> list[str]:
+    """A line an image whose classes differ in two `Tags` of the same images in the same order."""
+    lines = []
+    for name, a, b in zip(first.names, first.matrix, second.matrix):
+        alone = [", ".join(spec.classes[k] for k in rows.nonzero()[0]) for rows in (a & ~b, b & ~a)]
+        said = [f"{classes} only in {tags.source}" for classes, tags in zip(alone, (first, second)) if classes]
+        if said:
+            lines.append(f"{name}: {'; '.join(said)}")
+    return lines
 
 
 def _matrix(spec: DatasetSpec, rows: Iterable[tuple[str, Sequence[str]]], n: int) -> np.ndarray:
@@ -142,6 +167,15 @@ def _matrix(spec: DatasetSpec, rows: Iterable[tuple[str, Sequence[str]]], n: int
                 raise UserError(f"{place} has class {name!r}, which {spec.name} has not; {hint}")
             row[column[name]] = True
     return matrix
+
+
+def _content(path: str | Path, spec: DatasetSpec) -> dict:
+    """The object in a tags file, its format and classes checked."""
+    content = read_json(path)
+    if content.get("format") != FORMAT or not isinstance(content.get("tags"), dict):
+        raise UserError(f"{path} is not a tags file of format {FORMAT}; make it with `python -m datasets.prepare`")
+    _check_classes(path, content, spec)
+    return content
 
 
 def _check_classes(path: str | Path, content: dict, spec: DatasetSpec) -> None:
@@ -161,12 +195,15 @@ def _check_classes(path: str | Path, content: dict, spec: DatasetSpec) -> None:
 def _xml_classes(path: Path, difficult: bool) -> list[str]:
     """Class names of the objects in one VOC annotation file."""
     try:
-        objects = parse(path).getroot().findall("object")
+        annotation = parse(path).getroot()
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; complete the Annotations folder or shorten the list") from error
     except ParseError as error:
         raise UserError(f"{path} is not valid XML ({error}); copy it again") from error
-    except (OSError, DefusedXmlException) as error:
+    except (OSError, ValueError, LookupError, DefusedXmlException) as error:  # among others an unknown encoding
         raise UserError(f"{path} cannot be read safely as XML ({error}); copy it again") from error
+    if annotation.tag != "annotation":
+        raise UserError(f"{path} holds <{annotation.tag}> where VOC has <annotation>; copy it again")
+    objects = annotation.findall("object")
     kept = [o for o in objects if difficult or o.findtext("difficult", "0").strip() != "1"]
     return [o.findtext("name", "").strip() for o in kept]

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -52,6 +54,24 @@ def write_coco(root: str | Path, train: int, val: int, size: int, seed: int) -> 
     this set. Raises UserError if it holds anything else.
     """
     _write(Path(root).absolute(), train, val, size, seed, "coco", _fill_coco)
+
+
+def add_command(kinds: Any) -> None:
+    """Adds the sub-command `toy` to an argparse sub-parsers object."""
+    parser = kinds.add_parser("toy", help="draw the procedural toy data set")
+    add = parser.add_argument
+    add("--layout", choices=("voc", "coco"), default="voc", help="folder form (default: %(default)s)")
+    add("--root", required=True, help="folder to write; nothing is done where it is complete already")
+    add("--train", type=int, help="training pictures (default: %(default)s)")
+    add("--val", type=int, help="validation pictures (default: %(default)s)")
+    add("--size", type=int, help="longer side, px (default: %(default)s)")
+    add("--seed", type=int, help="another seed, other pictures (default: %(default)s)")
+    parser.set_defaults(run=_run, **BENCHMARK)
+
+
+def _run(args: Namespace) -> None:
+    write = write_coco if args.layout == "coco" else write_voc
+    write(args.root, train=args.train, val=args.val, size=args.size, seed=args.seed)
 
 
 def _write(

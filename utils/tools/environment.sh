@@ -10,11 +10,11 @@ PY
 }
 
 use_environment() { # requirements files; the tests' file asks for the tests' modules too
-  modules=(torch numpy PIL cv2 tqdm ftfy regex imageio safetensors tensorboard yaml defusedxml)
+  modules=(torch numpy PIL cv2 tqdm ftfy regex imageio safetensors tensorboard yaml defusedxml scipy pycocotools)
   local file arguments=()
   for file in "$@"; do
     arguments+=(-r "$file")
-    if [ "$file" = tests/requirements.txt ]; then modules+=(pytest hypothesis scipy); fi
+    if [ "$file" = tests/requirements.txt ]; then modules+=(pytest hypothesis); fi
   done
   PYTHON=${PYTHON:-python3}
   if complete "$PYTHON"; then return; fi
