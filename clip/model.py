@@ -25,7 +25,7 @@ class ImageFeatures:
     """What the first blocks of the image tower leave behind."""
 
     tokens: list[Tensor]  # (B, T, C) residual stream after blocks 1..depth
-    attention: list[Tensor]  # (B, T, T) attention of the same blocks, averaged over heads; rows sum to 1
+    attention: list[Tensor]  # (B, T, T) of the last of these blocks, as many as asked for, averaged over heads
     grid: tuple[int, int]  # (h, w)
 
 
@@ -47,19 +47,36 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _split(self, x: Tensor, shift: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        if shift is not None:
+            is_patch = (torch.arange(x.shape[1], device=x.device) > 0)[:, None].to(qkv.dtype)
+            qkv = qkv + is_patch * F.linear(shift, self.in_proj_weight)
         return qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, T, C/heads)
 
-    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
-        q, k, v = self._split(x)
+    def forward(self, x: Tensor, causal: bool = False, shift: Tensor | None = None) -> Tensor:
+        """(B, T, C) -> (B, T, C), by fused attention.
+
+        `shift` (B, 1, C) is added to the patches of x. The gradient with respect to it is that with respect to x summed
+        over patches, found without going back through q, k and v token by token.
+        """
+        q, k, v = self._split(x, shift)
         return self.out_proj(F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2))
 
     def with_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, C) -> output (B, T, C) and attention averaged over heads (B, T, T)."""
         q, k, v = self._split(x)
-        maps = (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(-1)
-        return self.out_proj((maps @ v).transpose(1, 2).flatten(2)), maps.mean(1)
+        weights = self._weights(q, k)
+        return self.out_proj((weights @ v).transpose(1, 2).flatten(2)), weights.mean(1)
+
+    def maps(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> attention averaged over heads (B, T, T), rows sum to 1; no output is made."""
+        q, k, _ = self._split(x)
+        return self._weights(q, k).mean(1)
+
+    @staticmethod
+    def _weights(q: Tensor, k: Tensor) -> Tensor:
+        return (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(-1)
 
 
 class ResidualBlock(nn.Module):
@@ -75,10 +92,6 @@ class ResidualBlock(nn.Module):
         self.mlp.add_module("c_proj", nn.Linear(4 * width, width))
         self.ln_2 = nn.LayerNorm(width)
 
-    def attend(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Attention of y = ln_1(x): output (B, T, C) and head-mean maps (B, T, T). Differentiable twice over."""
-        return self.attn.with_maps(y)
-
     def mix(self, x: Tensor, attended: Tensor) -> Tensor:
         """Finish the block: add the attention output to the stream, then the MLP."""
         x = x + attended
@@ -86,7 +99,7 @@ class ResidualBlock(nn.Module):
 
     def with_attention(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, C) -> block output (B, T, C) and head-mean attention (B, T, T)."""
-        attended, maps = self.attend(self.ln_1(x))
+        attended, maps = self.attn.with_maps(self.ln_1(x))
         return self.mix(x, attended), maps
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
@@ -141,14 +154,18 @@ class VisionTransformer(nn.Module):
         class_token = self.class_embedding.to(patches.dtype).expand(len(images), 1, -1)
         return self.ln_pre(torch.cat([class_token, patches], 1) + self.position(h, w).to(patches.dtype)), (h, w)
 
-    def features(self, images: Tensor, depth: int | None = None) -> ImageFeatures:
-        """Run blocks 1..depth (default L - 1) and keep each one's tokens and attention."""
+    def features(self, images: Tensor, depth: int | None = None, maps: int | None = None) -> ImageFeatures:
+        """Run blocks 1..depth (default L - 1), keep each one's tokens and the attention of the last `maps` (default all)."""
         x, grid = self.embed(images)
+        blocks = self.blocks[: len(self.blocks) - 1 if depth is None else depth]
         tokens, attention = [], []
-        for block in self.blocks[: len(self.blocks) - 1 if depth is None else depth]:
-            x, maps = block.with_attention(x)
+        for left, block in zip(range(len(blocks), 0, -1), blocks):
+            if maps is None or left <= maps:
+                x, attended = block.with_attention(x)
+                attention.append(attended)
+            else:
+                x = block(x)
             tokens.append(x)
-            attention.append(maps)
         return ImageFeatures(tokens, attention, grid)
 
     def project(self, tokens: Tensor) -> Tensor:

@@ -16,13 +16,12 @@ class GradCAM:
     """Grad-CAM of all tagged classes of a batch, without gradient.
 
     cams (n, h, w) in 0..1, rows as in `ClassRows`; probs (B, K+M): class probabilities over the tagged classes and all
-    background texts, 0 for untagged classes; attention: head-mean maps (B, T, T) of the blocks that were run;
-    channel_weights (n, C): gradient of each row's probability, mean over patches; activations (B, N, C).
+    background texts, 0 for untagged classes; channel_weights (n, C): gradient of each row's probability, mean over
+    patches; activations (B, N, C).
     """
 
     cams: Tensor
     probs: Tensor
-    attention: list[Tensor]
     channel_weights: Tensor
     activations: Tensor
 
@@ -57,7 +56,8 @@ def gradcam(
     tokens (B, T, C): the residual stream that enters that block; text (K+M, E): text features, K classes then M >= 1
     background words; logit_scale: CLIP's own, a logarithm. The channel weight is the patch mean of d probability / d
     activation, the residual path being constant; map = relu(weighted sum of the activations), normalised twice as
-    published (CLIP-ES; golden B). Builds its own graph under `torch.no_grad` too, but not in inference mode.
+    published (CLIP-ES; golden B). Builds its own graph under `torch.no_grad` too, but not in inference mode. Under
+    autocast the blocks run in half precision; all that follows them (text match, weighted sum, min-max) in float32.
     """
     # One copy of an image for each of its classes, or one if it has none. Copies do not mix, so a single backward of
     # the summed probabilities gives every row its own gradient.
@@ -65,31 +65,31 @@ def gradcam(
     images, classes = torch.cat([rows.tags, untagged], dim=1).nonzero(as_tuple=True)
     background = rows.tags.new_ones(len(rows.tags), len(text) - rows.tags.shape[1])
     allowed = torch.cat([rows.tags, background], dim=1)[images]
+    stream = tokens.detach().float()[images]
+    activations = visual.blocks[block].ln_1(stream).detach()
+    shift = torch.zeros_like(stream[:, :1], requires_grad=True)
+    with torch.enable_grad():
+        last = _run(visual, stream, activations, shift, block)
+        with float32_region(tokens.device):
+            # The mean patch may be taken before the linear projection: the same number, and little left to project.
+            mean = visual.ln_post(last.float()[:, 1:]).mean(dim=1, keepdim=True)
+            probs = text_probabilities(mean @ visual.proj, text, logit_scale, allowed)
+            (gradient,) = torch.autograd.grad(probs.gather(1, classes[:, None]).sum(), shift)
+    tagged, patches = classes < rows.tags.shape[1], activations[:, 1:]
+    weights = gradient[tagged, 0] / patches.shape[1]
     with float32_region(tokens.device):
-        with torch.enable_grad():
-            activations, last, attention = _run(visual, tokens.detach().float()[images], block)
-            probs = text_probabilities(visual.project(last)[:, 1:], text, logit_scale, allowed)
-            (gradient,) = torch.autograd.grad(probs.gather(1, classes[:, None]).sum(), activations)
-        tagged = classes < rows.tags.shape[1]
-        patches, weights = activations.detach()[:, 1:], gradient[tagged, 1:].mean(dim=1)
         cams = torch.relu(torch.einsum("nc,npc->np", weights, patches[tagged])).unflatten(1, grid)
     one_each = torch.searchsorted(images, torch.arange(len(tokens), device=images.device))
-    return GradCAM(
-        normalise(normalise(cams)),
-        probs.detach()[one_each],
-        [maps[one_each] for maps in attention],
-        weights,
-        patches[one_each],
-    )
+    return GradCAM(normalise(normalise(cams)), probs.detach()[one_each], weights, patches[one_each])
 
 
-def _run(visual: nn.Module, stream: Tensor, block: int) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Blocks from `block` on, over tokens (m, T, C): the first ln_1 output (a leaf), last tokens, attention maps."""
+def _run(visual: nn.Module, stream: Tensor, activations: Tensor, shift: Tensor, block: int) -> Tensor:
+    """Blocks from `block` on -> last tokens (m, T, C).
+
+    stream (m, T, C) enters the first of them, activations are its ln_1 output, to whose patches shift (m, 1, C) is added.
+    """
     first, *later = list(visual.blocks)[block:]
-    activations = first.ln_1(stream).detach().requires_grad_()
-    attended, maps = first.attend(activations)
-    stream, attention = first.mix(stream, attended), [maps.detach()]
+    stream = first.mix(stream, first.attn(activations, shift=shift))
     for following in later:
-        stream, maps = following.with_attention(stream)
-        attention.append(maps.detach())
-    return activations, stream, attention
+        stream = following(stream)
+    return stream

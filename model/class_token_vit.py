@@ -21,7 +21,8 @@ class VitOutput:
     x_patch (B, D, h, w): patch tokens after the last block, no final norm.
     class_to_patch (B, K, h, w): attention of the class tokens to the patches, mean over heads and blocks.
     patch_affinity (B, N, N): patch-to-patch attention, mean over heads, SUM over blocks.
-    attention: weights (B, heads, K+N, K+N) of every block; empty unless asked for.
+    attention: weights (B, heads, K+N, K+N) of every block.
+    The last three are None or empty unless `maps` asks for them.
     """
 
     cls_logits: Tensor
@@ -30,13 +31,16 @@ class VitOutput:
     cls_embeddings: list[Tensor]
     scores: Tensor
     x_patch: Tensor
-    class_to_patch: Tensor
-    patch_affinity: Tensor
+    class_to_patch: Tensor | None
+    patch_affinity: Tensor | None
     attention: list[Tensor]
 
     @property
     def cams(self) -> Tensor:
-        """Class activation maps (B, K, h, w), >= 0, no gradient: sqrt(attention * relu(scores)) (MCTformer+)."""
+        """Class activation maps (B, K, h, w), >= 0, no gradient: sqrt(attention * relu(scores)) (MCTformer+).
+
+        Needs `class_to_patch`.
+        """
         return (self.class_to_patch * self.scores.detach().float().relu()).sqrt()
 
 
@@ -121,23 +125,28 @@ class ClassTokenViT(nn.Module):
         for table in (self.cls_token, self.pos_embed_cls, self.pos_embed_pat):
             nn.init.trunc_normal_(table, std=0.02)
 
-    def forward(self, images: Tensor, keep_attention: bool = False) -> VitOutput:
-        """Normalised images (B, 3, H, W) -> `VitOutput`. ValueError where a side is below twice the patch."""
+    def forward(self, images: Tensor, maps: str = "none") -> VitOutput:
+        """Normalised images (B, 3, H, W) -> `VitOutput`. ValueError where a side is below twice the patch.
+
+        maps: which attention maps are kept, "none", "class" (`class_to_patch`), "patch" (also `patch_affinity`) or
+        "all" (also `attention`).
+        """
         small, large = self._embed(images, self.patch_embed), self._embed(images, self.patch_embed_large)
         classes, embeddings, attention = self.num_classes, [], []
-        class_to_patch = patch_affinity = 0.0
+        rows = {"none": 0, "class": classes, "patch": small.shape[1], "all": small.shape[1]}[maps]
+        summed = None
         for number, block in enumerate(self.blocks):
             if number == len(self.blocks) // 2:
                 small, large = self._exchange(small, large)
                 embeddings += [small[:, :classes], large[:, :classes]]
-            small, weights = block(small, keep_weights=True)
+            small, weights = block(small, rows)
             large, _ = block(large)
             embeddings += [small[:, :classes], large[:, :classes]]
-            mean = weights.detach().float().mean(dim=1)
-            class_to_patch = class_to_patch + mean[:, :classes, classes:]
-            patch_affinity = patch_affinity + mean[:, classes:, classes:]
-            if keep_attention:
-                attention.append(weights.detach())
+            if rows:
+                mean = weights.float().mean(dim=1)
+                summed = mean if summed is None else summed.add_(mean)
+            if maps == "all":
+                attention.append(weights)
         x_patch, x_large = self._map(small, images, self.patch), self._map(large, images, 2 * self.patch)
         scores = self.head(x_patch + self.alpha * _resize(x_large, x_patch.shape[-2:], "bilinear"))
         return VitOutput(
@@ -147,8 +156,8 @@ class ClassTokenViT(nn.Module):
             cls_embeddings=embeddings,
             scores=scores,
             x_patch=x_patch,
-            class_to_patch=(class_to_patch / len(self.blocks)).unflatten(2, x_patch.shape[-2:]),
-            patch_affinity=patch_affinity,
+            class_to_patch=None if summed is None else self._class_maps(summed, x_patch.shape[-2:]),
+            patch_affinity=summed[:, classes:, classes:] if maps in ("patch", "all") else None,
             attention=attention,
         )
 
@@ -185,6 +194,10 @@ class ClassTokenViT(nn.Module):
         """Tokens of both streams, (B, K+P, D) each -> the same with class tokens that know both."""
         classes = large[:, : self.num_classes]
         return tuple(self.fuse_token(classes, stream[:, self.num_classes :]) for stream in (small, large))
+
+    def _class_maps(self, summed: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Attention (B, at least K, K+N) summed over blocks -> mean attention of classes to patches (B, K, h, w)."""
+        return (summed[:, : self.num_classes, self.num_classes :] / len(self.blocks)).unflatten(2, grid)
 
     def _map(self, tokens: Tensor, images: Tensor, patch: int) -> Tensor:
         """(B, K+P, D) -> patch tokens as a map (B, D, H // patch, W // patch)."""

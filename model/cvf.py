@@ -79,8 +79,8 @@ class CVF(nn.Module):
         images (B, 3, H, W) normalised; tags (B, K), above 0 where tagged, an image may have none; select: the
         switch-over has happened; valid (B, H, W) bool, False on padding, which gets label 255.
         """
-        features = self._clip_features(images)
-        vit = None if self.vit is None else self.vit(images)
+        features = self._clip_features(images, select)
+        vit = None if self.vit is None else self.vit(images, maps="patch" if self._uses_vit_map() else "class")
         fused = self.fusion([tokens[:, 1:] for tokens in features.tokens])
         affinity = predicted_affinity(fused)
         logits = self._logits(fused, None if vit is None else vit.x_patch, features.grid)
@@ -101,10 +101,16 @@ class CVF(nn.Module):
             seeds = seed_labels(labels.seeds, images.shape[-2:], self.method)
         return {**seeds, "pseudo": labels.combined}
 
+    def _uses_vit_map(self) -> bool:
+        """Whether the ViT's patch affinity is part of the affinity."""
+        return self.method.vit_map != "none" or self.method.branches == "vit"
+
     @torch.no_grad()
-    def _clip_features(self, images: Tensor) -> Any:
-        """CLIP's `ImageFeatures` of blocks 1..L-1: tokens and attention maps."""
-        return self.clip.features(images)
+    def _clip_features(self, images: Tensor, select: bool) -> Any:
+        """CLIP's `ImageFeatures` of blocks 1..L-1: tokens, and those attention maps that `build_affinity` reads."""
+        method = self.method
+        count = (method.late_maps if select else method.early_maps) + method.skipped_maps
+        return self.clip.features(images, maps=0 if method.branches == "vit" else count - 1)
 
     @torch.no_grad()
     def _clip_tokens(self, images: Tensor) -> tuple[list[Tensor], tuple[int, int]]:
@@ -128,11 +134,13 @@ class CVF(nn.Module):
         """CAMs of both branches and their way through the transition matrix, in float32, without autograd."""
         rows, method = ClassRows.from_tags(tags), self.method
         clip_cams = boxes = clip = vit_cams = vit_seeds = None
+        clip_maps = []
+        if method.branches != "vit":
+            clip_cams = self._clip_cams(features, rows)
+            last = self.clip.blocks[-1]
+            last_map = last.attn.maps(last.ln_1(features.tokens[-1]))
+            clip_maps = [maps[:, 1:, 1:] for maps in (*features.attention, last_map)]
         with float32_region(affinity.device):
-            clip_maps = []
-            if method.branches != "vit":
-                clip_cams, last_map = self._clip_cams(features, rows)
-                clip_maps = [maps[:, 1:, 1:] for maps in (*features.attention, last_map)]
             vit_map = None if vit is None else vit.patch_affinity
             transition = transition_matrix(build_affinity(clip_maps, vit_map, affinity, method, select))
             if clip_cams is not None:
@@ -144,11 +152,10 @@ class CVF(nn.Module):
                 vit_seeds = propagate(transition, rows, vit_cams, within)
         return Seeds(rows, transition, clip_cams, boxes, clip, vit_cams, vit_seeds)
 
-    def _clip_cams(self, features: Any, rows: ClassRows) -> tuple[Tensor, Tensor]:
-        """Grad-CAMs (n, h, w) in 0..1 and the last block's attention (B, T, T)."""
+    def _clip_cams(self, features: Any, rows: ClassRows) -> Tensor:
+        """Grad-CAMs (n, h, w) in 0..1."""
         block = self.method.cam_block
-        cam = gradcam(self.clip, self.logit_scale, features.tokens[block], features.grid, rows, self.text, block)
-        return cam.cams, cam.attention[-1]
+        return gradcam(self.clip, self.logit_scale, features.tokens[block], features.grid, rows, self.text, block).cams
 
     @torch.no_grad()
     def _labels(self, images: Tensor, seeds: Seeds, valid: Tensor | None) -> PseudoLabels:

@@ -1,5 +1,7 @@
 """Pixel-adaptive refinement: masks are smoothed along what looks alike in the image (PAR of AFA, Ru et al., 2022)."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,8 +26,8 @@ def refine(
     weights = neighbour_weights(images, offsets)
     for _ in range(iterations):
         padded, refined = _pad(masks, offsets), torch.zeros_like(masks)
-        for offset, weight in zip(offsets, weights.unbind(1)):
-            refined.addcmul_(weight.unsqueeze(1), _shifted(padded, offset, offsets))
+        for n, offset in enumerate(offsets):
+            refined.addcmul_(weights[:, n, None], _shifted(padded, offset, offsets))
         masks = refined
     return masks
 
@@ -33,13 +35,21 @@ def refine(
 def neighbour_weights(images: Tensor, offsets: list[tuple[int, int]]) -> Tensor:
     """(B, 3, H, W) and n offsets (rows, columns) -> (B, n, H, W): softmax of likeness + 0.01 softmax of closeness."""
     padded, count = _pad(images, offsets), len(offsets)
+    neighbours = [_shifted(padded, offset, offsets) for offset in offsets]
     # Differences to the pixel itself have the neighbours' deviation and keep its digits in flat regions.
-    mean = sum(_shifted(padded, offset, offsets) - images for offset in offsets) / count
-    squares = sum((_shifted(padded, offset, offsets) - images - mean).square() for offset in offsets)
-    scale = (((squares / (count - 1)).sqrt() + _EPS) * _SHARPNESS).reciprocal()
-    likeness = images.new_empty(len(images), count, *images.shape[-2:])
-    for n, offset in enumerate(offsets):
-        likeness[:, n] = -((_shifted(padded, offset, offsets) - images) * scale).square().mean(dim=1)
+    total, squares, difference = torch.zeros_like(images), torch.zeros_like(images), torch.empty_like(images)
+    for neighbour in neighbours:
+        total.add_(torch.sub(neighbour, images, out=difference))
+    centre = images + total / count
+    for neighbour in neighbours:
+        torch.sub(neighbour, centre, out=difference)
+        squares.addcmul_(difference, difference)
+    scale = (((squares / (count - 1)).sqrt() + _EPS) * _SHARPNESS * math.sqrt(images.shape[1])).reciprocal()
+    likeness = images.new_zeros(len(images), count, *images.shape[-2:])
+    for n, neighbour in enumerate(neighbours):
+        torch.sub(neighbour, images, out=difference).mul_(scale)
+        for channel in difference.unbind(1):
+            likeness[:, n].addcmul_(channel, channel, value=-1)
     distances = torch.tensor(offsets, dtype=images.dtype, device=images.device).norm(dim=1)
     closeness = -(distances / (distances.std() + _EPS) / _SHARPNESS).square()
     return torch.softmax(likeness, dim=1) + _POSITION_WEIGHT * torch.softmax(closeness, dim=0)[:, None, None]

@@ -25,14 +25,17 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, keep_weights: bool = False) -> tuple[Tensor, Tensor | None]:
-        """(B, T, D) -> (B, T, D) and, if asked for, the (B, heads, T, T) softmax weights (rows sum to 1)."""
+    def forward(self, x: Tensor, rows: int = 0) -> tuple[Tensor, Tensor | None]:
+        """(B, T, D) -> (B, T, D) by fused attention, and what the first `rows` tokens attend to.
+
+        The latter are (B, heads, rows, T) softmax weights without gradient (rows sum to 1); None for no rows.
+        """
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        if keep_weights:
-            weights = torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1), dim=-1)
-            mixed = weights @ v
-        else:
-            weights, mixed = None, F.scaled_dot_product_attention(q, k, v)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        weights = None
+        if rows:
+            with torch.no_grad():
+                weights = torch.softmax(q[:, :, :rows] * q.shape[-1] ** -0.5 @ k.transpose(-2, -1), dim=-1)
         return self.proj(mixed.transpose(1, 2).flatten(2)), weights
 
 
@@ -60,8 +63,8 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps)
         self.mlp = Mlp(dim, hidden, activation)
 
-    def forward(self, x: Tensor, keep_weights: bool = False) -> tuple[Tensor, Tensor | None]:
-        """(B, T, D) -> (B, T, D) and the (B, heads, T, T) attention weights, None unless asked for."""
-        attended, weights = self.attn(self.norm1(x), keep_weights)
+    def forward(self, x: Tensor, rows: int = 0) -> tuple[Tensor, Tensor | None]:
+        """(B, T, D) -> (B, T, D) and the attention weights of the first `rows` tokens, as `Attention` gives them."""
+        attended, weights = self.attn(self.norm1(x), rows)
         x = x + attended
         return x + self.mlp(self.norm2(x)), weights

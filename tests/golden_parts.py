@@ -108,7 +108,9 @@ def check_whole_refinement(golden: GoldenFile) -> None:
         tokens = golden["image_features"].transpose(0, 1)
         text = torch.cat([foreground, golden["text_bg"]])
         cam = gradcam(clip.visual, clip.logit_scale.item(), tokens, features.grid, rows, text)
-        clip_maps = [m[:, 1:, 1:] for m in (*golden["attn_list"][:, None], cam.attention[-1])]
+        last = clip.visual.blocks[-1]
+        last_map = last.attn.maps(last.ln_1(tokens))
+        clip_maps = [m[:, 1:, 1:] for m in (*golden["attn_list"][:, None], last_map)]
         boxes = box_mask(cam.cams, threshold, clip_edges=True)
         for kind, select in (("mean", False), ("seg", True)):
             affinity = build_affinity(clip_maps, golden["patch_attn"], golden["seg_attn"], PUBLISHED, select)
@@ -126,7 +128,7 @@ def check_mctformer(golden: GoldenFile) -> None:
     vit = golden.vit()
     for variant in golden.names("_image"):
         images = golden[f"{variant}_image"]
-        out = vit(images, keep_attention=True)
+        out = vit(images, maps="all")
         for name, patch in (("small", vit.patch), ("large", 2 * vit.patch)):
             grid = (images.shape[-2] // patch, images.shape[-1] // patch)
             close(vit.position(grid).flatten(2)[0].T, golden[f"{variant}_pos_{name}"])
@@ -216,7 +218,7 @@ def check_head(golden: GoldenFile) -> None:
     close(wide, golden["seg_1"])
     close(alpha * seg + (1 - alpha) * wide, golden["seg_mix"])
     for block, attention in zip(parts["decoder"].blocks, golden["decoder_attn"], strict=True):
-        tokens, weights = block(tokens, keep_weights=True)
+        tokens, weights = block(tokens, rows=tokens.shape[1])
         close(weights.mean(dim=1), attention)
 
 

@@ -47,7 +47,7 @@ def check_cvf_forward(golden: GoldenFile) -> None:
     model = whole_model(golden, torch.cat([golden["text_fg"], golden["text_bg"]]))
     images = golden["image"]
     with torch.no_grad():
-        vit = model.vit(images)
+        vit = model.vit(images, maps="patch")
     close(vit.cams, golden["mct_cams"])
     close(vit.patch_affinity, golden["mct_patch_attn_sum"])
     close(vit.x_patch, golden["mct_x_patch"])

@@ -19,7 +19,7 @@ def _seeded():
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 47), (64, 64), (112, 48)])
 def test_any_size_from_two_patches_up(height, width):
     vit, images = tiny.vit(), torch.randn(2, 3, height, width)
-    out, (h, w) = vit(images), (height // 16, width // 16)
+    out, (h, w) = vit(images, maps="patch"), (height // 16, width // 16)
     assert out.x_patch.shape == (2, 64, h, w) and out.patch_affinity.shape == (2, h * w, h * w)
     assert out.scores.shape == out.cams.shape == out.class_to_patch.shape == (2, tiny.CLASSES, h, w)
     torch.testing.assert_close(vit.patch_features(images), out.x_patch)
@@ -32,8 +32,7 @@ def test_smaller_images_are_refused():
 
 def test_attention_on_request_is_what_the_sums_are_made_of():
     vit, images, classes = tiny.vit(), torch.randn(1, 3, 48, 64), tiny.CLASSES
-    assert vit(images).attention == []
-    out = vit(images, keep_attention=True)
+    out = vit(images, maps="all")
     weights = torch.stack(out.attention)
     torch.testing.assert_close(weights.sum(-1), torch.ones(4, 1, 2, classes + 12))
     torch.testing.assert_close(out.patch_affinity, weights.mean(2).sum(0)[:, classes:, classes:])
@@ -42,8 +41,19 @@ def test_attention_on_request_is_what_the_sums_are_made_of():
     torch.testing.assert_close(out.cams, (out.class_to_patch * out.scores.clamp(min=0)).sqrt())
 
 
+def test_maps_are_made_only_where_asked_for():
+    vit, images = tiny.vit(), torch.randn(1, 3, 48, 64)
+    everything, patch, cams, none = (vit(images, maps=maps) for maps in ("all", "patch", "class", "none"))
+    assert none.class_to_patch is None and none.patch_affinity is None and none.attention == []
+    assert cams.patch_affinity is None and patch.attention == []
+    torch.testing.assert_close(cams.cams, everything.cams)
+    torch.testing.assert_close(patch.patch_affinity, everything.patch_affinity)
+    for out in (patch, cams, none):
+        assert torch.equal(out.scores, everything.scores)
+
+
 def test_maps_carry_no_gradient_and_logits_do():
-    out = tiny.vit()(torch.randn(1, 3, 48, 48))
+    out = tiny.vit()(torch.randn(1, 3, 48, 48), maps="patch")
     assert not (out.cams.requires_grad or out.patch_affinity.requires_grad or out.class_to_patch.requires_grad)
     small, large = out.cls_embeddings[-2:]
     torch.testing.assert_close(out.cls_logits, (small.mean(-1) + large.mean(-1)) / 2)
@@ -65,12 +75,13 @@ def test_every_tensor_learns_from_tags():
     assert [name for name, p in vit.named_parameters() if p.grad is None] == []
 
 
-def test_fused_and_explicit_attention_agree():
-    block, x = Block(32, 4, 64), torch.randn(2, 9, 32)
-    fused, none = block(x)
-    explicit, weights = block(x, keep_weights=True)
-    assert none is None and weights.shape == (2, 4, 9, 9)
-    torch.testing.assert_close(fused, explicit)
+def test_weights_are_those_of_the_fused_attention():
+    attention, x = Block(32, 4, 64).attn, torch.randn(2, 9, 32)
+    fused, weights = attention(x, rows=9)
+    assert attention(x)[1] is None and not weights.requires_grad
+    values = attention.qkv(x).chunk(3, dim=-1)[2].unflatten(2, (4, 8)).transpose(1, 2)
+    torch.testing.assert_close(fused, attention.proj((weights @ values).transpose(1, 2).flatten(2)))
+    torch.testing.assert_close(attention(x, rows=2)[1], weights[:, :, :2])
 
 
 @pytest.mark.parametrize("pre_norm", [False, True])
@@ -136,7 +147,7 @@ def test_clip_start_sees_the_patches_as_clip_does():
     expected, _ = visual.embed(images)
     torch.testing.assert_close(vit._embed(images, vit.patch_embed)[:, tiny.CLASSES :], expected[:, 1:])
     block, tokens = visual.blocks[2], torch.randn(1, 9, 128)
-    _, weights = vit.blocks[2].attn(vit.blocks[2].norm1(tokens), keep_weights=True)
+    _, weights = vit.blocks[2].attn(vit.blocks[2].norm1(tokens), rows=9)
     torch.testing.assert_close(weights.mean(1), block.with_attention(tokens)[1], rtol=1e-3, atol=1e-5)
     assert isinstance(vit, ClassTokenViT) and len(vit.blocks) == len(visual.blocks)
     torch.nn.init.zeros_(vit.blocks[0].mlp.fc1.weight)
