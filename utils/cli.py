@@ -21,6 +21,7 @@ from utils.config import (
 from utils.errors import UserError
 from utils.evaluation import ConfusionMatrix, format_table
 from utils.recorder import add_result, read_results
+from utils.report.page import report_line
 from utils.runtime import choose_device, prepare_torch
 from utils.testing import Outputs, predict_split
 from utils.training import train
@@ -57,6 +58,7 @@ def evaluate_command(dataset: str, description: str) -> None:
     matrices = predict_split(model.to(device), images, config, options, folder)
     if not own:
         summarise(folder, matrices, images, split or config.val_split, config)
+    print(report_line(folder))
     print(f"label PNGs: {folder / 'prediction'}, in colour: {folder / 'prediction_cmap'}")
 
 

@@ -20,7 +20,7 @@ from utils.errors import UserError
 from utils.optim import set_rate
 from utils.progress import progress
 from utils.recorder import Recorder
-from utils.runtime import StopRequest, autocast
+from utils.runtime import StopRequest, autocast, peak_memory
 
 MAY_CHANGE = {  # settings that a resumed run may change: they say where it runs and how it is watched
     *PATHS, "device", "precision", "workers", "threads", "log_every", "checkpoint_every", "eval_every", "eval_seeds",
@@ -128,9 +128,10 @@ def run_stage(stage: Stage, run: Run) -> None:
 
 
 def log(stage: Stage, run: Run, done: int, terms: dict[str, Tensor], seconds: float) -> dict[str, float]:
-    """Record the loss terms, learning rate and seconds an iteration (mean of this session); returns the values."""
+    """Record and return loss terms, learning rate, seconds an iteration (mean of this session), peak memory in GB."""
     totals = distributed.total(torch.stack(list(terms.values()))).tolist()  # each process holds its share
     values = {**dict(zip(terms, totals)), "lr": stage.optimiser.param_groups[0]["lr"], "seconds": seconds}
+    values["memory"] = peak_memory(run.device)
     run.recorder.scalars(stage.name, done, values)
     return values
 

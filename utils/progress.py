@@ -32,6 +32,6 @@ def progress(iterable: Iterable | None = None, quiet: bool = False, **options: A
     """tqdm on stderr, silent if `quiet` and in all but the main process; `options` as tqdm's."""
     terminal = sys.stderr.isatty()
     if not terminal:
-        options |= {"file": Lines(sys.stderr), "bar_format": PLAIN}
+        options |= {"file": Lines(sys.stderr), "bar_format": PLAIN, "position": 0, "delay": SECONDS[terminal]}
     shown = distributed.is_main() and not quiet
     return tqdm(iterable, disable=not shown, mininterval=SECONDS[terminal], dynamic_ncols=terminal, **options)

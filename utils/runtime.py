@@ -17,6 +17,11 @@ import torch
 
 from utils.errors import UserError
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -126,6 +131,16 @@ def prepare_torch(threads: int) -> None:
     torch.backends.cudnn.allow_tf32 = False
     if threads:
         torch.set_num_threads(threads)
+
+
+def peak_memory(device: torch.device) -> float:
+    """Most memory in use so far, in units of 10^9 bytes: of the GPU by PyTorch, else of the process; nan on Windows."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    if resource is None:
+        return float("nan")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def describe_environment(device: torch.device) -> str:

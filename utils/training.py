@@ -32,6 +32,7 @@ from utils.optim import adamw, cosine, schedule
 from utils.panels import draw_panels
 from utils.progress import progress
 from utils.recorder import Recorder, add_result
+from utils.report.page import report_line
 from utils.runtime import autocast, choose_device, prepare_torch
 from utils.seeds import require_masks, score_seeds
 
@@ -76,6 +77,8 @@ def train(
     data = training_data(training, tags, config, config.crop_size, crops)
     evaluate = partial(report, model, training, tags, validation, run)
     final = train_segmenter(model, data, losses or pseudo_label_losses, run, evaluate)
+    if distributed.is_main():
+        run.recorder.say(report_line(folder))
     run.recorder.say(f"checkpoint: {final}\ntest: python test_msc_flip_{config.dataset}.py --model_path {final}")
     run.recorder.close()
     distributed.stop()

@@ -1,0 +1,130 @@
+"""One page with several runs side by side, such as the rows of an ablation."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.report import gallery, plots
+from utils.report.folder import RunFolder, Scored, read_run
+from utils.report.page import LABELS, TEST, costs, protocol, write_page
+
+IMAGES = 8  # those on which the runs differ most
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: percent of each run, nan where a run has none."""
+
+    name: str
+    values: tuple[float, ...]
+
+    @property
+    def best(self) -> float:
+        """The highest value."""
+        return max((value for value in self.values if not math.isnan(value)), default=math.nan)
+
+
+def write_comparison(folders: Sequence[Path], path: Path) -> Path:
+    """Write the page and return its path. Raises UserError when a folder is no run or the classes differ."""
+    runs = [read_run(folder) for folder in folders]
+    for run in runs:
+        if run.names != runs[0].names:
+            raise UserError(f"{run.path} has other classes than {runs[0].path}; compare runs on one data set")
+    cards = _cards(runs)
+    page = {
+        "runs": runs, "titles": distinct(folders), "scores": scores(runs), "classes": _classes(runs),
+        "protocol": protocol(runs[0]), "curves": _curves(runs, distinct(folders)), "costs": [costs(r) for r in runs],
+        "differences": differences(runs), "cards": cards, "labels_shown": gallery.labels_of(cards),
+        "colours": gallery.COLOURS,
+    }  # fmt: skip
+    return write_page("comparison.html.j2", page, path)
+
+
+def distinct(folders: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths, of equal length, that tell them apart; equal paths are numbered."""
+    parts = [folder.resolve().parts for folder in folders]
+    for length in range(1, max(map(len, parts)) + 1):
+        titles = ["/".join(part[-length:]) for part in parts]
+        if len(set(titles)) == len(titles):
+            return titles
+    return [f"{title} [{number}]" for number, title in enumerate(titles, 1)]
+
+
+def scores(runs: Sequence[RunFolder]) -> list[Row]:
+    """mIoU of every result that some run has."""
+    rows = []
+    for title in (*TEST, *LABELS):
+        found = [run.results.get(title) for run in runs]
+        if any(found):
+            values = tuple(100 * result.matrix.miou() if result else math.nan for result in found)
+            about = sorted({f"{Path(result.split).name}, {result.images}" for result in found if result})
+            rows.append(Row(f"{title} ({' | '.join(about)})", values))
+    return rows
+
+
+def differences(runs: Sequence[RunFolder]) -> list[tuple[str, list[object]]]:
+    """Settings that are not the same in all runs."""
+    names = dict.fromkeys(name for run in runs for name in run.config)
+    table = [(name, [run.config.get(name, "-") for run in runs]) for name in names]
+    return [(name, values) for name, values in table if any(value != values[0] for value in values)]
+
+
+def _classes(runs: Sequence[RunFolder]) -> tuple[str, list[Row]]:
+    """The last result that all runs have, and its IoU by class, those first on which the runs differ most."""
+    common = [title for title in (*LABELS, *TEST) if all(title in run.results for run in runs)]
+    if not common:
+        return "", []
+    matrices = [run.results[common[-1]].matrix for run in runs]
+    present = sum(matrix.counts.sum(1) for matrix in matrices) > 0
+    values = zip(*((100 * matrix.iou()).tolist() for matrix in matrices))
+    rows = [Row(name, row) for name, row, seen in zip(runs[0].names, values, present.tolist()) if seen]
+    return common[-1], sorted(rows, key=lambda row: -_spread(row.values))
+
+
+def _spread(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return max(known, default=0) - min(known, default=0)
+
+
+def _curves(runs: Sequence[RunFolder], titles: Sequence[str]) -> list[tuple[str, object]]:
+    """One plot a quantity with a line a run: the loss of each stage, the results of validations."""
+    wanted = [(stage, "loss") for stage in ("classifier", "segmenter")]
+    wanted += [("evaluation", title) for title in (*TEST, *LABELS)]
+    drawn = []
+    for stage, name in wanted:
+        found = {title: run.curves.get(stage, {}).get(name, []) for title, run in zip(titles, runs)}
+        series = {title: points for title, points in found.items() if len(points) > 1}
+        if series:
+            loss, heading = name == "loss", f"Loss, {stage}" if name == "loss" else f"{name}, validation"
+            unit = "loss" if loss else "mIoU, %"
+            drawn.append((heading, plots.curves(f"{stage}-{name}", series, unit, marks=not loss, log=loss)))
+    return drawn
+
+
+def _cards(runs: Sequence[RunFolder]) -> list[gallery.Card]:
+    """Images that all runs were tested on, those first whose mIoU differs most, with every run's prediction."""
+    by_name = [{scored.name: scored for scored in run.images if not math.isnan(scored.miou)} for run in runs]
+    common = [name for name in by_name[0] if all(name in images for images in by_name)]
+    common.sort(key=lambda name: -_spread([images[name].miou for images in by_name]))
+    cards = []
+    for name in common[:IMAGES]:
+        made = [_card(images[name], run) for images, run in zip(by_name, runs)]
+        if all(made):
+            cards.append(_joined(made, distinct([run.path for run in runs])))
+    return cards
+
+
+def _card(scored: Scored, run: RunFolder) -> gallery.Card | None:
+    made, _ = gallery.cards({"differ": [scored]}, run.path / "prediction")
+    return made[0] if made else None
+
+
+def _joined(cards: Sequence[gallery.Card], titles: Sequence[str]) -> gallery.Card:
+    """Image and truth once, then the prediction of each run under its title and mIoU."""
+    tiles = [tile for tile in cards[0].tiles if tile.title in ("image", "truth")]
+    for card, title in zip(cards, titles):
+        predicted = next(tile for tile in card.tiles if tile.title == "prediction")
+        tiles.append(replace(predicted, title=f"{title}: {100 * card.scored.miou:.1f}"))
+    return replace(cards[0], tiles=tuple(tiles))

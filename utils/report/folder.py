@@ -1,0 +1,136 @@
+"""A run folder as the report reads it: results, curves, settings, costs, and how good each image is."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datasets.specs import SPECS
+from utils.config import read_yaml
+from utils.errors import UserError
+from utils.evaluation import ConfusionMatrix
+from utils.recorder import read_results
+
+Curves = dict[str, list[tuple[int, float]]]  # name -> (iteration, value), ascending
+
+
+@dataclass(frozen=True)
+class Result:
+    """One labelled row of a table: pixel counts of `images` images of a split."""
+
+    title: str
+    split: str
+    images: int
+    matrix: ConfusionMatrix
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An image of the test: its files, its mIoU, 0..1 over the classes in its truth, and the IoU of each by label.
+
+    Without truth `miou` is nan and `ious` is empty.
+    """
+
+    name: str
+    image: Path
+    mask: Path | None
+    miou: float
+    ious: dict[int, float]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """What a run left behind; parts that are not there are empty. `curves` by stage; `options`: those of the test."""
+
+    path: Path
+    names: tuple[str, ...]
+    results: dict[str, Result]
+    curves: dict[str, Curves]
+    config: dict[str, object]
+    environment: dict[str, str]
+    options: dict[str, object]
+    images: list[Scored]
+
+    @property
+    def title(self) -> str:
+        """Name of the folder."""
+        return self.path.resolve().name
+
+    @property
+    def panels(self) -> list[Path]:
+        """Pictures of what training saw."""
+        return sorted((self.path / "panels").rglob("*.png"))
+
+    def last(self, titles: Sequence[str]) -> Result | None:
+        """The last of these results that is there."""
+        found = [self.results[title] for title in titles if title in self.results]
+        return found[-1] if found else None
+
+
+def read_run(path: Path) -> RunFolder:
+    """Read a run folder. Raises UserError when it is none, or a file in it is broken."""
+    if not path.is_dir() or not any((path / name).is_file() for name in ("config.yaml", "results.json", "images.jsonl")):
+        raise UserError(f"{path} is no run folder (no config.yaml or results.json in it); name one that training or testing made")
+    try:
+        config = read_yaml(path / "config.yaml") if (path / "config.yaml").is_file() else {}
+        results = {
+            title: Result(title, entry["split"], entry["images"], ConfusionMatrix.from_counts(entry["counts"]))
+            for title, entry in read_results(path).items()
+        }
+        options, images = _read_images(path)
+        curves, environment = _read_curves(path / "metrics.csv"), _read_environment(path / "environment.txt")
+        names = _label_names(config, results)
+    except (KeyError, TypeError, ValueError) as error:  # ValueError includes broken JSON and text
+        raise UserError(f"{path} holds a broken file ({error}); test the checkpoint again to write it anew") from error
+    return RunFolder(path, names, results, curves, config, environment, options, images)
+
+
+def _label_names(config: dict[str, object], results: dict[str, Result]) -> tuple[str, ...]:
+    names = SPECS[str(config.get("dataset", "voc"))].label_names
+    if any(result.matrix.num_classes != len(names) for result in results.values()):
+        raise ValueError("results.json has counts of other classes than config.yaml")
+    return names
+
+
+def _read_curves(path: Path) -> dict[str, Curves]:
+    """metrics.csv by stage and name; where a resumed run did an iteration twice, the later value counts."""
+    table: dict[str, dict[str, dict[int, float]]] = {}
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                series = table.setdefault(row["stage"], {}).setdefault(row["name"], {})
+                series[int(row["iteration"])] = float(row["value"])
+    return {stage: {name: sorted(series.items()) for name, series in part.items()} for stage, part in table.items()}
+
+
+def _read_environment(path: Path) -> dict[str, str]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return {name: value for name, _, value in (line.partition(": ") for line in lines)}
+
+
+def _read_images(path: Path) -> tuple[dict[str, object], list[Scored]]:
+    """Options of the test and the images of every process's file, in order of name, each once."""
+    lines = [line for file in sorted(path.glob("images*.jsonl")) for line in _objects(file)]
+    options = next((line["options"] for line in lines if "options" in line), {})
+    images = {line["name"]: _scored(line) for line in lines if "name" in line and "results" in line}
+    return options, [images[name] for name in sorted(images)]
+
+
+def _objects(file: Path) -> list[dict]:
+    """Lines of a file that is appended to while testing; one that an interrupt cut off is left out."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]
+
+
+def _scored(record: dict) -> Scored:
+    counts = list(record["results"].values())[-1] if record["results"] else []
+    labels = sorted({label for truth, predicted, _ in counts for label in (truth, predicted)})
+    dense = np.zeros((len(labels), len(labels)), np.int64)
+    for truth, predicted, count in counts:
+        dense[labels.index(truth), labels.index(predicted)] = count
+    matrix = ConfusionMatrix.from_counts(dense.tolist()) if labels else ConfusionMatrix(1)
+    ious = {label: iou for label, iou, seen in zip(labels, matrix.iou().tolist(), dense.sum(1)) if seen}
+    mask = record.get("mask")
+    return Scored(record["name"], Path(record["image"]), Path(mask) if mask else None, matrix.miou(), ious)

@@ -1,0 +1,112 @@
+"""Which images a report shows, and how they get into one HTML file: thumbnails with see-through label maps."""
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from datasets.specs import IGNORE, palette
+from datasets.transforms import load_image, load_mask
+from utils.errors import UserError
+from utils.report.folder import Scored
+
+GROUPS = ("best", "median", "worst")
+LONG = 440  # px of a thumbnail's longer side
+WRONG, UNSURE = 1, 2  # labels of an error map; right is 0
+ERRORS = np.array([(0, 0, 0), (230, 40, 60), (150, 150, 150)], np.uint8)
+
+COLOURS = tuple("#" + bytes(colour).hex() for colour in palette())  # of labels 0..255, for CSS
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A see-through PNG over the photograph, as a data URI; "" shows the photograph alone."""
+
+    title: str
+    overlay: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """An image of the gallery: the photograph as a data URI, its tiles and width : height."""
+
+    scored: Scored
+    group: str
+    photo: str
+    ratio: float
+    tiles: tuple[Tile, ...]
+
+
+def choose(images: Sequence[Scored], each: int) -> dict[str, list[Scored]]:
+    """`each` best, median and worst images by mIoU, none twice, and under "class" the best and worst of each class.
+
+    Images without truth are no part of it, unless none has any: then the first are all "predicted".
+    """
+    ranked = sorted((image for image in images if not math.isnan(image.miou)), key=lambda image: -image.miou)
+    if not ranked:
+        return {"predicted": list(images[:each])} if images else {}
+    best, rest = ranked[:each], ranked[each:]
+    worst, rest = rest[::-1][:each], rest[: max(0, len(rest) - each)]
+    first = max(0, (len(rest) - each) // 2)
+    groups = dict(zip(GROUPS, (best, rest[first : first + each], worst)))
+    taken = {image.name for group in groups.values() for image in group}
+    extreme: dict[str, Scored] = {}
+    for label in sorted({label for image in ranked for label in image.ious} - {0}):
+        having = sorted((image for image in ranked if label in image.ious), key=lambda image: -image.ious[label])
+        extreme |= {image.name: image for image in (having[0], having[-1]) if image.name not in taken}
+    return {name: group for name, group in {**groups, "class": list(extreme.values())}.items() if group}
+
+
+def cards(chosen: dict[str, list[Scored]], predictions: Path) -> tuple[list[Card], list[str]]:
+    """Cards in order, and the names of images whose picture, mask or prediction PNG is gone or unreadable."""
+    made, gone = [], []
+    for group, images in chosen.items():
+        for scored in images:
+            try:
+                made.append(_card(scored, group, predictions / f"{scored.name}.png"))
+            except (UserError, ValueError):  # gone, unreadable, or of another size than its mask
+                gone.append(scored.name)
+    return made, gone
+
+
+def labels_of(cards: Sequence[Card]) -> list[int]:
+    """Labels 1..K in the truth or prediction of some card, ascending."""
+    return sorted({label for card in cards for label in card.scored.ious} - {0})
+
+
+def thumbnail(picture: Image.Image, long: int = LONG) -> str:
+    """A JPEG data URI of at most `long` px a side."""
+    small = picture.convert("RGB")
+    small.thumbnail((long, long), Image.Resampling.LANCZOS)
+    return _data_uri(small, "jpeg", quality=82)
+
+
+def _card(scored: Scored, group: str, prediction: Path) -> Card:
+    image, predicted = load_image(scored.image), load_mask(prediction)
+    tiles = [Tile("image", ""), Tile("prediction", _overlay(predicted, palette()))]
+    if scored.mask is not None:
+        truth = load_mask(scored.mask)
+        errors = np.where(truth == IGNORE, UNSURE, np.where(truth == predicted, 0, WRONG))
+        tiles[1:1] = [Tile("truth", _overlay(truth, palette()))]
+        tiles.append(Tile("errors", _overlay(errors.astype(np.uint8), ERRORS)))
+    height, width = image.shape[:2]
+    return Card(scored, group, thumbnail(Image.fromarray(image)), width / height, tuple(tiles))
+
+
+def _overlay(labels: np.ndarray, colours: np.ndarray) -> str:
+    """Labels (H, W) uint8 as a palette PNG data URI; label 0 is see-through."""
+    picture = Image.fromarray(labels)
+    picture.thumbnail((LONG, LONG), Image.Resampling.NEAREST)
+    picture.putpalette(colours.ravel().tolist())
+    return _data_uri(picture, "png", transparency=0, optimize=True)
+
+
+def _data_uri(picture: Image.Image, kind: str, **options: object) -> str:
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -1,0 +1,159 @@
+"""report.html of one run: a page that stands alone, a function of the run folder."""
+
+import inspect
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from utils.config import Config
+from utils.crf import dense_crf
+from utils.evaluation import ConfusionMatrix
+from utils.report import gallery, plots
+from utils.report.folder import Curves, Result, RunFolder, read_run
+from utils.seeds import TITLES
+from utils.testing import CRF, MULTI, SINGLE
+
+TEST, LABELS = (SINGLE, MULTI, CRF), tuple(TITLES.values())
+RATES = ("lr", "seconds", "memory")  # what metrics.csv holds of a stage beside its loss terms
+EACH = 6  # images of a group of the gallery
+PANELS, PANEL_WIDTH = 12, 1400  # at most so many pictures of training, px
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stage took: iterations, mean seconds each, all in minutes, and peak memory in GB if recorded."""
+
+    stage: str
+    iterations: int
+    seconds: float
+    minutes: float
+    memory: float | None
+
+
+def report_line(folder: Path) -> str:
+    """Write the report of a run that is over; says where it is, or in one line why it could not be written."""
+    try:
+        return f"report: {write_report(folder)}"
+    except Exception as error:  # whatever it is, the run's numbers are on disk and more important
+        return f"warning: no report.html ({type(error).__name__}: {error}); `python -m utils.tools.report {folder}`"
+
+
+def write_report(folder: Path) -> Path:
+    """Write FOLDER/report.html and return its path. Raises UserError when the folder holds no run."""
+    run = read_run(folder)
+    shown = run.last(TEST) or run.last(LABELS)
+    cards, gone = gallery.cards(gallery.choose(run.images, EACH), folder / "prediction")
+    page = {
+        "run": run, "test": rows(run, TEST), "labels": rows(run, LABELS), "protocol": protocol(run), "shown": shown,
+        "bars": shown and _bars(run, shown), "matrix": shown and plots.confusion(shown.matrix, run.names),
+        "mistakes": shown and mistakes(shown.matrix, run.names), "curves": _curves(run), "costs": costs(run),
+        "cards": cards, "gone": gone, "labels_shown": gallery.labels_of(cards), "colours": gallery.COLOURS,
+        "panels": _panels(run), "changed": changed(run.config),
+    }  # fmt: skip
+    return write_page("run.html.j2", page, folder / "report.html")
+
+
+def write_page(template: str, values: Mapping[str, Any], path: Path) -> Path:
+    """Fill a template of this folder, whatever comes from a run escaped, and write it whole or not at all."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page.filters["base"] = lambda value: Path(str(value)).name  # folders of a machine say nothing elsewhere
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(page.get_template(template).render(values), encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def rows(run: RunFolder, titles: Sequence[str]) -> list[Result]:
+    """Those of the titled results that the run has, in that order."""
+    return [run.results[title] for title in titles if title in run.results]
+
+
+def protocol(run: RunFolder) -> str:
+    """How the test's numbers are made, in words."""
+    used = {**asdict(Config()), **run.config, **run.options}
+    scales = " and ".join(f"{scale:g}" for scale in used["scales"])
+    words = [
+        "mIoU is the mean over the classes that occur in the truth, background included, at original image size; "
+        f"label 255 is ignored. Images are resized to a long side of {used['resize_long']} px. Single scale is scale "
+        f"{used['scales'][0]:g}; multi-scale is the mean over scales {scales}, each with its mirror image."
+    ]
+    if CRF in run.results:
+        default = {name: setting.default for name, setting in inspect.signature(dense_crf).parameters.items()}
+        words.append(
+            "Dense CRF: {iterations} iterations; Gaussian kernel of {pos_xy_std:g} px, weight {pos_w:g}; bilateral "
+            "kernel of {bi_xy_std:g} px and {bi_rgb_std:g} grey levels, weight {bi_w:g}.".format(**default)
+        )
+    return " ".join([*words, "No image-level tags are used in these three."])
+
+
+def mistakes(matrix: ConfusionMatrix, names: Sequence[str], most: int = 8) -> list[tuple[str, str, float]]:
+    """Truth, prediction and share of the truth's pixels, in percent, of the pairs of classes most often confused."""
+    counts = matrix.counts.cpu().numpy()
+    shares = 100 * counts / counts.sum(1, keepdims=True).clip(1)
+    np.fill_diagonal(shares, 0)
+    order = np.argsort(shares, axis=None)[::-1][:most]
+    pairs = [np.unravel_index(place, shares.shape) for place in order]
+    return [(names[t], names[p], float(shares[t, p])) for t, p in pairs if shares[t, p] >= 0.1]
+
+
+def costs(run: RunFolder) -> list[Cost]:
+    """Time and memory of each stage, from its log."""
+    found = []
+    for stage, series in run.curves.items():
+        if "seconds" in series:
+            (iterations, seconds), memory = series["seconds"][-1], series.get("memory")
+            peak = max(value for _, value in memory) if memory else None
+            found.append(Cost(stage, iterations, seconds, iterations * seconds / 60, peak))
+    return found
+
+
+def changed(config: Mapping[str, object]) -> dict[str, object]:
+    """Settings that are not the defaults of `Config`."""
+    defaults = asdict(Config())
+    return {name: value for name, value in config.items() if value != defaults.get(name)}
+
+
+def losses(series: Curves) -> Curves:
+    """The loss terms among the values of a stage, their sum first."""
+    terms = {name: points for name, points in series.items() if name not in RATES}
+    return {name: terms[name] for name in sorted(terms, key=lambda name: name != "loss")}
+
+
+def _bars(run: RunFolder, shown: Result) -> Any:
+    first = run.results.get(SINGLE)
+    other = [None] * len(run.names) if first in (None, shown) else (100 * first.matrix.iou()).tolist()
+    present = (shown.matrix.counts.sum(1) > 0).tolist()
+    values = zip(run.names, (100 * shown.matrix.iou()).tolist(), other, present)
+    ranked = sorted((row[:3] for row in values if row[3]), key=lambda row: -row[1])
+    return plots.class_bars(ranked, (shown.title, SINGLE)) if ranked else None
+
+
+def _curves(run: RunFolder) -> list[tuple[str, Any]]:
+    """Titled plots of training."""
+    drawn = []
+    for stage, series in run.curves.items():
+        if "loss" in series:
+            drawn.append((f"Losses, {stage}", plots.curves(f"loss-{stage}", losses(series), "loss", log=True)))
+    rates = {stage: series["lr"] for stage, series in run.curves.items() if "lr" in series}
+    if rates:
+        drawn.append(("Learning rate", plots.curves("rates", rates, "learning rate")))
+    quality = run.curves.get("evaluation", {})
+    if any(len(points) > 1 for points in quality.values()):
+        drawn.append(("Labels and segmentation over training", plots.curves("quality", quality, "mIoU, %", marks=True)))
+    return drawn
+
+
+def _panels(run: RunFolder) -> list[tuple[str, str]]:
+    chosen = []
+    for path in run.panels[:PANELS]:
+        with Image.open(path) as picture:
+            name = path.relative_to(run.path / "panels").with_suffix("").as_posix()
+            chosen.append((name, gallery.thumbnail(picture, PANEL_WIDTH)))
+    return chosen

@@ -1,0 +1,104 @@
+"""Plots as inline SVG whose colours are CSS variables of the page, so that they follow its light or dark theme."""
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from utils.evaluation import ConfusionMatrix
+from utils.report.folder import Curves
+
+# Colours that no plot uses otherwise, replaced in the SVG.
+INK, LINE = "#0f0f01", "#0f0f02"
+SERIES = tuple(f"#0f0f{16 + number:02x}" for number in range(8))
+THEME = {INK: "currentColor", LINE: "var(--line)"} | {c: f"var(--series-{n})" for n, c in enumerate(SERIES, 1)}
+HEAT = (0.28, 0.54, 0.95)  # cells of the confusion matrix are this colour, as opaque as their share is high
+STYLE = {
+    "svg.fonttype": "none", "text.parse_math": False, "font.size": 9, "text.color": INK, "axes.labelcolor": INK,
+    "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": LINE, "grid.color": LINE, "axes.spines.top": False,
+    "axes.spines.right": False, "legend.frameon": False, "axes.axisbelow": True,
+}  # fmt: skip
+WORDY = 25  # with more classes than this the cells of a matrix are too small for numbers
+
+
+def svg(name: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> Markup:
+    """A drawing of `size` inches as an SVG element. `name` keeps ids of several plots of a page apart."""
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the browser has the glyphs of any script; we only lack their width
+        figure = Figure(size, layout="constrained")
+        draw(figure)
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    text = stream.getvalue()
+    for colour, value in THEME.items():
+        text = text.replace(colour, value)
+    return Markup(text[text.index("<svg") :])
+
+
+def class_bars(rows: Sequence[tuple[str, float, float | None]], titles: tuple[str, str]) -> Markup:
+    """Horizontal bars of per-class IoU in percent; rows: name, IoU, and of a second result or None, a mark."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        names, values, marks = zip(*rows)
+        places = np.arange(len(rows))
+        axes.barh(places, values, 0.72, color=SERIES[0], label=titles[0])
+        if any(mark is not None for mark in marks):
+            axes.plot([np.nan if m is None else m for m in marks], places, "|", ms=9, mew=2, color=INK, label=titles[1])
+            figure.legend(loc="outside upper left", ncols=2)
+        for place, value in zip(places, values):
+            axes.annotate(f"{value:.1f}", (101, place), va="center", ha="left", annotation_clip=False)
+        axes.set(xlim=(0, 100), ylim=(len(rows) - 0.4, -0.6), xlabel="IoU, %")
+        axes.set_yticks(places, names)
+        axes.tick_params(length=0)
+        axes.grid(axis="x")
+
+    return svg("classes", (5.4, 0.9 + 0.24 * len(rows)), draw)
+
+
+def confusion(matrix: ConfusionMatrix, names: Sequence[str]) -> Markup:
+    """Rows: classes in the truth; columns: what their pixels were predicted as, in percent of the row."""
+    counts = matrix.counts.cpu().numpy()
+    seen = np.flatnonzero(counts.sum(1) + counts.sum(0))
+    shares = counts[np.ix_(seen, seen)] / counts[seen].sum(1, keepdims=True).clip(1)
+    labels, wordy = [names[label] for label in seen], len(seen) <= WORDY
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        colours = np.empty((*shares.shape, 4))
+        colours[..., :3], colours[..., 3] = HEAT, 0.9 * shares**0.6  # small shares are what one looks for
+        axes.imshow(colours, interpolation="none")
+        for row, column in np.argwhere(shares >= 0.01) if wordy else ():
+            axes.text(column, row, f"{100 * shares[row, column]:.0f}", ha="center", va="center", fontsize=7)
+        places = np.arange(len(seen))
+        axes.set_xticks(places, labels, rotation=90)
+        axes.set_yticks(places, labels)
+        axes.set(xlabel="predicted", ylabel="truth")
+        axes.tick_params(length=0, labelsize=8 if wordy else 6)
+
+    side = 2 + (0.25 if wordy else 0.13) * len(seen)
+    return svg("confusion", (side, side), draw)
+
+
+def curves(name: str, series: Curves, ylabel: str, marks: bool = False, log: bool = False) -> Markup:
+    """Values over iterations, one line a name."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for number, (title, points) in enumerate(series.items()):
+            style = {"marker": "o" if marks else "", "ms": 3.5, "lw": 1.6, "ls": "-" if number < len(SERIES) else "--"}
+            axes.plot(*zip(*points), color=SERIES[number % len(SERIES)], label=title, **style)
+        axes.set(xlabel="iteration", ylabel=ylabel, yscale="log" if log else "linear")
+        if log:
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.grid()
+        figure.legend(loc="outside upper left", ncols=3)
+
+    return svg(name, (5.4, 3.2 + 0.18 * (max(0, len(series) - 1) // 3)), draw)

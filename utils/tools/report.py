@@ -1,0 +1,29 @@
+"""Draw a run, or compare several: `python -m utils.tools.report RUN [RUN...]`.
+
+One run folder: its report.html anew. Several: one page with their scores, classes, curves, settings and images side by
+side, next to the first folder unless --out names a file.
+"""
+
+import argparse
+from pathlib import Path
+
+from utils.config import Parser
+from utils.report.comparison import write_comparison
+from utils.report.page import write_report
+from utils.runtime import command
+
+
+def main() -> None:
+    """Command line."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="page of a comparison (default: comparison.html)")
+    args = parser.parse_args()
+    if len(args.runs) == 1:
+        print(write_report(args.runs[0]))
+    else:
+        print(write_comparison(args.runs, args.out or args.runs[0].parent / "comparison.html"))
+
+
+if __name__ == "__main__":
+    command(main)()
