@@ -98,7 +98,7 @@ def summarise(
 ) -> None:
     """Keep the results and print one table of the run: seeds and pseudo labels of training, then the test results."""
     for title, matrix in matrices.items():
-        add_result(folder, title, {"split": split, "images": len(images), "counts": matrix.counts.tolist()})
+        add_result(folder, title, split, len(images), matrix, SPECS[config.dataset].classes)
     rows = []
     for title, result in read_results(folder).items():
         matrix = ConfusionMatrix.from_counts(result["counts"])

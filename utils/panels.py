@@ -36,14 +36,12 @@ def method_row(
     return [*panels, *((title, coloured(image, part)) for title, part in labels.items())], pseudo
 
 
-def draw_panels(
-    model: CVF, images: Sequence[Item], tags: np.ndarray, names: Sequence[str], run: Run, step: int
-) -> None:
-    """Record panels of `config.visualise` training images, spread over the list; tags (n, K), names of labels 0..K.
+def draw_panels(model: CVF, images: Sequence[Item], tags: np.ndarray, run: Run, step: int) -> None:
+    """Record panels of `config.visualise` training images, spread over the list; tags (n, K).
 
     Truth is drawn where an image has a mask; the prediction is multi-scale + flip without CRF.
     """
-    config, mode = run.config, model.training
+    config, mode, names = run.config, model.training, ("background", *run.facts["classes"])
     model.eval()
     for index in np.unique(np.linspace(0, len(images) - 1, config.visualise).round().astype(int)):
         item = images[index]

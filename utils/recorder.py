@@ -1,8 +1,10 @@
 """What a run leaves behind while it goes: log lines, metrics.csv, pictures, TensorBoard events, results.json."""
 
 import csv
+import io
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,10 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from datasets.files import write_whole
 from utils import distributed
 from utils.config import Config, save_config
+from utils.evaluation import ConfusionMatrix
 from utils.runtime import describe_environment
 
 
@@ -56,9 +60,9 @@ class Recorder:
             return
         path = self.folder / "panels" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial")
-        picture.save(partial, format="PNG")
-        partial.replace(path)
+        stream = io.BytesIO()
+        picture.save(stream, "PNG")
+        write_whole(path, stream.getvalue())
         self.board.add_image(f"panels/{name}", np.asarray(picture), iteration, dataformats="HWC")
 
     def close(self) -> None:
@@ -67,13 +71,17 @@ class Recorder:
             self.board.close()
 
 
-def add_result(folder: Path, label: str, result: dict) -> None:
-    """Put one labelled result into results.json, keeping the others in their order of first appearance."""
+def add_result(
+    folder: Path, label: str, split: str, images: int, matrix: ConfusionMatrix, classes: Sequence[str]
+) -> None:
+    """Put one labelled result into results.json, keeping the others in their order of first appearance.
+
+    matrix: counts over `images` images of `split`; classes: names of labels 1..K.
+    """
+    result = {"split": split, "images": images, "classes": list(classes), "counts": matrix.counts.tolist()}
     file = folder / "results.json"
     results = {**read_results(folder), label: result}
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(results, indent=1), encoding="utf-8")
-    partial.replace(file)
+    write_whole(file, json.dumps(results, indent=1).encode())
 
 
 def read_results(folder: Path) -> dict[str, dict]:

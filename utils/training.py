@@ -202,14 +202,14 @@ def report(
     if not distributed.is_main():
         return
     if config.visualise:
-        draw_panels(model, training, tags, SPECS[config.dataset].label_names, run, step)
+        draw_panels(model, training, tags, run, step)
     run.recorder.scalars("evaluation", step, {title: 100 * matrix.miou() for title, matrix in scores.items()})
     for title, matrix in scores.items():
         split = config.val_split if title == "single scale" else config.train_split
         images = len(validation[:limit]) if title == "single scale" else len(training[:limit])
         run.recorder.say(f"iteration {step}: {title} mIoU {100 * matrix.miou():.2f} ({split}, {images} images)")
         if title != "single scale":
-            add_result(run.folder, title, {"split": split, "images": images, "counts": matrix.counts.tolist()})
+            add_result(run.folder, title, split, images, matrix, run.facts["classes"])
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from utils.errors import UserError
 from utils.evaluation import ConfusionMatrix
 from utils.recorder import read_results
 
+MARKS = ("config.yaml", "results.json", "images.jsonl")  # a run folder has one of these
 Curves = dict[str, list[tuple[int, float]]]  # name -> (iteration, value), ascending
 
 
@@ -72,26 +73,29 @@ class RunFolder:
 
 def read_run(path: Path) -> RunFolder:
     """Read a run folder. Raises UserError when it is none, or a file in it is broken."""
-    if not path.is_dir() or not any((path / name).is_file() for name in ("config.yaml", "results.json", "images.jsonl")):
-        raise UserError(f"{path} is no run folder (no config.yaml or results.json in it); name one that training or testing made")
+    if not any((path / name).is_file() for name in MARKS):
+        raise UserError(f"{path} is no run folder (none of {', '.join(MARKS)} in it); name one that training wrote")
     try:
         config = read_yaml(path / "config.yaml") if (path / "config.yaml").is_file() else {}
+        entries = read_results(path)
         results = {
             title: Result(title, entry["split"], entry["images"], ConfusionMatrix.from_counts(entry["counts"]))
-            for title, entry in read_results(path).items()
+            for title, entry in entries.items()
         }
         options, images = _read_images(path)
         curves, environment = _read_curves(path / "metrics.csv"), _read_environment(path / "environment.txt")
-        names = _label_names(config, results)
+        names = _label_names(config, entries)
     except (KeyError, TypeError, ValueError) as error:  # ValueError includes broken JSON and text
         raise UserError(f"{path} holds a broken file ({error}); test the checkpoint again to write it anew") from error
     return RunFolder(path, names, results, curves, config, environment, options, images)
 
 
-def _label_names(config: dict[str, object], results: dict[str, Result]) -> tuple[str, ...]:
-    names = SPECS[str(config.get("dataset", "voc"))].label_names
-    if any(result.matrix.num_classes != len(names) for result in results.values()):
-        raise ValueError("results.json has counts of other classes than config.yaml")
+def _label_names(config: dict[str, object], entries: dict[str, dict]) -> tuple[str, ...]:
+    """Those of the last result, else, where nothing was scored, of the data set."""
+    classes = [entry["classes"] for entry in entries.values() if "classes" in entry]
+    names = ("background", *classes[-1]) if classes else SPECS[str(config.get("dataset", "voc"))].label_names
+    if any(len(entry["counts"]) != len(names) for entry in entries.values()):
+        raise ValueError(f"results.json has counts of other classes than these {len(names)}: {', '.join(names)}")
     return names
 
 

@@ -1,7 +1,6 @@
 """report.html of one run: a page that stands alone, a function of the run folder."""
 
 import inspect
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from datasets.files import write_whole
 from utils.config import Config
 from utils.crf import dense_crf
 from utils.evaluation import ConfusionMatrix
@@ -64,9 +64,7 @@ def write_page(template: str, values: Mapping[str, Any], path: Path) -> Path:
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page.filters["base"] = lambda value: Path(str(value)).name  # folders of a machine say nothing elsewhere
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(page.get_template(template).render(values), encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, page.get_template(template).render(values).encode())
     return path
 
 
