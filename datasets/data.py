@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from datasets.layouts import Item
-from datasets.transforms import IMAGENET_MEAN, load_image, load_mask, training_view
+from datasets.transforms import IMAGENET_MEAN, View, decoded, load_image, load_mask, open_image, shown_size
 from utils.errors import UserError
 
 
@@ -26,6 +26,7 @@ class TaggedImages(Dataset):
         scale_range: tuple[float, float] = (0.5, 2.0),
         seed: int = 0,
         fill: Sequence[float] = IMAGENET_MEAN,
+        longest: int = 0,
     ) -> None:
         """
         Args:
@@ -35,6 +36,7 @@ class TaggedImages(Dataset):
             scale_range: bounds of the random rescaling.
             seed: of the augmentation, >= 0.
             fill: colour, 0..255, of padding.
+            longest: longer side, px, that larger images are shrunk to before the rescaling; 0: they stay as they are.
 
         Raises:
             ValueError: items and tags differ in number.
@@ -44,10 +46,16 @@ class TaggedImages(Dataset):
         self.names = [item.name for item in items]
         self.files = [str(item.image) for item in items]
         self.tags = np.asarray(tags, bool)
-        self.crop_size, self.scale_range, self.seed, self.fill = crop_size, scale_range, seed, fill
+        self.crop_size, self.scale_range, self.longest = crop_size, scale_range, longest
+        self.seed, self.fill = seed, fill
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def view(self, key: tuple[int, int], height: int, width: int) -> View:
+        """How image `index`, of height x width px, shows at `iteration`, for key = (iteration, index)."""
+        rng = np.random.default_rng((self.seed, *key))
+        return View.draw(height, width, self.crop_size, self.scale_range, rng, self.longest)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor | int]:
         """The view that image `index` shows at `iteration`, for key = (iteration, index).
@@ -58,12 +66,13 @@ class TaggedImages(Dataset):
         Raises:
             UserError: the image cannot be read.
         """
-        iteration, index = key
-        rng = np.random.default_rng((self.seed, iteration, index))
-        crop, valid = training_view(load_image(self.files[index]), self.crop_size, self.scale_range, rng, self.fill)
+        index = key[1]
+        with open_image(self.files[index]) as image:
+            view = self.view(key, *shown_size(image))
+            crop = view.of_image(decoded(image, view.scale), self.fill)
         return {
             "image": _channels_first(crop),
-            "valid": torch.from_numpy(valid),
+            "valid": torch.from_numpy(view.valid()),
             "tags": torch.from_numpy(self.tags[index].astype(np.float32)),
             "index": index,
         }
@@ -154,7 +163,7 @@ class IterationSampler(Sampler[list[tuple[int, int]]]):
 
 
 def _channels_first(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(image).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 def _size(array: np.ndarray) -> str:

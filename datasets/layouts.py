@@ -1,15 +1,22 @@
 """Where the images and masks of a dataset lie on disk. Files are located here and never opened, but for lists."""
 
 import os
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import chain, count
+from pathlib import Path, PurePosixPath
 
+from datasets.files import read_json
 from datasets.instances import coco_annotations, coco_classes, coco_year
 from utils.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+INDEX = "index.json"  # of a custom data set: {"format": 1, "images": folder, "masks": folder or null, "files": {...}}
+INDEX_FORMAT = 1
+
+_LONGEST_PART = 200  # bytes of a file name; file systems allow 255, suffixes included
 
 
 @dataclass(frozen=True)
@@ -21,27 +28,33 @@ class Item:
     mask: Path | None
 
 
-def items(layout: str, root: str | Path, split: str, list_file: str | Path | None = None) -> list[Item]:
+def items(
+    layout: str, root: str | Path, split: str, list_file: str | Path | None = None, complete: bool = True
+) -> list[Item]:
     """The images of a split, each checked to exist (design: command line, "VOC layout", "COCO layout").
 
     They come in the order of the list; without one, COCO's come in name order.
 
     Args:
-        layout: "voc" (JPEGImages/, SegmentationClassAug/ or else SegmentationClass/, ImageSets/Segmentation/) or
-            "coco" (coco2014/{split}2014/, mask/{split}2014/, annotations/; the same with 2017).
+        layout: "voc" (JPEGImages/, SegmentationClassAug/ or else SegmentationClass/, ImageSets/Segmentation/),
+            "coco" (coco2014/{split}2014/, mask/{split}2014/, annotations/; the same with 2017) or
+            "custom" (index.json, which says where the files are, and {split}.txt).
         root: the dataset's folder.
         split: a name such as "train_aug" or "val".
         list_file: a text file with one image name (no suffix) a line, used instead of the split's own list.
+        complete: whether a missing image is an error; otherwise its item names the file that should be there.
 
     Raises:
         UserError: the root, the list or a listed image is missing, the list is empty, repeats or misnames an image.
         ValueError: unknown layout.
     """
-    if layout not in ("voc", "coco"):
-        raise ValueError(f"layout {layout!r} is neither 'voc' nor 'coco'")
+    if layout not in ("voc", "coco", "custom"):
+        raise ValueError(f"layout {layout!r} is none of 'voc', 'coco' and 'custom'")
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"{layout} root {root} is not a folder; give the folder that holds the dataset")
+    if layout == "custom":
+        return _indexed(root, Path(list_file) if list_file else root / f"{split}.txt", complete)
     if layout == "voc":
         source = Path(list_file) if list_file else root / "ImageSets" / "Segmentation" / f"{split}.txt"
         return _locate(
@@ -49,6 +62,7 @@ def items(layout: str, root: str | Path, split: str, list_file: str | Path | Non
             read_list(source),
             root / "JPEGImages",
             (root / "SegmentationClassAug", root / "SegmentationClass"),
+            complete,
         )
     year = coco_year(root, split)
     source = Path(list_file) if list_file else coco_annotations(root, split)
@@ -57,30 +71,58 @@ def items(layout: str, root: str | Path, split: str, list_file: str | Path | Non
     images = next((d for d in (root / f"coco{year}" / folder, root / folder) if d.is_dir()), None)
     if images is None:
         raise UserError(f"{root} has neither coco{year}/{folder} nor {folder}; put the images of {split} there")
-    return _locate(source, names, images, (root / "mask" / folder,))
+    return _locate(source, names, images, (root / "mask" / folder,), complete)
 
 
 def pictures(paths: Iterable[str | Path]) -> list[Item]:
-    """Files, and all pictures below folders, as items without masks, named by their path without the suffix.
+    """Files, and all pictures below folders, as items without masks, under the names of `picture_names`.
 
-    A name that two files share keeps the suffix of the later one. Raises UserError where a path is missing or a folder
-    holds no picture.
+    Raises UserError where a path is missing or a folder holds no picture.
     """
-    found: dict[str, Item] = {}
+    found: dict[Path, PurePosixPath] = {}
     for given in map(Path, paths):
         if not given.exists():
             raise UserError(f"--images {given} does not exist; give picture files or folders")
-        files = (
-            sorted(f for f in given.rglob("*") if f.suffix.lower() in PICTURE_SUFFIXES) if given.is_dir() else [given]
-        )
+        files = pictures_below(given) if given.is_dir() else [given]
         if not files:
             raise UserError(f"--images {given} holds no picture ({', '.join(PICTURE_SUFFIXES)}); give another folder")
         for file in files:
-            relative = file.relative_to(given) if given.is_dir() else Path(file.name)
-            name = relative.with_suffix("").as_posix()
-            name = name if name not in found else relative.as_posix()
-            found[name] = Item(name, file, None)
-    return list(found.values())
+            found[file] = PurePosixPath(file.relative_to(given) if given.is_dir() else file.name)
+    return [Item(name, file, None) for name, file in zip(picture_names(list(found.values())), found)]
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """Files with a picture's suffix in the folder and those in it, sorted; macOS's companion files (._*) left out."""
+    return sorted(
+        file for file in folder.rglob("*")
+        if file.suffix.lower() in PICTURE_SUFFIXES and not file.name.startswith("._") and file.is_file()
+    )  # fmt: skip
+
+
+def picture_names(files: Sequence[PurePosixPath]) -> list[str]:
+    """A name for each relative path: the path without its suffix, fit to name an output file on any file system.
+
+    Characters that some system refuses become "_", over-long parts are cut. Where a name is taken already, ignoring
+    case, the suffix is kept, and if that does not help, a number is added.
+    """
+    taken: set[str] = set()
+    names = []
+    for file in files:
+        short, full = (
+            "/".join(_usable_part(part) for part in path.parts) for path in (file.with_suffix(""), file)
+        )  # fmt: skip
+        candidates = chain((short, full), (f"{full} ({number})" for number in count(2)))
+        name = next(name for name in candidates if name.casefold() not in taken)
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _usable_part(part: str) -> str:
+    """One part of a path without what Windows, macOS or a list file cannot hold."""
+    part = unicodedata.normalize("NFC", part)
+    part = "".join("_" if c in '<>:"\\|?*' or not c.isprintable() else c for c in part)
+    return part.encode()[:_LONGEST_PART].decode(errors="ignore").strip(" .") or "_"
 
 
 def read_list(path: str | Path) -> list[str]:
@@ -101,7 +143,7 @@ def read_list(path: str | Path) -> list[str]:
     return names
 
 
-def _locate(source: Path, names: list[str], image_dir: Path, mask_dirs: tuple[Path, ...]) -> list[Item]:
+def _locate(source: Path, names: list[str], image_dir: Path, mask_dirs: tuple[Path, ...], complete: bool) -> list[Item]:
     """Items of `names`; errors name `source`. Folders are listed once, as a stat an image is slow on network disks."""
     _check_names(source, names)
     folders = {name.rpartition("/")[0] for name in names}
@@ -112,21 +154,57 @@ def _locate(source: Path, names: list[str], image_dir: Path, mask_dirs: tuple[Pa
         file = next((name + suffix for suffix in IMAGE_SUFFIXES if name + suffix in images), None)
         if file is None:
             missing.append(name)
-            continue
+            file = name + IMAGE_SUFFIXES[0]
         mask = next((folder / f"{name}.png" for folder, files in masks if f"{name}.png" in files), None)
         located.append(Item(name, image_dir / file, mask))
+    if complete:
+        _check_complete(source, names, missing, image_dir)
+    return located
+
+
+def _indexed(root: Path, source: Path, complete: bool) -> list[Item]:
+    """Items of a custom data set's list `source`, located by its index."""
+    path = root / INDEX
+    index = read_json(path)
+    files = index.get("files")
+    if index.get("format") != INDEX_FORMAT or not isinstance(files, dict) or not isinstance(index.get("images"), str):
+        raise UserError(
+            f"{path} is no index of format {INDEX_FORMAT}; make it with `python -m datasets.prepare custom`"
+        )
+    names = read_list(source)
+    _check_names(source, names)
+    # Resolved first: the folders are relative to where the index really lies.
+    image_dir, mask_dir = (Path(os.path.normpath(root.resolve() / str(index.get(key)))) for key in ("images", "masks"))
+    located = []
+    for name in names:
+        entry = files.get(name)
+        if entry is None:
+            raise UserError(f"{source} lists {name!r}, which {path} does not hold; prepare the data again")
+        if not isinstance(entry, list) or len(entry) != 2 or not (_is_plain(entry[0]) and _is_plain(entry[1] or "")):
+            raise UserError(f"{path} has no plain file names at {name!r}; prepare the data again")
+        located.append(Item(name, image_dir / entry[0], mask_dir / entry[1] if entry[1] else None))
+    if complete:
+        _check_complete(source, names, [item.name for item in located if not item.image.is_file()], image_dir)
+    return located
+
+
+def _check_complete(source: Path, names: list[str], missing: list[str], image_dir: Path) -> None:
     if missing:
         raise UserError(
             f"{len(missing)} of the {len(names)} images listed in {source} are not in {image_dir}, first {missing[0]};"
             " complete the images or shorten the list"
         )
-    return located
+
+
+def _is_plain(name: object) -> bool:
+    """Whether a name stays below the folder it is relative to."""
+    return isinstance(name, str) and not Path(name).anchor and ".." not in Path(name).parts
 
 
 def _check_names(source: Path, names: list[str]) -> None:
     seen = set()
     for name in names:
-        if name.startswith("/") or "\\" in name or name[1:2] == ":" or ".." in name.split("/"):
+        if not _is_plain(name) or "\\" in name or name[1:2] == ":":
             raise UserError(f"{source} lists {name!r}; list plain image names relative to the image folder")
         if name in seen:
             raise UserError(f"{source} lists {name!r} twice; remove the second line")

@@ -1,11 +1,22 @@
-"""Prepare data sets: `python -m datasets.prepare voc|coco|tags|toy ...`; each says with --help what it needs."""
+"""Prepare data sets: `python -m datasets.prepare voc|coco|custom|check|submit|tags|toy ...`.
 
-from datasets import coco, npy, voc
+Each says with --help what it needs.
+"""
+
+from datasets import check, coco, custom, npy, submit, voc
 from datasets.toy import write as toy
 from utils.config import Parser
 from utils.runtime import command
 
-MODULES = (voc, coco, npy, toy)  # each adds one sub-command, which sets `run`, a function of the parsed arguments
+MODULES = (
+    voc,
+    coco,
+    custom,
+    check,
+    submit,
+    npy,
+    toy,
+)  # each adds one sub-command that sets `run`, taking its arguments
 
 
 def main() -> None:

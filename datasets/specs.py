@@ -13,7 +13,7 @@ class DatasetSpec:
     """Class lists and prompt words of one dataset. Label 0 is background, label k + 1 is `classes[k]`.
 
     `prompts[k]` is the wording used for `classes[k]` in text prompts; `background` are the words of things that are no
-    class, which compete with the tagged classes in CLIP's softmax.
+    class, which compete with the tagged classes in CLIP's softmax; `dropped` are those left out as they name a class.
     """
 
     name: str
@@ -21,6 +21,7 @@ class DatasetSpec:
     prompts: tuple[str, ...]
     background: tuple[str, ...]
     template: str = TEMPLATE
+    dropped: tuple[str, ...] = ()
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -76,17 +77,17 @@ _COCO_WORDING = {
     "tv": "tvmonitor screen", "remote": "remote control", "hair drier": "hairdrier,blowdrier",
 }  # fmt: skip
 
-_BACKGROUND = (
+BACKGROUND = (
     "ground", "land", "grass", "tree", "building", "wall", "sky", "lake", "water", "river", "sea", "railway",
     "railroad", "keyboard", "helmet", "cloud", "house", "mountain", "ocean", "road", "rock", "street", "valley",
     "bridge", "sign",
 )  # fmt: skip
 
-VOC = DatasetSpec("voc", _VOC_CLASSES, tuple(_VOC_WORDING.get(c, c) for c in _VOC_CLASSES), _BACKGROUND)
+VOC = DatasetSpec("voc", _VOC_CLASSES, tuple(_VOC_WORDING.get(c, c) for c in _VOC_CLASSES), BACKGROUND)
 COCO = DatasetSpec(
     "coco",
     _COCO_CLASSES,
     tuple(_COCO_WORDING.get(c, c) for c in _COCO_CLASSES),
-    tuple(word for word in _BACKGROUND if word not in ("keyboard", "sign")),
+    tuple(word for word in BACKGROUND if word not in ("keyboard", "sign")),
 )
 SPECS = {spec.name: spec for spec in (VOC, COCO)}

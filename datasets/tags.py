@@ -22,6 +22,7 @@ from utils.errors import UserError
 
 FORMAT = 1
 COCO_SOURCE = "COCO instance annotations"
+TAGS = "tags.json"  # of a custom data set, in its folder
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,21 @@ def write_tags(path: str | Path, spec: DatasetSpec, tags: Tags) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
     return True
+
+
+def find_tags(
+    dataset: str, root: str | Path, split: str, names: Sequence[str], spec: DatasetSpec, file: str | Path = ""
+) -> np.ndarray:
+    """(n, K) bool tags of the named images of a split: from a tags file if given, else as the data set itself has them.
+
+    Raises:
+        UserError: as the reader in question does.
+    """
+    if file or dataset == "custom":
+        return read_tags(file or Path(root) / TAGS, spec, names)
+    if dataset == "coco":
+        return tags_from_coco_json(root, split, names, spec).matrix
+    return tags_from_voc_xml(root, names, spec).matrix
 
 
 def tags_from_voc_xml(root: str | Path, names: Sequence[str], spec: DatasetSpec, difficult: bool = True) -> Tags:

@@ -1,9 +1,13 @@
 """Reading pictures, the random view a training step sees of one, and normalisation on the device."""
 
+import math
 import struct
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -17,24 +21,72 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 CLIP_MEAN = (122.7709383, 116.7460125, 104.09373615)
 CLIP_STD = (68.5005327, 66.6321579, 70.32316305)
 
+MAX_PIXELS = 150_000_000  # a few kB can announce a picture of any size, which would then fill the memory
+
+EXIF_ORIENTATION = 0x0112
+_QUARTER_TURNS = (5, 6, 7, 8)  # values of the above under which width and height change places
+
 # What Pillow raises on broken files, depending on the format and on where the damage is.
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
-def load_image(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a picture as a person sees it.
+@contextmanager
+def open_image(path: str | Path | BinaryIO, name: str | Path = "") -> Iterator[Image.Image]:
+    """A picture of which only the header has been read, for `shown_size` and `decoded`.
 
-    The EXIF rotation is applied; grey, palette, CMYK and 16-bit pictures become RGB; transparency is laid over white.
+    Args:
+        path: picture file, or its bytes as an open binary file.
+        name: what errors call it; the path if empty.
 
     Raises:
-        UserError: the file is missing, truncated or no picture.
+        UserError: the file is missing or no picture, or its header announces more than MAX_PIXELS; and, within the
+            block, decoding it fails.
     """
+    name = name or path
     try:
-        with Image.open(path) as image:
-            image.load()
-            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+        with image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            yield image
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            f"image {name} has more than {MAX_PIXELS / 1e6:.0f} million pixels; shrink it or take it off the list"
+        ) from error
     except _DECODE_ERRORS as error:
-        raise UserError(f"image {path} cannot be read ({error}); replace the file or take it off the list") from error
+        raise UserError(f"image {name} cannot be read ({error}); replace the file or take it off the list") from error
+
+
+def shown_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) in pixels as shown: the EXIF rotation may swap what the file says. Reads the header alone."""
+    turned = image.getexif().get(EXIF_ORIENTATION) in _QUARTER_TURNS
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def decoded(image: Image.Image, scale: float = 1.0) -> Image.Image:
+    """RGB pixels of a picture from `open_image`, as a person sees it.
+
+    The EXIF rotation is applied; grey, palette, CMYK and 16-bit pictures become RGB; transparency is laid over white.
+    With a scale up to 1/2 a JPEG is decoded at 1/2, 1/4 or 1/8 of its size, never below `scale` times its size: the
+    decoder averages blocks, so that nothing aliases.
+    """
+    if scale <= 0.5:
+        image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    return _to_rgb(image)
+
+
+def load_image(path: str | Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a picture as a person sees it: `open_image`, then `decoded`.
+
+    Raises:
+        UserError: the file is missing, truncated, no picture or larger than MAX_PIXELS.
+    """
+    with open_image(path) as image:
+        return np.array(decoded(image))
 
 
 def load_mask(path: str | Path) -> np.ndarray:
@@ -58,10 +110,14 @@ def load_mask(path: str | Path) -> np.ndarray:
 class View:
     """A random view of a picture: rescaled, cropped to a square at a random place, mirrored half of the time.
 
-    `window` (left, top, right, bottom) of the picture, in its pixels, fills `rows` and `columns` of the crop.
-    Source: augmentation of AFA (Ru et al., CVPR 2022) and WeCLIP, without their look at the mask.
+    `window` (left, top, right, bottom) of the height x width picture, in its pixels, fills `rows` and `columns` of the
+    crop, magnified by `scale`. Any rendition of the picture may be shown: its mask, or, to within a pixel of that, the
+    picture decoded smaller. Source: augmentation of AFA (Ru et al., CVPR 2022) and WeCLIP, less their look at the mask.
     """
 
+    height: int
+    width: int
+    scale: float
     size: int
     window: tuple[float, float, float, float]
     rows: slice
@@ -70,53 +126,49 @@ class View:
 
     @classmethod
     def draw(
-        cls, height: int, width: int, size: int, scale_range: tuple[float, float], rng: np.random.Generator
+        cls,
+        height: int,
+        width: int,
+        size: int,
+        scale_range: tuple[float, float],
+        rng: np.random.Generator,
+        longest: int = 0,
     ) -> "View":
-        """A view of a height x width picture in a crop of `size` px, both sides multiplied by a factor in the range."""
+        """A view of a height x width picture in a crop of `size` px, both sides multiplied by a factor in the range.
+
+        With `longest`, the factor is one on the picture shrunk until its longer side is at most `longest` px.
+        """
         scale = rng.uniform(*scale_range)
+        if longest:
+            scale *= min(1.0, longest / max(height, width))
         top, bottom, rows = _span(height, scale, size, rng)
         left, right, columns = _span(width, scale, size, rng)
-        return cls(size, (left, top, right, bottom), rows, columns, bool(rng.random() < 0.5))
+        window = (left, top, right, bottom)
+        return cls(height, width, scale, size, window, rows, columns, bool(rng.random() < 0.5))
 
-    def of_image(self, image: np.ndarray, fill: Sequence[float]) -> np.ndarray:
-        """(H, W, 3) uint8 -> crop (size, size, 3) uint8, of colour `fill` where the picture does not reach."""
+    def of_image(self, image: Image.Image, fill: Sequence[float]) -> np.ndarray:
+        """RGB picture -> crop (size, size, 3) uint8, of colour `fill` where the picture does not reach."""
         # Pillow's filter widens when shrinking, so nothing aliases.
-        return self._paste(image, np.round(fill).astype(np.uint8), Image.Resampling.BILINEAR)
+        return self._crop(image, tuple(map(round, fill)), Image.Resampling.BILINEAR)
 
     def of_labels(self, labels: np.ndarray, fill: int) -> np.ndarray:
         """(H, W) uint8 -> (size, size) uint8 by nearest neighbour, `fill` where the picture does not reach."""
-        return self._paste(labels, np.uint8(fill), Image.Resampling.NEAREST)
+        return self._crop(Image.fromarray(labels), fill, Image.Resampling.NEAREST)
 
     def valid(self) -> np.ndarray:
         """(size, size) bool, True where the picture reaches."""
-        return self._place(True, np.zeros((self.size, self.size), bool))
+        valid = np.zeros((self.size, self.size), bool)
+        start, stop = self.columns.start, self.columns.stop
+        valid[self.rows, slice(self.size - stop, self.size - start) if self.mirrored else self.columns] = True
+        return valid
 
-    def _paste(self, source: np.ndarray, fill: np.ndarray, method: Image.Resampling) -> np.ndarray:
+    def _crop(self, source: Image.Image, fill: int | tuple[int, ...], method: Image.Resampling) -> np.ndarray:
+        across, down = source.width / self.width, source.height / self.height
+        box = tuple(edge * ratio for edge, ratio in zip(self.window, (across, down, across, down)))
         extent = (self.columns.stop - self.columns.start, self.rows.stop - self.rows.start)
-        part = np.asarray(Image.fromarray(source).resize(extent, method, self.window))  # only what is kept
-        crop = np.empty((self.size, self.size, *source.shape[2:]), np.uint8)
-        crop[:] = fill
-        return self._place(part, crop)
-
-    def _place(self, part: np.ndarray | bool, crop: np.ndarray) -> np.ndarray:
-        crop[self.rows, self.columns] = part
-        return np.ascontiguousarray(crop[:, ::-1]) if self.mirrored else crop
-
-
-def training_view(
-    image: np.ndarray,
-    size: int,
-    scale_range: tuple[float, float],
-    rng: np.random.Generator,
-    fill: Sequence[float] = IMAGENET_MEAN,
-) -> tuple[np.ndarray, np.ndarray]:
-    """A random `View` of an image (H, W, 3) uint8.
-
-    Returns:
-        The crop (size, size, 3) uint8 and valid (size, size) bool, False where the crop was filled.
-    """
-    view = View.draw(*image.shape[:2], size, scale_range, rng)
-    return view.of_image(image, fill), view.valid()
+        crop = Image.new(source.mode, (self.size, self.size), fill)
+        crop.paste(source.resize(extent, method, box), (self.columns.start, self.rows.start))  # only what is kept
+        return np.array(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.mirrored else crop)
 
 
 def normalise(
@@ -142,7 +194,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _span(length: int, scale: float, size: int, rng: np.random.Generator) -> tuple[float, float, slice]:

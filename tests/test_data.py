@@ -133,12 +133,14 @@ def test_tagged_images_know_no_mask(voc):
     assert b"Segmentation" in pickle.dumps(MaskedImages(items("voc", voc, "train")))
 
 
-def test_workers_change_nothing(voc):
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_change_nothing(voc, method):
     data = tagged(voc)
     batches = []
-    for workers in (0, 2):
+    for workers in (0, 1):
         sampler = IterationSampler(3, batch=2, seed=0, start_iteration=1, max_iterations=4)
-        loader = DataLoader(data, batch_sampler=sampler, num_workers=workers)
+        context = method if workers else None
+        loader = DataLoader(data, batch_sampler=sampler, num_workers=workers, multiprocessing_context=context)
         batches.append([(batch["index"].tolist(), batch["image"]) for batch in loader])
     assert [index for index, _ in batches[0]] == [index for index, _ in batches[1]]
     assert all(torch.equal(a, b) for (_, a), (_, b) in zip(*batches))

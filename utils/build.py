@@ -12,9 +12,10 @@ from clip.archive import read_tensors
 from clip.loader import load_clip
 from clip.model import CLIP
 from clip.weights import TOY_CLIP, matches_publisher, sha256_of
+from datasets.classes import spec_of
 from datasets.layouts import Item, items
-from datasets.specs import SPECS, DatasetSpec
-from datasets.tags import read_tags, tags_from_coco_json, tags_from_voc_xml
+from datasets.specs import DatasetSpec
+from datasets.tags import find_tags
 from datasets.transforms import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
@@ -35,12 +36,13 @@ def split_items(config: Config, split: str) -> list[Item]:
 
 def image_tags(config: Config, spec: DatasetSpec, images: list[Item]) -> np.ndarray:
     """(n, K) bool tags of the training images: from the tags file, else from the data set's own annotations."""
-    names = [item.name for item in images]
-    if config.tags:
-        return read_tags(config.tags, spec, names)
-    if config.dataset == "coco":
-        return tags_from_coco_json(config.data_root, _part(config, config.train_split), names, spec).matrix
-    return tags_from_voc_xml(config.data_root, names, spec).matrix
+    names, part = [item.name for item in images], _part(config, config.train_split)
+    return find_tags(config.dataset, config.data_root, part, names, spec, config.tags)
+
+
+def testing_script(config: Config) -> str:
+    """The entry script that tests a checkpoint of this data set."""
+    return f"test_msc_flip_{'coco' if config.dataset == 'coco' else 'voc'}.py"
 
 
 def _is_list(split: str) -> bool:
@@ -102,14 +104,18 @@ def clip_of(checkpoint: dict[str, Any], config: Config, given: str | None) -> CL
 
 
 def restore(checkpoint: dict[str, Any], config: Config, given_clip: str | None = None) -> tuple[CVF, DatasetSpec]:
-    """Model and class list of a stage-2 checkpoint. Raises UserError when its classes or tensors do not fit."""
-    spec = SPECS[config.dataset]
+    """Model and class list of a stage-2 checkpoint. Raises UserError when its classes or tensors do not fit.
+
+    The class names of a custom data set are the checkpoint's own, so that its files are not needed; neither is their
+    wording, of which the checkpoint holds the text features.
+    """
+    classes = tuple(checkpoint["classes"])
+    custom = config.dataset == "custom"
+    spec = DatasetSpec("custom", classes, classes, ()) if custom else spec_of(config.dataset, config.data_root)
     if checkpoint.get("stage") == "classifier":
         raise UserError("the checkpoint is the class-token ViT of stage 1 alone; test the final.pt beside it")
-    if tuple(checkpoint["classes"]) != spec.classes:
-        raise UserError(
-            f"the checkpoint has other classes ({len(checkpoint['classes'])}) than {spec.name}; use its own test script"
-        )
+    if classes != spec.classes:
+        raise UserError(f"the checkpoint has other classes ({len(classes)}) than {spec.name}; use its own test script")
     clip = clip_of(checkpoint, config, given_clip)
     vit = None
     if config.branches != "clip":

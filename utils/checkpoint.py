@@ -13,7 +13,7 @@ from utils.errors import UserError
 
 FORMAT = 1
 LAST = "last.pt"
-PATHS = ("data_root", "tags", "clip_path", "deit_path", "mct_path", "work_dir", "train_split", "val_split")
+PATHS = ("data_root", "classes", "tags", "clip_path", "deit_path", "mct_path", "work_dir", "train_split", "val_split")
 
 
 def portable(config: Config) -> dict[str, Any]:

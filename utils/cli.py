@@ -4,8 +4,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from datasets.layouts import Item, pictures
-from datasets.specs import SPECS
-from utils.build import restore, split_items
+from datasets.specs import DatasetSpec
+from utils.build import restore, split_items, testing_script
 from utils.checkpoint import PATHS, load_checkpoint
 from utils.config import (
     CONFIGS,
@@ -47,17 +47,17 @@ def evaluate_command(dataset: str, description: str) -> None:
     split, own = flags.pop("eval_set"), flags.pop("images")
     checkpoint = load_checkpoint(model_path, "--model_path")
     config = checkpoint_config(checkpoint["config"], model_path, flags)
-    if config.dataset != dataset:
+    if testing_script(config) != f"test_msc_flip_{dataset}.py":
         raise UserError(
-            f"--model_path {model_path} was trained on {config.dataset}; test it with test_msc_flip_{config.dataset}.py"
+            f"--model_path {model_path} was trained on {config.dataset}; test it with {testing_script(config)}"
         )
     prepare_torch(config.threads)
     device, folder = choose_device(config.device), Path(config.work_dir)
     images = pictures(own) if own else split_items(config, split or config.val_split)
-    model, _ = restore(checkpoint, config, flags.get("clip_path"))
+    model, spec = restore(checkpoint, config, flags.get("clip_path"))
     matrices = predict_split(model.to(device), images, config, options, folder)
     if not own:
-        summarise(folder, matrices, images, split or config.val_split, config)
+        summarise(folder, matrices, images, split or config.val_split, config, spec)
     print(report_line(folder))
     print(f"label PNGs: {folder / 'prediction'}, in colour: {folder / 'prediction_cmap'}")
 
@@ -94,17 +94,18 @@ def checkpoint_config(stored: dict, model_path: Path, flags: dict) -> Config:
 
 
 def summarise(
-    folder: Path, matrices: dict[str, ConfusionMatrix], images: list[Item], split: str, config: Config
-) -> None:
+    folder: Path, matrices: dict[str, ConfusionMatrix], images: list[Item], split: str, config: Config,
+    spec: DatasetSpec,
+) -> None:  # fmt: skip
     """Keep the results and print one table of the run: seeds and pseudo labels of training, then the test results."""
     for title, matrix in matrices.items():
-        add_result(folder, title, split, len(images), matrix, SPECS[config.dataset].classes)
+        add_result(folder, title, split, len(images), matrix, spec.classes)
     rows = []
     for title, result in read_results(folder).items():
         matrix = ConfusionMatrix.from_counts(result["counts"])
         rows.append((f"{title} ({result['split']}, {result['images']})", matrix))
     if rows:
-        print(format_table(rows, SPECS[config.dataset].label_names))
+        print(format_table(rows, spec.label_names))
         print("mIoU over the classes in the truth, 255 ignored, at original size; brackets: split, number of images")
         print("seeds and pseudo labels use image-level tags and are scored with training masks; segmentations use none")
     print(f"long side {config.resize_long} px, scales {' '.join(f'{scale:g}' for scale in config.scales)}")

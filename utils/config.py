@@ -25,12 +25,16 @@ def _option(default: Any, group: str, text: str, choices: tuple[str, ...] | None
 class Config:
     """Every setting of a run. Each field is a YAML key and a command line flag of the same name."""
 
-    dataset: str = _option("voc", "data", "class list and folder layout", ("voc", "coco"))
+    dataset: str = _option("voc", "data", "class list and folder layout", ("voc", "coco", "custom"))
     data_root: str = _option("VOCdevkit/VOC2012", "data", "folder of the data set")
     train_split: str = _option("train_aug", "data", "list of training images: a name in the data set, or a file")
     val_split: str = _option("val", "data", "list of validation images: a name in the data set, or a file")
+    classes: str = _option("", "data", "class list (YAML) of a custom data set; empty: classes.yaml in data_root")
     tags: str = _option("", "data", "tags file (JSON); empty: tags are made from the data set's own annotations")
     crop_size: int = _option(320, "data", "side of a training crop, px, a multiple of 16")
+    train_long: int = _option(
+        0, "data", "longer side that larger training images are shrunk to before the rescaling, px; 0: they stay"
+    )
     scale_min: float = _option(0.5, "data", "smallest random rescaling of a training image")
     scale_max: float = _option(2.0, "data", "largest random rescaling of a training image")
     statistics: str = _option("imagenet", "data", "mean and deviation that normalise images", ("imagenet", "clip"))
@@ -180,6 +184,7 @@ _AT_LEAST_1 = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "workers", "threads", "mct_epochs", "eval_images", "visualise", "seed", "par_iterations", "decoder_layers",
+    "train_long",
 )  # fmt: skip
 
 
@@ -196,6 +201,8 @@ def validated(config: Config) -> Config:
     for name in _NOT_NEGATIVE:
         if getattr(config, name) < 0:
             raise UserError(f"--{name} {getattr(config, name)} must not be negative")
+    if config.classes and config.dataset != "custom":
+        raise UserError(f"--classes {config.classes} is for --dataset custom; {config.dataset} has its own classes")
     if config.decoder_width % 8:
         raise UserError(f"--decoder_width {config.decoder_width} is not a multiple of the decoder's 8 heads; use 256")
     if not config.scales or min(config.scales) <= 0:

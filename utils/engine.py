@@ -83,6 +83,8 @@ def resume(stage: Stage, run: Run) -> int:
         raise UserError(
             f"--resume: {path} was trained with another CLIP than --clip_path {run.config.clip_path}; give that"
         )
+    if content["classes"] != run.facts["classes"]:
+        raise UserError(f"--resume: {path} was trained with other classes; use another --work_dir")
     load_trained_state(stage.module, content["model"])
     stage.optimiser.load_state_dict(content["optimiser"])
     return content["step"]

@@ -13,15 +13,16 @@ from torch.utils.data import DataLoader
 
 from clip.loader import load_clip
 from clip.text import text_features
+from datasets.classes import spec_of
 from datasets.data import MaskedImages, TaggedImages
 from datasets.layouts import Item
-from datasets.specs import SPECS, DatasetSpec
+from datasets.specs import DatasetSpec
 from datasets.transforms import normalise
 from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
 from model.losses import classifier_criterion, criterion
 from utils import distributed
-from utils.build import STATISTICS, build_cvf, build_vit, image_tags, split_items
+from utils.build import STATISTICS, build_cvf, build_vit, image_tags, split_items, testing_script
 from utils.checkpoint import portable, save_checkpoint, trained_state
 from utils.config import Config, read_yaml
 from utils.engine import Run, Stage, check_same_run, run_stage
@@ -54,7 +55,7 @@ def train(
     for name in ("batch_size", "mct_batch_size"):
         if getattr(config, name) % world:
             raise UserError(f"--{name} {getattr(config, name)} cannot be shared by {world} processes; use a multiple")
-    spec = SPECS[config.dataset]
+    spec = spec_of(config.dataset, config.data_root, config.classes)
     training, validation = split_items(config, config.train_split), split_items(config, config.val_split)
     tags = image_tags(config, spec, training)
     if config.eval_seeds:
@@ -79,7 +80,7 @@ def train(
     final = train_segmenter(model, data, losses or pseudo_label_losses, run, evaluate)
     if distributed.is_main():
         run.recorder.say(report_line(folder))
-    run.recorder.say(f"checkpoint: {final}\ntest: python test_msc_flip_{config.dataset}.py --model_path {final}")
+    run.recorder.say(f"checkpoint: {final}\ntest: python {testing_script(config)} --model_path {final}")
     run.recorder.close()
     distributed.stop()
     return final
@@ -100,9 +101,10 @@ def plan(
     stage_1 = (
         "none" if config.branches == "clip" else config.mct_path or f"{config.mct_epochs} epochs from {config.init}"
     )
+    dropped = f"; left out of the background, as they name classes: {', '.join(spec.dropped)}" if spec.dropped else ""
     return (
         f"{spec.name}: {len(training)} training images with {tags.sum() / len(tags):.1f} tags each, "
-        f"{len(validation)} validation images, {len(spec.classes)} classes + background\n"
+        f"{len(validation)} validation images, {len(spec.classes)} classes + background{dropped}\n"
         f"CLIP {config.clip_path}; class-token ViT: {stage_1}; branches {config.branches}\n"
         f"{config.max_iters} iterations of batch {config.batch_size} at {config.crop_size} px on {device}; "
         f"run folder {config.work_dir}"
@@ -184,7 +186,7 @@ def training_data(
 ) -> TaggedImages:
     """Augmented crops of tagged images."""
     mean, _ = STATISTICS[config.statistics]
-    return crops(images, tags, crop_size, (config.scale_min, config.scale_max), config.seed, mean)
+    return crops(images, tags, crop_size, (config.scale_min, config.scale_max), config.seed, mean, config.train_long)
 
 
 def report(

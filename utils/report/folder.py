@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.specs import SPECS
+from datasets.classes import spec_of
 from utils.config import read_yaml
 from utils.errors import UserError
 from utils.evaluation import ConfusionMatrix
@@ -93,7 +93,8 @@ def read_run(path: Path) -> RunFolder:
 def _label_names(config: dict[str, object], entries: dict[str, dict]) -> tuple[str, ...]:
     """Those of the last result, else, where nothing was scored, of the data set."""
     classes = [entry["classes"] for entry in entries.values() if "classes" in entry]
-    names = ("background", *classes[-1]) if classes else SPECS[str(config.get("dataset", "voc"))].label_names
+    told = (str(config.get(key, default)) for key, default in (("dataset", "voc"), ("data_root", ""), ("classes", "")))
+    names = ("background", *classes[-1]) if classes else spec_of(*told).label_names
     if any(len(entry["counts"]) != len(names) for entry in entries.values()):
         raise ValueError(f"results.json has counts of other classes than these {len(names)}: {', '.join(names)}")
     return names

@@ -12,14 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from datasets.data import TaggedImages
 from datasets.layouts import Item
 from datasets.specs import IGNORE
-from datasets.transforms import View, load_mask
+from datasets.transforms import load_mask
 from model.cvf import CVF
 from model.losses import seg_loss
 from utils import distributed
@@ -47,9 +46,9 @@ class MaskedCrops(TaggedImages):
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor | int]:
         """As in `TaggedImages`, and "labels" (c, c) uint8, 255 on padding."""
-        mask, rng = load_mask(self.masks[key[1]]), np.random.default_rng((self.seed, *key))
-        view = View.draw(*mask.shape, self.crop_size, self.scale_range, rng)
-        return {**super().__getitem__(key), "labels": torch.from_numpy(view.of_labels(mask, IGNORE))}
+        mask = load_mask(self.masks[key[1]])
+        labels = self.view(key, *mask.shape).of_labels(mask, IGNORE)
+        return {**super().__getitem__(key), "labels": torch.from_numpy(labels)}
 
 
 def mask_losses(model: CVF, images: Tensor, batch: dict[str, Tensor], step: int, config: Config) -> dict[str, Tensor]:

@@ -1,0 +1,88 @@
+"""Score label PNGs against masks: `python -m utils.tools.score --predictions DIR --masks DIR [--dataset coco]`.
+
+Any folder of predictions against any folder of masks, matched by relative path; the same table as testing prints.
+"""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from datasets.classes import read_classes
+from datasets.layouts import read_list
+from datasets.specs import IGNORE, SPECS
+from datasets.transforms import load_mask
+from utils.config import Parser
+from utils.errors import UserError
+from utils.evaluation import ConfusionMatrix, format_table
+from utils.runtime import command
+
+
+def label_files(folder: Path, flag: str) -> set[str]:
+    """Names (relative path without .png) of the PNGs in and below a folder. Raises UserError where there are none."""
+    found = {file.relative_to(folder).as_posix().removesuffix(".png") for file in folder.rglob("*.png")}
+    if not found:
+        raise UserError(f"{flag} {folder} holds no PNG; give a folder of label PNGs")
+    return found
+
+
+def names_to_score(predictions: Path, masks: Path, listed: str | None) -> list[str]:
+    """The names of the list, or all predictions; each has both files.
+
+    Raises:
+        UserError: a prediction or mask is missing.
+    """
+    predicted, true = label_files(predictions, "--predictions"), label_files(masks, "--masks")
+    names = read_list(listed) if listed else sorted(predicted)
+    for found, folder in ((predicted, predictions), (true, masks)):
+        missing = [name for name in names if name not in found]
+        if missing:
+            raise UserError(
+                f"{folder} lacks {len(missing)} of {len(names)} images, first {missing[0]}.png;"
+                " complete it or name fewer images with --list"
+            )
+    return names
+
+
+def score(names: list[str], predictions: Path, masks: Path, classes: int) -> ConfusionMatrix:
+    """Confusion over all named images, `classes` being K + 1.
+
+    Raises:
+        UserError: a file is broken, sizes differ, or a label is outside the classes.
+    """
+    matrix = ConfusionMatrix(classes)
+    for name in tqdm(names, desc="scoring", disable=None):
+        paths = predictions / f"{name}.png", masks / f"{name}.png"
+        predicted, true = map(load_mask, paths)
+        if predicted.shape != true.shape:
+            sizes = " but ".join(f"{path} is {a.shape[1]} x {a.shape[0]}" for path, a in zip(paths, (predicted, true)))
+            raise UserError(f"{sizes}; predict at the image's original size")
+        for path, labels in zip(paths, (predicted[true != IGNORE], true[true != IGNORE])):
+            if labels.size and labels.max() >= classes:
+                raise UserError(
+                    f"{path} holds label {labels.max()}, the classes are 0..{classes - 1}; name the data set they"
+                    " are of with --dataset or --classes"
+                )
+        matrix.update(predicted, true)
+    return matrix
+
+
+def main() -> None:
+    """Command line."""
+    parser = Parser(description=__doc__)
+    add = parser.add_argument
+    add("--predictions", required=True, type=Path, metavar="DIR", help="label PNGs, palette or grey, at original size")
+    add("--masks", required=True, type=Path, metavar="DIR", help="true label PNGs of the same names")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--dataset", choices=tuple(SPECS), default="voc", help="whose classes (default: %(default)s)")
+    kind.add_argument("--classes", type=Path, metavar="FILE", help="class list (YAML) of a custom data set")
+    add("--list", metavar="FILE", help="names to score, one a line (default: all predictions)")
+    args = parser.parse_args()
+    spec = read_classes(args.classes) if args.classes else SPECS[args.dataset]
+    names = names_to_score(args.predictions, args.masks, args.list)
+    matrix = score(names, args.predictions, args.masks, len(spec.label_names))
+    print(format_table([(f"{args.predictions.name} ({len(names)})", matrix)], spec.label_names))
+    print("mIoU over the classes in the truth, 255 ignored; brackets: number of images")
+
+
+if __name__ == "__main__":
+    command(main)()

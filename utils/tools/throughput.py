@@ -1,0 +1,67 @@
+"""How fast data flows, a CPU core: `python -m utils.tools.throughput --dataset voc --root VOCdevkit/VOC2012`.
+
+Loading of training crops (decoding, augmentation), the check of images and masks, and for COCO the conversion of its
+annotations to masks. Every figure is images a second of CPU time in one process, so that other work on the machine
+hardly matters; files are read once before, so that disks do not either.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+
+from datasets.check import Job, inspect
+from datasets.classes import spec_of
+from datasets.data import TaggedImages
+from datasets.layouts import Item, items
+from utils.config import Parser
+from utils.errors import UserError
+from utils.runtime import command
+
+
+def rate(work: Callable[[int], object], count: int) -> float:
+    """Calls of `work(i)`, i = 0 .. count - 1, a second of this process's CPU time."""
+    start = time.process_time()
+    for number in range(count):
+        work(number)
+    return count / (time.process_time() - start)
+
+
+def loading(images: Sequence[Item], crop: int, longest: int) -> float:
+    """Training crops a second."""
+    data = TaggedImages(images, np.zeros((len(images), 1), bool), crop, longest=longest)
+    return rate(lambda number: data[0, number], len(images))
+
+
+def checking(images: Sequence[Item], classes: int) -> float:
+    """Images checked a second, with their masks."""
+    jobs = [Job(item, (), False) for item in images]
+    return rate(lambda number: inspect(jobs[number], classes), len(jobs))
+
+
+def main() -> None:
+    """Command line."""
+    parser = Parser(description=__doc__)
+    add = parser.add_argument
+    add("--dataset", choices=("voc", "coco", "custom"), default="voc", help="default: %(default)s")
+    add("--root", required=True, metavar="DIR", help="folder of the data set")
+    add("--split", default="train", help="list of images (default: %(default)s)")
+    add("--images", type=int, default=500, metavar="N", help="images to measure with; few are repeated (default: 500)")
+    add("--crops", type=int, nargs="+", default=[320, 448], metavar="PX", help="default: 320 448")
+    add("--train_long", type=int, default=0, metavar="PX", help="as in training (default: 0, images stay as they are)")
+    args = parser.parse_args()
+    if args.images < 1:
+        raise UserError(f"--images {args.images} must be at least 1")
+    classes = len(spec_of(args.dataset, args.root).classes)
+    images = list(islice(cycle(items(args.dataset, args.root, args.split)), args.images))
+    sizes = sum(Path(item.image).read_bytes().__len__() for item in images) / len(images)
+    print(f"{len(images)} images of {args.split}, {sizes / 1e3:.0f} kB on average; images a second on one core:")
+    for crop in args.crops:
+        print(f"  loading, crop {crop}: {loading(images, crop, args.train_long):.0f}")
+    print(f"  check: {checking(images, classes):.0f}")
+
+
+if __name__ == "__main__":
+    command(main)()
