@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.profiler import record_function
 
 from model.method import Method
 from model.rows import ClassRows
@@ -15,6 +16,7 @@ def unit_rows(maps: Tensor) -> Tensor:
     return maps / maps.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
 
 
+@record_function("affinity")
 def transition_matrix(affinity: Tensor, rounds: int = 3) -> Tensor:
     """Affinity (B, N, N) > 0 -> transition matrix (B, N, N) (CLIP-ES, section 3.3; golden C).
 
@@ -53,6 +55,7 @@ def _mean_of_kept(maps: Tensor, distance: Tensor, eps: float = 0.0) -> Tensor:
     return torch.einsum("jb,jbnm->bnm", kept, maps) / (kept.sum(dim=0)[:, None, None] + eps)
 
 
+@record_function("affinity")
 def build_affinity(
     clip_maps: list[Tensor], vit_map: Tensor | None, predicted: Tensor, method: Method, select: bool
 ) -> Tensor:
@@ -74,6 +77,7 @@ def build_affinity(
     return (select_by_fit if method.map_selection == "fit" else select_by_mass)(predicted, stack)
 
 
+@record_function("boxes")
 def box_mask(maps: Tensor, threshold: float, clip_edges: bool = False) -> Tensor:
     """CAMs (n, h, w) in 0..1 -> (n, h, w) bool: inside a bounding box of a connected strong region (CLIP-ES; golden C).
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from model.precision import float32_region
 from model.rows import ClassRows
@@ -42,6 +43,7 @@ def text_probabilities(patches: Tensor, text: Tensor, logit_scale: float, allowe
     return torch.softmax(logits.masked_fill(~allowed, float("-inf")), dim=-1)
 
 
+@record_function("Grad-CAM")
 def gradcam(
     visual: nn.Module,
     logit_scale: float,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from model.losses import ranked_pool
 from model.transformer import Block, Mlp
@@ -125,6 +126,7 @@ class ClassTokenViT(nn.Module):
         for table in (self.cls_token, self.pos_embed_cls, self.pos_embed_pat):
             nn.init.trunc_normal_(table, std=0.02)
 
+    @record_function("ViT")
     def forward(self, images: Tensor, maps: str = "none") -> VitOutput:
         """Normalised images (B, 3, H, W) -> `VitOutput`. ValueError where a side is below twice the patch.
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from model.affinity import box_mask, build_affinity, propagate, transition_matrix
 from model.cam import gradcam
@@ -105,6 +106,7 @@ class CVF(nn.Module):
         """Whether the ViT's patch affinity is part of the affinity."""
         return self.method.vit_map != "none" or self.method.branches == "vit"
 
+    @record_function("CLIP")
     @torch.no_grad()
     def _clip_features(self, images: Tensor, select: bool) -> Any:
         """CLIP's `ImageFeatures` of blocks 1..L-1: tokens, and those attention maps that `build_affinity` reads."""
@@ -122,6 +124,7 @@ class CVF(nn.Module):
             tokens.append(stream[:, 1:])
         return tokens, grid
 
+    @record_function("decoder")
     def _logits(self, fused: Tensor, x_patch: Tensor | None, grid: tuple[int, int]) -> Tensor:
         """Fused tokens (B, N, dim) and ViT patches (B, D, h, w) -> logits (B, K+1, h, w), mixed if `wide` is there."""
         logits = self.decoder(fused, grid)

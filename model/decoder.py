@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from model.precision import float32_region
 from model.transformer import Block, quick_gelu
@@ -17,6 +18,7 @@ class FeatureFusion(nn.Module):
         )
         self.merge = nn.Linear(layers * dim, dim)
 
+    @record_function("fusion")
     def forward(self, features: list[Tensor]) -> Tensor:
         """Patch tokens (B, N, width) of each layer -> (B, N, dim). ValueError on another number of layers."""
         if len(features) != len(self.mlps):

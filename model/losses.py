@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.profiler import record_function
 
 if TYPE_CHECKING:
     from model.class_token_vit import VitOutput
@@ -102,6 +103,7 @@ def class_contrast_loss(
     return (entropy.mean(dim=0) * tagged).sum() / reduce(tagged.sum()).clamp(min=1)
 
 
+@record_function("losses")
 def criterion(output: CVFOutput, tags: Tensor, radius: int = 8, reduce: Reduce = single_process) -> dict[str, Tensor]:
     """The unweighted losses of `CVF.forward` (design: "Losses"): "seg", "affinity" and, with a ViT, "patch".
 

@@ -1,0 +1,308 @@
+"""Measure what CVF costs on this machine: `python -m utils.tools.benchmark --part step image par crf loader`.
+
+Full-size models with random weights. Two yardsticks are measured in the same minute, so that figures carry over to other
+machines: "vit", one ViT-B/16 encoder forward of 4 x 401 tokens in float32 (arithmetic), and "nbr", 20 rounds of weighted
+sums over 48 neighbours of 3 x 320 x 320 values, by convolutions (memory). Every setting of a run is a flag, and
+`--against precision=fp32` measures a second setting in turns with the first.
+"""
+
+import json
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from clip.model import CLIP, VisionTransformer
+from datasets.data import IterationSampler, TaggedImages
+from datasets.layouts import items
+from datasets.specs import SPECS
+from datasets.toy.scene import random_classes, render
+from datasets.toy.write import write_voc
+from datasets.transforms import normalise
+from model.class_token_vit import ClassTokenViT
+from model.cvf import CVF
+from model.par import refine
+from utils.build import STATISTICS, build_cvf
+from utils.config import CONFIGS, Config, Parser, add_config_flags, field_types, load_config
+from utils.crf import crf, dense_crf
+from utils.engine import Run, Stage, train_step
+from utils.errors import UserError
+from utils.inference import multi_scale, resize, resize_long
+from utils.optim import adamw
+from utils.runtime import autocast, choose_device, command, prepare_torch
+from utils.timing import Timing, Work, measure, peak_memory, stages
+from utils.training import pseudo_label_losses
+
+STAGES = ("CLIP", "ViT", "fusion", "decoder", "Grad-CAM", "affinity", "boxes", "PAR", "losses")
+TAGS = 2  # tags an image in the training step
+TEST_SIZE = (375, 500)
+CRF_CASES = ((21, (375, 500)), (81, (480, 640)))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; `peak` bytes and `stages` where the part has them."""
+
+    part: str
+    setting: str
+    timing: Timing
+    note: str = ""
+    peak: int = 0
+    stages: dict[str, dict[str, float]] | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured: a configuration under a name, on a device, so many times."""
+
+    name: str
+    config: Config
+    device: torch.device
+    repeats: int
+
+
+def full_size(config: Config, device: torch.device) -> CVF:
+    """CVF of ViT-B/16 and DeiT-S, random weights."""
+    torch.manual_seed(config.seed)
+    spec = SPECS[config.dataset]
+    clip = CLIP(VisionTransformer(768, 12, 512), 512, 64, 1, vocabulary=1)
+    text = F.normalize(torch.randn(len(spec.texts()), 512), dim=1)
+    vit = None if config.branches == "clip" else ClassTokenViT(len(spec.classes))
+    return build_cvf(config, clip, text, vit, len(spec.classes)).to(device)
+
+
+def yardsticks(device: torch.device, repeats: int) -> dict[str, Timing]:
+    """Seconds of "vit" and "nbr" (module docstring), and of "vit" in bf16."""
+    layer = nn.TransformerEncoderLayer(768, 12, 3072, dropout=0, activation="gelu", batch_first=True, norm_first=True)
+    encoder = nn.TransformerEncoder(layer, 12, enable_nested_tensor=False).to(device).eval()
+    tokens = torch.randn(4, 401, 768, device=device)
+    weights, start = torch.rand(1, 48, 320, 320, device=device), torch.rand(3, 1, 320, 320, device=device)
+    pick = torch.eye(9, device=device)[[0, 1, 2, 3, 5, 6, 7, 8]].view(8, 1, 3, 3)
+
+    def neighbours() -> None:
+        maps = start
+        for _ in range(20):
+            sides = [F.conv2d(F.pad(maps, [d] * 4, mode="replicate"), pick, dilation=d) for d in (1, 2, 4, 8, 12, 24)]
+            maps = (torch.cat(sides, 1) * weights).sum(1, keepdim=True) / 48
+
+    def half() -> None:
+        with torch.autocast(device.type, torch.bfloat16):
+            encoder(tokens)
+
+    with torch.no_grad():
+        works = {"vit": lambda: encoder(tokens), "vit bf16": half, "nbr": neighbours}
+        return dict(zip(works, measure(list(works.values()), repeats, device)))
+
+
+def training_step(setting: Setting) -> Work:
+    """One iteration of stage 2, with forward, backward and update."""
+    config, device = setting.config, setting.device
+    model = full_size(config, device).train()
+    tags = torch.zeros(config.batch_size, len(SPECS[config.dataset].classes))
+    for image in range(config.batch_size):
+        tags[image, torch.arange(TAGS) * 7 + image] = 1
+    size = (config.crop_size, config.crop_size)
+    pictures = resize(torch.rand(config.batch_size, 3, 20, 20) * 255, size)
+    batch = {
+        "image": (pictures + 10 * torch.randn_like(pictures)).clamp(0, 255).to(torch.uint8),
+        "valid": torch.ones(config.batch_size, *size, dtype=torch.bool),
+        "tags": tags,
+        "index": torch.arange(config.batch_size),
+    }
+    losses = lambda images, moved, step: pseudo_label_losses(model, images, moved, step, config)
+    optimiser = adamw([(model.parameters(), 1e-5)], config.weight_decay)
+    stage = Stage("benchmark", model, optimiser, lambda _: 1.0, losses, None, 1, config.batch_size)
+    run = Run(config, device, 0, 1, Path(), None)
+    return lambda: train_step(stage, run, batch, 0)
+
+
+def measure_step(settings: list[Setting]) -> Iterator[Row]:
+    """Training step: time, peak memory, and where the time goes."""
+    works = [training_step(setting) for setting in settings]
+    for setting, work, timing in _timed(settings, works):
+        c = setting.config
+        note = f"batch {c.batch_size}, crop {c.crop_size}, {TAGS} tags an image"
+        peak = peak_memory(work, setting.device)
+        yield Row("training step", setting.name, timing, note, peak, stages(work, STAGES, setting.device))
+
+
+def measure_image(settings: list[Setting]) -> Iterator[Row]:
+    """Test protocol on one image without the CRF, and the forwards of its two encoders alone."""
+    image = normalise(torch.randint(0, 256, (1, 3, *TEST_SIZE), dtype=torch.uint8), *STATISTICS["imagenet"])
+    models = [full_size(s.config, s.device).eval() for s in settings]
+    images = [image.to(s.device) for s in settings]
+
+    def protocol(model: CVF, image: Tensor, setting: Setting) -> None:
+        with torch.no_grad(), autocast(setting.device, setting.config.precision):
+            _, multi = multi_scale(
+                model.segment, resize_long(image, setting.config.resize_long), setting.config.scales
+            )
+            resize(multi, TEST_SIZE).argmax(1)
+
+    def encoders(model: CVF, image: Tensor, setting: Setting) -> None:
+        def both(pixels: Tensor) -> Tensor:
+            if model.vit is not None:
+                model.vit.patch_features(pixels)
+            return model.clip(pixels)[:, 1:].transpose(1, 2).unflatten(2, [side // 16 for side in pixels.shape[-2:]])
+
+        with torch.no_grad(), autocast(setting.device, setting.config.precision):
+            multi_scale(both, resize_long(image, setting.config.resize_long), setting.config.scales)
+
+    for part, run in (("test image", protocol), ("its encoders alone", encoders)):
+        works = [lambda r=run, m=m, i=i, s=s: r(m, i, s) for m, i, s in zip(models, images, settings)]
+        for setting, work, timing in _timed(settings, works):
+            note = f"{TEST_SIZE[1]} x {TEST_SIZE[0]}, scales {setting.config.scales}, mirrored"
+            yield Row(part, setting.name, timing, note, peak_memory(work, setting.device))
+
+
+def measure_par(settings: list[Setting]) -> Iterator[Row]:
+    """Pixel-adaptive refinement alone."""
+
+    def work(setting: Setting) -> Work:
+        c = setting.config
+        size = (c.crop_size, c.crop_size)
+        images = torch.randn(c.batch_size, 3, *size, device=setting.device)
+        masks = torch.rand(c.batch_size, 1 + TAGS, *size, device=setting.device)
+        return lambda: refine(images, masks, c.par_iterations)
+
+    for setting, _, timing in _timed(settings, [work(s) for s in settings]):
+        c = setting.config
+        note = f"{c.batch_size} x {1 + TAGS} x {c.crop_size} x {c.crop_size}, {c.par_iterations} rounds"
+        yield Row("PAR", setting.name, timing, note)
+
+
+def measure_crf(settings: list[Setting]) -> Iterator[Row]:
+    """Dense CRF on a drawn picture with the probabilities of a fair segmentation, by each way that is installed."""
+    setting = settings[0]
+    for labels, size in CRF_CASES:
+        image, probs = (tensor.to(setting.device) for tensor in crf_input(labels, size))
+        ways: dict[str, Callable[[], Tensor]] = {
+            "plausible labels": lambda i=image, p=probs: crf(i, p),
+            "all labels": lambda i=image, p=probs: dense_crf(i, p),
+        }
+        if _installed("pydensecrf"):
+            ways["pydensecrf, all labels"] = lambda i=image, p=probs: crf(i, p, backend="pydensecrf", plausible=0)
+        expected = list(ways.values())[-1]().argmax(0)
+        timings = measure(list(ways.values()), setting.repeats, setting.device)
+        for (way, work), timing in zip(ways.items(), timings):
+            same = (work().argmax(0) == expected).double().mean().item()
+            note = f"{labels} labels, {size[1]} x {size[0]}; same label as the last way on {100 * same:.3f}%"
+            yield Row(f"CRF, {way}", setting.name, timing, note)
+
+
+def crf_input(labels: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """A toy picture (H, W, 3) uint8 and probabilities (labels, H, W) as of a network of stride 16 that is often right."""
+    rng = np.random.default_rng(0)
+    scene = render(rng, *size, random_classes(rng))
+    truth = torch.from_numpy(scene.labels).long().clamp(max=labels - 1)
+    logits = F.one_hot(truth, labels).permute(2, 0, 1)[None].float()
+    coarse = F.adaptive_avg_pool2d(logits, [side // 16 for side in size])
+    noise = torch.from_numpy(rng.normal(size=coarse.shape)).float()
+    return torch.from_numpy(scene.image), resize(9 * coarse + 1.2 * noise, size)[0].softmax(0)
+
+
+def measure_loader(settings: list[Setting]) -> Iterator[Row]:
+    """Reading and augmenting training images: seconds a batch, in the loading processes of the configuration."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "voc"
+        write_voc(root, 16, 1, 500, 0)
+        training = items("voc", root, "train_aug", None)
+        tags = np.ones((len(training), len(SPECS["voc"].classes)), bool)
+        for setting in settings:
+            c, batches = setting.config, 32
+            data = TaggedImages(training, tags, c.crop_size, (c.scale_min, c.scale_max), c.seed)
+            sampler = IterationSampler(len(data), c.batch_size, c.seed, 0, batches)
+            loader = DataLoader(data, batch_sampler=sampler, num_workers=c.workers)
+            (timing,) = measure([lambda: list(loader)], 1, torch.device("cpu"))
+            batch = Timing(timing.seconds / batches, timing.cpu / batches, timing.spread)
+            note = f"{c.batch_size} JPEG files of 500 px, {c.workers} processes (their CPU time not counted)"
+            yield Row("a batch loaded", setting.name, batch, note)
+
+
+PARTS = {
+    "step": measure_step, "image": measure_image, "par": measure_par, "crf": measure_crf, "loader": measure_loader,
+}  # fmt: skip
+
+
+def _timed(settings: list[Setting], works: list[Work]) -> Iterator[tuple[Setting, Work, Timing]]:
+    return zip(settings, works, measure(works, settings[0].repeats, settings[0].device))
+
+
+def _installed(module: str) -> bool:
+    try:
+        __import__(module)
+    except ImportError:
+        return False
+    return True
+
+
+def against(config: Config, pairs: list[str]) -> Config:
+    """The configuration with `key=value` settings replaced. Raises UserError on one that is no setting."""
+    changes: dict[str, Any] = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        kind = field_types().get(key)
+        if kind in (None, list) or not value:
+            raise UserError(f"--against {pair} is not key=value of a setting with one value; use e.g. precision=fp32")
+        try:
+            changes[key] = value == "true" if kind is bool else kind(value)
+        except ValueError:
+            raise UserError(f"--against {pair}: {value} is not of type {kind.__name__}; mend it") from None
+    return replace(config, **changes)
+
+
+def table(rows: list[Row], units: dict[str, Timing]) -> str:
+    """Rows and yardsticks as text."""
+    lines = [f"{name:44}{t.seconds:9.3f} s {t.cpu:8.3f} CPU s   +-{50 * t.spread:.0f}%" for name, t in units.items()]
+    for row in rows:
+        t, title = row.timing, f"{row.part} ({row.setting})"
+        in_units = ", ".join(f"{t.seconds / unit.seconds:.2f} {name}" for name, unit in units.items())
+        memory = f"   peak {row.peak / 1e9:.2f} GB" if row.peak else ""
+        lines.append(f"{title:44}{t.seconds:9.3f} s {t.cpu:8.3f} CPU s   = {in_units}{memory}   {row.note}")
+        rate = 0.9 * 273 / units["vit bf16"].seconds if row.stages else 0
+        whole = sum(stage["seconds"] for stage in (row.stages or {}).values())
+        for name, stage in (row.stages or {}).items():
+            share, work = 100 * stage["seconds"] / whole, stage["gflop"]
+            floor = f"{work:7.0f} GFLOP, {work / rate:.3f} s at the speed of vit bf16" if work >= 1 else ""
+            lines.append(f"    {name:40}{stage['seconds']:9.3f} s {share:5.1f}%   {floor}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Command line."""
+    parser = Parser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--config", default=str(CONFIGS / "voc.yaml"), help="YAML file (default: %(default)s)")
+    parser.add_argument("--part", nargs="+", choices=tuple(PARTS), default=list(PARTS), help="default: all")
+    parser.add_argument("--repeats", type=int, default=5, metavar="INT", help="default: %(default)s")
+    parser.add_argument("--against", nargs="+", metavar="KEY=VALUE", help="second setting, measured in turns")
+    parser.add_argument("--json", metavar="FILE", help="also write every figure here")
+    add_config_flags(parser)
+    flags = vars(parser.parse_args())
+    own = {name: flags.pop(name) for name in ("config", "part", "repeats", "against", "json")}
+    config = load_config(own["config"], flags)
+    if own["repeats"] < 1:
+        raise UserError(f"--repeats {own['repeats']} must be at least 1")
+    prepare_torch(config.threads)
+    device = choose_device(config.device)
+    settings = [Setting("A", config, device, own["repeats"])]
+    if own["against"]:
+        settings.append(Setting("B: " + " ".join(own["against"]), against(config, own["against"]), device, own["repeats"]))
+    units = yardsticks(device, own["repeats"])
+    rows = [row for part in own["part"] for row in PARTS[part](settings)]
+    print(f"{platform.processor() or platform.machine()}, {device}, {torch.get_num_threads()} threads, {torch.__version__}")
+    print(table(rows, units))
+    if own["json"]:
+        content = {"yardsticks": {n: asdict(t) for n, t in units.items()}, "rows": [asdict(row) for row in rows]}
+        Path(own["json"]).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    command(main)()
