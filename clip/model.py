@@ -36,6 +36,19 @@ class QuickGELU(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
+def is_half_on_cpu(x: Tensor) -> bool:
+    """Whether x is where PyTorch's fused attention takes two to four times as long as matrix products and a softmax."""
+    return x.device.type == "cpu" and x.dtype == torch.bfloat16
+
+
+def attention_weights(q: Tensor, k: Tensor) -> Tensor:
+    """Queries (..., Q, C), keys (..., T, C) -> softmax of their scaled products (..., Q, T), in the queries' precision.
+
+    That is what they are multiplied with the values in; autocast would store them in float32 on the way.
+    """
+    return torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1), dim=-1, dtype=q.dtype)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention under CLIP's parameter names; q, k and v are packed in that order."""
 
@@ -55,28 +68,28 @@ class Attention(nn.Module):
         return qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, T, C/heads)
 
     def forward(self, x: Tensor, causal: bool = False, shift: Tensor | None = None) -> Tensor:
-        """(B, T, C) -> (B, T, C), by fused attention.
+        """(B, T, C) -> (B, T, C).
 
         `shift` (B, 1, C) is added to the patches of x. The gradient with respect to it is that with respect to x summed
         over patches, found without going back through q, k and v token by token.
         """
         q, k, v = self._split(x, shift)
-        return self.out_proj(F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2))
+        if is_half_on_cpu(q) and not causal:
+            mixed = attention_weights(q, k) @ v
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
     def with_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, C) -> output (B, T, C) and attention averaged over heads (B, T, T)."""
         q, k, v = self._split(x)
-        weights = self._weights(q, k)
-        return self.out_proj((weights @ v).transpose(1, 2).flatten(2)), weights.mean(1)
+        weights = attention_weights(q, k)
+        return self.out_proj((weights @ v).transpose(1, 2).flatten(2)), weights.mean(1, dtype=torch.float32)
 
     def maps(self, x: Tensor) -> Tensor:
         """(B, T, C) -> attention averaged over heads (B, T, T), rows sum to 1; no output is made."""
         q, k, _ = self._split(x)
-        return self._weights(q, k).mean(1)
-
-    @staticmethod
-    def _weights(q: Tensor, k: Tensor) -> Tensor:
-        return (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(-1)
+        return attention_weights(q, k).mean(1, dtype=torch.float32)
 
 
 class ResidualBlock(nn.Module):

@@ -145,7 +145,7 @@ class ClassTokenViT(nn.Module):
             large, _ = block(large)
             embeddings += [small[:, :classes], large[:, :classes]]
             if rows:
-                mean = weights.float().mean(dim=1)
+                mean = weights.mean(dim=1, dtype=torch.float32)
                 summed = mean if summed is None else summed.add_(mean)
             if maps == "all":
                 attention.append(weights)

@@ -14,6 +14,19 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
+def is_half_on_cpu(x: Tensor) -> bool:
+    """Whether x is where PyTorch's fused attention takes two to four times as long as matrix products and a softmax."""
+    return x.device.type == "cpu" and x.dtype == torch.bfloat16
+
+
+def attention_weights(q: Tensor, k: Tensor) -> Tensor:
+    """Queries (..., Q, D), keys (..., T, D) -> softmax of their scaled products (..., Q, T), in the queries' precision.
+
+    That is what they are multiplied with the values in; autocast would store them in float32 on the way.
+    """
+    return torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1), dim=-1, dtype=q.dtype)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with q, k and v packed in one matrix (Vaswani et al., 2017, section 3.2)."""
 
@@ -26,17 +39,18 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, rows: int = 0) -> tuple[Tensor, Tensor | None]:
-        """(B, T, D) -> (B, T, D) by fused attention, and what the first `rows` tokens attend to.
+        """(B, T, D) -> (B, T, D), and what the first `rows` tokens attend to.
 
         The latter are (B, heads, rows, T) softmax weights without gradient (rows sum to 1); None for no rows.
         """
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        weights = None
-        if rows:
-            with torch.no_grad():
-                weights = torch.softmax(q[:, :, :rows] * q.shape[-1] ** -0.5 @ k.transpose(-2, -1), dim=-1)
-        return self.proj(mixed.transpose(1, 2).flatten(2)), weights
+        if is_half_on_cpu(q):
+            weights = attention_weights(q, k)
+            mixed, weights = weights @ v, weights.detach()[:, :, :rows]
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v)
+            weights = attention_weights(q.detach()[:, :, :rows], k.detach()) if rows else None
+        return self.proj(mixed.transpose(1, 2).flatten(2)), weights if rows else None
 
 
 class Mlp(nn.Module):
