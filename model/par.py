@@ -25,6 +25,12 @@ def refine(
     if images.shape[-2:] != masks.shape[-2:]:
         images = F.interpolate(images, size=masks.shape[-2:], mode="bilinear", align_corners=True)
     offsets = [(dy * d, dx * d) for d in dilations for dy, dx in _DIRECTIONS]
+    at_once = 1 if images.device.type == "cpu" else len(images)  # a CPU's caches hold one image
+    return torch.cat([_refine(i, m, iterations, offsets) for i, m in zip(images.split(at_once), masks.split(at_once))])
+
+
+def _refine(images: Tensor, masks: Tensor, iterations: int, offsets: list[tuple[int, int]]) -> Tensor:
+    """As `refine`, for images of the masks' size."""
     weights = neighbour_weights(images, offsets)
     for _ in range(iterations):
         padded, refined = _pad(masks, offsets), torch.zeros_like(masks)
