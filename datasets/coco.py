@@ -90,6 +90,9 @@ def paint(image: AnnotatedImage) -> np.ndarray:
     """(H, W) uint8 labels of an image, as the module says. Raises UserError naming an annotation that is malformed."""
     if not all(type(side) is int and 0 < side <= _LARGEST_SIDE for side in (image.height, image.width)):
         raise UserError(f"image {image.name} is {image.width} x {image.height} px there; correct its width and height")
+    foreign = next((shape for shape in image.shapes if shape.category not in COCO.classes), None)
+    if foreign:
+        raise UserError(f"annotation {foreign.number} is of {foreign.category!r}, no category of COCO; correct it")
     labels = np.zeros((image.height, image.width), np.uint8)
     areas = [(shape, _area(shape, image.height, image.width)) for shape in image.shapes]
     for shape, area in sorted(areas, key=lambda pair: (not pair[0].crowd, -int(pair[1].sum()))):

@@ -127,23 +127,30 @@ def nearest(name: str, among: Any) -> str:
     return f", did you mean {close[0]}?" if close else ""
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Settings of a YAML file, after those of the file it names as `base` (a path relative to itself)."""
+def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Settings of a YAML file, after those of the file it names as `base` (a path relative to itself).
+
+    `above` are the files that led here. Raises UserError on a file that is missing, malformed or its own base.
+    """
+    if path.resolve() in above:
+        raise UserError(f"--config {path} is its own base; remove the line `base`")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         raise UserError(f"--config {path} does not exist; configs/ holds the ready ones") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:  # ValueError: no such date, no UTF-8
         raise UserError(f"--config {path} is not readable YAML: {' '.join(str(error).split())[:160]}") from None
     if not isinstance(content, dict):
         raise UserError(f"--config {path} must hold `key: value` lines")
-    base = content.pop("base", None)
+    base = content.pop("base", "")
+    if not isinstance(base, str):
+        raise UserError(f"--config {path} has the base {base!r}; name a file")
     for key in content:
         if key not in field_types():
             raise UserError(
                 f"--config {path} has an unknown key {key}{nearest(str(key), field_types()) or '; remove it'}"
             )
-    return {**(read_yaml(path.parent / base) if base else {}), **content}
+    return {**(read_yaml(path.parent / base, (*above, path.resolve())) if base else {}), **content}
 
 
 def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Config:
