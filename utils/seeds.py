@@ -26,12 +26,10 @@ from utils.runtime import autocast
 TITLES = {"clip": "CLIP seed", "vit": "ViT seed", "fused": "fused seed", "pseudo": "pseudo label"}
 
 
-def require_masks(items: Sequence[Item]) -> None:
-    """Raises UserError naming the first image without a mask."""
+def require_masks(items: Sequence[Item], flag: str = "--eval_seeds") -> None:
+    """Raises UserError naming the flag that wants masks and the first image without one."""
     if missing := [item.name for item in items if item.mask is None]:
-        raise UserError(
-            f"--eval_seeds needs the masks of training images, {missing[0]} has none; leave --eval_seeds out"
-        )
+        raise UserError(f"{flag} needs the masks of the images, {missing[0]} has none; leave {flag} out")
 
 
 @dataclass(frozen=True)

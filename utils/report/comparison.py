@@ -22,8 +22,9 @@ class Row:
 
     @property
     def best(self) -> float:
-        """The highest value."""
-        return max((value for value in self.values if not math.isnan(value)), default=math.nan)
+        """The highest of different values, else nan."""
+        known = {value for value in self.values if not math.isnan(value)}
+        return max(known) if len(known) > 1 else math.nan
 
 
 def write_comparison(folders: Sequence[Path], path: Path) -> Path:
@@ -65,8 +66,8 @@ def scores(runs: Sequence[RunFolder]) -> list[Row]:
 
 
 def differences(runs: Sequence[RunFolder]) -> list[tuple[str, list[object]]]:
-    """Settings that are not the same in all runs."""
-    names = dict.fromkeys(name for run in runs for name in run.config)
+    """Settings that are not the same in all runs, their folders apart."""
+    names = dict.fromkeys(name for run in runs for name in run.config if name != "work_dir")
     table = [(name, [run.config.get(name, "-") for run in runs]) for name in names]
     return [(name, values) for name, values in table if any(value != values[0] for value in values)]
 
@@ -95,11 +96,10 @@ def _curves(runs: Sequence[RunFolder], titles: Sequence[str]) -> list[tuple[str,
     drawn = []
     for stage, name in wanted:
         found = {title: run.curves.get(stage, {}).get(name, []) for title, run in zip(titles, runs)}
-        series = {title: points for title, points in found.items() if len(points) > 1}
-        if series:
-            loss, heading = name == "loss", f"Loss, {stage}" if name == "loss" else f"{name}, validation"
-            unit = "loss" if loss else "mIoU, %"
-            drawn.append((heading, plots.curves(f"{stage}-{name}", series, unit, marks=not loss, log=loss)))
+        if any(len(points) > 1 for points in found.values()):
+            loss = name == "loss"
+            heading, unit = (f"Loss, {stage}", "loss") if loss else (f"{name} over training", "mIoU, %")
+            drawn.append((heading, plots.curves(f"{stage}-{name}", found, unit, marks=not loss, log=loss)))
     return drawn
 
 

@@ -86,13 +86,14 @@ def confusion(matrix: ConfusionMatrix, names: Sequence[str]) -> Markup:
 
 
 def curves(name: str, series: Curves, ylabel: str, marks: bool = False, log: bool = False) -> Markup:
-    """Values over iterations, one line a name."""
+    """Values over iterations, one line a name; those without values keep their colour free."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for number, (title, points) in enumerate(series.items()):
             style = {"marker": "o" if marks else "", "ms": 3.5, "lw": 1.6, "ls": "-" if number < len(SERIES) else "--"}
-            axes.plot(*zip(*points), color=SERIES[number % len(SERIES)], label=title, **style)
+            if points:
+                axes.plot(*zip(*points), color=SERIES[number % len(SERIES)], label=title, **style)
         axes.set(xlabel="iteration", ylabel=ylabel, yscale="log" if log else "linear")
         if log:
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -14,7 +14,7 @@ use_environment() { # requirements files; the tests' file asks for the tests' mo
   local file arguments=()
   for file in "$@"; do
     arguments+=(-r "$file")
-    if [ "$file" = tests/requirements.txt ]; then modules+=(pytest hypothesis); fi
+    if [ "$file" = tests/requirements.txt ]; then modules+=(pytest hypothesis playwright); fi
   done
   PYTHON=${PYTHON:-python3}
   if complete "$PYTHON"; then return; fi

@@ -161,7 +161,7 @@ def main() -> None:
     model, spec = restore(checkpoint, config, flags.get("clip_path"))
     images = split_items(config, split)
     if scored:
-        require_masks(images)
+        require_masks(images, "--sweep")
     tags, kind = image_tags(config, spec, images), asked or {"fusion": "fused"}.get(config.branches, config.branches)
     sweep = Sweep(len(spec.label_names), THRESHOLDS) if scored else None
     refined = export(model.to(choose_device(config.device)), images, tags, config, kind, layout, folder, sweep)
