@@ -78,11 +78,18 @@ def dense_crf(
     colour = image.to(probs.device).reshape(-1, 3).T.float()
     spatial = Lattice(place / pos_xy_std, pos_w)
     bilateral = Lattice(torch.cat([place / bi_xy_std, colour / bi_rgb_std]), bi_w)
-    marginals = log_probs.softmax(1)
+    marginals = softmax_rows(log_probs)
     for _ in range(iterations):
-        energy = spatial(marginals).add_(bilateral(marginals)).add_(log_probs)
-        torch.softmax(energy, 1, out=marginals)
+        marginals = softmax_rows(spatial(marginals).add_(bilateral(marginals)).add_(log_probs))
     return marginals.T.reshape(probs.shape)
+
+
+def softmax_rows(energy: torch.Tensor) -> torch.Tensor:
+    """Softmax of each row of (N, C). On a CPU PyTorch's own takes four times as long for rows that fill no vector."""
+    if energy.device.type != "cpu" or energy.shape[1] >= 16:
+        return energy.softmax(1)
+    powers = (energy - energy.amax(1, keepdim=True)).exp_()
+    return powers.div_(powers.sum(1, keepdim=True))
 
 
 def pydensecrf(
@@ -228,7 +235,7 @@ def _simplex(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     side = len(points)
     cells = (points / side).round()
     offset = points - cells * side
-    order = offset.argsort(dim=0, descending=True, stable=True)
+    order = _descending(offset)
     # Rounding each coordinate may leave the hyperplane of sum 0: the coordinates that were rounded most go back.
     excess = cells.sum(0).long()
     rank = torch.arange(side, device=points.device)[:, None]
@@ -236,6 +243,20 @@ def _simplex(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     fix = torch.empty_like(fix).scatter_(0, order, fix)
     order = order.gather(0, (rank - excess) % side)
     return ((cells + fix) * side).long(), offset - fix * side, order.flip(0)
+
+
+def _descending(columns: torch.Tensor) -> torch.Tensor:
+    """(s, N) -> rows of each column from the largest entry to the smallest, equal ones by row, (s, N) int64.
+
+    For the few rows here, comparing all pairs takes a sixth of a sort's time.
+    """
+    rank = torch.zeros(columns.shape, dtype=torch.int8, device=columns.device)
+    for row in range(1, len(columns)):
+        passes = columns[row] > columns[:row]
+        rank[:row] += passes
+        rank[row] += row - passes.sum(0, dtype=torch.int8)
+    rows = torch.arange(len(columns), device=columns.device)[:, None].expand(columns.shape)
+    return torch.empty_like(rows).scatter_(0, rank.long(), rows)
 
 
 def _neighbours(vertices: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
