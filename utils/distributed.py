@@ -8,11 +8,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
-def start() -> tuple[int, int, int]:
-    """(rank, world size, local rank) from the environment; joins the process group when there are several processes."""
+def start(device: str = "auto") -> tuple[int, int, int]:
+    """(rank, world size, local rank) from the environment; joins the process group when there are several processes.
+
+    device: as `--device` names it. Tensors on GPUs are exchanged by NCCL, those in main memory by Gloo.
+    """
     rank, world, local = (int(os.environ.get(name, default)) for name, default in _ENVIRONMENT)
     if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        on_gpu = device != "cpu" and torch.cuda.is_available()
+        if on_gpu:
+            torch.cuda.set_device(local % torch.cuda.device_count())
+        dist.init_process_group("nccl" if on_gpu else "gloo")
     return rank, world, local
 
 

@@ -48,7 +48,7 @@ def train(
 
     `crops` and `losses` replace the training samples and the loss of stage 2 (the ablation's ceiling does).
     """
-    rank, world, local = distributed.start()
+    rank, world, local = distributed.start(config.device)
     prepare_torch(config.threads)
     device, folder = choose_device(config.device, local), Path(config.work_dir)
     check_folder(folder, config, resume)
