@@ -168,7 +168,7 @@ class VisionTransformer(nn.Module):
         return self.ln_pre(torch.cat([class_token, patches], 1) + self.position(h, w).to(patches.dtype)), (h, w)
 
     def features(self, images: Tensor, depth: int | None = None, maps: int | None = None) -> ImageFeatures:
-        """Run blocks 1..depth (default L - 1), keep each one's tokens and the attention of the last `maps` (default all)."""
+        """Run blocks 1..depth (default L - 1); keep each one's tokens, and the last `maps` attentions (default all)."""
         x, grid = self.embed(images)
         blocks = self.blocks[: len(self.blocks) - 1 if depth is None else depth]
         tokens, attention = [], []

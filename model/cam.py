@@ -88,7 +88,8 @@ def gradcam(
 def _run(visual: nn.Module, stream: Tensor, activations: Tensor, shift: Tensor, block: int) -> Tensor:
     """Blocks from `block` on -> last tokens (m, T, C).
 
-    stream (m, T, C) enters the first of them, activations are its ln_1 output, to whose patches shift (m, 1, C) is added.
+    stream (m, T, C) enters the first of them; activations are its ln_1 output, to whose patches shift (m, 1, C) is
+    added.
     """
     first, *later = list(visual.blocks)[block:]
     stream = first.mix(stream, first.attn(activations, shift=shift))

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.autograd.profiler_util import FunctionEvent
@@ -17,7 +16,10 @@ Work = Callable[[], object]
 
 @dataclass(frozen=True)
 class Timing:
-    """Medians over repeats: `seconds` by the clock, `cpu` seconds of all threads; `spread`: (longest - shortest) / median."""
+    """Medians over repeats: `seconds` by the clock, `cpu` seconds of all threads.
+
+    spread: (longest - shortest) / median of the seconds.
+    """
 
     seconds: float
     cpu: float
@@ -56,7 +58,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def peak_memory(work: Work, device: torch.device) -> int:
-    """Bytes: on a GPU the most that was allocated during the work; on the CPU the most the process ever held by then."""
+    """Bytes: on a GPU the most allocated during the work, on the CPU the most that the whole process held meanwhile."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         work()
@@ -73,9 +75,9 @@ def peak_memory(work: Work, device: torch.device) -> int:
 
 
 def stages(work: Work, names: Sequence[str], device: torch.device) -> dict[str, dict[str, float]]:
-    """Seconds and FLOPs (matrix products and convolutions) of the `record_function` ranges of these names, as % of `work`.
+    """Seconds and GFLOP (linear layers, other matrix products, convolutions) of the `record_function` ranges so named.
 
-    Backward and what lies outside every range are "rest". A range is timed on the device that does its work.
+    "rest" is what lies outside them: backward, update, transfers. A range is timed on the device that does its work.
     """
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
     work()
@@ -99,5 +101,5 @@ def _microseconds(event: FunctionEvent, device: torch.device) -> float:
     return getattr(event, "device_time_total", None) or event.cuda_time_total  # the older name up to PyTorch 2.4
 
 
-def _flops(event: Any) -> float:
+def _flops(event: FunctionEvent) -> float:
     return (event.flops or 0) + sum(_flops(child) for child in event.cpu_children)

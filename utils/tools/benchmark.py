@@ -6,6 +6,7 @@ sums over 48 neighbours of 3 x 320 x 320 values, by convolutions (memory). Every
 `--against precision=fp32` measures a second setting in turns with the first.
 """
 
+import importlib.util
 import json
 import platform
 import tempfile
@@ -44,6 +45,7 @@ from utils.training import pseudo_label_losses
 STAGES = ("CLIP", "ViT", "fusion", "decoder", "Grad-CAM", "affinity", "boxes", "PAR", "losses")
 TAGS = 2  # tags an image in the training step
 TEST_SIZE = (375, 500)
+VIT_GFLOP = 273  # matrix products of "vit", attention itself left out
 CRF_CASES = ((21, (375, 500)), (81, (480, 640)))
 
 
@@ -73,7 +75,7 @@ def full_size(config: Config, device: torch.device) -> CVF:
     """CVF of ViT-B/16 and DeiT-S, random weights."""
     torch.manual_seed(config.seed)
     spec = SPECS[config.dataset]
-    clip = CLIP(VisionTransformer(768, 12, 512), 512, 64, 1, vocabulary=1)
+    clip = CLIP(VisionTransformer(768, 12, 512), 512, 64, 1, vocabulary=1).requires_grad_(False)
     text = F.normalize(torch.randn(len(spec.texts()), 512), dim=1)
     vit = None if config.branches == "clip" else ClassTokenViT(len(spec.classes))
     return build_cvf(config, clip, text, vit, len(spec.classes)).to(device)
@@ -142,9 +144,7 @@ def measure_image(settings: list[Setting]) -> Iterator[Row]:
 
     def protocol(model: CVF, image: Tensor, setting: Setting) -> None:
         with torch.no_grad(), autocast(setting.device, setting.config.precision):
-            _, multi = multi_scale(
-                model.segment, resize_long(image, setting.config.resize_long), setting.config.scales
-            )
+            _, multi = multi_scale(model.segment, resize_long(image, setting.config.resize_long), setting.config.scales)
             resize(multi, TEST_SIZE).argmax(1)
 
     def encoders(model: CVF, image: Tensor, setting: Setting) -> None:
@@ -188,7 +188,7 @@ def measure_crf(settings: list[Setting]) -> Iterator[Row]:
             "plausible labels": lambda i=image, p=probs: crf(i, p),
             "all labels": lambda i=image, p=probs: dense_crf(i, p),
         }
-        if _installed("pydensecrf"):
+        if importlib.util.find_spec("pydensecrf"):
             ways["pydensecrf, all labels"] = lambda i=image, p=probs: crf(i, p, backend="pydensecrf", plausible=0)
         expected = list(ways.values())[-1]().argmax(0)
         timings = measure(list(ways.values()), setting.repeats, setting.device)
@@ -236,14 +236,6 @@ def _timed(settings: list[Setting], works: list[Work]) -> Iterator[tuple[Setting
     return zip(settings, works, measure(works, settings[0].repeats, settings[0].device))
 
 
-def _installed(module: str) -> bool:
-    try:
-        __import__(module)
-    except ImportError:
-        return False
-    return True
-
-
 def against(config: Config, pairs: list[str]) -> Config:
     """The configuration with `key=value` settings replaced. Raises UserError on one that is no setting."""
     changes: dict[str, Any] = {}
@@ -267,13 +259,18 @@ def table(rows: list[Row], units: dict[str, Timing]) -> str:
         in_units = ", ".join(f"{t.seconds / unit.seconds:.2f} {name}" for name, unit in units.items())
         memory = f"   peak {row.peak / 1e9:.2f} GB" if row.peak else ""
         lines.append(f"{title:44}{t.seconds:9.3f} s {t.cpu:8.3f} CPU s   = {in_units}{memory}   {row.note}")
-        rate = 0.9 * 273 / units["vit bf16"].seconds if row.stages else 0
-        whole = sum(stage["seconds"] for stage in (row.stages or {}).values())
-        for name, stage in (row.stages or {}).items():
-            share, work = 100 * stage["seconds"] / whole, stage["gflop"]
-            floor = f"{work:7.0f} GFLOP, {work / rate:.3f} s at the speed of vit bf16" if work >= 1 else ""
-            lines.append(f"    {name:40}{stage['seconds']:9.3f} s {share:5.1f}%   {floor}")
+        lines += stage_lines(row.stages or {}, VIT_GFLOP / units["vit bf16"].seconds)
     return "\n".join(lines)
+
+
+def stage_lines(found: dict[str, dict[str, float]], rate: float) -> list[str]:
+    """A line a stage; `rate` (GFLOP/s) is what "vit bf16" reaches, and gives a stage of matrix products its floor."""
+    whole, lines = sum(stage["seconds"] for stage in found.values()), []
+    for name, stage in found.items():
+        share, work = 100 * stage["seconds"] / whole, stage["gflop"]
+        floor = f"{work:7.0f} GFLOP, {work / rate:.3f} s at the speed of vit bf16" if work >= 1 else ""
+        lines.append(f"    {name:40}{stage['seconds']:9.3f} s {share:5.1f}%   {floor}")
+    return lines
 
 
 def main() -> None:
@@ -294,10 +291,14 @@ def main() -> None:
     device = choose_device(config.device)
     settings = [Setting("A", config, device, own["repeats"])]
     if own["against"]:
-        settings.append(Setting("B: " + " ".join(own["against"]), against(config, own["against"]), device, own["repeats"]))
+        settings.append(
+            Setting("B: " + " ".join(own["against"]), against(config, own["against"]), device, own["repeats"])
+        )
     units = yardsticks(device, own["repeats"])
     rows = [row for part in own["part"] for row in PARTS[part](settings)]
-    print(f"{platform.processor() or platform.machine()}, {device}, {torch.get_num_threads()} threads, {torch.__version__}")
+    print(
+        f"{platform.processor() or platform.machine()}, {device}, {torch.get_num_threads()} threads, {torch.__version__}"
+    )
     print(table(rows, units))
     if own["json"]:
         content = {"yardsticks": {n: asdict(t) for n, t in units.items()}, "rows": [asdict(row) for row in rows]}

@@ -1,0 +1,60 @@
+"""The benchmark's measuring: turns, stages, memory, and what its command refuses."""
+
+import pytest
+import torch
+from torch.profiler import record_function
+
+from utils.config import Config
+from utils.errors import UserError
+from utils.timing import Timing, measure, peak_memory, stages
+from utils.tools.benchmark import Row, Setting, against, crf_input, measure_par, table
+
+CPU = torch.device("cpu")
+
+
+def test_settings_are_measured_in_turns_after_a_warm_up():
+    called = []
+    timings = measure([lambda: called.append("A"), lambda: called.append("B")], 3, CPU)
+    assert "".join(called) == "AB" * 4
+    assert len(timings) == 2 and all(timing.seconds > 0 for timing in timings)
+
+
+def test_stages_are_told_apart_and_the_rest_is_what_remains():
+    a = torch.randn(300, 300)
+
+    def work():
+        with record_function("product"):
+            a @ a
+        for _ in range(20):
+            a.exp()
+
+    found = stages(work, ("product", "absent"), CPU)
+    assert found["product"]["gflop"] == pytest.approx(2 * 300**3 / 1e9)
+    assert found["product"]["seconds"] > 0 and found["absent"]["seconds"] == 0 and found["rest"]["seconds"] > 0
+
+
+def test_peak_memory_sees_what_is_held_for_a_moment():
+    little, much = (peak_memory(lambda n=n: torch.ones(n), CPU) for n in (1, 50_000_000))
+    assert much - little > 150e6
+
+
+def test_the_second_setting_differs_where_it_says():
+    changed = against(Config(), ["precision=fp32", "crop_size=448", "clip_box_edges=true"])
+    assert (changed.precision, changed.crop_size, changed.clip_box_edges) == ("fp32", 448, True)
+    for wrong in ("speed=1", "precision", "scales=1", "crop_size=big"):
+        with pytest.raises(UserError, match="--against"):
+            against(Config(), [wrong])
+
+
+def test_rows_are_read_in_yardsticks():
+    timing = Timing(2.0, 3.0, 0.1)
+    (row,) = measure_par([Setting("A", Config(crop_size=32, batch_size=1, par_iterations=1), CPU, 1)])
+    shown = table([row, Row("x", "A", timing)], {"vit": Timing(4.0, 4.0, 0.0), "vit bf16": timing})
+    assert "PAR (A)" in shown and "0.50 vit, 1.00 vit bf16" in shown
+
+
+def test_crf_input_is_a_fair_segmentation():
+    image, probs = crf_input(21, (96, 128))
+    assert image.shape == (96, 128, 3) and probs.shape == (21, 96, 128)
+    torch.testing.assert_close(probs.sum(0), torch.ones(96, 128))
+    assert 1 < len(probs.argmax(0).unique()) < 21

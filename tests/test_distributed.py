@@ -1,0 +1,87 @@
+"""Several processes as torchrun starts them, on the CPU: what they compute is what one process computes."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from utils.recorder import read_results
+
+ROOT = Path(__file__).resolve().parent.parent
+STEPS = 20
+LOSSES = ("loss", "seg", "affinity", "patch", "cls", "contrast")
+
+
+def command(processes: int, data: Path, folder: Path, flags: list[str], restarts: int = 0) -> list[str]:
+    """Training of STEPS iterations in so many processes."""
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    start = [*launch, f"--max_restarts={restarts}"] if processes > 1 else []
+    steps = ["--max_iters", STEPS, "--eval_every", STEPS, "--batch_size", 4, "--resume", "--eval_seeds"]
+    paths = ["--data_root", data, "--work_dir", folder]
+    return [sys.executable, *start, str(ROOT / "train_voc.py"), *flags, *map(str, (*steps, *paths))]
+
+
+def train(*arguments: object) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command(*arguments), cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def losses(folder: Path) -> dict[tuple[str, str, str], float]:
+    """Every logged loss, by stage, iteration and name."""
+    with (folder / "metrics.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["name"] in LOSSES]
+    return {(row["stage"], row["iteration"], row["name"]): float(row["value"]) for row in rows}
+
+
+def assert_same_training(one: Path, several: Path) -> None:
+    """Both runs logged the same losses, within rounding, at every iteration of both stages."""
+    expected, actual = losses(one), losses(several)
+    assert expected.keys() == actual.keys() and ("segmenter", str(STEPS), "loss") in expected
+    for key, value in expected.items():
+        assert actual[key] == pytest.approx(value, abs=1e-4, rel=1e-4), key
+
+
+@pytest.fixture(scope="module")
+def alone(toy_voc: Path, quick: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    train(1, toy_voc, folder, quick)
+    return folder
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.heavy)])
+def test_several_processes_train_as_one_does(processes, alone, toy_voc, quick, tmp_path):
+    train(processes, toy_voc, tmp_path / "run", quick)
+    assert_same_training(alone, tmp_path / "run")
+
+
+def test_several_processes_count_every_image_once(alone, toy_voc, quick, tmp_path):
+    folder = shutil.copytree(alone, tmp_path / "run")
+    (folder / "results.json").unlink()
+    train(2, toy_voc, folder, quick)  # nothing is left to train, so the same weights are evaluated again
+    expected, actual = read_results(alone), read_results(folder)
+    assert "pseudo label" in expected and expected == actual
+
+
+@pytest.mark.heavy
+def test_a_lost_process_is_replaced_and_training_resumes(alone, toy_voc, quick, tmp_path):
+    folder = tmp_path / "run"
+    started = subprocess.Popen(command(2, toy_voc, folder, quick, restarts=1), cwd=ROOT)
+    while not (folder / "checkpoints" / "segmenter.pt").exists():
+        assert started.poll() is None
+        time.sleep(0.05)
+    os.kill(children(started.pid)[0], signal.SIGKILL)
+    assert started.wait(timeout=600) == 0
+    assert_same_training(alone, folder)
+
+
+def children(parent: int) -> list[int]:
+    """Process ids of a process's children."""
+    listed = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=True).stdout
+    return [int(line) for line in listed.split()]

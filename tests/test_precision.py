@@ -1,0 +1,75 @@
+"""Half precision against float32 with the trained toy checkpoint: the same segmentations, CAMs and pseudo labels."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from datasets.toy.scene import random_classes, render
+from datasets.transforms import normalise
+from model.cvf import CVF
+from utils.build import STATISTICS, restore
+from utils.checkpoint import load_checkpoint
+from utils.cli import checkpoint_config
+from utils.config import Config
+from utils.evaluation import ConfusionMatrix
+from utils.inference import multi_scale, resize
+from utils.runtime import autocast
+from utils.seeds import image_seeds
+
+CHECKPOINT = Path(__file__).parent.parent / "model" / "toy_voc.pt"
+PICTURES, SIZE = 24, (192, 256)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def toy() -> tuple[CVF, Config]:
+    checkpoint = load_checkpoint(CHECKPOINT, "--model_path")
+    config = checkpoint_config(checkpoint["config"], CHECKPOINT, {})
+    return restore(checkpoint, config)[0], config
+
+
+def scenes(count: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Unseen pictures: image (3, H, W) uint8, labels (H, W), tags (20,)."""
+    for number in range(count):
+        rng = np.random.default_rng((4711, number))
+        scene = render(rng, *SIZE, random_classes(rng))
+        tags = torch.zeros(20).index_fill_(0, torch.tensor(scene.classes), 1.0)
+        yield torch.from_numpy(scene.image).permute(2, 0, 1), torch.from_numpy(scene.labels), tags
+
+
+@torch.no_grad()
+def labels(model: CVF, image: Tensor, precision: str) -> Tensor:
+    """Labels (H, W), single scale."""
+    pixels = normalise(image[None], *STATISTICS["imagenet"])
+    with autocast(CPU, precision):
+        logits, _ = multi_scale(model.segment, pixels, (1.0,), flip=False)
+    return resize(logits, image.shape[-2:]).argmax(1)[0]
+
+
+def test_a_checkpoint_scores_the_same_in_bf16(toy: tuple[CVF, Config]) -> None:
+    matrices, same = {"fp32": ConfusionMatrix(21), "bf16": ConfusionMatrix(21)}, []
+    for image, truth, _ in scenes(PICTURES):
+        found = {precision: labels(toy[0], image, precision) for precision in matrices}
+        same.append((found["fp32"] == found["bf16"]).double().mean().item())
+        for precision, matrix in matrices.items():
+            matrix.update(found[precision], truth)
+    score, half = (100 * matrix.miou() for matrix in matrices.values())
+    assert score > 40 and abs(score - half) <= 0.3
+    assert np.mean(same) >= 0.995
+
+
+def test_cams_and_pseudo_labels_stay_the_same_in_bf16(toy: tuple[CVF, Config]) -> None:
+    model, config = toy
+    apart, same = {"clip": [], "vit": []}, []
+    for image, _, tags in scenes(8):
+        full, half = (image_seeds(model, image, tags, replace(config, precision=p), False) for p in ("fp32", "bf16"))
+        for branch, distances in apart.items():
+            distances.append((full.scores[branch] - half.scores[branch]).abs().mean().item())
+        same.append((full.pseudo == half.pseudo).double().mean().item())
+    assert max(np.mean(distances) for distances in apart.values()) <= 0.01
+    assert np.mean(same) >= 0.99
