@@ -1,9 +1,9 @@
 """Measure what CVF costs on this machine: `python -m utils.tools.benchmark --part step image par crf loader`.
 
-Full-size models with random weights. Two yardsticks are measured in the same minute, so that figures carry over to other
-machines: "vit", one ViT-B/16 encoder forward of 4 x 401 tokens in float32 (arithmetic), and "nbr", 20 rounds of weighted
-sums over 48 neighbours of 3 x 320 x 320 values, by convolutions (memory). Every setting of a run is a flag, and
-`--against precision=fp32` measures a second setting in turns with the first.
+Full-size models with random weights. Two yardsticks are measured in the same minute, so that figures carry over to
+other machines: "vit", one ViT-B/16 encoder forward of 4 x 401 tokens in float32 (arithmetic), and "nbr", 20 rounds of
+weighted sums over 48 neighbours of 3 x 320 x 320 values, by convolutions (memory). Every setting of a run is a flag,
+and `--against precision=fp32` measures a second setting in turns with the first.
 """
 
 import importlib.util
@@ -199,7 +199,7 @@ def measure_crf(settings: list[Setting]) -> Iterator[Row]:
 
 
 def crf_input(labels: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """A toy picture (H, W, 3) uint8 and probabilities (labels, H, W) as of a network of stride 16 that is often right."""
+    """A toy picture (H, W, 3) uint8 and (labels, H, W) probabilities, as of a network of stride 16 often right."""
     rng = np.random.default_rng(0)
     scene = render(rng, *size, random_classes(rng))
     truth = torch.from_numpy(scene.labels).long().clamp(max=labels - 1)
@@ -291,14 +291,11 @@ def main() -> None:
     device = choose_device(config.device)
     settings = [Setting("A", config, device, own["repeats"])]
     if own["against"]:
-        settings.append(
-            Setting("B: " + " ".join(own["against"]), against(config, own["against"]), device, own["repeats"])
-        )
+        other = against(config, own["against"])
+        settings.append(Setting("B: " + " ".join(own["against"]), other, device, own["repeats"]))
     units = yardsticks(device, own["repeats"])
     rows = [row for part in own["part"] for row in PARTS[part](settings)]
-    print(
-        f"{platform.processor() or platform.machine()}, {device}, {torch.get_num_threads()} threads, {torch.__version__}"
-    )
+    print(f"{platform.processor()}, {device}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
     print(table(rows, units))
     if own["json"]:
         content = {"yardsticks": {n: asdict(t) for n, t in units.items()}, "rows": [asdict(row) for row in rows]}
