@@ -7,11 +7,13 @@ crowds.
 
 import io
 import json
+import math
 import os
 from argparse import Namespace
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,12 +33,12 @@ from datasets.instances import (
 from datasets.layouts import items
 from datasets.parallel import Each, crew
 from datasets.specs import COCO, IGNORE
-from datasets.tags import COCO_SOURCE, tags_of, write_tags
+from datasets.tags import COCO_SOURCE, labels_in, tags_of, write_tags
 from utils.errors import UserError
 
 RULE = "smaller objects over larger ones over crowds (255)"
 _MARKER = "made_from.json"
-_LARGEST_SIDE = 1 << 15  # px
+_MOST_PIXELS = 1 << 27
 
 
 class Source(NamedTuple):
@@ -88,13 +90,14 @@ def convert(root: Path, split: str, source: Source, each: Each) -> str:
 
 def paint(image: AnnotatedImage) -> np.ndarray:
     """(H, W) uint8 labels of an image, as the module says. Raises UserError naming an annotation that is malformed."""
-    if not all(type(side) is int and 0 < side <= _LARGEST_SIDE for side in (image.height, image.width)):
+    sides = (image.height, image.width)
+    if not all(type(side) is int and side > 0 for side in sides) or math.prod(sides) > _MOST_PIXELS:
         raise UserError(f"image {image.name} is {image.width} x {image.height} px there; correct its width and height")
     foreign = next((shape for shape in image.shapes if shape.category not in COCO.classes), None)
     if foreign:
         raise UserError(f"annotation {foreign.number} is of {foreign.category!r}, no category of COCO; correct it")
-    labels = np.zeros((image.height, image.width), np.uint8)
-    areas = [(shape, _area(shape, image.height, image.width)) for shape in image.shapes]
+    labels = np.zeros(sides, np.uint8)
+    areas = [(shape, _area(shape, *sides)) for shape in image.shapes]
     for shape, area in sorted(areas, key=lambda pair: (not pair[0].crowd, -int(pair[1].sum()))):
         labels[area] = IGNORE if shape.crowd else COCO.classes.index(shape.category) + 1
     return labels
@@ -112,7 +115,7 @@ def write_mask(folder: Path, source: Path, image: AnnotatedImage) -> list[str]:
     stream = io.BytesIO()
     Image.fromarray(labels).save(stream, "PNG")
     write_whole(folder / f"{image.name}.png", stream.getvalue())
-    shown = {COCO.label_names[label] for label in np.unique(labels) if label != IGNORE}
+    shown = {COCO.label_names[label] for label in labels_in(labels)}
     return sorted({shape.category for shape in image.shapes} - shown)
 
 
@@ -186,7 +189,8 @@ def _claim(folder: Path, source: Source) -> bool:
 def _write_masks(folder: Path, source: Source, images: list[AnnotatedImage], each: Each) -> str:
     for parent in {(folder / image.name).parent for image in images}:
         parent.mkdir(parents=True, exist_ok=True)
+    start = perf_counter()
     hidden = list(each(partial(write_mask, folder, source.path), images, folder.name))
-    text = f"{len(images)} masks in {folder}"
+    text = f"{len(images)} masks in {folder} ({len(images) / (perf_counter() - start):.0f} a second)"
     unlike = [f"{image.name} ({', '.join(classes)})" for image, classes in zip(images, hidden) if classes]
     return f"{text}, {len(unlike)} of them without a tagged class, first {unlike[0]}" if unlike else text

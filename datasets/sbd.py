@@ -6,6 +6,7 @@ train_aug = SBD's train and val + VOC's train - VOC's val, which stays untouched
 import io
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 from PIL import Image
@@ -43,11 +44,13 @@ def augment(root: Path, sbd: Path, each: Each) -> str:
     aug.mkdir(exist_ok=True)
     from_voc = [name for name in wanted if name in own]
     from_sbd = [name for name in wanted if name not in own]
+    start = perf_counter()
     for name in from_voc:
         write_whole(aug / f"{name}.png", (voc / f"{name}.png").read_bytes())
     for _ in each(partial(_convert, sbd / "cls", aug), from_sbd, aug.name):
         pass
-    return f"{aug}: {len(from_voc)} masks of VOC, {len(from_sbd)} of SBD written, {len(done)} were there"
+    rate = f"{len(wanted) / (perf_counter() - start):.0f} a second"
+    return f"{aug}: {len(from_voc)} masks of VOC, {len(from_sbd)} of SBD written ({rate}), {len(done)} were there"
 
 
 def read_sbd(path: Path) -> np.ndarray:

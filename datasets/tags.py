@@ -155,7 +155,13 @@ def mask_labels(item: Item) -> list[int]:
     """Sorted labels of an item's mask but background and ignored. Raises UserError if it has none or it is broken."""
     if item.mask is None:
         raise UserError(f"image {item.name} has no mask; add it or make tags from other annotations")
-    return [label for label in np.unique(load_mask(item.mask)).tolist() if label not in (0, IGNORE)]
+    return labels_in(load_mask(item.mask))
+
+
+def labels_in(labels: np.ndarray) -> list[int]:
+    """Sorted labels that occur in (H, W) uint8, but background and ignored."""
+    counts = np.bincount(labels.ravel(), minlength=IGNORE + 1)
+    return [label for label in counts.nonzero()[0].tolist() if label not in (0, IGNORE)]
 
 
 def differences(first: Tags, second: Tags, spec: DatasetSpec) -> list[str]:
