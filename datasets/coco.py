@@ -5,7 +5,6 @@ the smaller is seen: they are painted by falling area (number of pixels), equal 
 crowds.
 """
 
-import io
 import json
 import math
 import os
@@ -17,7 +16,6 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as coder
 
 from datasets.files import read_json, sha256_of, write_whole
@@ -34,6 +32,7 @@ from datasets.layouts import items
 from datasets.parallel import Each, crew
 from datasets.specs import COCO, IGNORE
 from datasets.tags import COCO_SOURCE, labels_in, tags_of, write_tags
+from datasets.transforms import mask_png
 from utils.errors import UserError
 
 RULE = "smaller objects over larger ones over crowds (255)"
@@ -112,9 +111,7 @@ def write_mask(folder: Path, source: Path, image: AnnotatedImage) -> list[str]:
         labels = paint(image)
     except UserError as error:
         raise UserError(f"{source}, {error}") from error
-    stream = io.BytesIO()
-    Image.fromarray(labels).save(stream, "PNG")
-    write_whole(folder / f"{image.name}.png", stream.getvalue())
+    write_whole(folder / f"{image.name}.png", mask_png(labels))
     shown = {COCO.label_names[label] for label in labels_in(labels)}
     return sorted({shape.category for shape in image.shapes} - shown)
 
@@ -181,14 +178,11 @@ def _claim(folder: Path, source: Source) -> bool:
         return True
     if folder.is_dir() and any(folder.iterdir()):
         return False
-    folder.mkdir(parents=True, exist_ok=True)
     write_whole(marker, (json.dumps(wanted, indent=1) + "\n").encode())
     return True
 
 
 def _write_masks(folder: Path, source: Source, images: list[AnnotatedImage], each: Each) -> str:
-    for parent in {(folder / image.name).parent for image in images}:
-        parent.mkdir(parents=True, exist_ok=True)
     start = perf_counter()
     hidden = list(each(partial(write_mask, folder, source.path), images, folder.name))
     text = f"{len(images)} masks in {folder} ({len(images) / (perf_counter() - start):.0f} a second)"

@@ -32,14 +32,20 @@ def read_json(path: str | Path, each_object: Callable[[dict], Any] | None = None
 
 
 def write_whole(path: str | Path, content: bytes) -> None:
-    """Writes a file whole or not at all: under `NAME.part` first, so that what bears the name is complete.
+    """Writes a file, and folders above it, whole or not at all: under `NAME.part` first, so that what bears the name is
+    complete. A process that is killed leaves at most one `.part` behind, which writing the file again uses up.
 
-    A process that is killed leaves at most one `.part` behind, which writing the file again uses up.
+    Raises:
+        UserError: the place cannot be written to.
     """
     path = Path(path)
     part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); name or mount a folder that can") from error
 
 
 def sha256_of(path: str | Path) -> str:

@@ -38,7 +38,6 @@ def run(args: Namespace) -> None:
     """Reads one form, writes the other. Raises UserError where the given file is not of its form."""
     spec = SPECS[args.dataset]
     tags = read_npy(args.import_npy, spec) if args.import_npy else read_all_tags(args.export_npy, spec)
-    Path(args.out).absolute().parent.mkdir(parents=True, exist_ok=True)
     (write_tags if args.import_npy else write_npy)(args.out, spec, tags)
     print(f"{args.out}: tags of {len(tags.names)} images, {tags.matrix.sum() / len(tags.names):.2f} each")
 

@@ -3,19 +3,18 @@
 train_aug = SBD's train and val + VOC's train - VOC's val, which stays untouched for evaluation.
 """
 
-import io
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from PIL import Image
 from scipy.io import loadmat
 
 from datasets.files import write_whole
 from datasets.layouts import read_list
 from datasets.parallel import Each
 from datasets.specs import IGNORE, VOC, palette
+from datasets.transforms import mask_png
 from utils.errors import UserError
 
 
@@ -41,7 +40,6 @@ def augment(root: Path, sbd: Path, each: Each) -> str:
     wanted = [name for name in names if name not in done] + [name for name in val if name in own - done]
     if not wanted:
         return f"{aug}: all masks of {len(names)} + {len(val)} images are there, nothing to do"
-    aug.mkdir(exist_ok=True)
     from_voc = [name for name in wanted if name in own]
     from_sbd = [name for name in wanted if name not in own]
     start = perf_counter()
@@ -72,11 +70,7 @@ def read_sbd(path: Path) -> np.ndarray:
 
 
 def _convert(cls: Path, aug: Path, name: str) -> None:
-    mask = Image.fromarray(read_sbd(cls / f"{name}.mat"))
-    mask.putpalette(palette().ravel().tolist())
-    stream = io.BytesIO()
-    mask.save(stream, "PNG")
-    write_whole(aug / f"{name}.png", stream.getvalue())
+    write_whole(aug / f"{name}.png", mask_png(read_sbd(cls / f"{name}.mat"), palette()))
 
 
 def _folder_of(sbd: Path) -> Path:

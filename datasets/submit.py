@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from datasets.layouts import Item, items
 from datasets.specs import VOC, palette
-from datasets.transforms import load_mask, open_image, shown_size
+from datasets.transforms import load_mask, mask_png, open_image, shown_size
 from utils.errors import UserError
 
 
@@ -58,7 +58,7 @@ def pack(images: Sequence[Item], predictions: Path, folder: str, out: Path) -> N
     try:
         with gzip.GzipFile(partial, "wb", mtime=0) as stream, tarfile.open(fileobj=stream, mode="w") as archive:
             for item in tqdm(images, desc="packing", disable=None):
-                content = _png(_labels(item, predictions / f"{item.name}.png"), colours)
+                content = mask_png(_labels(item, predictions / f"{item.name}.png"), colours)
                 member = tarfile.TarInfo(f"{folder}/{item.name}.png")
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
@@ -83,13 +83,6 @@ def _labels(item: Item, path: Path) -> np.ndarray:
     if labels.max() > len(VOC.classes):
         raise UserError(f"{path} holds label {labels.max()}, VOC has 0..{len(VOC.classes)}; use a model trained on VOC")
     return labels
-
-
-def _png(labels: np.ndarray, colours: np.ndarray) -> bytes:
-    image, stream = Image.fromarray(labels), io.BytesIO()
-    image.putpalette(colours.ravel().tolist())
-    image.save(stream, format="PNG")
-    return stream.getvalue()
 
 
 def _verify(path: Path, images: Sequence[Item], folder: str, colours: np.ndarray) -> None:

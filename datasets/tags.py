@@ -87,7 +87,6 @@ def write_tags(path: str | Path, spec: DatasetSpec, tags: Tags) -> bool:
     path = Path(path)
     if path.is_file() and path.read_bytes() == text:
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
     return True
 

@@ -1,5 +1,6 @@
-"""Reading pictures, the random view a training step sees of one, and normalisation on the device."""
+"""Reading pictures, reading and writing masks, the random view a training step sees, normalisation on the device."""
 
+import io
 import math
 import struct
 import warnings
@@ -104,6 +105,15 @@ def load_mask(path: str | Path) -> np.ndarray:
     if mode not in ("P", "L"):
         raise UserError(f"mask {path} has mode {mode}, not labels; save it as palette (P) or 8-bit grey (L) PNG")
     return labels
+
+
+def mask_png(labels: np.ndarray, colours: np.ndarray | None = None) -> bytes:
+    """A single-channel PNG of (H, W) uint8 labels: grey, or with a palette (256, 3) uint8."""
+    image, stream = Image.fromarray(labels), io.BytesIO()
+    if colours is not None:
+        image.putpalette(colours.ravel().tolist())
+    image.save(stream, "PNG")
+    return stream.getvalue()
 
 
 @dataclass(frozen=True)
