@@ -37,12 +37,16 @@ def add_command(kinds: Any) -> None:
 def run(args: Namespace) -> None:
     """Reads one form, writes the other. Raises UserError where the given file is not of its form."""
     spec = SPECS[args.dataset]
-    tags = read_npy(args.import_npy, spec) if args.import_npy else read_all_tags(args.export_npy, spec)
-    (write_tags if args.import_npy else write_npy)(args.out, spec, tags)
-    print(f"{args.out}: tags of {len(tags.names)} images, {tags.matrix.sum() / len(tags.names):.2f} each")
+    if args.import_npy:
+        tags = read_npy(args.import_npy, spec)
+        write_tags(args.out, spec, tags)
+    else:
+        tags = read_all_tags(args.export_npy, spec)
+        write_npy(args.out, tags)
+    print(f"{args.out}: {tags.matrix.sum()} tags of {len(tags.names)} images")
 
 
-def write_npy(path: str | Path, spec: DatasetSpec, tags: Tags) -> None:
+def write_npy(path: str | Path, tags: Tags) -> None:
     """Writes {image name: (K,) float32 of 0 and 1} as `np.load(path, allow_pickle=True).item()` gives it elsewhere."""
     stream = io.BytesIO()
     np.save(stream, dict(zip(tags.names, tags.matrix.astype(np.float32))), allow_pickle=True)

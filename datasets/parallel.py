@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import parent_process
@@ -12,6 +13,8 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from tqdm import tqdm
+
+from utils.errors import UserError
 
 Each = Callable[..., Iterator[Any]]
 _CHUNK = 16  # jobs that travel to a process together
@@ -22,14 +25,21 @@ def crew(workers: int) -> Iterator[Each]:
     """Starts `workers` processes (0: none, work is done here) and gives `each(function, jobs, title)`.
 
     `each` yields function(job) of every job, in their order, under a progress bar; it passes on the first exception and
-    drops what is left. The processes start at once: what the caller loads later is in none of them.
+    drops what is left. The processes start at once: what the caller loads later is in none of them. Raises UserError
+    when one of them is ended from outside.
     """
     if workers < 1:
         yield _here
         return
     with ProcessPoolExecutor(workers, initializer=_follow_parent) as pool:
         pool.submit(os.getpid).result()
-        yield partial(_spread, pool)
+        try:
+            yield partial(_spread, pool)
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a working process was ended from outside, perhaps for want of memory; run the command again with fewer"
+                " --workers, what is done is kept"
+            ) from error
 
 
 def _here(function: Callable, jobs: Sequence, title: str = "") -> Iterator[Any]:

@@ -18,6 +18,7 @@ from pycocotools import mask as coder
 from datasets import coco, instances, prepare
 from datasets.instances import AnnotatedImage, Shape, coco_classes, read_instances
 from datasets.layouts import items
+from datasets.parallel import crew
 from datasets.specs import COCO, COCO_IDS, IGNORE
 from datasets.tags import read_all_tags, read_tags
 from utils.errors import UserError
@@ -256,6 +257,11 @@ def test_what_is_missing_or_unknown_is_named(root: Path, capsys: pytest.CaptureF
     path.write_text(path.read_text().replace("train_001", "train_000"))
     with pytest.raises(UserError, match="lists an image train_000 twice"):
         read_instances(path, outlines=False)
+
+
+def test_a_killed_worker_is_told() -> None:
+    with pytest.raises(UserError, match="fewer --workers"), crew(1) as each:
+        list(each(os._exit, [1]))
 
 
 def test_workers_end_with_a_killed_parent() -> None:

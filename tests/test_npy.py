@@ -74,7 +74,7 @@ def test_a_file_of_python_2(tmp_path: Path) -> None:
 def test_written_files_are_read_by_numpy_and_here(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     tags = Tags(("a", "b", "c"), rng.random((3, len(COCO.classes))) < 0.1, "a test")
-    write_npy(tmp_path / "x.npy", COCO, tags)
+    write_npy(tmp_path / "x.npy", tags)
     theirs = np.load(tmp_path / "x.npy", allow_pickle=True).item()
     assert list(theirs) == ["a", "b", "c"] and theirs["b"].dtype == np.float32
     np.testing.assert_array_equal(np.array(list(theirs.values())), tags.matrix)
