@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.files import write_whole
-from datasets.layouts import items, read_list
+from datasets.layouts import Item, items, read_list
 from datasets.parallel import Each, crew
 from datasets.sbd import augment
 from datasets.specs import VOC
@@ -89,12 +89,11 @@ def _write_tags(root: Path, split: str, out: Path, args: Namespace, each: Each) 
     new = write_tags(path, VOC, tags)
     said = f"tags of {len(found)} images, {tags.matrix.sum() / len(found):.2f} each, in {path}"
     said = said if new else f"{said}, were there"
-    return said if args.tags_from == "masks" else f"{said}; {_compared(root, split, out, tags, new, each)}"
+    return said if args.tags_from == "masks" else f"{said}; {_compared(found, split, out, tags, new, each)}"
 
 
-def _compared(root: Path, split: str, out: Path, tags: Tags, new: bool, each: Each) -> str:
+def _compared(found: list[Item], split: str, out: Path, tags: Tags, new: bool, each: Each) -> str:
     """Compares tags from XML with those of the masks there are; the file of differences is complete."""
-    found = items("voc", root, split)
     masked = [k for k, item in enumerate(found) if item.mask is not None]
     head = f"{len(masked)} of {len(found)} images have masks"
     path = out / f"tags_{split}_differences.txt"
