@@ -18,7 +18,8 @@ from datasets.classes import read_classes, spec_of
 from datasets.custom import draw, tags_of_table
 from datasets.layouts import items
 from datasets.specs import BACKGROUND, TEMPLATE, VOC
-from datasets.tags import read_tags, tags_from_voc_xml
+from datasets.tags import read_tags
+from datasets.toy.write import write_custom
 from utils.config import load_config
 from utils.errors import UserError
 from utils.runtime import command
@@ -234,27 +235,22 @@ def test_an_index_that_leads_elsewhere_is_refused(change: Callable[[Path], Path]
         items("custom", photos / "out", "val")
 
 
-def test_odd_names_train_and_predict(toy_voc: Path, quick: list[str], tmp_path: Path) -> None:
-    """The toy pictures under odd names, with masks: both entry scripts, the second without the prepared folder."""
-    images = items("voc", toy_voc, "trainval")[:8]
-    tags = tags_from_voc_xml(toy_voc, [item.name for item in images], VOC).matrix
-    rows = ["image,tags"]
-    for name, item, row in zip(ODD, images, tags):
-        for folder, source, suffix in (("photos", item.image, ""), ("masks", item.mask, ".png")):
-            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, tmp_path / folder / f"{name}{suffix}")
-        rows.append(f'"{name}",{";".join(c for c, has in zip(VOC.classes, row) if has)}')
-    written(tmp_path / "tags.csv", "\n".join(rows))
-    written(tmp_path / "classes.yaml", f"classes: {list(VOC.classes)}")
-    assert prepared(tmp_path, "--tags", tmp_path / "tags.csv", "--masks", tmp_path / "masks") == 0
+def test_odd_names_train_and_predict(quick: list[str], tmp_path: Path) -> None:
+    """The README's example, made small; the second script runs without the prepared folder."""
+    write_custom(tmp_path, train=10, val=2, size=96, seed=0)
+    flags = ["--tags", tmp_path / "tags.csv", "--masks", tmp_path / "masks"]
+    assert prepared(tmp_path, *flags) == 0
+    assert run(prepare_main, "check", "--dataset", "custom", "--root", tmp_path / "out", "--workers", 0) == 0
     config, work = tmp_path / "out" / "config.yaml", tmp_path / "run"
     assert run(train_voc.main, "--config", config, "--work_dir", work, *quick) == 0
     shutil.rmtree(tmp_path / "out")
-    final = work / "checkpoints" / "final.pt"
-    flags = ["--model_path", final, "--images", tmp_path / "photos", "--device", "cpu", "--no_crf"]
-    assert run(test_msc_flip_voc.main, *flags, "--workers", 0) == 0
-    found = {path.relative_to(work / "prediction").as_posix() for path in (work / "prediction").rglob("*.png")}
-    assert len(found) == len(ODD) and {"Küche/IMG 01.png", "Küche/IMG 01.jpeg.png", "_.png"} <= found
-    with Image.open(work / "prediction" / "Küche" / "IMG 01.png") as image, Image.open(images[0].image) as source:
-        assert image.size == source.size
+    flags = ["--model_path", work / "checkpoints" / "final.pt", "--images", tmp_path / "photos", "--device", "cpu"]
+    assert run(test_msc_flip_voc.main, *flags, "--workers", 0, "--no_crf") == 0
+    photos = [path for path in (tmp_path / "photos").rglob("*") if path.is_file()]
+    labels = {path.relative_to(work / "prediction").as_posix() for path in (work / "prediction").rglob("*.png")}
+    assert len(labels) == len(photos) == 12 and "a;b, c/深い train 2.png" in labels
+    for path in photos:
+        label = path.relative_to(tmp_path / "photos").with_suffix(".png")
+        with Image.open(path) as photo, Image.open(work / "prediction" / label) as image:
+            assert image.size == photo.size
     assert run(test_msc_flip_coco.main, *flags) == 2

@@ -1,5 +1,9 @@
-"""Writes the toy data set to disk, in PASCAL VOC or COCO layout; both hold the same pictures."""
+"""Writes the toy data set to disk: in PASCAL VOC or COCO layout, or as a folder of photographs under odd names.
 
+All hold the same pictures.
+"""
+
+import csv
 import json
 import os
 import shutil
@@ -23,6 +27,7 @@ _FORMAT = 1
 _MARKER = "toy.json"
 _SPLITS = ("train", "val")
 _JPEG_QUALITY = 92
+_ODD_NAMES = ("{}.JPG", "Küche/Foto {}.jpeg", "a;b, c/深い {}.png", "sub dir/sub/IMG ({}).JPEG", "dots.v{}.final.webp")
 _LEAST_SIZE = 64  # so that 3/4 of it is a size that `render` accepts
 Counts = dict[str, int]  # pictures of each split
 
@@ -56,11 +61,20 @@ def write_coco(root: str | Path, train: int, val: int, size: int, seed: int) -> 
     _write(Path(root).absolute(), train, val, size, seed, "coco", _fill_coco)
 
 
+def write_custom(root: str | Path, train: int, val: int, size: int, seed: int) -> None:
+    """Write the same pictures as one's own might be: photos/ under odd names and suffixes in nested folders, tags.csv,
+    classes.yaml, and masks/.
+
+    Does nothing if `root` already holds exactly this set. Raises UserError if it holds anything else.
+    """
+    _write(Path(root).absolute(), train, val, size, seed, "custom", _fill_custom)
+
+
 def add_command(kinds: Any) -> None:
     """Adds the sub-command `toy` to an argparse sub-parsers object."""
     parser = kinds.add_parser("toy", help="draw the procedural toy data set")
     add = parser.add_argument
-    add("--layout", choices=("voc", "coco"), default="voc", help="folder form (default: %(default)s)")
+    add("--layout", choices=tuple(_WRITERS), default="voc", help="folder form (default: %(default)s)")
     add("--root", required=True, help="folder to write; nothing is done where it is complete already")
     add("--train", type=int, help="training pictures (default: %(default)s)")
     add("--val", type=int, help="validation pictures (default: %(default)s)")
@@ -69,9 +83,11 @@ def add_command(kinds: Any) -> None:
     parser.set_defaults(run=_run, **BENCHMARK)
 
 
+_WRITERS = {"voc": write_voc, "coco": write_coco, "custom": write_custom}
+
+
 def _run(args: Namespace) -> None:
-    write = write_coco if args.layout == "coco" else write_voc
-    write(args.root, train=args.train, val=args.val, size=args.size, seed=args.seed)
+    _WRITERS[args.layout](args.root, train=args.train, val=args.val, size=args.size, seed=args.seed)
 
 
 def _write(
@@ -203,6 +219,22 @@ def _fill_coco(root: Path, counts: Counts, size: int, seed: int) -> None:
             ]
         whole = {"images": images, "annotations": annotations, "categories": categories}
         (root / "annotations" / f"instances_{split}2014.json").write_text(json.dumps(whole))
+
+
+def _fill_custom(root: Path, counts: Counts, size: int, seed: int) -> None:
+    rows = [("image", "tags")]
+    for split in _SPLITS:
+        for number, scene in _scenes(split, counts[split], size, seed):
+            name = _ODD_NAMES[number % len(_ODD_NAMES)].format(f"{split} {number}")
+            image, mask = root / "photos" / name, root / "masks" / f"{name}.png"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            _save(scene.image, image)
+            Image.fromarray(scene.labels).save(mask)
+            rows.append((name, ";".join(sorted({VOC.classes[k] for k, _, _ in _boxes(scene)}))))
+    with (root / "tags.csv").open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows(rows)
+    (root / "classes.yaml").write_text("".join(["classes:\n", *(f"- {name}\n" for name in VOC.classes)]))
 
 
 def _polygons(mask: np.ndarray) -> list[list[int]]:

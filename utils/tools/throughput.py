@@ -9,12 +9,15 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from datasets.check import Job, inspect
 from datasets.classes import spec_of
+from datasets.coco import write_mask
 from datasets.data import TaggedImages
+from datasets.instances import coco_annotations, read_instances
 from datasets.layouts import Item, items
 from utils.config import Parser
 from utils.errors import UserError
@@ -41,6 +44,13 @@ def checking(images: Sequence[Item], classes: int) -> float:
     return rate(lambda number: inspect(jobs[number], classes), len(jobs))
 
 
+def converting(annotations: Path, count: int) -> float:
+    """Masks written a second from an instance JSON, the reading of which is not counted."""
+    images = list(islice(cycle(read_instances(annotations, outlines=True)), count))
+    with TemporaryDirectory() as folder:
+        return rate(lambda number: write_mask(Path(folder), annotations, images[number]), count)
+
+
 def main() -> None:
     """Command line."""
     parser = Parser(description=__doc__)
@@ -56,11 +66,13 @@ def main() -> None:
         raise UserError(f"--images {args.images} must be at least 1")
     classes = len(spec_of(args.dataset, args.root).classes)
     images = list(islice(cycle(items(args.dataset, args.root, args.split)), args.images))
-    sizes = sum(Path(item.image).read_bytes().__len__() for item in images) / len(images)
-    print(f"{len(images)} images of {args.split}, {sizes / 1e3:.0f} kB on average; images a second on one core:")
+    size = sum(len(item.image.read_bytes()) for item in images) / len(images)
+    print(f"{len(images)} images of {args.split}, {size / 1e3:.0f} kB on average; images a second on one core:")
     for crop in args.crops:
         print(f"  loading, crop {crop}: {loading(images, crop, args.train_long):.0f}")
     print(f"  check: {checking(images, classes):.0f}")
+    if args.dataset == "coco":
+        print(f"  annotations to masks: {converting(coco_annotations(args.root, args.split), args.images):.0f}")
 
 
 if __name__ == "__main__":
