@@ -3,12 +3,11 @@
 Nothing is copied: an index says where the pictures and masks lie, whatever their names and folders.
 """
 
-import csv
 import hashlib
 import json
 import os
+import shlex
 import shutil
-import unicodedata
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -16,15 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from datasets.classes import CLASSES, SEPARATOR, nearest, read_classes
+from datasets.classes import CLASSES, read_classes
 from datasets.files import write_whole
 from datasets.layouts import INDEX, INDEX_FORMAT, picture_names, pictures_below, read_list
 from datasets.specs import DatasetSpec
+from datasets.table import NOTHING, pictures_named, tags_of_folders, tags_of_table
 from datasets.tags import TAGS, Tags, write_tags
 from utils.errors import UserError
 
-HEADER = ["image", "tags"]
-NOTHING = "background"  # folder of pictures that show no class
 _EPOCHS, _BATCH, _FEWEST, _MOST = 12, 4, 2000, 30000  # stage 2 sees each VOC picture about 12 times in 30000 iterations
 _LONG = 512  # px; training pictures are brought to the size that testing uses
 
@@ -49,95 +47,46 @@ def add_command(kinds: Any) -> None:
 def _run(args: Namespace) -> None:
     """Writes index, lists, tags, class list and configuration, and says what was found."""
     spec = read_classes(args.classes)
-    if not args.images.is_dir():
-        raise UserError(f"--images {args.images} is not a folder; give the folder that holds the pictures")
-    if args.masks and not args.masks.is_dir():
-        raise UserError(f"--masks {args.masks} is not a folder; give the folder that holds the masks")
-    files = [PurePosixPath(file.relative_to(args.images)) for file in pictures_below(args.images)]
+    _check_folders(args)
+    files = [
+        PurePosixPath(file.relative_to(args.images))
+        for file in pictures_below(args.images)
+        if not (args.masks and file.is_relative_to(args.masks))
+    ]
     if not files:
         raise UserError(f"--images {args.images} holds no picture; give another folder")
     tags = tags_of_table(args.tags, files, spec) if args.tags else tags_of_folders(args.images, files, spec)
     kept = [file for file in files if file in tags]
-    names = picture_names(kept)
     masks = [find_mask(args.masks, file) if args.masks else None for file in kept]
-    if args.val_list:
-        chosen = _listed(args.val_list, kept)
-    else:
-        scorable = [file for file, mask in zip(kept, masks) if mask] or kept
-        chosen = draw(scorable, args.val_share, len(kept), args.seed)
-    splits = {"val": [name for name, file in zip(names, kept) if file in chosen]}
-    splits["train"] = [name for name, file in zip(names, kept) if file not in chosen]
-    if not splits["train"]:
-        raise UserError(f"all {len(kept)} pictures are for validation; leave some of them to train on")
+    splits = _splits(args, kept, masks)
     matrix = np.array([[name in tags[file] for name in spec.classes] for file in kept])
-    args.out.mkdir(parents=True, exist_ok=True)
-    _write_index(args.out, args.images, args.masks, dict(zip(names, zip(map(str, kept), masks))))
-    source = f"table {args.tags.name}" if args.tags else "names of folders"
-    write_tags(args.out / TAGS, spec, Tags(tuple(names), matrix, source))
-    for split, members in splits.items():
-        (args.out / f"{split}.txt").write_text("".join(f"{name}\n" for name in members), encoding="utf-8")
-    if args.classes.resolve() != (args.out / CLASSES).resolve():
-        shutil.copyfile(args.classes, args.out / CLASSES)
-    own = _write_config(args.out, len(splits["train"]))
+    own = _write(args, spec, kept, masks, matrix, splits)
     _say(args, spec, matrix, splits, sum(mask is not None for mask in masks), len(files) - len(kept), own)
 
 
-def tags_of_table(path: Path, files: Sequence[PurePosixPath], spec: DatasetSpec) -> dict[PurePosixPath, set[str]]:
-    """Classes of the pictures that a CSV lists, found by path, by path without suffix or by file name.
-
-    Raises:
-        UserError: names file, line and fix, where the table cannot be read, or a picture or class is unknown.
-    """
-    found = _Pictures(files)
-    tags: dict[PurePosixPath, set[str]] = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = csv.reader(stream, strict=True)
-            header = [cell.strip().lower() for cell in next(rows, [])]
-            if header != HEADER:
-                raise UserError(f"{path}, line 1 is {','.join(header)!r:.80}; the header must be {','.join(HEADER)}")
-            for row in rows:
-                if not row:
-                    continue
-                place = f"{path}, line {rows.line_num}"
-                if len(row) != len(HEADER):
-                    raise UserError(
-                        f"{place} has {len(row)} cells; write image,tags with {SEPARATOR!r} between the tags"
-                        " and quotes around names with commas"
-                    )
-                file = found.named(row[0], place)
-                if file in tags:
-                    raise UserError(f"{place} lists {row[0]!r} a second time; keep one line")
-                tags[file] = {_class(word.strip(), spec, place) for word in row[1].split(SEPARATOR) if word.strip()}
-    except FileNotFoundError:
-        raise UserError(f"--tags {path} does not exist; give a CSV with the columns image,tags") from None
-    except csv.Error as error:
-        raise UserError(f"{path}, line {rows.line_num} is not CSV ({error}); mend that line") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text ({error}); save it as CSV UTF-8") from None
-    if not tags:
-        raise UserError(f"{path} lists no picture; write one a line below the header")
-    return tags
+def _check_folders(args: Namespace) -> None:
+    for flag in ("images", "masks"):
+        folder = getattr(args, flag)
+        if folder and not folder.is_dir():
+            raise UserError(f"--{flag} {folder} is not a folder; give the folder that holds the {flag}")
 
 
-def tags_of_folders(
-    root: Path, files: Sequence[PurePosixPath], spec: DatasetSpec
-) -> dict[PurePosixPath, set[str]]:  # fmt: skip
-    """Classes of pictures: the names of all folders on the way to them that name a class.
-
-    Raises:
-        UserError: a picture lies in no such folder, nor in one called `background`.
-    """
-    tags = {}
-    for file in files:
-        folders = [unicodedata.normalize("NFC", part) for part in file.parent.parts]
-        tags[file] = set(folders) & set(spec.classes)
-        if not tags[file] and NOTHING not in folders:
-            raise UserError(
-                f"{root / file} lies in no folder named after a class; move it into one, or into"
-                f" {NOTHING!r} if it shows none, or give --tags"
-            )
-    return tags
+def _splits(
+    args: Namespace, files: Sequence[PurePosixPath], masks: Sequence[str | None]
+) -> dict[str, list[PurePosixPath]]:  # fmt: skip
+    """The listed or drawn validation pictures (if possible such as have a mask), and the others to train on."""
+    if args.val_list:
+        chosen = pictures_named(read_list(args.val_list), files, f"--val_list {args.val_list}")
+    else:
+        scorable = [file for file, mask in zip(files, masks) if mask] or files
+        chosen = draw(scorable, args.val_share, len(files), args.seed)
+    splits = {
+        "train": [file for file in files if file not in chosen],
+        "val": [file for file in files if file in chosen],
+    }
+    if not splits["train"]:
+        raise UserError(f"all {len(files)} pictures are for validation; leave some of them to train on")
+    return splits
 
 
 def find_mask(root: Path, file: PurePosixPath) -> str | None:
@@ -154,56 +103,36 @@ def draw(files: Sequence[PurePosixPath], share: float, total: int, seed: int) ->
     return set(order[: max(1, round(share * total))])
 
 
-class _Pictures:
-    """Finds pictures by what a user calls them."""
-
-    def __init__(self, files: Sequence[PurePosixPath]) -> None:
-        self.exact = {self._key(str(file)): file for file in files}
-        self.loose: dict[str, list[PurePosixPath]] = {}
-        for file in files:
-            for called in {str(file.with_suffix("")), file.name, file.stem}:
-                self.loose.setdefault(self._key(called), []).append(file)
-
-    @staticmethod
-    def _key(called: str) -> str:
-        return unicodedata.normalize("NFC", called.strip())
-
-    def named(self, called: str, place: str) -> PurePosixPath:
-        """The picture called so. Raises UserError naming the place if there is none, or more than one."""
-        key = self._key(called)
-        if key in self.exact:
-            return self.exact[key]
-        found = self.loose.get(key) or self.loose.get(key.replace("\\", "/"), [])
-        if len(found) > 1:
-            raise UserError(f"{place}: {called!r} may be {found[0]} or {found[1]}; write the path below --images")
-        if not found:
-            hint = nearest(key, list(self.exact)) or "; write its path below --images"
-            raise UserError(f"{place}: {called!r} is no picture below --images{hint}")
-        return found[0]
-
-
-def _class(word: str, spec: DatasetSpec, place: str) -> str:
-    name = unicodedata.normalize("NFC", word)
-    if name not in spec.classes:
-        raise UserError(f"{place} has the tag {word!r}, which is no class{nearest(word, spec.classes) or '; add it'}")
-    return name
-
-
-def _listed(path: Path, files: Sequence[PurePosixPath]) -> set[PurePosixPath]:
-    found = _Pictures(files)
-    return {found.named(line, f"--val_list {path}") for line in read_list(path)}
-
-
-def _write_index(
-    out: Path, images: Path, masks: Path | None, files: dict[str, tuple[str, str | None]]
-) -> None:  # fmt: skip
-    """Folders are kept relative to the index, so that all may move together."""
-    folders = {
-        "images": os.path.relpath(images.resolve(), out.resolve()),
-        "masks": None if masks is None else os.path.relpath(masks.resolve(), out.resolve()),
+def _write(
+    args: Namespace, spec: DatasetSpec, files: Sequence[PurePosixPath], masks: Sequence[str | None],
+    matrix: np.ndarray, splits: dict[str, list[PurePosixPath]],
+) -> bool:  # fmt: skip
+    """Writes the folder; whether the configuration is new."""
+    out = args.out
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be made ({error.strerror}); name another folder") from error
+    names = dict(zip(files, picture_names(files)))
+    source = f"table {args.tags.name}" if args.tags else "names of folders"
+    write_tags(out / TAGS, spec, Tags(tuple(names.values()), matrix, source))
+    for split, members in splits.items():
+        write_whole(out / f"{split}.txt", "".join(f"{names[file]}\n" for file in members).encode())
+    if args.classes.resolve() != (out / CLASSES).resolve():
+        shutil.copyfile(args.classes, out / CLASSES)
+    content = {
+        "format": INDEX_FORMAT,
+        "images": _relative(args.images, out),
+        "masks": _relative(args.masks, out) if args.masks else None,
+        "files": {names[file]: (str(file), mask) for file, mask in zip(files, masks)},
     }
-    content = {"format": INDEX_FORMAT, **folders, "files": files}
     write_whole(out / INDEX, json.dumps(content, indent=1).encode())
+    return _write_config(out, len(splits["train"]))
+
+
+def _relative(folder: Path, out: Path) -> str:
+    """So that data and index may move together."""
+    return os.path.relpath(folder.resolve(), out.resolve())
 
 
 def _write_config(out: Path, pictures: int) -> bool:
@@ -231,7 +160,7 @@ def _write_config(out: Path, pictures: int) -> bool:
 
 
 def _say(
-    args: Namespace, spec: DatasetSpec, matrix: np.ndarray, splits: dict[str, list[str]], masks: int,
+    args: Namespace, spec: DatasetSpec, matrix: np.ndarray, splits: dict[str, list[PurePosixPath]], masks: int,
     left: int, own: bool,
 ) -> None:  # fmt: skip
     counts = ", ".join(f"{name} {count}" for name, count in zip(spec.classes, matrix.sum(0)))
@@ -246,5 +175,5 @@ def _say(
         print(f"{word!r} names a class and is left out of the background words")
     if not own:
         print(f"{args.out / 'config.yaml'} was there and is kept")
-    print(f"check: python -m datasets.prepare check --dataset custom --root {args.out}")
-    print(f"train: python train_voc.py --config {args.out / 'config.yaml'}")
+    print(f"check: python -m datasets.prepare check --dataset custom --root {shlex.quote(str(args.out))}")
+    print(f"train: python train_voc.py --config {shlex.quote(str(args.out / 'config.yaml'))}")

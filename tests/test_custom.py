@@ -15,9 +15,10 @@ import test_msc_flip_voc
 import train_voc
 from datasets import prepare
 from datasets.classes import read_classes, spec_of
-from datasets.custom import draw, tags_of_table
+from datasets.custom import draw
 from datasets.layouts import items
 from datasets.specs import BACKGROUND, TEMPLATE, VOC
+from datasets.table import tags_of_table
 from datasets.tags import read_tags
 from datasets.toy.write import write_custom
 from utils.config import load_config
@@ -138,6 +139,19 @@ def test_a_second_run_gives_the_same_and_keeps_an_edited_configuration(photos: P
     assert prepared(photos, "--tags", photos / "tags.csv") == 0
     again = {path.name: path.read_bytes() for path in out.iterdir()}
     assert again == {**first, "config.yaml": b"dataset: custom\nlr: 0.1\n"}
+
+
+def test_masks_are_found_by_path_and_are_no_pictures(photos: Path) -> None:
+    masks = photos / "photos" / "masks"
+    for name in ("Küche/IMG 01.JPG.png", "sub dir/深い/写真.png"):
+        (masks / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (40, 32)).save(masks / name)
+    assert prepared(photos, "--tags", photos / "tags.csv", "--masks", masks, "--val_share", 0.2) == 0
+    found = {item.name: item.mask for split in ("train", "val") for item in items("custom", photos / "out", split)}
+    assert found["Küche/IMG 01"] == masks / "Küche/IMG 01.JPG.png" and found["Küche/IMG 01.jpeg"] is None
+    assert found["sub dir/深い/写真"] == masks / "sub dir/深い/写真.png" and len(found) == len(ODD) - 1
+    assert {item.name for item in items("custom", photos / "out", "val")} <= {"Küche/IMG 01", "sub dir/深い/写真"}
+    assert prepared(photos, "--tags", photos / "tags.csv", "--out", photos / "tags.csv") == 2
 
 
 def test_folders_are_tags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
