@@ -91,7 +91,9 @@ def read_run(path: Path) -> RunFolder:
 
 
 def _label_names(config: dict[str, object], entries: dict[str, dict]) -> tuple[str, ...]:
-    """Those of the last result, else, where nothing was scored, of the data set."""
+    """Those of the last result, else of the data set; none where nothing was scored."""
+    if not entries:
+        return ()
     classes = [entry["classes"] for entry in entries.values() if "classes" in entry]
     told = (str(config.get(key, default)) for key, default in (("dataset", "voc"), ("data_root", ""), ("classes", "")))
     names = ("background", *classes[-1]) if classes else spec_of(*told).label_names
@@ -120,8 +122,9 @@ def _read_images(path: Path) -> tuple[dict[str, object], list[Scored]]:
     """Options of the test and the images of every process's file, in order of name, each once."""
     lines = [line for file in sorted(path.glob("images*.jsonl")) for line in _objects(file)]
     options = next((line["options"] for line in lines if "options" in line), {})
-    images = {line["name"]: _scored(line) for line in lines if "name" in line and "results" in line}
-    return options, [images[name] for name in sorted(images)]
+    images = {line["name"]: _scored(line) for line in lines if "name" in line and "error" not in line}
+    short = {name: value for name, value in options.items() if not isinstance(value, dict)}  # no tags of every image
+    return short, [images[name] for name in sorted(images)]
 
 
 def _objects(file: Path) -> list[dict]:

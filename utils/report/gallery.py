@@ -17,6 +17,7 @@ from utils.report.folder import Scored
 
 GROUPS = ("best", "median", "worst")
 LONG = 440  # px of a thumbnail's longer side
+MANY = 40  # with more classes than this only the worst image of each is added
 WRONG, UNSURE = 1, 2  # labels of an error map; right is 0
 ERRORS = np.array([(0, 0, 0), (230, 40, 60), (150, 150, 150)], np.uint8)
 
@@ -43,7 +44,7 @@ class Card:
 
 
 def choose(images: Sequence[Scored], each: int) -> dict[str, list[Scored]]:
-    """`each` best, median and worst images by mIoU, none twice, and under "class" the best and worst of each class.
+    """`each` best, median and worst images by mIoU, none twice; under "class" the best and worst of each of few classes.
 
     Images without truth are no part of it, unless none has any: then the first are all "predicted".
     """
@@ -56,9 +57,11 @@ def choose(images: Sequence[Scored], each: int) -> dict[str, list[Scored]]:
     groups = dict(zip(GROUPS, (best, rest[first : first + each], worst)))
     taken = {image.name for group in groups.values() for image in group}
     extreme: dict[str, Scored] = {}
-    for label in sorted({label for image in ranked for label in image.ious} - {0}):
-        having = sorted((image for image in ranked if label in image.ious), key=lambda image: -image.ious[label])
-        extreme |= {image.name: image for image in (having[0], having[-1]) if image.name not in taken}
+    labels = sorted({label for image in ranked for label in image.ious} - {0})
+    for label in labels:
+        having = sorted((image for image in ranked if label in image.ious), key=lambda image: image.ious[label])
+        ends = having[:1] if len(labels) > MANY else (having[0], having[-1])
+        extreme |= {image.name: image for image in ends if image.name not in taken}
     return {name: group for name, group in {**groups, "class": list(extreme.values())}.items() if group}
 
 
