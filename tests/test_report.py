@@ -19,7 +19,7 @@ from utils.recorder import add_result
 from utils.report import gallery
 from utils.report.comparison import differences, distinct, scores, write_comparison
 from utils.report.folder import Scored, read_run
-from utils.report.page import CRF, SINGLE, mistakes, report_line, write_report
+from utils.report.page import CRF, SINGLE, costs, mistakes, protocol, report_line, write_report
 
 CLASSES = ("cat", "<script>alert('x')</script>", "a \"$x_1$\" & 'b'", "\u732b")
 SIZE = (24, 36)
@@ -152,6 +152,15 @@ def test_the_scores_and_the_counts_are_those_of_the_results(folder: Path) -> Non
     counts = result.matrix.counts.double()
     expected = 100 * (counts / counts.sum(1, keepdim=True)).fill_diagonal_(0).max()
     assert share == pytest.approx(float(expected))
+
+
+def test_costs_and_protocol_are_those_of_the_run(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path, images=1, resize_long=333, scales=[1.25, 0.5]))
+    assert [(cost.stage, cost.iterations, cost.memory) for cost in costs(run)] == [("segmenter", 3, 1.0)]
+    assert costs(run)[0].minutes == pytest.approx(3 * (1 / 3) / 60)
+    words = protocol(run)
+    assert "long side of 333 px" in words and "scale 1.25;" in words and "scales 1.25 and 0.5," in words
+    assert "10 iterations; Gaussian kernel of 3 px, weight 3; bilateral kernel of 64 px and 5 grey levels" in words
 
 
 def test_a_picture_that_is_gone_is_named_and_the_rest_is_shown(folder: Path) -> None:

@@ -44,7 +44,7 @@ class Card:
 
 
 def choose(images: Sequence[Scored], each: int) -> dict[str, list[Scored]]:
-    """`each` best, median and worst images by mIoU, none twice; under "class" the best and worst of each of few classes.
+    """`each` best, median and worst images by mIoU, none twice; under "class" those with the extreme IoU of each class.
 
     Images without truth are no part of it, unless none has any: then the first are all "predicted".
     """
