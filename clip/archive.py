@@ -6,6 +6,7 @@ containers only and turns every class of the archive into an inert bag of attrib
 """
 
 import pickle
+import tarfile
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -22,6 +23,7 @@ DTYPES = {
     "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
     "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
 }  # fmt: skip
+MOST_SHARED = 4  # times the file's size that its tensors may fill: some share their memory
 
 
 class _Bag:
@@ -81,11 +83,14 @@ def _named_tensors(bag: _Bag, prefix: str = "") -> dict[str, Tensor]:
 
 
 def _read_torchscript(path: Path) -> dict[str, Tensor]:
+    _check_stored(path)
     with zipfile.ZipFile(path) as archive:
         record = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
         with archive.open(record) as file:
             root = _ArchiveUnpickler(file, archive, record[: -len("data.pkl")]).load()
-    return _named_tensors(root)
+    tensors = _named_tensors(root)
+    _check_extent(tensors, path)
+    return tensors
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -93,6 +98,60 @@ def _is_torchscript(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any("/code/" in name or name.endswith("constants.pkl") for name in archive.namelist())
+
+
+def _check_stored(path: Path) -> None:
+    """PyTorch stores its records as they are; raises ValueError where they would unpack to more than the file holds."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(record.file_size for record in archive.infolist())
+    if size > path.stat().st_size:
+        raise ValueError(f"its records unpack to {size} bytes, more than the file holds")
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        tarfile.open(path, "r:").close()
+    except tarfile.TarError:
+        return False
+    return True
+
+
+def _check_extent(content: Any, path: Path) -> None:
+    """Raises ValueError for tensors, at any depth, that would fill far more memory than the file holds bytes.
+
+    A few bytes can show as a tensor of any shape; the first copy of it would exhaust the memory.
+    """
+    left, seen, extent = [content], set(), 0
+    while left:
+        part = left.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, Tensor):
+            if part.layout != torch.strided or part.device.type != "cpu":
+                raise ValueError("it holds tensors without plain memory")
+            extent += part.nbytes
+        elif isinstance(part, dict):
+            left += part.values()
+        elif isinstance(part, list | tuple | set):
+            left += part
+    if extent > MOST_SHARED * path.stat().st_size:
+        raise ValueError(f"its tensors would fill {extent} bytes, far more than the file holds")
+
+
+def load_plain(path: Path) -> Any:
+    """What `torch.save` wrote, tensors and plain types only, on the CPU, in memory bounded by the size of the file.
+
+    Refuses TorchScript and tar files, whose code some versions of PyTorch run even under `weights_only`
+    (CVE-2025-32434). Raises any exception where the file is no such thing.
+    """
+    if _is_tar(path) or _is_torchscript(path):
+        raise ValueError("it is an archive that may hold code")
+    if zipfile.is_zipfile(path):
+        _check_stored(path)
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    _check_extent(content, path)
+    return content
 
 
 def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
@@ -110,7 +169,7 @@ def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
             return load_file(path)
         if _is_torchscript(path):
             return _read_torchscript(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_plain(path)
     except Exception as error:  # bytes that are no weights make the readers fail in any way
         raise UserError(
             f"{what} {path} cannot be read ({_first_line(error)}); "

@@ -10,6 +10,8 @@ from datasets.layouts import Item
 from datasets.transforms import IMAGENET_MEAN, View, decoded, load_image, load_mask, open_image, shown_size
 from utils.errors import UserError
 
+MOST_SKIPPED = 10  # images in a row; more mean that the disk is gone, not that a file is broken
+
 
 class TaggedImages(Dataset):
     """Training images with their image-level labels; of an item, only name and image file are kept.
@@ -27,6 +29,7 @@ class TaggedImages(Dataset):
         seed: int = 0,
         fill: Sequence[float] = IMAGENET_MEAN,
         longest: int = 0,
+        skip_bad: bool = False,
     ) -> None:
         """
         Args:
@@ -37,6 +40,7 @@ class TaggedImages(Dataset):
             seed: of the augmentation, >= 0.
             fill: colour, 0..255, of padding.
             longest: longer side, px, that larger images are shrunk to before the rescaling; 0: they stay as they are.
+            skip_bad: in place of an image that cannot be read, show the next one.
 
         Raises:
             ValueError: items and tags differ in number.
@@ -48,6 +52,7 @@ class TaggedImages(Dataset):
         self.tags = np.asarray(tags, bool)
         self.crop_size, self.scale_range, self.longest = crop_size, scale_range, longest
         self.seed, self.fill = seed, fill
+        self.skip_bad = skip_bad
 
     def __len__(self) -> int:
         return len(self.files)
@@ -57,18 +62,30 @@ class TaggedImages(Dataset):
         rng = np.random.default_rng((self.seed, *key))
         return View.draw(height, width, self.crop_size, self.scale_range, rng, self.longest)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor | int]:
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor | int | str]:
         """The view that image `index` shows at `iteration`, for key = (iteration, index).
 
         Returns:
-            "image": uint8 (3, c, c); "valid": bool (c, c), False on padding; "tags": float32 (K,); "index": int.
+            "image": uint8 (3, c, c); "valid": bool (c, c), False on padding; "tags": float32 (K,); "index": int, of
+            the image shown; "skipped": why images before it were not, or "".
 
         Raises:
-            UserError: the image cannot be read.
+            UserError: the image cannot be read; with `skip_bad`, nor can those after it.
         """
-        index = key[1]
+        iteration, first = key
+        skipped: list[str] = []
+        for index in (place % len(self) for place in range(first, first + MOST_SKIPPED + 1)):
+            try:
+                return {**self._sample(iteration, index), "skipped": "; ".join(skipped)}
+            except UserError as error:
+                if not self.skip_bad:
+                    raise
+                skipped.append(str(error))
+        raise UserError(f"{len(skipped)} images one after another cannot be read, the last: {skipped[-1]}")
+
+    def _sample(self, iteration: int, index: int) -> dict[str, torch.Tensor | int]:
         with open_image(self.files[index]) as image:
-            view = self.view(key, *shown_size(image))
+            view = self.view((iteration, index), *shown_size(image))
             crop = view.of_image(decoded(image, view.scale), self.fill)
         return {
             "image": _channels_first(crop),
@@ -83,8 +100,8 @@ class MaskedImages(Dataset):
     so that each image is seen exactly once (design: protocol).
     """
 
-    def __init__(self, items: Sequence[Item], rank: int = 0, world: int = 1) -> None:
-        self.items = list(items)
+    def __init__(self, items: Sequence[Item], rank: int = 0, world: int = 1, skip_bad: bool = False) -> None:
+        self.items, self.skip_bad = list(items), skip_bad
         self.indices = range(rank, len(self.items), world)
 
     def __len__(self) -> int:
@@ -94,12 +111,21 @@ class MaskedImages(Dataset):
         """
         Returns:
             "image": uint8 (3, H, W); "mask": uint8 (H, W) labels, left out where the item has none; "name": str;
-            "index": the image's place in the whole list.
+            "index": the image's place in the whole list. Of an unreadable one, with `skip_bad`: "name", "index" and
+            the "error".
 
         Raises:
             UserError: a file cannot be read, or image and mask differ in size.
         """
         index = self.indices[position]
+        try:
+            return self._sample(index)
+        except UserError as error:
+            if not self.skip_bad:
+                raise
+            return {"name": self.items[index].name, "index": index, "error": str(error)}
+
+    def _sample(self, index: int) -> dict[str, torch.Tensor | str | int]:
         item = self.items[index]
         image = load_image(item.image)
         sample = {"image": _channels_first(image), "name": item.name, "index": index}

@@ -3,6 +3,7 @@
 import io
 import math
 import struct
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ _QUARTER_TURNS = (5, 6, 7, 8)  # values of the above under which width and heigh
 # What Pillow raises on broken files, depending on the format and on where the damage is.
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
+READ_AGAIN_AFTER = (0.1, 1.0)  # seconds: network mounts fail for a moment
+
 
 @contextmanager
 def open_image(path: str | Path | BinaryIO, name: str | Path = "") -> Iterator[Image.Image]:
@@ -47,7 +50,7 @@ def open_image(path: str | Path | BinaryIO, name: str | Path = "") -> Iterator[I
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
+            image = Image.open(path if isinstance(path, io.IOBase) else _read(path))
         with image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
@@ -97,7 +100,7 @@ def load_mask(path: str | Path) -> np.ndarray:
         UserError: the file is missing, broken or holds colours instead of labels.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(_read(path)) as image:
             image.load()
             mode, labels = image.mode, np.array(image)
     except _DECODE_ERRORS as error:
@@ -195,6 +198,18 @@ def normalise(
     """
     mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (mean, std))
     return (images.float() - mean) / std
+
+
+def _read(path: str | Path) -> io.BytesIO:
+    """A file's bytes, read again after a moment where the disk or mount fails. Raises OSError if it goes on failing."""
+    for pause in READ_AGAIN_AFTER:
+        try:
+            return io.BytesIO(Path(path).read_bytes())
+        except (PermissionError, IsADirectoryError):
+            raise
+        except OSError:
+            time.sleep(pause)
+    return io.BytesIO(Path(path).read_bytes())
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,6 +1,8 @@
 """What several test files share: a tiny CLIP file, toy data in both layouts, and a training of seconds."""
 
+import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from clip.model import CLIP, VisionTransformer
 from clip.tokenizer import Tokenizer
 from datasets.specs import COCO, VOC
 from datasets.toy.write import write_coco, write_voc
+from utils import engine
 
 TRAIN, VAL, SIZE = 24, 4, 96
 
@@ -40,6 +43,39 @@ def run(main: Callable[[], None], *arguments: object) -> int:
         except SystemExit as stopped:
             return stopped.code
     return 0
+
+
+def final_weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / "final.pt", weights_only=True)["model"]
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    a, b = final_weights(one), final_weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def crash() -> None:
+    """Ends training between two checkpoints."""
+    raise KeyboardInterrupt
+
+
+def signalled() -> None:
+    """Asks this process to stop, as a batch system does."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def counted(patch: pytest.MonkeyPatch, at: int | None = None, event: Callable[[], None] | None = None) -> list[str]:
+    """Stage of each training step from now on, as a list that grows; `event` happens at the start of step `at`."""
+    seen, step_of = [], engine.train_step
+
+    def step(stage: engine.Stage, *rest: object) -> dict[str, torch.Tensor]:
+        if len(seen) == at:
+            event()
+        seen.append(stage.name)
+        return step_of(stage, *rest)
+
+    patch.setattr(engine, "train_step", step)
+    return seen
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Checkpoints: whole or absent, plain, without paths, and refused when they do not fit."""
 
+import errno
 import json
 import pickle
 from dataclasses import asdict
@@ -16,8 +17,10 @@ from utils.build import build_cvf, restore
 from utils.checkpoint import (
     FORMAT,
     PATHS,
+    keep_numbered,
     load_checkpoint,
     load_trained_state,
+    numbered,
     portable,
     save_checkpoint,
     trained_state,
@@ -30,7 +33,10 @@ CLASSES = ("aeroplane", "bicycle")
 
 
 def content() -> dict:
-    return {"model": {"a": torch.arange(3.0)}, "config": portable(Config()), "step": 3}
+    return {
+        "model": {"a": torch.arange(3.0)}, "config": portable(Config()), "step": 3, "classes": ["cat"],
+        "clip_sha256": "none", "text": torch.zeros(2, 3),
+    }  # fmt: skip
 
 
 def test_what_is_saved_is_read(tmp_path: Path) -> None:
@@ -46,12 +52,22 @@ def test_a_write_that_breaks_off_leaves_the_old_file(tmp_path: Path, monkeypatch
 
     def broken(saved: dict, file: object) -> None:
         file.write(b"half a checkpoint")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(checkpoint.torch, "save", broken)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match="a.pt cannot be written .* the one before is kept"):
         save_checkpoint({**content(), "step": 4}, tmp_path / "a.pt")
     assert load_checkpoint(tmp_path / "a.pt", "--model_path")["step"] == 3
+    assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_older_checkpoints_are_kept_by_number(tmp_path: Path) -> None:
+    for step in (5, 10, 15, 20):
+        save_checkpoint({**content(), "step": step}, tmp_path / "a.pt")
+        keep_numbered(tmp_path / "a.pt", step, 3)
+    assert [load_checkpoint(file, "--resume")["step"] for file in numbered(tmp_path / "a.pt")] == [20, 15, 10]
+    keep_numbered(tmp_path / "a.pt", 20, 1)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
@@ -63,7 +79,16 @@ def test_truncated_files_are_refused(share: float, tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "a.pt", "--model_path")
 
 
-@pytest.mark.parametrize("other", [{"model": {}}, {"format": FORMAT}, {"format": FORMAT + 1, "model": {}}, [1]])
+@pytest.mark.parametrize(
+    "other",
+    [
+        [1],
+        {"format": FORMAT},
+        {**content(), "format": FORMAT + 1},
+        *({key: value for key, value in {**content(), "format": FORMAT}.items() if key != left} for left in content()),
+        {**content(), "format": FORMAT, "model": {"a": 1}},
+    ],
+)
 def test_other_files_are_refused(other: object, tmp_path: Path) -> None:
     torch.save(other, tmp_path / "a.pt")
     with pytest.raises(UserError, match="is not a checkpoint of this project"):

@@ -2,16 +2,24 @@
 
 import csv
 import json
-import os
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import VAL, clip_tensors, run, tiny_clip
+from conftest import (
+    VAL,
+    clip_tensors,
+    counted,
+    crash,
+    final_weights,
+    run,
+    same_weights,
+    signalled,
+    tiny_clip,
+)  # fmt: skip
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -20,43 +28,9 @@ import test_msc_flip_voc
 import train_coco
 import train_voc
 from datasets.specs import palette
-from utils import engine
 from utils.testing import CRF, MULTI, SINGLE
 
 STEPS = {"classifier": 2, "segmenter": 4}  # iterations of a run with the flags `quick`
-
-
-def final_weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints" / "final.pt", weights_only=True)["model"]
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    a, b = final_weights(one), final_weights(other)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def crash() -> None:
-    """Ends training between two checkpoints."""
-    raise KeyboardInterrupt
-
-
-def signalled() -> None:
-    """Asks this process to stop, as a batch system does."""
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def counted(patch: pytest.MonkeyPatch, at: int | None = None, event: Callable[[], None] | None = None) -> list[str]:
-    """Stage of each training step from now on, as a list that grows; `event` happens at the start of step `at`."""
-    seen, step_of = [], engine.train_step
-
-    def step(stage: engine.Stage, *rest: object) -> dict[str, torch.Tensor]:
-        if len(seen) == at:
-            event()
-        seen.append(stage.name)
-        return step_of(stage, *rest)
-
-    patch.setattr(engine, "train_step", step)
-    return seen
 
 
 def test_training_leaves_what_it_promises(trained: Path) -> None:

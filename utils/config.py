@@ -37,6 +37,9 @@ class Config:
     )
     scale_min: float = _option(0.5, "data", "smallest random rescaling of a training image")
     scale_max: float = _option(2.0, "data", "largest random rescaling of a training image")
+    on_bad_image: str = _option(
+        "stop", "data", "an unreadable picture ends the run, or is skipped and counted", ("stop", "skip")
+    )
     statistics: str = _option("imagenet", "data", "mean and deviation that normalise images", ("imagenet", "clip"))
 
     clip_path: str = _option("weights/ViT-B-16.pt", "weights", "CLIP weights; `toy` is the toy CLIP in this repository")
@@ -114,6 +117,7 @@ class Config:
     seed: int = _option(0, "run", "all randomness follows from it")
     log_every: int = _option(20, "run", "iterations between log lines")
     checkpoint_every: int = _option(500, "run", "iterations between checkpoints")
+    keep: int = _option(1, "run", "checkpoints kept of each stage, the newest")
 
 
 def field_types() -> dict[str, type]:
@@ -187,7 +191,7 @@ def from_dict(values: dict[str, Any], source: str) -> Config:
 
 _AT_LEAST_1 = (
     "max_iters", "batch_size", "mct_batch_size", "resize_long", "log_every", "checkpoint_every", "decoder_width",
-    "early_maps", "late_maps", "radius",
+    "early_maps", "late_maps", "radius", "keep",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "workers", "threads", "mct_epochs", "eval_images", "visualise", "seed", "par_iterations", "decoder_layers",

@@ -60,3 +60,8 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     dist.all_reduce(flat)
     for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients])):
         gradient.copy_(part.view_as(gradient))
+
+
+def agreed(asked: bool, device: torch.device) -> bool:
+    """Whether any process asks; the same answer in all of them."""
+    return asked if not dist.is_initialized() else bool(total(torch.tensor(float(asked), device=device)))

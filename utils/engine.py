@@ -1,7 +1,8 @@
 """The training loop, and what a stage of training is made of."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,28 @@ from datasets.data import IterationSampler, TaggedImages
 from datasets.transforms import normalise
 from utils import distributed
 from utils.build import STATISTICS
-from utils.checkpoint import PATHS, load_checkpoint, load_trained_state, portable, save_checkpoint, trained_state
+from utils.checkpoint import (
+    PATHS,
+    keep_numbered,
+    load_checkpoint,
+    load_trained_state,
+    numbered,
+    portable,
+    save_checkpoint,
+    trained_state,
+)  # fmt: skip
 from utils.config import Config
 from utils.errors import UserError
+from utils.faults import note_bad_image
 from utils.optim import set_rate
 from utils.progress import progress
 from utils.recorder import Recorder
-from utils.runtime import StopRequest, autocast, peak_memory
+from utils.runtime import StopRequest, autocast, heed_parent_only, peak_memory
 
 MAY_CHANGE = {  # settings that a resumed run may change: they say where it runs and how it is watched
     *PATHS, "device", "precision", "workers", "threads", "log_every", "checkpoint_every", "eval_every", "eval_seeds",
-    "eval_images", "resize_long", "scales", "visualise", "quiet",
+    "eval_images", "resize_long", "scales", "visualise", "quiet", "keep",
+    "on_bad_image",
 }  # fmt: skip
 
 
@@ -61,23 +73,39 @@ def checkpoint_of(folder: Path, stage: str) -> Path:
     return folder / "checkpoints" / f"{stage}.pt"
 
 
-def save(stage: Stage, run: Run, step: int) -> None:
-    """Write all that resuming at `step` needs; augmentation is a function of the step, nothing else is random."""
+def save(stage: Stage, run: Run, step: int, validated: bool = True) -> None:
+    """Write all that resuming at `step` needs; augmentation is a function of the step, nothing else is random.
+
+    `validated`: whether the validation due at `step`, if any, is done. Raises UserError rather than replace a good
+    checkpoint with weights that are not finite.
+    """
     if not distributed.is_main():
         return
+    model = trained_state(stage.module)
+    if spoilt := [name for name, tensor in model.items() if not torch.isfinite(tensor).all()]:
+        raise UserError(
+            f"{len(spoilt)} tensors of {stage.name}, first {spoilt[0]}, are not finite after iteration {step}; the "
+            "checkpoint before is kept, lower --lr or use --precision fp32"
+        )
     content = {
-        **run.facts, "stage": stage.name, "step": step, "config": portable(run.config),
-        "model": trained_state(stage.module), "optimiser": stage.optimiser.state_dict(),
+        **run.facts, "stage": stage.name, "step": step, "validated": validated, "config": portable(run.config),
+        "model": model, "optimiser": stage.optimiser.state_dict(),
     }  # fmt: skip
-    save_checkpoint(content, checkpoint_of(run.folder, stage.name))
+    path = checkpoint_of(run.folder, stage.name)
+    save_checkpoint(content, path)
+    keep_numbered(path, step, run.config.keep)
 
 
-def resume(stage: Stage, run: Run) -> int:
-    """Load the stage's checkpoint, if any; returns the step to go on from. Raises UserError if it is another run's."""
+def resume(stage: Stage, run: Run) -> tuple[int, bool]:
+    """Load the stage's checkpoint, if any; returns the step to go on from, and whether its validation is done.
+
+    Where the file is damaged, the newest whole one that `--keep` left is taken. Raises UserError if it is another
+    run's, or none is whole.
+    """
     path = checkpoint_of(run.folder, stage.name)
     if not path.is_file():
-        return 0
-    content = load_checkpoint(path, "--resume")
+        return 0, True
+    content = _newest_whole(path, run)
     check_same_run(run.config, content["config"], path)
     if content["clip_sha256"] != run.facts["clip_sha256"]:
         raise UserError(
@@ -85,9 +113,24 @@ def resume(stage: Stage, run: Run) -> int:
         )
     if content["classes"] != run.facts["classes"]:
         raise UserError(f"--resume: {path} was trained with other classes; use another --work_dir")
+    if "optimiser" not in content:
+        raise UserError(f"--resume: {path} is a final checkpoint, which cannot be continued; use another --work_dir")
     load_trained_state(stage.module, content["model"])
     stage.optimiser.load_state_dict(content["optimiser"])
-    return content["step"]
+    return content["step"], content.get("validated", True)
+
+
+def _newest_whole(path: Path, run: Run) -> dict[str, Any]:
+    """The checkpoint at `path`, or where that cannot be read, the newest of its older ones that can."""
+    try:
+        return load_checkpoint(path, "--resume")
+    except UserError as error:
+        for older in numbered(path):
+            with contextlib.suppress(UserError):
+                content = load_checkpoint(older, "--resume")
+                run.recorder.say(f"{error}; going on from {older}")
+                return content
+        raise
 
 
 def check_same_run(config: Config, theirs: dict[str, Any], path: Path) -> None:
@@ -102,31 +145,66 @@ def check_same_run(config: Config, theirs: dict[str, Any], path: Path) -> None:
 def run_stage(stage: Stage, run: Run) -> None:
     """Train a stage to its end, from its checkpoint if there is one; log, validate and save on the way.
 
-    SIGINT or SIGTERM: the iteration is finished, a checkpoint written, then KeyboardInterrupt raised.
+    SIGINT or SIGTERM: the iteration is finished, or a validation left, a checkpoint written, then KeyboardInterrupt
+    raised.
     """
-    start, end, config = resume(stage, run), stage.iterations, run.config
+    (start, validated), end, config = resume(stage, run), stage.iterations, run.config
+    run.recorder.rewind(stage.name, start)
+    if stage.evaluate is not None:
+        run.recorder.rewind("evaluation", start if validated and start < end else start - 1)
     if start >= end:
         run.recorder.say(f"{stage.name}: complete ({end} iterations)")
         return
-    sampler = IterationSampler(len(stage.data), stage.batch_size, config.seed, start, end, run.rank, run.world)
-    on_gpu = run.device.type == "cuda"
-    loader = DataLoader(stage.data, batch_sampler=sampler, num_workers=config.workers, pin_memory=on_gpu)
     stage.module.train()
     bar = progress(quiet=config.quiet, total=end, initial=start, desc=stage.name)
     with StopRequest() as stop, bar:
+        if not validated:
+            run_validation(stage, run, stop, start)
         clock = time.perf_counter()
-        for done, batch in zip(range(start + 1, end + 1), loader):
+        for done, batch in zip(range(start + 1, end + 1), batches(stage, run, start)):
             terms = train_step(stage, run, batch, done - 1)
             bar.update()
             if done % config.log_every == 0 or done == end:
                 values = log(stage, run, done, terms, (time.perf_counter() - clock) / (done - start))
                 bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
-            if stage.evaluate is not None and done % config.eval_every == 0 and done < end:
-                stage.evaluate(done)
-            if done % config.checkpoint_every == 0 or done == end or stop.made:
-                save(stage, run, done)
-            if stop.made and done < end:
+            stopping = distributed.agreed(stop.made, run.device)
+            due = stage.evaluate is not None and done % config.eval_every == 0 and done < end
+            if due and not stopping:
+                run_validation(stage, run, stop, done)
+            if done % config.checkpoint_every == 0 or done == end or stopping:
+                save(stage, run, done, validated=not (due and stopping))
+            if stopping and done < end:
                 raise KeyboardInterrupt
+
+
+def batches(stage: Stage, run: Run, start: int) -> Iterator[dict[str, Tensor]]:
+    """Batches from iteration `start` on; pictures that were skipped as unreadable are noted."""
+    config = run.config
+    sampler = IterationSampler(
+        len(stage.data), stage.batch_size, config.seed, start, stage.iterations, run.rank, run.world
+    )
+    on_gpu = run.device.type == "cuda"
+    loader = DataLoader(
+        stage.data,
+        batch_sampler=sampler,
+        num_workers=config.workers,
+        pin_memory=on_gpu,
+        worker_init_fn=heed_parent_only,
+    )
+    for iteration, batch in enumerate(loader, start + 1):
+        for reason in filter(None, batch.pop("skipped")):
+            note_bad_image(run.folder, f"{stage.name} iteration {iteration}", reason)
+        yield batch
+
+
+def run_validation(stage: Stage, run: Run, stop: StopRequest, done: int) -> None:
+    """Validate after iteration `done`. A request to stop leaves it, with a checkpoint that has it made up for."""
+    try:
+        with stop.interrupting():
+            stage.evaluate(done)
+    except KeyboardInterrupt:
+        save(stage, run, done, validated=False)
+        raise
 
 
 def log(stage: Stage, run: Run, done: int, terms: dict[str, Tensor], seconds: float) -> dict[str, float]:
@@ -147,14 +225,23 @@ def train_step(stage: Stage, run: Run, batch: dict[str, Tensor], step: int) -> d
         terms = stage.losses(images, batch, step)
     loss = sum(terms.values())
     if not torch.isfinite(loss):
-        names = [stage.data.names[i] for i in batch["index"].tolist()]
-        values = {name: float(term) for name, term in terms.items()}
-        raise UserError(
-            f"the loss is not finite at {stage.name} iteration {step}: {values}, images {names}; "
-            "lower --lr or use --precision fp32"
-        )
+        raise UserError(keep_for_replay(stage, run, batch, terms, step))
     stage.optimiser.zero_grad(set_to_none=True)
     loss.backward()
     distributed.sum_gradients(p for group in stage.optimiser.param_groups for p in group["params"])
     stage.optimiser.step()
     return {**{name: term.detach() for name, term in terms.items()}, "loss": loss.detach()}
+
+
+def keep_for_replay(stage: Stage, run: Run, batch: dict[str, Tensor], terms: dict[str, Tensor], step: int) -> str:
+    """Write what made a loss not finite: weights, batch, names, terms. Returns the sentence that says so."""
+    names = [stage.data.names[i] for i in batch["index"].tolist()]
+    values = {name: float(term) for name, term in terms.items()}
+    file = run.folder / f"nonfinite_{stage.name}_{step}_{run.rank}.pt"
+    content = {"stage": stage.name, "step": step, "images": names, "terms": values, "config": portable(run.config)}
+    batch = {name: tensor.cpu() for name, tensor in batch.items()}
+    save_checkpoint({**run.facts, **content, "batch": batch, "model": trained_state(stage.module)}, file)
+    return (
+        f"the loss is not finite at {stage.name} iteration {step}: {values}, images {names}; "
+        f"all of it is in {file}, lower --lr or use --precision fp32"
+    )

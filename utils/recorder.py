@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from PIL import Image
@@ -37,18 +38,21 @@ class Recorder:
             return
         if not self.quiet:
             tqdm.write(line)
-        with (self.folder / "train.log").open("a", encoding="utf-8") as file:
+        with self._append("train.log") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def _append(self, name: str) -> TextIO:
+        """A file of the run folder to append to; the folder is made again if somebody deleted it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return (self.folder / name).open("a", newline="", encoding="utf-8")
 
     def scalars(self, stage: str, iteration: int, values: dict[str, float]) -> None:
         """Append values to metrics.csv (stage, iteration, name, value) and TensorBoard."""
         if not self.active:
             return
-        file = self.folder / "metrics.csv"
-        new = not file.exists()
-        with file.open("a", newline="", encoding="utf-8") as stream:
+        with self._append("metrics.csv") as stream:
             writer = csv.writer(stream)
-            if new:
+            if not stream.tell():
                 writer.writerow(("stage", "iteration", "name", "value"))
             writer.writerows((stage, iteration, name, f"{value:.6g}") for name, value in values.items())
         for name, value in values.items():
@@ -64,6 +68,16 @@ class Recorder:
         picture.save(stream, "PNG")
         write_whole(path, stream.getvalue())
         self.board.add_image(f"panels/{name}", np.asarray(picture), iteration, dataformats="HWC")
+
+    def rewind(self, stage: str, iteration: int) -> None:
+        """Drop from metrics.csv what a killed run logged of a stage after the iteration it is resumed from."""
+        file = self.folder / "metrics.csv"
+        if not self.active or not file.is_file():
+            return
+        with file.open(newline="", encoding="utf-8") as stream:
+            lines = [line for line in stream if line.endswith("\n")]  # the last line may be torn
+        later = {line for line in lines if line.startswith(f"{stage},") and int(line.split(",")[1]) > iteration}
+        write_whole(file, "".join(line for line in lines if line not in later).encode())
 
     def close(self) -> None:
         """Flush TensorBoard."""

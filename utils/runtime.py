@@ -3,19 +3,22 @@
 import contextlib
 import functools
 import importlib.util
+import os
 import platform
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from utils.errors import UserError
+from utils.faults import explain
 
 try:
     import resource
@@ -37,21 +40,63 @@ def check_imports() -> None:
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
-    """Wrap an entry point: a user's mistake prints one sentence and exits with 2, an interrupt exits with 130."""
+    """Wrap an entry point: a user's mistake prints one sentence and exits with 2, a fault of the machine with 1.
+
+    An interrupt, by Ctrl-C or SIGTERM, exits with 130.
+    """
 
     @functools.wraps(main)
     def run() -> None:
         try:
             check_imports()
-            main()
+            with _terminating():
+                main()
         except UserError as error:
             print(f"error: {sentence(error)}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
-            print("interrupted; `--resume` continues from the last checkpoint", file=sys.stderr)
+            print(
+                "interrupted; what is written is kept: `--resume` continues a training from its last checkpoint",
+                file=sys.stderr,
+            )
             sys.exit(130)
+        except Exception as error:
+            if (said := explain(error)) is None:
+                raise
+            print(f"error: {said}", file=sys.stderr)
+            sys.exit(1)
 
     return run
+
+
+@contextlib.contextmanager
+def _terminating() -> Iterator[None]:
+    """SIGTERM, by which batch systems end a job, interrupts as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def heed_parent_only(_: int = 0) -> None:
+    """For the start of a loading process: a signal to the whole job is the training process's to answer.
+
+    Where the system tells who sent it, SIGTERM by the training process still ends the loading process.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def sentence(error: UserError) -> str:
@@ -105,7 +150,8 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.made = False
-        self._before: dict[int, object] = {}
+        self._waits = True
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
@@ -117,9 +163,22 @@ class StopRequest:
             signal.signal(number, handler)
         self._before = {}
 
+    @contextlib.contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Within, the first signal interrupts at once too: for work that is done anew rather than finished."""
+        self._waits = False
+        try:
+            if self.made:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._waits = True
+
     def _request(self, *_: object) -> None:
         self.made = True
         self.__exit__()
+        if not self._waits:
+            raise KeyboardInterrupt
 
 
 def prepare_torch(threads: int) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,9 +20,10 @@ from utils.build import STATISTICS
 from utils.config import Config
 from utils.errors import UserError
 from utils.evaluation import ConfusionMatrix
+from utils.faults import readable
 from utils.inference import pad, padding_of
 from utils.progress import progress
-from utils.runtime import autocast
+from utils.runtime import autocast, heed_parent_only
 
 TITLES = {"clip": "CLIP seed", "vit": "ViT seed", "fused": "fused seed", "pseudo": "pseudo label"}
 
@@ -79,10 +81,11 @@ def score_seeds(
     require_masks(items)
     mode = model.training
     model.eval()
-    data = MaskedImages(items, *ranks)
+    data = MaskedImages(items, *ranks, config.on_bad_image == "skip")
     scores: dict[str, ConfusionMatrix] = {}
-    loader = DataLoader(data, None, num_workers=config.workers)
-    for sample in progress(loader, config.quiet, desc="seeds", leave=False):
+    loader = DataLoader(data, None, num_workers=config.workers, worker_init_fn=heed_parent_only)
+    bar = progress(loader, config.quiet, desc="seeds", leave=False)
+    for sample in readable(bar, Path(config.work_dir), "seeds"):
         height, width = sample["image"].shape[-2:]
         tag = torch.from_numpy(tags[sample["index"]])[None].float().to(device)
         with autocast(device, config.precision):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,13 +29,14 @@ from utils.config import Config, read_yaml
 from utils.engine import Run, Stage, check_same_run, run_stage
 from utils.errors import UserError
 from utils.evaluation import ConfusionMatrix
+from utils.faults import BAD_IMAGES, bad_images, claimed, readable
 from utils.inference import multi_scale, resize, resize_long
 from utils.optim import adamw, cosine, schedule
 from utils.panels import draw_panels
 from utils.progress import progress
 from utils.recorder import Recorder, add_result
 from utils.report.page import report_line
-from utils.runtime import autocast, choose_device, prepare_torch
+from utils.runtime import autocast, choose_device, heed_parent_only, prepare_torch
 from utils.seeds import require_masks, score_seeds
 
 FINAL = "final.pt"
@@ -64,24 +66,28 @@ def train(
     vit = None if config.branches == "clip" else build_vit(config, clip, len(spec.classes))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--work_dir {folder} cannot be made ({error.strerror}); name another folder") from None
-    text = text_features(clip, spec.texts(), folder)
-    facts = {"classes": list(spec.classes), "clip_sha256": clip.sha256, "text": text}
-    if config.clip_path == "toy":
-        facts["clip"] = clip.state_dict()
-    run = Run(config, device, rank, world, folder, Recorder(folder, config, device), facts)
-    run.recorder.say(plan(config, spec, training, validation, tags, device))
-    model = build_cvf(config, clip, text, vit, len(spec.classes)).to(device)
-    if vit is not None and not config.mct_path:
-        train_classifier(vit, training, tags, run)
-    data = training_data(training, tags, config, config.crop_size, crops)
-    evaluate = partial(report, model, training, tags, validation, run)
-    final = train_segmenter(model, data, losses or pseudo_label_losses, run, evaluate)
-    if distributed.is_main():
-        run.recorder.say(report_line(folder))
-    run.recorder.say(f"checkpoint: {final}\ntest: python {testing_script(config)} --model_path {final}")
-    run.recorder.close()
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--work_dir {folder} cannot be made ({reason}); name another folder") from None
+    with claimed(folder) if rank == 0 else nullcontext():
+        text = text_features(clip, spec.texts(), folder)
+        facts = {"classes": list(spec.classes), "clip_sha256": clip.sha256, "text": text}
+        if config.clip_path == "toy":
+            facts["clip"] = clip.state_dict()
+        run = Run(config, device, rank, world, folder, Recorder(folder, config, device), facts)
+        run.recorder.say(plan(config, spec, training, validation, tags, device))
+        model = build_cvf(config, clip, text, vit, len(spec.classes)).to(device)
+        if vit is not None and not config.mct_path:
+            train_classifier(vit, training, tags, run)
+        data = training_data(training, tags, config, config.crop_size, crops)
+        evaluate = partial(report, model, training, tags, validation, run)
+        final = train_segmenter(model, data, losses or pseudo_label_losses, run, evaluate)
+        if bad := len(bad_images(folder)):
+            run.recorder.say(f"{bad} times a picture could not be read and was skipped, see {folder / BAD_IMAGES}")
+        if distributed.is_main():
+            run.recorder.say(report_line(folder))
+        run.recorder.say(f"checkpoint: {final}\ntest: python {testing_script(config)} --model_path {final}")
+        run.recorder.close()
     distributed.stop()
     return final
 
@@ -186,7 +192,8 @@ def training_data(
 ) -> TaggedImages:
     """Augmented crops of tagged images."""
     mean, _ = STATISTICS[config.statistics]
-    return crops(images, tags, crop_size, (config.scale_min, config.scale_max), config.seed, mean, config.train_long)
+    scale, skip = (config.scale_min, config.scale_max), config.on_bad_image == "skip"
+    return crops(images, tags, crop_size, scale, config.seed, mean, config.train_long, skip)
 
 
 def report(
@@ -220,9 +227,10 @@ def validate(model: CVF, validation: Sequence[Item], run: Run) -> ConfusionMatri
     config, mode = run.config, model.training
     model.eval()
     matrix = ConfusionMatrix(len(run.facts["classes"]) + 1, run.device)
-    data = MaskedImages(validation, run.rank, run.world)
-    loader = DataLoader(data, None, num_workers=config.workers)
-    for sample in progress(loader, config.quiet, desc="validation", leave=False):
+    data = MaskedImages(validation, run.rank, run.world, config.on_bad_image == "skip")
+    loader = DataLoader(data, None, num_workers=config.workers, worker_init_fn=heed_parent_only)
+    bar = progress(loader, config.quiet, desc="validation", leave=False)
+    for sample in readable(bar, run.folder, "validation"):
         image = normalise(sample["image"][None].to(run.device), *STATISTICS[config.statistics])
         with autocast(run.device, config.precision):
             logits, _ = multi_scale(

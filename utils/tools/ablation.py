@@ -44,11 +44,12 @@ class MaskedCrops(TaggedImages):
         super().__init__(items, *arguments)
         self.masks = [str(item.mask) for item in items]
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor | int]:
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor | int | str]:
         """As in `TaggedImages`, and "labels" (c, c) uint8, 255 on padding."""
-        mask = load_mask(self.masks[key[1]])
-        labels = self.view(key, *mask.shape).of_labels(mask, IGNORE)
-        return {**super().__getitem__(key), "labels": torch.from_numpy(labels)}
+        sample = super().__getitem__(key)
+        mask = load_mask(self.masks[sample["index"]])
+        labels = self.view((key[0], sample["index"]), *mask.shape).of_labels(mask, IGNORE)
+        return {**sample, "labels": torch.from_numpy(labels)}
 
 
 def mask_losses(model: CVF, images: Tensor, batch: dict[str, Tensor], step: int, config: Config) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ PY
 }
 
 use_environment() { # requirements files; the tests' file asks for the tests' modules too
-  modules=(torch numpy PIL cv2 tqdm ftfy regex imageio safetensors tensorboard yaml defusedxml scipy pycocotools jinja2 matplotlib)
+  modules=(torch numpy PIL cv2 tqdm ftfy regex imageio safetensors tensorboard yaml defusedxml scipy pycocotools jinja2 matplotlib filelock)
   local file arguments=()
   for file in "$@"; do
     arguments+=(-r "$file")
