@@ -198,11 +198,11 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     trained: Path, start: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        counted(patch, 5, signalled)
+        counted(patch, 4, signalled)
         assert run(train_voc.main, *start, "--keep", 3, "--checkpoint_every", 1) == 130
     checkpoints = tmp_path / "run" / "checkpoints"
     assert len(list(checkpoints.glob("segmenter_*.pt"))) == 3
-    for name in ("segmenter.pt", "segmenter_00000004.pt"):
+    for name in ("segmenter.pt", "segmenter_00000003.pt"):
         content = (checkpoints / name).read_bytes()
         (checkpoints / name).unlink()
         (checkpoints / name).write_bytes(content[:1000])
@@ -228,6 +228,7 @@ def test_a_picture_that_breaks_under_way_is_named_or_skipped_and_counted(
     flags = [*start, "--data_root", without_masks, "--mct_epochs", 2, "--max_iters", 1]
     assert run(train_voc.main, *flags) == 2
     assert f"image {broken} cannot be read" in capsys.readouterr().err
+    broken.touch()  # a picture that is gone for good keeps its place in the list, so that the rest stays as it was
     assert run(train_voc.main, *flags, "--resume", "--on_bad_image", "skip") == 0
     noted = bad_images(tmp_path / "run")
     assert noted and all(str(broken) in entry["reason"] for entry in noted)

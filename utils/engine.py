@@ -236,7 +236,7 @@ def train_step(stage: Stage, run: Run, batch: dict[str, Tensor], step: int) -> d
 def keep_for_replay(stage: Stage, run: Run, batch: dict[str, Tensor], terms: dict[str, Tensor], step: int) -> str:
     """Write what made a loss not finite: weights, batch, names, terms. Returns the sentence that says so."""
     names = [stage.data.names[i] for i in batch["index"].tolist()]
-    values = {name: float(term) for name, term in terms.items()}
+    values = {name: float(term.detach()) for name, term in terms.items()}
     file = run.folder / f"nonfinite_{stage.name}_{step}_{run.rank}.pt"
     content = {"stage": stage.name, "step": step, "images": names, "terms": values, "config": portable(run.config)}
     batch = {name: tensor.cpu() for name, tensor in batch.items()}

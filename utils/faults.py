@@ -21,6 +21,7 @@ _REMEDIES = {
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable or name another --work_dir"),
     **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT), "check the disk or mount"),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "lower --workers or raise `ulimit -n`"),
+    errno.ENOENT: "put back what was moved or deleted",
 }
 
 

@@ -43,7 +43,7 @@ class Recorder:
 
     def _append(self, name: str) -> TextIO:
         """A file of the run folder to append to; the folder is made again if somebody deleted it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "tensorboard").mkdir(parents=True, exist_ok=True)  # whose thread would die without
         return (self.folder / name).open("a", newline="", encoding="utf-8")
 
     def scalars(self, stage: str, iteration: int, values: dict[str, float]) -> None:
