@@ -1,6 +1,7 @@
 """What several test files share: a tiny CLIP file, toy data in both layouts, and a training of seconds."""
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -52,6 +53,12 @@ def final_weights(folder: Path) -> dict[str, torch.Tensor]:
 def same_weights(one: Path, other: Path) -> bool:
     a, b = final_weights(one), final_weights(other)
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def metrics(folder: Path) -> list[bytes]:
+    """The lines of a run's metrics.csv but those that tell the time."""
+    lines = (folder / "metrics.csv").read_bytes().splitlines(keepends=True)
+    return [line for line in lines if not re.search(rb",(seconds|memory),", line)]
 
 
 def crash() -> None:

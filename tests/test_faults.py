@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import counted, crash, run, same_weights, signalled
+from conftest import counted, crash, metrics, run, same_weights, signalled
 
 import train_voc
 from datasets import transforms
@@ -105,12 +105,6 @@ def test_a_signal_ends_a_validation_at_once_and_it_is_made_up_for(
     assert run(train_voc.main, *start, "--resume") == 0
     assert validated == [3, 3, 4] and same_weights(tmp_path / "run", trained)
     assert metrics(tmp_path / "run") == [row for row in metrics(trained) if b"seed" not in row and b"pseudo" not in row]
-
-
-def metrics(folder: Path) -> list[bytes]:
-    """The lines of a run's metrics.csv but those that tell the time."""
-    lines = (folder / "metrics.csv").read_bytes().splitlines(keepends=True)
-    return [line for line in lines if b",seconds," not in line]
 
 
 def test_a_second_signal_interrupts_at_once() -> None:
