@@ -132,7 +132,7 @@ def test_loading_processes_leave_signals_to_the_training_process(number: int) ->
 def test_a_loading_process_that_dies_is_one_sentence(
     start: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(TaggedImages, "_readable", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(TaggedImages, "_sample", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     assert run(train_voc.main, *start, "--workers", 1) == 1
     assert "a data loading process died" in capsys.readouterr().err.splitlines()[-1]
 
