@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import reprlib
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,6 +12,7 @@ import yaml
 from utils.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+LARGEST = 2**63  # of numbers: seeds and sizes beyond are refused by PyTorch, NaN is no setting
 SCALED = ("warmup_iters", "switch_iters", "eval_every")  # given for the full run; follow --max_iters
 
 
@@ -131,6 +133,11 @@ def nearest(name: str, among: Any) -> str:
     return f", did you mean {close[0]}?" if close else ""
 
 
+def short(value: Any) -> str:
+    """`repr`, cut: in YAML a few bytes can stand for a value that fills the memory when written out."""
+    return reprlib.repr(value)[:120]
+
+
 def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Settings of a YAML file, after those of the file it names as `base` (a path relative to itself).
 
@@ -148,7 +155,7 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise UserError(f"--config {path} must hold `key: value` lines")
     base = content.pop("base", "")
     if not isinstance(base, str):
-        raise UserError(f"--config {path} has the base {base!r}; name a file")
+        raise UserError(f"--config {path} has the base {short(base)}; name a file")
     for key in content:
         if key not in field_types():
             raise UserError(
@@ -179,11 +186,15 @@ def from_dict(values: dict[str, Any], source: str) -> Config:
         kind = kinds[key]
         try:
             fraction = kind is int and isinstance(value, float) and not value.is_integer()
-            if isinstance(value, bool) != (kind is bool) or value is None or fraction:
+            nested = kind is not list and isinstance(value, list | dict)
+            if isinstance(value, bool) != (kind is bool) or value is None or fraction or nested:
                 raise ValueError
             checked[key] = [float(v) for v in value] if kind is list else kind(value)
-        except (TypeError, ValueError):
-            raise UserError(f"{source}: {key} is {value!r}; it must be of type {kind.__name__}") from None
+            numbers = checked[key] if kind is list else [checked[key]] if kind in (int, float) else []
+            if not all(abs(number) < LARGEST for number in numbers):
+                raise ValueError
+        except (TypeError, ValueError, OverflowError):
+            raise UserError(f"{source}: {key} is {short(value)}; it must be of type {kind.__name__}") from None
         if choices[key] and checked[key] not in choices[key]:
             raise UserError(f"{source}: {key} is {value!r}; choose from {', '.join(choices[key])}")
     return Config(**checked)
