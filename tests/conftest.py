@@ -43,6 +43,8 @@ def run(main: Callable[[], None], *arguments: object) -> int:
             main()
         except SystemExit as stopped:
             return stopped.code
+        finally:
+            torch.set_flush_denormal(False)  # as it was: hypothesis wants every number
     return 0
 
 
