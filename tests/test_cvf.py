@@ -171,3 +171,15 @@ def test_a_few_steps_learn_the_labels():
         optimiser.step()
         history.append({name: loss.item() for name, loss in losses.items()})
     assert all(history[-1][name] < 0.9 * history[0][name] for name in ("seg", "patch"))
+
+
+def test_permuting_the_classes_permutes_the_labels():
+    torch.manual_seed(0)
+    model, (images, tags) = tiny.cvf(branches="clip").eval(), tiny.batch()
+    order = torch.tensor([3, 0, 4, 1, 2])
+    labels = model(images, tags, False).labels.combined
+    model.text[:tiny.CLASSES] = model.text[:tiny.CLASSES][order]
+    permuted = model(images, tags[:, order], False).labels.combined
+    place = torch.cat([torch.zeros(1, dtype=torch.long), order.argsort() + 1])  # of the background and each class
+    expected = torch.where(labels == 255, labels, place[labels.clamp(max=tiny.CLASSES)])
+    assert expected.unique().numel() > 2 and torch.equal(permuted, expected)
