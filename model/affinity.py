@@ -62,12 +62,12 @@ def build_affinity(
     """Attention maps (B, N, N), CLIP's in block order and the ViT's, and predicted affinity -> affinity (B, N, N).
 
     Before the switch-over the mean of the maps; after it (`select`) the selected maps times the predicted affinity
-    (design: "Affinity"). Without CLIP maps the ViT's is used whatever `method.vit_map` says.
+    (design: "Affinity").
     """
     count = method.late_maps if select else method.early_maps
     end = max(0, len(clip_maps) - method.skipped_maps)
     maps = clip_maps[max(0, end - count) : end]
-    if vit_map is not None and (method.vit_map != "none" or not maps):
+    if vit_map is not None:
         maps = [*maps, vit_map]
     stack = torch.stack(maps).float()
     if method.vit_map != "summed":

@@ -21,7 +21,7 @@ class VitOutput:
     scores (B, K, h, w): class logits of every patch.
     x_patch (B, D, h, w): patch tokens after the last block, no final norm.
     class_to_patch (B, K, h, w): attention of the class tokens to the patches, mean over heads and blocks.
-    patch_affinity (B, N, N): patch-to-patch attention, mean over heads, SUM over blocks.
+    patch_affinity (B, N, N): patch-to-patch attention, mean over heads, SUM over blocks or of the block asked for.
     attention: weights (B, heads, K+N, K+N) of every block.
     The last three are None or empty unless `maps` asks for them.
     """
@@ -127,17 +127,18 @@ class ClassTokenViT(nn.Module):
             nn.init.trunc_normal_(table, std=0.02)
 
     @record_function("ViT")
-    def forward(self, images: Tensor, maps: str = "none") -> VitOutput:
+    def forward(self, images: Tensor, maps: str = "none", patch_block: int = 0) -> VitOutput:
         """Normalised images (B, 3, H, W) -> `VitOutput`. ValueError where a side is below twice the patch.
 
-        maps: which attention maps are kept, "none", "class" (`class_to_patch`), "patch" (also `patch_affinity`) or
-        "all" (also `attention`).
+        maps: which attention maps are kept, "none", "patch" (`class_to_patch`, `patch_affinity`) or "all" (also
+        `attention`). patch_block: the block, from 1, whose patch rows are `patch_affinity`; 0 sums all.
         """
         small, large = self._embed(images, self.patch_embed), self._embed(images, self.patch_embed_large)
         classes, embeddings, attention = self.num_classes, [], []
-        rows = {"none": 0, "class": classes, "patch": small.shape[1], "all": small.shape[1]}[maps]
-        summed = None
+        class_rows = patch_rows = 0.0
         for number, block in enumerate(self.blocks):
+            patches_too = maps == "all" or (maps == "patch" and patch_block in (0, number + 1))
+            rows = small.shape[1] if patches_too else 0 if maps == "none" else classes
             if number == len(self.blocks) // 2:
                 small, large = self._exchange(small, large)
                 embeddings += [small[:, :classes], large[:, :classes]]
@@ -146,7 +147,9 @@ class ClassTokenViT(nn.Module):
             embeddings += [small[:, :classes], large[:, :classes]]
             if rows:
                 mean = weights.mean(dim=1, dtype=torch.float32)
-                summed = mean if summed is None else summed.add_(mean)
+                class_rows = class_rows + mean[:, :classes]
+            if patches_too and patch_block in (0, number + 1):
+                patch_rows = patch_rows + mean[:, classes:, classes:]
             if maps == "all":
                 attention.append(weights)
         x_patch, x_large = self._map(small, images, self.patch), self._map(large, images, 2 * self.patch)
@@ -158,8 +161,10 @@ class ClassTokenViT(nn.Module):
             cls_embeddings=embeddings,
             scores=scores,
             x_patch=x_patch,
-            class_to_patch=None if summed is None else self._class_maps(summed, x_patch.shape[-2:]),
-            patch_affinity=summed[:, classes:, classes:] if maps in ("patch", "all") else None,
+            class_to_patch=None
+            if maps == "none"
+            else (class_rows[..., classes:] / len(self.blocks)).unflatten(2, x_patch.shape[-2:]),
+            patch_affinity=patch_rows if maps in ("patch", "all") else None,
             attention=attention,
         )
 
@@ -196,10 +201,6 @@ class ClassTokenViT(nn.Module):
         """Tokens of both streams, (B, K+P, D) each -> the same with class tokens that know both."""
         classes = large[:, : self.num_classes]
         return tuple(self.fuse_token(classes, stream[:, self.num_classes :]) for stream in (small, large))
-
-    def _class_maps(self, summed: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Attention (B, at least K, K+N) summed over blocks -> mean attention of classes to patches (B, K, h, w)."""
-        return (summed[:, : self.num_classes, self.num_classes :] / len(self.blocks)).unflatten(2, grid)
 
     def _map(self, tokens: Tensor, images: Tensor, patch: int) -> Tensor:
         """(B, K+P, D) -> patch tokens as a map (B, D, H // patch, W // patch)."""

@@ -81,7 +81,7 @@ class CVF(nn.Module):
         switch-over has happened; valid (B, H, W) bool, False on padding, which gets label 255.
         """
         features = self._clip_features(images, select)
-        vit = None if self.vit is None else self.vit(images, maps="patch" if self._uses_vit_map() else "class")
+        vit = None if self.vit is None else self.vit(images, "patch", self.method.vit_map_block)
         fused = self.fusion([tokens[:, 1:] for tokens in features.tokens])
         affinity = predicted_affinity(fused)
         logits = self._logits(fused, None if vit is None else vit.x_patch, features.grid)
@@ -101,10 +101,6 @@ class CVF(nn.Module):
         with float32_region(images.device):
             seeds = seed_labels(labels.seeds, images.shape[-2:], self.method)
         return {**seeds, "pseudo": labels.combined}
-
-    def _uses_vit_map(self) -> bool:
-        """Whether the ViT's patch affinity is part of the affinity."""
-        return self.method.vit_map != "none" or self.method.branches == "vit"
 
     @record_function("CLIP")
     @torch.no_grad()

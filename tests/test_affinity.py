@@ -136,16 +136,14 @@ def test_the_number_of_maps_follows_the_stage():
     torch.testing.assert_close(late, select_by_mass(predicted, torch.stack([*clip_maps[-6:], vit_map])))
 
 
-def test_the_vit_map_is_scaled_summed_or_left_out():
+def test_the_vit_map_is_scaled_or_summed():
     clip_maps, vit_map, predicted = list(stochastic(3, 1, 6, 6)), 11 * stochastic(1, 6, 6), stochastic(1, 6, 6)
 
-    def mean_with(choice, maps=clip_maps):
-        return build_affinity(maps, vit_map, predicted, Method(vit_map=choice, early_maps=3), select=False)
+    def mean_with(choice):
+        return build_affinity(clip_maps, vit_map, predicted, Method(vit_map=choice, early_maps=3), select=False)
 
     torch.testing.assert_close(mean_with("scaled"), torch.stack([*clip_maps, vit_map / 11]).mean(0))
     torch.testing.assert_close(mean_with("summed"), torch.stack([*clip_maps, vit_map]).mean(0))
-    torch.testing.assert_close(mean_with("none"), torch.stack(clip_maps).mean(0))
-    torch.testing.assert_close(mean_with("none", []), vit_map / 11)  # nothing else is there
 
 
 def test_propagation_agrees_with_a_loop():

@@ -43,13 +43,21 @@ def test_attention_on_request_is_what_the_sums_are_made_of():
 
 def test_maps_are_made_only_where_asked_for():
     vit, images = tiny.vit(), torch.randn(1, 3, 48, 64)
-    everything, patch, cams, none = (vit(images, maps=maps) for maps in ("all", "patch", "class", "none"))
+    everything, patch, none = (vit(images, maps=maps) for maps in ("all", "patch", "none"))
     assert none.class_to_patch is None and none.patch_affinity is None and none.attention == []
-    assert cams.patch_affinity is None and patch.attention == []
-    torch.testing.assert_close(cams.cams, everything.cams)
+    assert patch.attention == []
+    torch.testing.assert_close(patch.cams, everything.cams)
     torch.testing.assert_close(patch.patch_affinity, everything.patch_affinity)
-    for out in (patch, cams, none):
+    for out in (patch, none):
         assert torch.equal(out.scores, everything.scores)
+
+
+def test_patch_affinity_may_come_from_one_block():
+    vit, images = tiny.vit(), torch.randn(1, 3, 48, 64)
+    everything, third = vit(images, maps="all"), vit(images, maps="patch", patch_block=3)
+    patches = slice(tiny.CLASSES, None)
+    torch.testing.assert_close(third.patch_affinity, everything.attention[2].mean(1)[:, patches, patches])
+    torch.testing.assert_close(third.cams, everything.cams)
 
 
 def test_maps_carry_no_gradient_and_logits_do():

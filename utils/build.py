@@ -83,6 +83,8 @@ def build_cvf(config: Config, clip: CLIP, text: Tensor, vit: ClassTokenViT | Non
     depth = len(clip.visual.blocks)
     if not 1 <= -config.cam_block < depth:
         raise UserError(f"--cam_block {config.cam_block} is not in this CLIP of {depth} blocks; use -1 to {1 - depth}")
+    if vit is not None and not 0 <= config.vit_map_block <= len(vit.blocks):
+        raise UserError(f"--vit_map_block {config.vit_map_block} is not in this ViT; use 0 (all) to {len(vit.blocks)}")
     labels, width = num_classes + 1, config.decoder_width
     fusion = FeatureFusion(depth - 1, clip.visual.width, width)
     decoder = SegmentationDecoder(labels, width, config.decoder_layers)

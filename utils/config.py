@@ -72,8 +72,9 @@ class Config:
         "none", "method", "box mask under which ViT CAMs are propagated; published: last_class", ("none", "last_class")
     )
     vit_map: str = _option(
-        "scaled", "method", "scale of the ViT's attention map; published: summed", ("scaled", "summed", "none")
+        "scaled", "method", "scale of the ViT's attention map; published: summed", ("scaled", "summed")
     )
+    vit_map_block: int = _option(0, "method", "ViT block that the map comes from, 1 is the first; 0: the sum of all")
     map_selection: str = _option("fit", "method", "late selection of maps; published: mass", ("fit", "mass"))
     clip_box_edges: bool = _option(False, "method", "boxes leave out the last row and column; published: true")
     affinity_labels: str = _option("combined", "method", "labels that supervise affinity", ("combined", "clip"))

@@ -63,8 +63,10 @@ def train_row(row: str, config: Config, folder: Path) -> Path:
     final = folder / "checkpoints" / FINAL
     if final.is_file():
         return final
-    stage_1 = checkpoint_of(folder.with_name(f"ViT only-{config.seed}"), "classifier")
-    settings = {"branches": ROWS[row], "work_dir": str(folder), "mct_path": str(stage_1) if stage_1.is_file() else ""}
+    shared = folder.with_name(f"ViT only-{config.seed}")
+    trained = shared != folder and (shared / "checkpoints" / FINAL).is_file()  # else its stage 1 may be half done
+    stage_1 = str(checkpoint_of(shared, "classifier")) if trained else ""
+    settings = {"branches": ROWS[row], "work_dir": str(folder), "mct_path": stage_1}
     if row == CEILING:
         return train(replace(config, **settings, eval_seeds=False), True, MaskedCrops, mask_losses)
     return train(replace(config, **settings), True)
