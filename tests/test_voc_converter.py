@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from datasets import prepare, sbd
+from datasets import voc as converter
 from datasets.layouts import items, read_list
 from datasets.sbd import read_sbd
 from datasets.specs import VOC, palette
@@ -112,6 +113,15 @@ def test_tags_of_the_lists_there_are(toy_voc: Path, tmp_path: Path, capsys: pyte
         np.testing.assert_array_equal(found.matrix, tags_from_voc_xml(toy_voc, names, VOC).matrix)
     said = capsys.readouterr().out
     assert f"train_aug {TRAIN}, train {TRAIN}, val {VAL}: not the whole of VOC 2012, which has train_aug 10582" in said
+
+
+def test_the_whole_set_is_told_by_its_counts(
+    toy_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert converter.FULL == {"train_aug": 10582, "train": 1464, "val": 1449}
+    monkeypatch.setattr(converter, "FULL", {"train_aug": TRAIN, "train": TRAIN, "val": VAL})
+    assert prepare_voc(toy_voc, "--out", tmp_path) == 0
+    assert f"train_aug {TRAIN}, train {TRAIN}, val {VAL}: the whole of VOC 2012" in capsys.readouterr().out
 
 
 def test_xml_equals_masks_but_for_the_listed(voc: Path, sbd_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
