@@ -295,7 +295,7 @@ def main() -> None:
         settings.append(Setting("B: " + " ".join(own["against"]), other, device, own["repeats"]))
     units = yardsticks(device, own["repeats"])
     rows = [row for part in own["part"] for row in PARTS[part](settings)]
-    print(f"{platform.processor()}, {device}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
+    print(f"{platform.machine()}, {device}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
     print(table(rows, units))
     if own["json"]:
         content = {"yardsticks": {n: asdict(t) for n, t in units.items()}, "rows": [asdict(row) for row in rows]}
