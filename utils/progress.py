@@ -16,12 +16,14 @@ class Lines:
     """A text stream to which a bar is redrawn as lines of their own, without carriage returns."""
 
     def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
+        self.stream, self._last = stream, ""
 
     def write(self, text: str) -> None:
-        """Pass a drawn bar on as a line; blank ones, which wipe a bar off a terminal, are dropped."""
-        if line := text.strip():
+        """Pass a drawn bar on as a line, unless it is the last one again or blank, which wipes a bar off a terminal."""
+        line = text.strip()
+        if line not in ("", self._last):
             self.stream.write(f"{line}\n")
+            self._last = line
 
     def flush(self) -> None:
         """As of any stream."""

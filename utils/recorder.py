@@ -63,7 +63,6 @@ class Recorder:
         if not self.active:
             return
         path = self.folder / "panels" / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
         stream = io.BytesIO()
         picture.save(stream, "PNG")
         write_whole(path, stream.getvalue())

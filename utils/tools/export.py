@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -27,6 +26,7 @@ from datasets.data import MaskedImages
 from datasets.files import write_whole
 from datasets.layouts import Item
 from datasets.specs import palette
+from datasets.transforms import mask_png
 from model.cvf import CVF
 from utils.build import image_tags, restore, split_items
 from utils.checkpoint import load_checkpoint
@@ -104,26 +104,13 @@ def export(
         if kind not in seeds.scores:
             raise UserError(f"--kind {kind} is not made by this checkpoint; use {' or '.join(seeds.scores)}")
         keys, scores, pseudo = seeds.keys.cpu(), seeds.scores[kind].float().cpu(), seeds.pseudo.cpu()
-        write_file(folder / "seeds" / f"{sample['name']}{LAYOUTS[layout]}", packed(layout, keys, scores))
-        write_file(folder / "pseudo_labels" / f"{sample['name']}.png", label_png(pseudo))
+        labels = pseudo.numpy().astype(np.uint8)
+        write_whole(folder / "seeds" / f"{sample['name']}{LAYOUTS[layout]}", packed(layout, keys, scores))
+        write_whole(folder / "pseudo_labels" / f"{sample['name']}.png", mask_png(labels, palette()))
         if sweep:
             sweep.update(keys, scores, sample["mask"].long())
             refined.update(pseudo, sample["mask"])
     return refined
-
-
-def label_png(labels: Tensor) -> bytes:
-    """Labels (H, W) as a PNG with the VOC palette."""
-    stream, picture = io.BytesIO(), Image.fromarray(labels.numpy().astype(np.uint8))
-    picture.putpalette(palette().ravel().tolist())
-    picture.save(stream, "PNG")
-    return stream.getvalue()
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, with the folders above it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, content)
 
 
 def summary(sweep: Sweep, refined: ConfusionMatrix, kind: str, split: str) -> tuple[str, dict]:
@@ -169,7 +156,7 @@ def main() -> None:
     if sweep:
         text, about["mIoU"] = summary(sweep, refined, kind, split)
         print(text)
-    write_file(folder / "export.json", json.dumps(about, indent=1).encode())
+    write_whole(folder / "export.json", json.dumps(about, indent=1).encode())
     print(f"{len(images)} images of {split}, made with their tags: {folder / 'seeds'}, {folder / 'pseudo_labels'}")
 
 
