@@ -28,7 +28,7 @@ import test_msc_flip_voc
 import train_coco
 import train_voc
 from datasets.specs import palette
-from utils.testing import CRF, MULTI, SINGLE
+from utils.segmenter import CRF, MULTI, SINGLE
 
 STEPS = {"classifier": 2, "segmenter": 4}  # iterations of a run with the flags `quick`
 

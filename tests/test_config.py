@@ -14,7 +14,7 @@ from utils.errors import UserError
 PUBLISHED = {
     "label_fusion": "max_id", "propagation_mask": "last_class", "vit_map": "summed", "map_selection": "mass",
     "clip_box_edges": True, "affinity_labels": "clip", "ignore_padding": False, "schedule": "published",
-    "train_vit": False,
+    "train_vit": False, "pad_images": False,
 }  # fmt: skip
 
 

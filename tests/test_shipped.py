@@ -13,9 +13,8 @@ from clip.loader import load_clip
 from datasets.toy.scene import random_classes, render
 from utils.build import restore
 from utils.checkpoint import load_checkpoint
-from utils.cli import checkpoint_config
 from utils.evaluation import ConfusionMatrix
-from utils.testing import MULTI, Outputs, predict
+from utils.segmenter import MULTI, Outputs, checkpoint_config, predict
 from utils.tools.pretrain_toy_clip import zero_shot_map
 
 CHECKPOINT = Path(test_msc_flip_voc.__file__).parent / "model" / "toy_voc.pt"

@@ -1,111 +1,187 @@
 """What the entry scripts do: read the command line, then train or test."""
 
-from dataclasses import fields
+import glob
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from datasets.layouts import Item, pictures
+from datasets.layouts import Item, pictures, read_json
 from datasets.specs import DatasetSpec
-from utils.build import restore, split_items, testing_script
-from utils.checkpoint import PATHS, load_checkpoint
-from utils.config import (
-    CONFIGS,
-    Config,
-    Parser,
-    add_config_flags,
-    from_dict,
-    load_config,
-    parse_bool,
-    read_yaml,
-    validated,
-)
+from datasets.tags import read_tags
+from utils import distributed
+from utils.build import split_items, testing_script
+from utils.checkpoint import load_checkpoint
+from utils.config import CONFIGS, Config, Parser, add_config_flags, as_yaml, load_config, parse_bool
 from utils.errors import UserError
 from utils.evaluation import ConfusionMatrix, format_table
+from utils.journal import Entry
+from utils.outputs import write_areas
 from utils.recorder import add_result, read_results
 from utils.report.page import report_line
-from utils.runtime import choose_device, prepare_torch
-from utils.testing import Outputs, predict_split
+from utils.runtime import prepare_torch, uses_bf16
+from utils.segmenter import HERE, Outputs, Segmenter, checkpoint_config
+from utils.testing import Job, matrices, predict_split
 from utils.training import train
+
+CARRIED = {  # settings of testing beside those of `HERE`, and where they come from
+    **dict.fromkeys(
+        ("data_root", "clip_path", "statistics", "resize_long", "scales", "pad_images"), "the checkpoint's"
+    ),
+    "work_dir": "the run folder the checkpoint lies in, else runs/test_NAME",
+}
 
 
 def train_command(default_config: str, description: str) -> None:
     """`train_voc.py` and `train_coco.py`: every Config field is a flag on top of `--config`."""
-    parser = Parser(description=description, allow_abbrev=False)
-    parser.add_argument("--config", default=str(CONFIGS / default_config), help="YAML file (default: %(default)s)")
-    parser.add_argument("--resume", type=parse_bool, nargs="?", const=True, default=False, metavar="true|false",
-                        help="continue the run in --work_dir where it stopped; a new run if there is none")  # fmt: skip
+    parser = Parser(description=description, usage="%(prog)s [--config FILE] [--work_dir DIR] [flags]")
+    first = parser.add_argument_group("this command")
+    first.add_argument("--config", default=str(CONFIGS / default_config), metavar="FILE",
+                       help="YAML file, which comes before the defaults below (default: %(default)s)")  # fmt: skip
+    first.add_argument("--resume", type=parse_bool, nargs="?", const=True, default=False, metavar="true|false",
+                       help="continue the run in --work_dir where it stopped; a new run if there is none "
+                       "(default: false)")  # fmt: skip
+    first.add_argument("--print_config", action="store_true", help="print the effective settings as YAML and stop")
     add_config_flags(parser)
     flags = vars(parser.parse_args())
-    path, resume = flags.pop("config"), flags.pop("resume")
-    train(load_config(path, flags), resume)
+    path, resume, shown = (flags.pop(name) for name in ("config", "resume", "print_config"))
+    config = load_config(path, flags)
+    if shown:
+        print(as_yaml(config), end="")
+    else:
+        train(config, resume)
 
 
 def evaluate_command(dataset: str, description: str) -> None:
     """`test_msc_flip_voc.py` and `test_msc_flip_coco.py`: the checkpoint brings its configuration along."""
     flags = vars(_evaluation_parser(description).parse_args())
-    model_path = Path(flags.pop("model_path"))
-    options = Outputs(not flags.pop("no_crf"), flags.pop("crf_backend"), flags.pop("save_logits"))
-    split, own = flags.pop("eval_set"), flags.pop("images")
-    checkpoint = load_checkpoint(model_path, "--model_path")
-    config = checkpoint_config(checkpoint["config"], model_path, flags)
+    model_path, split, own, tags = (flags.pop(name) for name in ("model_path", "eval_set", "images", "tags"))
+    options = Outputs(not flags.pop("no_crf"), flags.pop("crf_backend"), flags.pop("save_logits"), flags.pop("sliding"))
+    if flags.pop("print_config"):
+        stored = load_checkpoint(Path(model_path), "--model_path")["config"]
+        print(as_yaml(checkpoint_config(stored, Path(model_path), flags)), end="")
+        return
+    rank, world, local = distributed.start()
+    segmenter = Segmenter.from_checkpoint(model_path, options, local, **flags)
+    config = segmenter.config
     if testing_script(config) != f"test_msc_flip_{dataset}.py":
         raise UserError(
             f"--model_path {model_path} was trained on {config.dataset}; test it with {testing_script(config)}"
         )
     prepare_torch(config.threads)
-    device, folder = choose_device(config.device), Path(config.work_dir)
-    images = pictures(own) if own else split_items(config, split or config.val_split)
-    model, spec = restore(checkpoint, config, flags.get("clip_path"))
-    matrices = predict_split(model.to(device), images, config, options, folder)
-    if not own:
-        summarise(folder, matrices, images, split or config.val_split, config, spec)
-    print(report_line(folder))
-    print(f"label PNGs: {folder / 'prediction'}, in colour: {folder / 'prediction_cmap'}")
+    split = split or config.val_split
+    images = pictures(_expanded(own)) if own else split_items(config, split)
+    job = Job(images, Path(config.work_dir), bool(own), known_tags(tags, segmenter.spec, images, bool(own)))
+    say = print if distributed.is_main() else lambda *_: None
+    say(plan(segmenter, model_path, job, " ".join(own) if own else f"{split} in {config.data_root}"))
+    try:
+        entries = predict_split(segmenter, job, (rank, world))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command goes on with the images that are left") from None
+    if distributed.is_main():
+        (report_areas if own else report_scores)(segmenter, job, entries, split)
+        print(report_line(job.folder))
+        print(f"label PNGs: {job.folder / 'prediction'}, in colour: {job.folder / 'prediction_cmap'}")
+        report_skipped(entries)
+    distributed.stop()
 
 
 def _evaluation_parser(description: str) -> Parser:
-    parser = Parser(description=description, allow_abbrev=False)
-    add = parser.add_argument
+    parser = Parser(description=description, usage="%(prog)s --model_path FILE [--images PATH ...] [flags]")
+    add = parser.add_argument_group("what to predict").add_argument
     add("--model_path", required=True, metavar="FILE", help="checkpoint that training wrote")
     add("--eval_set", default="", metavar="SPLIT", help="split or list file (default: the checkpoint's)")
-    add("--images", nargs="+", metavar="PATH", help="predict these files and folders instead; no masks, no tags")
+    add("--images", nargs="+", metavar="PATH",
+        help="predict these pictures, folders and patterns ('photos/**/*.jpg') instead; needs no masks")  # fmt: skip
+    add("--tags", default="", metavar="FILE",
+        help="tags file (JSON) of --images: an image in it gets no other classes (default: none)")  # fmt: skip
+    add = parser.add_argument_group("how").add_argument
+    add("--sliding", action="store_true",
+        help="for large pictures of small objects: at their own size, by windows of --resize_long px")  # fmt: skip
     add("--no_crf", action="store_true", help="leave the dense CRF out")
     add("--crf_backend", default="torch", choices=("torch", "pydensecrf"), help="default: %(default)s")
     add("--save_logits", action="store_true", help="also write multi-scale logits (float16 .npy)")
-    add_config_flags(parser)
+    add("--print_config", action="store_true", help="print the effective settings as YAML and stop")
+    add_config_flags(parser, (*CARRIED, *HERE), CARRIED)
     return parser
 
 
-def checkpoint_config(stored: dict, model_path: Path, flags: dict) -> Config:
-    """The checkpoint's configuration, its paths from the run folder it lies in (if whole), flags on top.
+def _expanded(given: Sequence[str]) -> list[str]:
+    """Paths with patterns replaced by what they match, for shells that leave that to the program."""
+    paths: list[str] = []
+    for path in given:
+        found = [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True))
+        paths += found or [path]
+    return paths
 
-    Results go to the run folder, or for a checkpoint that lies elsewhere to runs/test_NAME.
+
+def known_tags(path: str, spec: DatasetSpec, images: Sequence[Item], own: bool) -> dict[str, list[str]]:
+    """Classes of those images that the tags file knows, by name; none without a file.
+
+    Raises:
+        UserError: the file cannot be used, names no image, or scores would be made with tags.
     """
-    values = {key: value for key, value in stored.items() if key in {f.name for f in fields(Config)}}
-    run = model_path.resolve().parent.parent
-    if (run / "config.yaml").is_file():
-        saved = read_yaml(run / "config.yaml")
-        values |= {key: saved[key] for key in PATHS if key in saved}
-        values["work_dir"] = str(run)
-    else:
-        values["work_dir"] = str(Path("runs") / f"test_{model_path.stem}")
-    for key in ("device", "precision", "workers", "threads"):  # where it runs is not the checkpoint's business
-        values[key] = getattr(Config(), key)
-    return validated(from_dict({**values, **flags}, str(model_path)))
+    if not path:
+        return {}
+    if not own:
+        raise UserError(f"--tags {path} restricts predictions of --images alone; results on a split are without tags")
+    tagged = read_json(path).get("tags")
+    names = [item.name for item in images if isinstance(tagged, dict) and item.name in tagged]
+    matrix = read_tags(path, spec, names)
+    if not names:
+        raise UserError(f"--tags {path} names none of the {len(images)} images; the first is called {images[0].name!r}")
+    return {name: [spec.classes[k] for k in row.nonzero()[0]] for name, row in zip(names, matrix)}
 
 
-def summarise(
-    folder: Path, matrices: dict[str, ConfusionMatrix], images: list[Item], split: str, config: Config,
-    spec: DatasetSpec,
-) -> None:  # fmt: skip
+def plan(segmenter: Segmenter, model_path: str, job: Job, source: str) -> str:
+    """What the run will do, before it does it."""
+    config, options = segmenter.config, segmenter.options
+    precision = "bf16" if uses_bf16(segmenter.device, config.precision) else "fp32"
+    tagged = f", {len(job.tags)} of them restricted to their tags" if job.tags else ""
+    return (
+        f"checkpoint {model_path}: {config.dataset}, {len(segmenter.classes) - 1} classes + background\n"
+        f"{len(job.images)} images of {source}{tagged}; {protocol(config, options)}\n"
+        f"on {segmenter.device} in {precision}; run folder {job.folder}"
+    )
+
+
+def protocol(config: Config, options: Outputs) -> str:
+    """How a picture is predicted, in words."""
+    size = (
+        f"own size by windows of {config.resize_long} px" if options.sliding else f"long side {config.resize_long} px"
+    )
+    crf = f"dense CRF ({options.crf_backend})" if options.use_crf else "no CRF"
+    return f"{size}, scales {' '.join(f'{scale:g}' for scale in config.scales)} with mirror images, {crf}"
+
+
+def report_scores(segmenter: Segmenter, job: Job, entries: Sequence[Entry], split: str) -> None:
     """Keep the results and print one table of the run: seeds and pseudo labels of training, then the test results."""
-    for title, matrix in matrices.items():
-        add_result(folder, title, split, len(images), matrix, spec.classes)
+    for title, matrix in matrices(entries, len(segmenter.classes)).items():
+        scored = sum(title in entry["results"] for entry in entries)
+        add_result(job.folder, title, split, scored, matrix, segmenter.spec.classes)
     rows = []
-    for title, result in read_results(folder).items():
+    for title, result in read_results(job.folder).items():
         matrix = ConfusionMatrix.from_counts(result["counts"])
         rows.append((f"{title} ({result['split']}, {result['images']})", matrix))
     if rows:
-        print(format_table(rows, spec.label_names))
+        print(format_table(rows, segmenter.classes))
         print("mIoU over the classes in the truth, 255 ignored, at original size; brackets: split, number of images")
         print("seeds and pseudo labels use image-level tags and are scored with training masks; segmentations use none")
-    print(f"long side {config.resize_long} px, scales {' '.join(f'{scale:g}' for scale in config.scales)}")
+    print(protocol(segmenter.config, segmenter.options))
+
+
+def report_areas(segmenter: Segmenter, job: Job, entries: Sequence[Entry], _: str) -> None:
+    """Write the class areas of one's own pictures and say where things are."""
+    facts: dict[str, Any] = {
+        "checkpoint": segmenter.sha256, "protocol": protocol(segmenter.config, segmenter.options),
+        "tags": f"classes restricted to tags in {len(job.tags)} images" if job.tags else "none",
+    }  # fmt: skip
+    areas = write_areas(entries, segmenter.classes, facts, job.folder)
+    print(f"class areas: {areas}, pictures with labels over them: {job.folder / 'overlay'}")
+
+
+def report_skipped(entries: Sequence[Entry]) -> None:
+    """Name the images that could not be read, if any."""
+    skipped = [entry for entry in entries if "error" in entry]
+    if skipped:
+        print(f"{len(skipped)} of {len(entries)} images were skipped, which no result counts:")
+        print("".join(f"  {entry['error']}\n" for entry in skipped), end="")

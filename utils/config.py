@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import reprlib
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -109,6 +110,9 @@ class Config:
     eval_images: int = _option(0, "evaluation", "at most this many images in each evaluation during training; 0: all")
     resize_long: int = _option(512, "evaluation", "long side of a test image, px")
     scales: list[float] = _option([1.0, 0.75], "evaluation", "test scales; the first is the single scale")
+    pad_images: bool = _option(
+        True, "evaluation", "test images are padded to whole patches; published: false (the rest is not seen)"
+    )
 
     work_dir: str = _option("runs/cvf", "run", "folder of this run")
     device: str = _option("auto", "run", "auto, cpu, cuda or cuda:N")
@@ -235,9 +239,14 @@ def validated(config: Config) -> Config:
     return replace(config, eval_every=max(1, config.eval_every))
 
 
+def as_yaml(config: Config) -> str:
+    """The effective configuration as YAML that `--config` accepts."""
+    return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
+
+
 def save_config(config: Config, path: Path) -> None:
     """Write the effective configuration as YAML that `--config` accepts."""
-    path.write_text(yaml.safe_dump(asdict(config), sort_keys=False), encoding="utf-8")
+    path.write_text(as_yaml(config), encoding="utf-8")
 
 
 def parse_bool(text: str) -> bool:
@@ -248,7 +257,13 @@ def parse_bool(text: str) -> bool:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that says what is wrong in one sentence, naming the nearest flag when one is mistyped; exit status 2."""
+    """argparse that says what is wrong in one sentence, naming the nearest flag when one is mistyped; exit status 2.
+
+    Flags are not abbreviated.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see --help\n")
@@ -260,22 +275,37 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
 
-def add_config_flags(parser: argparse.ArgumentParser) -> None:
-    """One flag a Config field, grouped; absent flags stay out of the namespace."""
+def add_config_flags(
+    parser: argparse.ArgumentParser, only: Collection[str] | None = None, defaults: Mapping[str, str] | None = None
+) -> None:
+    """One flag a Config field (of those in `only`), grouped; absent flags stay out of the namespace.
+
+    `defaults`: by field, where an absent flag's value comes from, in words, if not from `Config` itself.
+    """
     groups: dict[str, Any] = {}
     for f in fields(Config):
-        name = f.metadata["group"]
-        if name not in groups:
-            groups[name] = parser.add_argument_group(name)
-        default = getattr(Config(), f.name)
-        text = f"{f.metadata['help']} (default: {default if default != '' else 'none'})".replace("%", "%%")
+        if only is not None and f.name not in only:
+            continue
+        group, value = f.metadata["group"], getattr(Config(), f.name)
+        if group not in groups:
+            groups[group] = parser.add_argument_group(group)
+        text = f"{f.metadata['help']} (default: {(defaults or {}).get(f.name, _shown(value))})".replace("%", "%%")
         options: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS, "choices": f.metadata["choices"]}
-        if isinstance(default, bool):
+        if isinstance(value, bool):
             options |= {"type": parse_bool, "nargs": "?", "const": True, "metavar": "true|false"}
-        elif isinstance(default, list):
+        elif isinstance(value, list):
             options |= {"type": float, "nargs": "+", "metavar": "X"}
         else:
-            options |= {"type": type(default)}
+            options |= {"type": type(value)}
             if not f.metadata["choices"]:
-                options["metavar"] = type(default).__name__.upper()
-        groups[name].add_argument(f"--{f.name}", **options)
+                options["metavar"] = {int: "N", float: "X", str: "TEXT"}[type(value)]
+        groups[group].add_argument(f"--{f.name}", **options)
+
+
+def _shown(value: Any) -> str:
+    """A default as one would type it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return " ".join(f"{item:g}" for item in value)
+    return str(value) if value != "" else "none"

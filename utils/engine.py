@@ -35,7 +35,7 @@ from utils.runtime import StopRequest, autocast, heed_parent_only, peak_memory
 
 MAY_CHANGE = {  # settings that a resumed run may change: they say where it runs and how it is watched
     *PATHS, "device", "precision", "workers", "threads", "log_every", "checkpoint_every", "eval_every", "eval_seeds",
-    "eval_images", "resize_long", "scales", "visualise", "quiet", "keep",
+    "eval_images", "resize_long", "scales", "pad_images", "visualise", "quiet", "keep",
     "on_bad_image",
 }  # fmt: skip
 

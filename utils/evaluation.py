@@ -45,6 +45,17 @@ class ConfusionMatrix:
         pairs = torch.bincount(truth * self.num_classes + prediction, minlength=self.num_classes**2)
         self.counts += pairs.view_as(self.counts)
 
+    def pairs(self) -> list[list[int]]:
+        """The counts above 0 as [truth, prediction, pixels], for a file."""
+        truth, predicted = self.counts.nonzero(as_tuple=True)
+        return torch.stack([truth, predicted, self.counts[truth, predicted]], 1).tolist()
+
+    def add_pairs(self, pairs: list[list[int]]) -> None:
+        """Adds counts as `pairs` gave them. Raises IndexError on a label outside 0..C-1."""
+        if pairs:
+            truth, predicted, pixels = torch.tensor(pairs, device=self.counts.device).T
+            self.counts.index_put_((truth, predicted), pixels, accumulate=True)
+
     def merge(self, other: "ConfusionMatrix") -> None:
         """Adds the counts of another matrix of the same classes."""
         self.counts += other.counts.to(self.counts.device)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 PATCH = 16
 SMALLEST = 32  # px; smaller sides are padded
+ALIASED = 2  # shrinking by more than this needs a filter; the published protocol, which has none, stays below
 Segment = Callable[[Tensor], Tensor]  # normalised images (B, 3, H, W) -> logits (B, K+1, h, w)
 
 
@@ -17,14 +18,21 @@ def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def resize_long(image: Tensor, long: int) -> Tensor:
-    """(B, 3, H, W) with its longer side brought to `long` px; the other side is rounded down, at least 1."""
+    """(B, 3, H, W) with its longer side brought to `long` px; the other side is rounded down, at least 1.
+
+    A picture more than ALIASED times too large is averaged over the pixels that fall together, as most would be unread.
+    """
     longest = max(image.shape[-2:])  # in integers, as 98 * (512 / 98) falls short of 512
-    return resize(image, [max(1, side * long // longest) for side in image.shape[-2:]])
+    size = [max(1, side * long // longest) for side in image.shape[-2:]]
+    if longest > ALIASED * long:
+        return F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
+    return resize(image, size)
 
 
-def padding_of(height: int, width: int) -> tuple[int, int]:
-    """Rows and columns to add so that both sides are multiples of a patch and at least SMALLEST."""
-    return tuple(max(SMALLEST, -(-side // PATCH) * PATCH) - side for side in (height, width))
+def padding_of(height: int, width: int, padded: bool = True) -> tuple[int, int]:
+    """Rows and columns to add so that both sides are at least SMALLEST and, if `padded`, multiples of a patch."""
+    step = PATCH if padded else 1
+    return tuple(max(SMALLEST, -(-side // step) * step) - side for side in (height, width))
 
 
 def pad(image: Tensor, rows: int, columns: int) -> Tensor:
@@ -36,10 +44,13 @@ def pad(image: Tensor, rows: int, columns: int) -> Tensor:
     return image
 
 
-def logits_of(segment: Segment, image: Tensor) -> Tensor:
-    """Logits of an image of any size: on its patch grid, or at its pixels where padding had to be cut off again."""
+def logits_of(segment: Segment, image: Tensor, padded: bool = True) -> Tensor:
+    """Logits of an image of any size: on its patch grid, or at its pixels where padding had to be cut off again.
+
+    Not `padded`: pixels beyond the last whole patch are left unseen, as the published code does.
+    """
     height, width = image.shape[-2:]
-    rows, columns = padding_of(height, width)
+    rows, columns = padding_of(height, width, padded)
     if not rows and not columns:
         return segment(image)
     logits = segment(pad(image, rows, columns))
@@ -47,20 +58,21 @@ def logits_of(segment: Segment, image: Tensor) -> Tensor:
 
 
 def multi_scale(
-    segment: Segment, image: Tensor, scales: Sequence[float] = (1.0, 0.75), flip: bool = True
+    segment: Segment, image: Tensor, scales: Sequence[float] = (1.0, 0.75), flip: bool = True, padded: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Single-scale logits and the mean over scales, each with its mirror image if `flip`, both (1, K+1, h, w).
+    """Single-scale logits and the mean over scales, each with its mirror image if `flip`, both (B, K+1, h, w).
 
-    image (1, 3, H, W) normalised. The single scale is the first one without its mirror image; its logits' size is that
-    of both results (design: "Inference"; golden K).
+    image (B, 3, H, W) normalised; `padded` as in `logits_of`. The single scale is the first one without its mirror
+    image; its logits' size is that of both results (design: "Inference"; golden K).
     """
     single = total = None
     for scale in scales:
         size = [max(1, int(side * scale)) for side in image.shape[-2:]]
         scaled = image if size == list(image.shape[-2:]) else resize(image, size)
-        logits = logits_of(segment, torch.cat([scaled, scaled.flip(3)]) if flip else scaled).float()
+        logits = logits_of(segment, torch.cat([scaled, scaled.flip(3)]) if flip else scaled, padded).float()
+        plain, *mirrored = logits.split(len(image))
         if single is None:
-            single, total = logits[:1], torch.zeros_like(logits[:1])
-        logits = logits if logits.shape[-2:] == total.shape[-2:] else resize(logits, total.shape[-2:])
-        total += (logits[:1] + logits[1:].flip(3)) / 2 if flip else logits
+            single, total = plain, torch.zeros_like(plain)
+        mean = (plain + mirrored[0].flip(3)) / 2 if flip else plain
+        total += mean if mean.shape == total.shape else resize(mean, total.shape[-2:])
     return single, total / len(scales)

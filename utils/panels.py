@@ -13,7 +13,7 @@ from model.cvf import CVF
 from utils.config import Config
 from utils.engine import Run
 from utils.seeds import image_seeds
-from utils.testing import MULTI, Outputs, predict
+from utils.segmenter import MULTI, Outputs, predict
 from utils.visualisation import coloured, heat, legend, stacked, titled_row
 
 CAMS = {"clip": "CLIP CAM", "vit": "ViT CAM", "fused": "fused"}

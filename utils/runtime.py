@@ -54,11 +54,9 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
         except UserError as error:
             print(f"error: {sentence(error)}", file=sys.stderr)
             sys.exit(2)
-        except KeyboardInterrupt:
-            print(
-                "interrupted; what is written is kept: `--resume` continues a training from its last checkpoint",
-                file=sys.stderr,
-            )
+        except KeyboardInterrupt as stop:
+            kept = "`--resume` continues a training from its last checkpoint"
+            print(f"interrupted; what is written is kept: {str(stop) or kept}", file=sys.stderr)
             sys.exit(130)
         except Exception as error:
             if (said := explain(error)) is None:

@@ -1,97 +1,165 @@
-"""Test a checkpoint: single scale, multi-scale with mirror images, and the dense CRF, as three labelled results."""
+"""Predict a list of pictures into a run folder, going on where an interrupted run stopped, and count confusion."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from datasets.data import MaskedImages
 from datasets.layouts import Item
-from datasets.specs import palette
-from datasets.transforms import normalise
-from model.cvf import CVF
-from utils.build import STATISTICS
-from utils.config import Config
-from utils.crf import crf
+from utils import distributed
+from utils.errors import UserError
 from utils.evaluation import ConfusionMatrix
-from utils.inference import multi_scale, resize, resize_long
+from utils.journal import Entry, Journal, begin, read_journal, stamp
+from utils.outputs import write_labels, write_logits, write_overlay
 from utils.progress import progress
-from utils.runtime import autocast
+from utils.runtime import uses_bf16
+from utils.segmenter import Segmenter
 
-SINGLE, MULTI, CRF = "single scale", "multi-scale + flip", "multi-scale + flip + CRF"
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What a test writes and does beside the logits. `crf_backend` is "torch" or "pydensecrf"."""
-
-    use_crf: bool = True
-    crf_backend: str = "torch"
-    save_logits: bool = False
+TIMED = 3  # images after which the time for the others is told
+DECIDES = ("resize_long", "scales", "statistics", "pad_images")  # settings that change what is predicted
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """One image's labels (H, W) uint8 by result, and its multi-scale logits (1, K+1, h, w)."""
+class Job:
+    """What to predict, and where to. Names of `images` are unique.
 
-    labels: dict[str, Tensor]
-    logits: Tensor
-
-
-@torch.no_grad()
-def predict(model: CVF, image: Tensor, config: Config, options: Outputs) -> Prediction:
-    """Labels of one image (3, H, W) uint8, at its own size, on the model's device."""
-    device, size = model.text.device, image.shape[-2:]
-    image = image.to(device)
-    normalised = normalise(image[None], *STATISTICS[config.statistics])
-    with autocast(device, config.precision):
-        single, multi = multi_scale(model.segment, resize_long(normalised, config.resize_long), config.scales)
-    labels = {SINGLE: resize(single, size).argmax(1)[0].to(torch.uint8)}
-    full = resize(multi, size)[0]
-    labels[MULTI] = full.argmax(0).to(torch.uint8)
-    if options.use_crf:
-        marginals = crf(image.permute(1, 2, 0), full.softmax(0), backend=options.crf_backend)
-        labels[CRF] = marginals.argmax(0).to(torch.uint8)
-    return Prediction(labels, multi)
-
-
-def predict_split(
-    model: CVF, images: Sequence[Item], config: Config, options: Outputs, folder: Path, ranks: tuple[int, int] = (0, 1)
-) -> dict[str, ConfusionMatrix]:  # fmt: skip
-    """Predict every image, write PNGs of the last result, count confusion where there are masks.
-
-    `prediction/` holds label PNGs with the VOC palette, `prediction_cmap/` the same as RGB, `logits/` the multi-scale
-    logits (float16 .npy, (K+1, h, w)) if asked for. Returns a matrix a result, none without masks.
+    overlays: also draw the labels over each picture. tags: classes that may occur in an image, by its name; all may in
+    an image that is not there.
     """
-    data, colours = MaskedImages(images, *ranks), palette()
-    matrices: dict[str, ConfusionMatrix] = {}
-    for sample in progress(DataLoader(data, None, num_workers=config.workers), config.quiet, desc="testing"):
-        prediction = predict(model, sample["image"], config, options)
-        last = list(prediction.labels.values())[-1].cpu().numpy()
-        name = sample["name"]
-        write_labels(last, colours, folder / "prediction" / f"{name}.png", folder / "prediction_cmap" / f"{name}.png")
-        if options.save_logits:
-            (folder / "logits" / name).parent.mkdir(parents=True, exist_ok=True)
-            np.save(folder / "logits" / f"{name}.npy", prediction.logits[0].half().cpu().numpy())
-        if "mask" in sample:
-            for title, labels in prediction.labels.items():
-                matrix = matrices.setdefault(title, ConfusionMatrix(int(prediction.logits.shape[1])))
-                matrix.update(labels.cpu(), sample["mask"])
-    return matrices
+
+    images: Sequence[Item]
+    folder: Path
+    overlays: bool = False
+    tags: dict[str, list[str]] = field(default_factory=dict)
 
 
-def write_labels(labels: np.ndarray, colours: np.ndarray, palette_path: Path, colour_path: Path) -> None:
-    """Labels (H, W) uint8 as a palette PNG and as an RGB PNG, each whole or not at all."""
-    for path in (palette_path, colour_path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    indexed = Image.fromarray(labels)
-    indexed.putpalette(colours.ravel().tolist())
-    for picture, path in ((indexed, palette_path), (Image.fromarray(colours[labels]), colour_path)):
-        partial = path.with_suffix(".partial")
-        picture.save(partial, format="PNG")
-        partial.replace(path)
+def predict_split(segmenter: Segmenter, job: Job, ranks: tuple[int, int] = (0, 1)) -> list[Entry]:
+    """Predict every image that is not finished yet; returns the journal's entries of all of them.
+
+    The folder gets `prediction/` (label PNGs with the VOC palette), `prediction_cmap/` (the same as RGB), and if asked
+    for `overlay/` and `logits/` (multi-scale, float16 .npy, (K+1, h, w)). Of several processes, process r of w takes
+    every w-th image.
+
+    Raises:
+        UserError: an image cannot be read and `on_bad_image` is "stop", or the folder cannot be written. What was
+            finished until then is kept.
+    """
+    config = segmenter.config
+    with _writable(job.folder):
+        if distributed.is_main() and (
+            said := begin(job.folder, segmenter.sha256, _options(segmenter, job), job.images)
+        ):
+            print(said)
+        distributed.barrier()
+        finished = {entry["name"] for entry in read_journal(job.folder)[1]}
+        distributed.barrier()  # nobody appends before everybody has read
+        left = [item for item in job.images if item.name not in finished][ranks[0] :: ranks[1]]
+        started = time.perf_counter()
+        with Journal(job.folder, ranks[0]) as journal, progress(None, config.quiet, total=len(left), desc="testing") as bar:
+            for count, (item, sample) in enumerate(_read_ahead(left, config.workers), 1):
+                journal.add(_predicted(segmenter, job, item, sample))
+                bar.update()
+                if count == TIMED < len(left) and distributed.is_main():
+                    tqdm.write(_estimate((time.perf_counter() - started) / count, len(left) - count))
+    distributed.barrier()
+    return read_journal(job.folder)[1]
+
+
+def matrices(entries: Sequence[Entry], num_labels: int) -> dict[str, ConfusionMatrix]:
+    """Confusion of all entries by result, in the order of results; empty without masks."""
+    totals: dict[str, ConfusionMatrix] = {}
+    for entry in entries:
+        for title, pairs in entry["results"].items():
+            totals.setdefault(title, ConfusionMatrix(num_labels)).add_pairs(pairs)
+    return totals
+
+
+def _predicted(segmenter: Segmenter, job: Job, item: Item, sample: Future) -> Entry:
+    """Predict one image and write its files; returns its entry. Raises UserError as `predict_split`."""
+    entry = {
+        "name": item.name, "image": str(item.image), "mask": item.mask and str(item.mask), "size": [0, 0],
+        "results": {}, "pixels": {}, "files": [], "changed": stamp(item),
+    }  # fmt: skip
+    try:
+        image, mask = (sample.result().get(key) for key in ("image", "mask"))
+    except UserError as error:
+        if segmenter.config.on_bad_image == "stop":
+            raise
+        tqdm.write(f"skipped: {error}")
+        return {**entry, "error": str(error)}
+    tags = job.tags.get(item.name)
+    prediction = segmenter.predict(image[None], segmenter.allowed(tags))[0]
+    labels = prediction.last
+    files = write_labels(labels, item.name, job.folder)
+    if job.overlays:
+        files.append(write_overlay(image.permute(1, 2, 0).numpy(), labels, item.name, job.folder))
+    if segmenter.options.save_logits:
+        files.append(write_logits(prediction.logits[0].cpu().numpy(), item.name, job.folder))
+    scored = {} if mask is None else prediction.labels
+    results = {title: _pairs(each, mask, len(segmenter.classes)) for title, each in scored.items()}
+    values, pixels = np.unique(labels, return_counts=True)
+    found = {
+        "size": list(labels.shape), "results": results, "files": files,
+        "pixels": dict(zip(map(str, values), pixels.tolist())),
+    }  # fmt: skip
+    return {**entry, **found, **({} if tags is None else {"tags": tags})}
+
+
+def _pairs(labels: Tensor, mask: Tensor, num_labels: int) -> list[list[int]]:
+    """[truth, prediction, pixels] of label maps (H, W) uint8."""
+    matrix = ConfusionMatrix(num_labels)
+    matrix.update(labels.cpu(), mask)
+    return matrix.pairs()
+
+
+def _options(segmenter: Segmenter, job: Job) -> dict[str, Any]:
+    """Everything but the checkpoint that changes what is predicted or written."""
+    config = segmenter.config
+    return {
+        **{name: getattr(config, name) for name in DECIDES}, **asdict(segmenter.options), "overlays": job.overlays,
+        "device": segmenter.device.type, "bf16": uses_bf16(segmenter.device, config.precision), "tags": job.tags,
+    }  # fmt: skip
+
+
+def _estimate(seconds: float, images: int) -> str:
+    """How long so many images will take."""
+    left = timedelta(seconds=round(seconds * images))
+    return f"{seconds:.2f} s an image: about {left} (h:mm:ss) for the other {images}"
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """A full disk or a folder that cannot be written is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"--work_dir {folder} cannot be written ({error.strerror or error}); make room or name another folder, "
+            "and the same command goes on with the images that are left"
+        ) from error
+
+
+def _read_ahead(items: Sequence[Item], workers: int) -> Iterator[tuple[Item, Future]]:
+    """Items in order, their samples read meanwhile by `workers` threads.
+
+    Not by processes: those hand pictures over in shared memory, of which containers may have less than a picture needs.
+    """
+    data = MaskedImages(items)
+    waiting: deque[tuple[Item, Future]] = deque()
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for index, item in enumerate(items):
+            waiting.append((item, pool.submit(data.__getitem__, index)))
+            if len(waiting) > workers:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()

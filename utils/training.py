@@ -30,7 +30,7 @@ from utils.engine import Run, Stage, check_same_run, run_stage
 from utils.errors import UserError
 from utils.evaluation import ConfusionMatrix
 from utils.faults import BAD_IMAGES, bad_images, claimed, readable
-from utils.inference import multi_scale, resize, resize_long
+from utils.inference import multi_scale, resize_long
 from utils.optim import adamw, cosine, schedule
 from utils.panels import draw_panels
 from utils.progress import progress
@@ -38,6 +38,7 @@ from utils.recorder import Recorder, add_result
 from utils.report.page import report_line
 from utils.runtime import autocast, choose_device, heed_parent_only, prepare_torch
 from utils.seeds import require_masks, score_seeds
+from utils.windows import label_map
 
 FINAL = "final.pt"
 Losses = Callable[[CVF, Tensor, dict[str, Tensor], int, Config], dict[str, Tensor]]
@@ -233,10 +234,9 @@ def validate(model: CVF, validation: Sequence[Item], run: Run) -> ConfusionMatri
     for sample in readable(bar, run.folder, "validation"):
         image = normalise(sample["image"][None].to(run.device), *STATISTICS[config.statistics])
         with autocast(run.device, config.precision):
-            logits, _ = multi_scale(
-                model.segment, resize_long(image, config.resize_long), config.scales[:1], flip=False
-            )
-        matrix.update(resize(logits, image.shape[-2:]).argmax(1)[0], sample["mask"].to(run.device))
+            small = resize_long(image, config.resize_long)
+            logits, _ = multi_scale(model.segment, small, config.scales[:1], False, config.pad_images)
+        matrix.update(label_map(logits, image.shape[-2:]), sample["mask"].to(run.device))
     matrix.counts = distributed.total(matrix.counts)
     model.train(mode)
     return matrix

@@ -17,7 +17,7 @@ from utils.evaluation import ConfusionMatrix
 from utils.report import gallery, plots
 from utils.report.folder import Curves, Result, RunFolder, read_run
 from utils.seeds import TITLES
-from utils.testing import CRF, MULTI, SINGLE
+from utils.segmenter import CRF, MULTI, SINGLE
 
 TEST, LABELS = (SINGLE, MULTI, CRF), tuple(TITLES.values())
 RATES = ("lr", "seconds", "memory")  # what metrics.csv holds of a stage beside its loss terms

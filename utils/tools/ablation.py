@@ -22,15 +22,15 @@ from datasets.transforms import load_mask
 from model.cvf import CVF
 from model.losses import seg_loss
 from utils import distributed
-from utils.build import restore, split_items
-from utils.checkpoint import load_checkpoint
+from utils.build import split_items
 from utils.config import CONFIGS, Config, load_config
 from utils.engine import checkpoint_of
 from utils.evaluation import ConfusionMatrix
 from utils.inference import resize
 from utils.recorder import read_results
-from utils.runtime import choose_device, command
-from utils.testing import MULTI, Outputs, predict_split
+from utils.runtime import command
+from utils.segmenter import MULTI, Outputs, Segmenter
+from utils.testing import Job, matrices, predict_split
 from utils.training import FINAL, train
 
 CEILING = "true masks (ceiling)"
@@ -74,14 +74,12 @@ def train_row(row: str, config: Config, folder: Path) -> Path:
 
 def score_row(final: Path, config: Config, roots: list[str]) -> dict[str, float]:
     """mIoU (0..100) of multi-scale + flip on the validation split of each root, and of the pseudo labels."""
-    device = choose_device(config.device)
-    model, _ = restore(load_checkpoint(final, "--work_dir"), config)
-    model.to(device)
+    segmenter = Segmenter.from_checkpoint(final, Outputs(use_crf=False), device=config.device)
     folder, scores = final.parent.parent, {}
     for root in roots:
         images = split_items(replace(config, data_root=root), config.val_split)
-        matrices = predict_split(model, images, config, Outputs(use_crf=False), folder / Path(root).name)
-        scores[root] = 100 * matrices[MULTI].miou()
+        entries = predict_split(segmenter, Job(images, folder / Path(root).name))
+        scores[root] = 100 * matrices(entries, len(segmenter.classes))[MULTI].miou()
     pseudo = read_results(folder).get("pseudo label")
     if pseudo is not None:
         scores["pseudo label"] = 100 * ConfusionMatrix.from_counts(pseudo["counts"]).miou()

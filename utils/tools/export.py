@@ -30,7 +30,7 @@ from datasets.transforms import mask_png
 from model.cvf import CVF
 from utils.build import image_tags, restore, split_items
 from utils.checkpoint import load_checkpoint
-from utils.cli import checkpoint_config
+from utils.segmenter import checkpoint_config
 from utils.config import Config, Parser
 from utils.errors import UserError
 from utils.evaluation import ConfusionMatrix

@@ -14,11 +14,10 @@ from datasets.toy.scene import Scene, random_classes, render
 from model.cvf import CVF
 from utils.build import restore
 from utils.checkpoint import load_checkpoint
-from utils.cli import checkpoint_config
 from utils.config import Config
 from utils.panels import method_row
 from utils.runtime import choose_device, command
-from utils.testing import CRF, Outputs, predict
+from utils.segmenter import CRF, Outputs, checkpoint_config, predict
 from utils.visualisation import stacked, titled_row
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The body of run_voc.sh and run_coco.sh: run.sh DATASET ROOT DEFAULT_ROOT [training flags].
-# Finds the data (or draws the toy set), trains, tests. NPROC=n trains in n processes; MAX_RESTARTS=m of them resume
+# Finds the data (or draws the toy set), trains, tests. NPROC=n uses n processes; MAX_RESTARTS=m of them resume
 # from the last checkpoint up to m times after one was lost.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -40,4 +40,4 @@ if [ "${NPROC:-1}" -gt 1 ]; then
   launch=("$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$NPROC" --max_restarts "${MAX_RESTARTS:-0}")
 fi
 "${launch[@]}" "train_$dataset.py" --config "$config" --resume "$@"
-"$PYTHON" "test_msc_flip_$dataset.py" --model_path "$work_dir/checkpoints/final.pt" --device "$device"
+"${launch[@]}" "test_msc_flip_$dataset.py" --model_path "$work_dir/checkpoints/final.pt" --device "$device"
