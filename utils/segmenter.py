@@ -29,9 +29,10 @@ from utils.config import Config, from_dict, read_yaml, validated
 from utils.errors import UserError
 from utils.inference import multi_scale, resize_long
 from utils.runtime import autocast, choose_device
-from utils.windows import crf_labels, label_map, sliding
+from utils.windows import crf_labels, crf_labels_by_windows, label_map, sliding
 
 SINGLE, MULTI, CRF = "single scale", "multi-scale + flip", "multi-scale + flip + CRF"
+CRF_LONGEST = 1024  # px; pictures larger than this and resize_long are shrunk for the CRF
 BATCH = 8  # pictures of one size that are predicted together
 HERE = ("device", "precision", "workers", "threads", "on_bad_image", "quiet")  # not the checkpoint's business
 Picture = str | Path | Image.Image | np.ndarray | Tensor
@@ -88,8 +89,11 @@ def predict_batch(
     predictions = []
     for image, one, many in zip(images, single.split(1), multi.split(1)):
         labels = {SINGLE: label_map(one, size, allowed), MULTI: label_map(many, size, allowed)}
-        if options.use_crf:
-            labels[CRF] = crf_labels(image, many, allowed, options.crf_backend)
+        if options.use_crf and options.sliding:
+            labels[CRF] = crf_labels_by_windows(image, many, allowed, options.crf_backend)
+        elif options.use_crf:
+            longest = max(CRF_LONGEST, config.resize_long)
+            labels[CRF] = crf_labels(image, many, allowed, options.crf_backend, longest)
         predictions.append(Prediction(labels, many))
     return predictions
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from utils.crf import crf
-from utils.inference import PATCH, SMALLEST, Segment, resize
+from utils.inference import PATCH, SMALLEST, Segment, resize, resize_long
 
-STRIP = 2**26  # values of a score map that are held at a time
-CRF_SIDE, CRF_OVERLAP = 1024, 256  # px; pictures up to CRF_SIDE get one CRF
+STRIP = 2**22  # values of a score map that are held at a time
+CRF_SIDE, CRF_OVERLAP = 768, 192  # px
 SHARE = 4  # windows of the network overlap by this part of their side
 
 
@@ -24,45 +24,54 @@ def windows(length: int, side: int, overlap: int, step: int = 1) -> list[slice]:
     return [slice(start, start + side) for start in starts]
 
 
-def resize_part(maps: Tensor, size: Sequence[int], rows: slice, columns: slice) -> Tensor:
+def resize_part(maps: Tensor, size: Sequence[int], rows: slice, columns: slice | None = None) -> Tensor:
     """`resize(maps, size)[..., rows, columns]` of maps (B, C, h, w), without the rest; uint8 maps give float32."""
-    for axis, length, part in ((2, size[0], rows), (3, size[1], columns)):
-        source = maps.shape[axis]
-        place = torch.arange(part.start, part.stop, device=maps.device)
-        place = ((place + 0.5) * (source / length) - 0.5).clamp(0, source - 1)
-        low = place.long()
-        share = (place - low).view(-1, 1) if axis == 2 else place - low
-        near, far = (maps.index_select(axis, at).float() for at in (low, (low + 1).clamp_max(source - 1)))
-        maps = torch.lerp(near, far, share)
-    return maps
+    maps = _interpolated(maps, 2, size[0], rows)
+    if columns is None:
+        return resize(maps, (maps.shape[2], size[1]))
+    return _interpolated(maps, 3, size[1], columns)
 
 
 def label_map(logits: Tensor, size: Sequence[int], allowed: Tensor | None = None) -> Tensor:
     """Logits (1, C, h, w) -> their argmax at `size`, (H, W) uint8; labels not `allowed` (C,) are left out."""
     height, width = size
     strip = max(1, STRIP // (logits.shape[1] * width))
-    if strip >= height:
-        return _allowed(resize(logits, size)[0], allowed).argmax(0).to(torch.uint8)
-    parts = (slice(top, min(top + strip, height)) for top in range(0, height, strip))
-    return torch.cat([_strip_labels(logits, size, rows, allowed) for rows in parts])
+    labels = torch.empty(height, width, dtype=torch.uint8, device=logits.device)
+    for top in range(0, height, strip):
+        rows = slice(top, min(top + strip, height))
+        scores = _allowed(resize_part(logits, size, rows)[0], allowed)
+        labels[rows] = scores.max(0).indices  # on the CPU a third of argmax's time
+    return labels
 
 
-def crf_labels(image: Tensor, logits: Tensor, allowed: Tensor | None, backend: str) -> Tensor:
-    """Labels (H, W) uint8 of the dense CRF on a picture (3, H, W) uint8 with logits (1, C, h, w) of any size.
+def crf_labels(image: Tensor, logits: Tensor, allowed: Tensor | None, backend: str, longest: int) -> Tensor:
+    """Labels (H, W) uint8 of the dense CRF on a picture (3, H, W) uint8 seen as a whole, with logits (1, C, h, w).
 
-    A side over CRF_SIDE is cut into windows; each keeps its part up to the middle of the overlaps, further from its
-    border than the CRF's kernels reach.
+    A side over `longest` px is brought to that for the CRF, whose kernels would else be small beside a patch.
+    """
+    size = image.shape[-2:]
+    if max(size) > longest:
+        image = resize_long(image[None].float(), longest)[0].round().to(torch.uint8)
+    probs = _allowed(resize(logits, image.shape[-2:])[0], allowed).softmax(0)
+    marginals = crf(image.permute(1, 2, 0), probs, backend=backend)
+    return label_map(marginals[None], size)
+
+
+def crf_labels_by_windows(image: Tensor, logits: Tensor, allowed: Tensor | None, backend: str) -> Tensor:
+    """As `crf_labels` at the picture's own size.
+
+    Each window keeps its part up to the middle of what it shares with the next, further from its border than the CRF's
+    kernels reach.
     """
     size = image.shape[-2:]
     labels = torch.empty(size, dtype=torch.uint8, device=image.device)
     for rows, own_rows in _cores(windows(size[0], CRF_SIDE, CRF_OVERLAP)):
         for columns, own_columns in _cores(windows(size[1], CRF_SIDE, CRF_OVERLAP)):
-            whole = labels[rows, columns].shape == labels.shape
-            scores = resize(logits, size) if whole else resize_part(logits, size, rows, columns)
-            probs = _allowed(scores[0], allowed).softmax(0)
+            scores = resize_part(logits, size, rows, columns)[0]
+            probs = _allowed(scores, allowed).softmax(0)
             marginals = crf(image[:, rows, columns].permute(1, 2, 0), probs, backend=backend)
             inner = _within(own_rows, rows), _within(own_columns, columns)
-            labels[own_rows, own_columns] = marginals.argmax(0)[inner].to(torch.uint8)
+            labels[own_rows, own_columns] = marginals.max(0).indices[inner].to(torch.uint8)
     return labels
 
 
@@ -123,9 +132,15 @@ def _within(inner: slice, outer: slice) -> slice:
     return slice(inner.start - outer.start, inner.stop - outer.start)
 
 
-def _strip_labels(logits: Tensor, size: Sequence[int], rows: slice, allowed: Tensor | None) -> Tensor:
-    scores = resize_part(logits, size, rows, slice(0, size[1]))
-    return _allowed(scores[0], allowed).argmax(0).to(torch.uint8)
+def _interpolated(maps: Tensor, axis: int, length: int, part: slice) -> Tensor:
+    """Positions `part` along one axis of maps (B, C, h, w) when it is brought to `length`."""
+    source = maps.shape[axis]
+    place = torch.arange(part.start, part.stop, device=maps.device)
+    place = ((place + 0.5) * (source / length) - 0.5).clamp(0, source - 1)
+    low = place.long()
+    share = (place - low).view(-1, *(1,) * (3 - axis))
+    near, far = (maps.index_select(axis, at).float() for at in (low, (low + 1).clamp_max(source - 1)))
+    return torch.lerp(near, far, share)
 
 
 def _allowed(scores: Tensor, allowed: Tensor | None) -> Tensor:
