@@ -65,7 +65,10 @@ def predict_split(segmenter: Segmenter, job: Job, ranks: tuple[int, int] = (0, 1
         distributed.barrier()  # nobody appends before everybody has read
         left = [item for item in job.images if item.name not in finished][ranks[0] :: ranks[1]]
         started = time.perf_counter()
-        with Journal(job.folder, ranks[0]) as journal, progress(None, config.quiet, total=len(left), desc="testing") as bar:
+        with (
+            Journal(job.folder, ranks[0]) as journal,
+            progress(None, config.quiet, total=len(left), desc="testing") as bar,
+        ):
             for count, (item, sample) in enumerate(_read_ahead(left, config.workers), 1):
                 journal.add(_predicted(segmenter, job, item, sample))
                 bar.update()

@@ -30,7 +30,6 @@ from datasets.transforms import mask_png
 from model.cvf import CVF
 from utils.build import image_tags, restore, split_items
 from utils.checkpoint import load_checkpoint
-from utils.segmenter import checkpoint_config
 from utils.config import Config, Parser
 from utils.errors import UserError
 from utils.evaluation import ConfusionMatrix
@@ -38,6 +37,7 @@ from utils.inference import resize
 from utils.progress import progress
 from utils.runtime import choose_device, command, prepare_torch
 from utils.seeds import image_seeds, require_masks
+from utils.segmenter import checkpoint_config
 
 KINDS = ("fused", "clip", "vit")
 LAYOUTS = {"npz": ".npz", "irn": ".npy", "mctformer": ".npy"}
