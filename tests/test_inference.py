@@ -95,3 +95,21 @@ def test_padding_reflects_or_repeats() -> None:
 )
 def test_the_long_side_is_what_was_asked(size: tuple[int, int], long: int, expected: tuple[int, int]) -> None:
     assert resize_long(torch.randn(1, 3, *size), long).shape[-2:] == expected
+
+
+def test_the_published_way_leaves_the_rest_of_a_patch_unseen() -> None:
+    image, seen = torch.randn(1, 3, 45, 70), []
+
+    def segment(images: Tensor) -> Tensor:
+        seen.append(images.shape[-2:])
+        return torch.nn.functional.avg_pool2d(images, 16)
+
+    single, _ = multi_scale(segment, image, (1.0,), padded=False)
+    assert seen == [(45, 70)] and single.shape[-2:] == (2, 4)
+    multi_scale(segment, torch.randn(1, 3, 5, 70), (1.0,), padded=False)
+    assert seen[1] == (32, 70)  # less than two patches would not do
+
+
+def test_a_far_too_large_picture_is_averaged() -> None:
+    stripes = torch.arange(512).remainder(2).float().expand(1, 3, 512, 512)
+    assert (resize_long(stripes, 64) - 0.5).abs().max() < 0.05
