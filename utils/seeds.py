@@ -82,7 +82,9 @@ def score_seeds(
     mode = model.training
     model.eval()
     data = MaskedImages(items, *ranks, config.on_bad_image == "skip")
-    scores: dict[str, ConfusionMatrix] = {}
+    # All are there from the start: a process without an image takes part in the sums too.
+    kinds = ("clip", "vit", "fused") if model.method.branches == "fusion" else (model.method.branches,)
+    scores = {TITLES[kind]: ConfusionMatrix(tags.shape[1] + 1, device) for kind in (*kinds, "pseudo")}
     loader = DataLoader(data, None, num_workers=config.workers, worker_init_fn=heed_parent_only)
     bar = progress(loader, config.quiet, desc="seeds", leave=False)
     for sample in readable(bar, Path(config.work_dir), "seeds"):
@@ -92,8 +94,7 @@ def score_seeds(
             labels = model.seeds(padded(sample["image"].to(device), config), tag, select)
         truth = sample["mask"].to(device)
         for name, label in labels.items():
-            matrix = scores.setdefault(TITLES[name], ConfusionMatrix(tags.shape[1] + 1, device))
-            matrix.update(label[0, :height, :width], truth)
+            scores[TITLES[name]].update(label[0, :height, :width], truth)
     for matrix in scores.values():
         matrix.counts = distributed.total(matrix.counts)
     model.train(mode)
