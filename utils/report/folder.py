@@ -1,7 +1,6 @@
 """A run folder as the report reads it: results, curves, settings, costs, and how good each image is."""
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from datasets.classes import spec_of
 from utils.config import read_yaml
 from utils.errors import UserError
 from utils.evaluation import ConfusionMatrix
+from utils.journal import read_journal
 from utils.recorder import read_results
 
 MARKS = ("config.yaml", "results.json", "images.jsonl")  # a run folder has one of these
@@ -119,17 +119,12 @@ def _read_environment(path: Path) -> dict[str, str]:
 
 
 def _read_images(path: Path) -> tuple[dict[str, object], list[Scored]]:
-    """Options of the test and the images of every process's file, in order of name, each once."""
-    lines = [line for file in sorted(path.glob("images*.jsonl")) for line in _objects(file)]
-    options = next((line["options"] for line in lines if "options" in line), {})
-    images = {line["name"]: _scored(line) for line in lines if "name" in line and "error" not in line}
+    """Options of the test and the images that were read, in order of name."""
+    header, entries = read_journal(path)
+    options = header.get("options", {})
+    images = {entry["name"]: _scored(entry) for entry in entries if "error" not in entry}
     short = {name: value for name, value in options.items() if not isinstance(value, dict)}  # no tags of every image
     return short, [images[name] for name in sorted(images)]
-
-
-def _objects(file: Path) -> list[dict]:
-    """Lines of a file that is appended to while testing; one that an interrupt cut off is left out."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]
 
 
 def _scored(record: dict) -> Scored:
