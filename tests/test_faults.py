@@ -76,6 +76,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_checkpoint(
     assert run(train_voc.main, *start, "--resume") == 0 and same_weights(tmp_path / "run", trained)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of TensorBoard
 def test_a_run_survives_the_loss_of_its_folder_and_clocks_that_go_back(
     trained: Path, start: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,7 +224,7 @@ def test_a_picture_that_breaks_under_way_is_named_or_skipped_and_counted(
     assert run(train_voc.main, *flags) == 2
     assert f"image {broken} cannot be read" in capsys.readouterr().err
     broken.touch()  # a picture that is gone for good keeps its place in the list, so that the rest stays as it was
-    assert run(train_voc.main, *flags, "--resume", "--on_bad_image", "skip") == 0
+    assert run(train_voc.main, *flags, "--resume", "--on_bad_image", "skip", "--visualise", 24) == 0
     noted = bad_images(tmp_path / "run")
     assert noted and all(str(broken) in entry["reason"] for entry in noted)
     last = (tmp_path / "run" / "train.log").read_text()

@@ -12,6 +12,8 @@ from datasets.transforms import load_image, load_mask
 from model.cvf import CVF
 from utils.config import Config
 from utils.engine import Run
+from utils.errors import UserError
+from utils.faults import note_bad_image
 from utils.seeds import image_seeds
 from utils.segmenter import MULTI, Outputs, predict
 from utils.visualisation import coloured, heat, legend, stacked, titled_row
@@ -45,7 +47,14 @@ def draw_panels(model: CVF, images: Sequence[Item], tags: np.ndarray, run: Run, 
     model.eval()
     for index in np.unique(np.linspace(0, len(images) - 1, config.visualise).round().astype(int)):
         item = images[index]
-        run.recorder.picture(item.name, step, _panel(model, item, torch.from_numpy(tags[index]), names, config, step))
+        try:
+            picture = _panel(model, item, torch.from_numpy(tags[index]), names, config, step)
+        except UserError as error:
+            if config.on_bad_image == "stop":
+                raise
+            note_bad_image(run.folder, "panels", str(error))
+            continue
+        run.recorder.picture(item.name, step, picture)
     model.train(mode)
 
 

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -56,7 +56,7 @@ class Recorder:
                 writer.writerow(("stage", "iteration", "name", "value"))
             writer.writerows((stage, iteration, name, f"{value:.6g}") for name, value in values.items())
         for name, value in values.items():
-            self.board.add_scalar(f"{stage}/{name}", value, iteration)
+            self._show(lambda board: board.add_scalar(f"{stage}/{name}", value, iteration))
 
     def picture(self, name: str, iteration: int, picture: Image.Image) -> None:
         """Write panels/NAME.png, over that of an earlier iteration, and keep every one in TensorBoard."""
@@ -66,7 +66,16 @@ class Recorder:
         stream = io.BytesIO()
         picture.save(stream, "PNG")
         write_whole(path, stream.getvalue())
-        self.board.add_image(f"panels/{name}", np.asarray(picture), iteration, dataformats="HWC")
+        self._show(lambda board: board.add_image(f"panels/{name}", np.asarray(picture), iteration, dataformats="HWC"))
+
+    def _show(self, add: Callable[[SummaryWriter], None]) -> None:
+        """Add to TensorBoard. Its thread dies where it cannot write, as in a deleted folder; then a new file begins."""
+        try:
+            add(self.board)
+        except OSError as error:
+            tqdm.write(f"TensorBoard begins a new file, as the last could not be written ({error})")
+            self.board = SummaryWriter(str(self.folder / "tensorboard"))
+            add(self.board)
 
     def rewind(self, stage: str, iteration: int) -> None:
         """Drop from metrics.csv what a killed run logged of a stage after the iteration it is resumed from."""
@@ -81,7 +90,7 @@ class Recorder:
     def close(self) -> None:
         """Flush TensorBoard."""
         if self.active:
-            self.board.close()
+            self._show(SummaryWriter.close)
 
 
 def add_result(
