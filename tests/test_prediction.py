@@ -168,8 +168,8 @@ def test_a_folder_that_cannot_be_written_is_named(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(testing, "write_labels", full)
-    assert run(test_msc_flip_voc.main, *photos) == 2
-    assert "cannot be written (No space left on device)" in capsys.readouterr().err
+    assert run(test_msc_flip_voc.main, *photos) == 1
+    assert "No space left on device; free space or name another --work_dir" in capsys.readouterr().err
 
 
 def test_the_effective_settings_are_printed(photos: list[object], capsys: pytest.CaptureFixture[str]) -> None:

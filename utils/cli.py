@@ -60,7 +60,7 @@ def evaluate_command(dataset: str, description: str) -> None:
         stored = load_checkpoint(Path(model_path), "--model_path")["config"]
         print(as_yaml(checkpoint_config(stored, Path(model_path), flags)), end="")
         return
-    rank, world, local = distributed.start()
+    rank, world, local = distributed.start(flags.get("device", "auto"))
     segmenter = Segmenter.from_checkpoint(model_path, options, local, **flags)
     config = segmenter.config
     if testing_script(config) != f"test_msc_flip_{dataset}.py":

@@ -42,7 +42,6 @@ def begin(folder: Path, checkpoint: str, options: dict[str, Any], items: Sequenc
     other = _difference(former, header)
     known = {} if other else {item.name: item for item in items}
     kept = [entry for entry in entries if entry["name"] in known and _done(folder, entry, known[entry["name"]])]
-    folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{FILE}.partial"
     partial.write_text("".join(map(_line, [header, *kept])), encoding="utf-8")
     partial.replace(folder / FILE)

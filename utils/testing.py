@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from datasets.layouts import Item
 from utils import distributed
 from utils.errors import UserError
 from utils.evaluation import ConfusionMatrix
+from utils.faults import claimed
 from utils.journal import Entry, Journal, begin, read_journal, stamp
 from utils.outputs import write_labels, write_logits, write_overlay
 from utils.progress import progress
@@ -51,31 +52,28 @@ def predict_split(segmenter: Segmenter, job: Job, ranks: tuple[int, int] = (0, 1
     every w-th image.
 
     Raises:
-        UserError: an image cannot be read and `on_bad_image` is "stop", or the folder cannot be written. What was
+        UserError: an image cannot be read and `on_bad_image` is "stop", or another process uses the folder. What was
             finished until then is kept.
     """
-    config = segmenter.config
-    with _writable(job.folder):
-        if distributed.is_main() and (
-            said := begin(job.folder, segmenter.sha256, _options(segmenter, job), job.images)
-        ):
+    config, folder, main = segmenter.config, job.folder, distributed.is_main()
+    folder.mkdir(parents=True, exist_ok=True)
+    with claimed(folder) if main else nullcontext():
+        if main and (said := begin(folder, segmenter.sha256, _options(segmenter, job), job.images)):
             print(said)
         distributed.barrier()
-        finished = {entry["name"] for entry in read_journal(job.folder)[1]}
+        finished = {entry["name"] for entry in read_journal(folder)[1]}
         distributed.barrier()  # nobody appends before everybody has read
         left = [item for item in job.images if item.name not in finished][ranks[0] :: ranks[1]]
         started = time.perf_counter()
-        with (
-            Journal(job.folder, ranks[0]) as journal,
-            progress(None, config.quiet, total=len(left), desc="testing") as bar,
-        ):
+        bar = progress(None, config.quiet, total=len(left), desc="testing")
+        with Journal(folder, ranks[0]) as journal, bar:
             for count, (item, sample) in enumerate(_read_ahead(left, config.workers), 1):
                 journal.add(_predicted(segmenter, job, item, sample))
                 bar.update()
-                if count == TIMED < len(left) and distributed.is_main():
+                if count == TIMED < len(left) and main:
                     tqdm.write(_estimate((time.perf_counter() - started) / count, len(left) - count))
-    distributed.barrier()
-    return read_journal(job.folder)[1]
+        distributed.barrier()
+        return read_journal(folder)[1]
 
 
 def matrices(entries: Sequence[Entry], num_labels: int) -> dict[str, ConfusionMatrix]:
@@ -138,18 +136,6 @@ def _estimate(seconds: float, images: int) -> str:
     """How long so many images will take."""
     left = timedelta(seconds=round(seconds * images))
     return f"{seconds:.2f} s an image: about {left} (h:mm:ss) for the other {images}"
-
-
-@contextmanager
-def _writable(folder: Path) -> Iterator[None]:
-    """A full disk or a folder that cannot be written is the user's to mend."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"--work_dir {folder} cannot be written ({error.strerror or error}); make room or name another folder, "
-            "and the same command goes on with the images that are left"
-        ) from error
 
 
 def _read_ahead(items: Sequence[Item], workers: int) -> Iterator[tuple[Item, Future]]:
