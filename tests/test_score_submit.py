@@ -16,7 +16,7 @@ from datasets.specs import VOC, palette
 from utils.evaluation import ConfusionMatrix, format_table
 from utils.recorder import read_results
 from utils.runtime import command
-from utils.testing import MULTI
+from utils.segmenter import MULTI
 from utils.tools import score
 
 prepare_main, score_main = command(prepare.main), command(score.main)
