@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.crf import Lattice, crf, dense_crf, pydensecrf
+from utils.crf import PLAUSIBLE, Lattice, crf, dense_crf, pydensecrf
 from utils.errors import UserError
 
 
@@ -145,17 +145,28 @@ def test_implausible_labels_change_no_label():
     image, probs = scene()
     rare = torch.rand(9, *probs.shape[1:]) * 5e-3
     probs = torch.cat([rare[:4], probs * (1 - rare.sum(0)), rare[4:]])
-    few, every = crf(image, probs), dense_crf(image, probs)
+    (left, few), every = crf(image, probs), dense_crf(image, probs)
+    assert left.tolist() == [4, 5, 6]
+    assert torch.equal(left[few.argmax(0)], every.argmax(0))
+    assert (few - every[left]).abs().max() < 0.02
+    torch.testing.assert_close(few.sum(0), torch.ones(image.shape[:2]))
+
+
+def test_labels_that_lose_all_pixels_leave_between_rounds():
+    image, probs = scene()
+    probs = torch.cat([probs * 0.98, torch.full_like(probs[:1], 0.02)])
+    few, every = dense_crf(image, probs, plausible=PLAUSIBLE), dense_crf(image, probs)
+    assert (few[3] == 0).all() and (every[3] > 0).all()
     assert torch.equal(few.argmax(0), every.argmax(0))
-    assert (few - every).abs().max() < 0.02
-    assert (few[:4] == 0).all()
     torch.testing.assert_close(few.sum(0), torch.ones(image.shape[:2]))
 
 
 def test_flat_probabilities_of_many_labels_keep_all():
     image = scene()[0]
     probs = torch.full((200, *image.shape[:2]), 1 / 200)
-    torch.testing.assert_close(crf(image, probs), probs)
+    labels, marginals = crf(image, probs)
+    assert len(labels) == 200
+    torch.testing.assert_close(marginals, probs)
 
 
 def test_sizes_are_checked():
@@ -167,7 +178,8 @@ def test_sizes_are_checked():
 
 
 def test_backends_take_the_same_settings():
-    assert inspect.signature(pydensecrf) == inspect.signature(dense_crf)
+    ours, theirs = (inspect.signature(backend).parameters for backend in (dense_crf, pydensecrf))
+    assert [*ours.values()] == [*theirs.values(), ours["plausible"]]
     image, probs = scene()
     with pytest.raises(UserError, match="'opencv' is unknown; use one of torch, pydensecrf"):
         crf(image, probs, backend="opencv")
@@ -184,6 +196,6 @@ def test_agrees_with_pydensecrf():
     rng = np.random.default_rng(0)
     image, probs = scene(60, 80, 5)
     image = (image.float() + torch.from_numpy(rng.normal(0, 12, image.shape))).clamp(0, 255).to(torch.uint8)
-    ours, theirs = dense_crf(image, probs), crf(image, probs, backend="pydensecrf", plausible=0)
+    ours, theirs = dense_crf(image, probs), pydensecrf(image, probs)
     torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)
     assert (ours.argmax(0) == theirs.argmax(0)).float().mean() >= 0.999

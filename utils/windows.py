@@ -53,8 +53,8 @@ def crf_labels(image: Tensor, logits: Tensor, allowed: Tensor | None, backend: s
     if max(size) > longest:
         image = resize_long(image[None].float(), longest)[0].round().to(torch.uint8)
     probs = _allowed(resize(logits, image.shape[-2:])[0], allowed).softmax(0)
-    marginals = crf(image.permute(1, 2, 0), probs, backend=backend)
-    return label_map(marginals[None], size)
+    left, marginals = crf(image.permute(1, 2, 0), probs, backend=backend)
+    return left.to(torch.uint8)[label_map(marginals[None], size).long()]
 
 
 def crf_labels_by_windows(image: Tensor, logits: Tensor, allowed: Tensor | None, backend: str) -> Tensor:
@@ -69,9 +69,9 @@ def crf_labels_by_windows(image: Tensor, logits: Tensor, allowed: Tensor | None,
         for columns, own_columns in _cores(windows(size[1], CRF_SIDE, CRF_OVERLAP)):
             scores = resize_part(logits, size, rows, columns)[0]
             probs = _allowed(scores, allowed).softmax(0)
-            marginals = crf(image[:, rows, columns].permute(1, 2, 0), probs, backend=backend)
+            left, marginals = crf(image[:, rows, columns].permute(1, 2, 0), probs, backend=backend)
             inner = _within(own_rows, rows), _within(own_columns, columns)
-            labels[own_rows, own_columns] = marginals.max(0).indices[inner].to(torch.uint8)
+            labels[own_rows, own_columns] = left[marginals.max(0).indices[inner]].to(torch.uint8)
     return labels
 
 
