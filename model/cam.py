@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from model.precision import float32_region
-from model.rows import ClassRows
+from model.rows import ClassRows, to_device
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,9 @@ def gradcam(
     """
     # One copy of an image for each of its classes, or one if it has none. Copies do not mix, so a single backward of
     # the summed probabilities gives every row its own gradient.
-    untagged = ~rows.tags.any(dim=1, keepdim=True)
-    images, classes = torch.cat([rows.tags, untagged], dim=1).nonzero(as_tuple=True)
+    images, classes, tagged, first = rows.copies()
     background = rows.tags.new_ones(len(rows.tags), len(text) - rows.tags.shape[1])
-    allowed = torch.cat([rows.tags, background], dim=1)[images]
+    allowed = to_device(torch.cat([rows.tags, background], dim=1), tokens.device)[images]
     stream = tokens.detach().float()[images]
     activations = visual.blocks[block].ln_1(stream).detach()
     shift = torch.zeros_like(stream[:, :1], requires_grad=True)
@@ -77,12 +76,11 @@ def gradcam(
             mean = visual.ln_post(last.float()[:, 1:]).mean(dim=1, keepdim=True)
             probs = text_probabilities(mean @ visual.proj, text, logit_scale, allowed)
             (gradient,) = torch.autograd.grad(probs.gather(1, classes[:, None]).sum(), shift)
-    tagged, patches = classes < rows.tags.shape[1], activations[:, 1:]
+    patches = activations[:, 1:]
     weights = gradient[tagged, 0] / patches.shape[1]
     with float32_region(tokens.device):
         cams = torch.relu(torch.einsum("nc,npc->np", weights, patches[tagged])).unflatten(1, grid)
-    one_each = torch.searchsorted(images, torch.arange(len(tokens), device=images.device))
-    return GradCAM(normalise(normalise(cams)), probs.detach()[one_each], weights, patches[one_each])
+    return GradCAM(normalise(normalise(cams)), probs.detach()[first], weights, patches[first])
 
 
 def _run(visual: nn.Module, stream: Tensor, activations: Tensor, shift: Tensor, block: int) -> Tensor:

@@ -77,8 +77,8 @@ class CVF(nn.Module):
     def forward(self, images: Tensor, tags: Tensor, select: bool, valid: Tensor | None = None) -> CVFOutput:
         """One training step's forward (design, section 1; golden H).
 
-        images (B, 3, H, W) normalised; tags (B, K), above 0 where tagged, an image may have none; select: the
-        switch-over has happened; valid (B, H, W) bool, False on padding, which gets label 255.
+        images (B, 3, H, W) normalised; tags (B, K), above 0 where tagged, an image may have none, best on the CPU: a GPU
+        is not waited for then, but for a look at the boxes' growth; select: the switch-over has happened; valid (B, H, W) bool, False on padding, which gets label 255.
         """
         features = self._clip_features(images, select)
         vit = None if self.vit is None else self.vit(images, "patch", self.method.vit_map_block)
@@ -131,7 +131,7 @@ class CVF(nn.Module):
     @torch.no_grad()
     def _seeds(self, features: Any, vit: VitOutput | None, affinity: Tensor, tags: Tensor, select: bool) -> Seeds:
         """CAMs of both branches and their way through the transition matrix, in float32, without autograd."""
-        rows, method = ClassRows.from_tags(tags), self.method
+        rows, method = ClassRows.from_tags(tags, affinity.device), self.method
         clip_cams = boxes = clip = vit_cams = vit_seeds = None
         clip_maps = []
         if method.branches != "vit":

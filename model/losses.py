@@ -84,8 +84,9 @@ def ranked_pool(scores: Tensor, decay: float = 0.996) -> Tensor:
 
 def tag_loss(logits: Tensor, tags: Tensor, reduce: Reduce = single_process) -> Tensor:
     """Multi-label soft margin: binary cross-entropy of logits (B, K) against tags (B, K) in {0, 1}, mean of both."""
-    total = F.binary_cross_entropy_with_logits(logits.float(), tags.float(), reduction="none").mean(dim=1).sum()
-    return total / reduce(torch.tensor(len(tags), device=tags.device)).clamp(min=1)
+    tags = tags.to(logits.device, torch.float32, non_blocking=True)
+    total = F.binary_cross_entropy_with_logits(logits.float(), tags, reduction="none").mean(dim=1).sum()
+    return total / reduce(torch.full((), len(tags), device=logits.device)).clamp(min=1)
 
 
 def class_contrast_loss(
@@ -99,7 +100,7 @@ def class_contrast_loss(
     tokens = F.normalize(torch.stack(embeddings[-layers:]).float(), dim=-1)
     scores = tokens @ tokens.transpose(-2, -1)
     entropy = scores.logsumexp(dim=-1) - scores.diagonal(dim1=-2, dim2=-1)
-    tagged = tags.float()
+    tagged = tags.to(scores.device, torch.float32, non_blocking=True)
     return (entropy.mean(dim=0) * tagged).sum() / reduce(tagged.sum()).clamp(min=1)
 
 

@@ -8,11 +8,16 @@ import torch
 from torch import Tensor
 
 
+def to_device(host: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on the device, without waiting for what a GPU is doing (pinned memory is copied meanwhile)."""
+    return (host.pin_memory() if device.type == "cuda" else host).to(device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class ClassRows:
     """Where the n tagged classes of a batch sit; `pack` lines them up by image, S slots each.
 
-    tags (B, K) bool; index (n, 2) long rows [image, class], ascending; slot (n,) long: the how-manieth tagged class of
+    tags (B, K) bool, on the CPU, where shapes that depend on them are found without waiting for a GPU; index (n, 2) long rows [image, class], ascending; slot (n,) long: the how-manieth tagged class of
     its image a row is; slots: S, the largest count of any image, at least 1.
     """
 
@@ -22,12 +27,28 @@ class ClassRows:
     slots: int
 
     @classmethod
-    def from_tags(cls, tags: Tensor) -> ClassRows:
-        """Image-level labels (B, K), nonzero where tagged -> their rows. Images without tags have none."""
-        tags = tags > 0
+    def from_tags(cls, tags: Tensor, device: torch.device | None = None) -> ClassRows:
+        """Image-level labels (B, K), nonzero where tagged -> their rows, on the device (None: that of the tags).
+
+        Images without tags have none. Tags on the CPU spare a wait for the GPU.
+        """
+        device = tags.device if device is None else device
+        tags = (tags > 0).cpu()
         index = tags.nonzero()
         slot = (tags.cumsum(dim=1) - 1)[index[:, 0], index[:, 1]]
-        return cls(tags, index, slot, max(1, int(tags.sum(dim=1).max())))
+        return cls(tags, to_device(index, device), to_device(slot, device), max(1, int(tags.sum(dim=1).max())))
+
+    def copies(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One copy of an image for each of its classes, or one if it has none: m copies, ascending by image, class.
+
+        images (m,) long; classes (m,) long, K if it has none; tagged (n,) long, the copies that have a class; first
+        (B,) long, the first copy of each image. All on the device of the rows.
+        """
+        untagged = ~self.tags.any(dim=1, keepdim=True)
+        images, classes = torch.cat([self.tags, untagged], dim=1).nonzero(as_tuple=True)
+        tagged = (classes < self.tags.shape[1]).nonzero().flatten()
+        first = torch.searchsorted(images, torch.arange(len(self.tags)))
+        return tuple(to_device(rows, self.index.device) for rows in (images, classes, tagged, first))
 
     @property
     def images(self) -> Tensor:

@@ -219,7 +219,8 @@ def log(stage: Stage, run: Run, done: int, terms: dict[str, Tensor], seconds: fl
 def train_step(stage: Stage, run: Run, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
     """One iteration: forward, backward, update. Returns the terms and their sum, `loss`, detached."""
     set_rate(stage.optimiser, stage.rate(step))
-    batch = {name: value.to(run.device, non_blocking=True) for name, value in batch.items()}
+    # Tags and names are read on the CPU, where nothing waits for the GPU; the losses move them.
+    batch = {n: v if n in ("tags", "index") else v.to(run.device, non_blocking=True) for n, v in batch.items()}
     images = normalise(batch["image"], *STATISTICS[run.config.statistics])
     with autocast(run.device, run.config.precision):
         terms = stage.losses(images, batch, step)
