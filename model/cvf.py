@@ -77,8 +77,9 @@ class CVF(nn.Module):
     def forward(self, images: Tensor, tags: Tensor, select: bool, valid: Tensor | None = None) -> CVFOutput:
         """One training step's forward (design, section 1; golden H).
 
-        images (B, 3, H, W) normalised; tags (B, K), above 0 where tagged, an image may have none, best on the CPU: a GPU
-        is not waited for then, but for a look at the boxes' growth; select: the switch-over has happened; valid (B, H, W) bool, False on padding, which gets label 255.
+        images (B, 3, H, W) normalised; tags (B, K), above 0 where tagged, an image may have none, best on the CPU (a
+        GPU is then not waited for, but for a look at the boxes' growth); select: the switch-over has happened; valid
+        (B, H, W) bool, False on padding, which gets label 255.
         """
         features = self._clip_features(images, select)
         vit = None if self.vit is None else self.vit(images, "patch", self.method.vit_map_block)

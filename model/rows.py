@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def to_device(host: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on the device, without waiting for what a GPU is doing (pinned memory is copied meanwhile)."""
+    """A tensor of the CPU on the device; pinned memory is copied without waiting for what a GPU is doing."""
     return (host.pin_memory() if device.type == "cuda" else host).to(device, non_blocking=True)
 
 
@@ -17,8 +17,9 @@ def to_device(host: Tensor, device: torch.device) -> Tensor:
 class ClassRows:
     """Where the n tagged classes of a batch sit; `pack` lines them up by image, S slots each.
 
-    tags (B, K) bool, on the CPU, where shapes that depend on them are found without waiting for a GPU; index (n, 2) long rows [image, class], ascending; slot (n,) long: the how-manieth tagged class of
-    its image a row is; slots: S, the largest count of any image, at least 1.
+    tags (B, K) bool, on the CPU, where shapes that depend on them are found without waiting for a GPU; index (n, 2)
+    long rows [image, class], ascending; slot (n,) long: the how-manieth tagged class of its image a row is; slots: S,
+    the largest count of any image, at least 1.
     """
 
     tags: Tensor

@@ -7,7 +7,7 @@ from torch.profiler import record_function
 from utils.config import Config
 from utils.errors import UserError
 from utils.timing import Timing, measure, peak_memory, stages
-from utils.tools.benchmark import Row, Setting, against, crf_input, measure_par, table
+from utils.tools.benchmark import Row, Setting, against, crf_input, measure_par, random_regions, table
 
 CPU = torch.device("cpu")
 
@@ -58,3 +58,9 @@ def test_crf_input_is_a_fair_segmentation():
     assert image.shape == (96, 128, 3) and probs.shape == (21, 96, 128)
     torch.testing.assert_close(probs.sum(0), torch.ones(96, 128))
     assert 1 < len(probs.argmax(0).unique()) < 21
+
+
+def test_random_regions_are_peaky_and_the_same_at_every_call():
+    probs = random_regions(81, (96, 128))
+    assert torch.equal(probs, random_regions(81, (96, 128))) and probs.amax(0).mean() > 0.8
+    assert 1 < len(probs.argmax(0).unique()) < 20

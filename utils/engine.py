@@ -38,6 +38,7 @@ MAY_CHANGE = {  # settings that a resumed run may change: they say where it runs
     "eval_images", "resize_long", "scales", "pad_images", "visualise", "quiet", "keep",
     "on_bad_image",
 }  # fmt: skip
+LOOK_EVERY = 4  # iterations between two looks whether another process is asked to stop; a look waits for the GPU
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,8 @@ def run_stage(stage: Stage, run: Run) -> None:
             if done % config.log_every == 0 or done == end:
                 values = log(stage, run, done, terms, (time.perf_counter() - clock) / (done - start))
                 bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
-            stopping = distributed.agreed(stop.made, run.device)
+            look = run.world == 1 or done % LOOK_EVERY == 0
+            stopping = look and distributed.agreed(stop.made, run.device)
             due = stage.evaluate is not None and done % config.eval_every == 0 and done < end
             if due and not stopping:
                 run_validation(stage, run, stop, done)

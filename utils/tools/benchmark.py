@@ -1,4 +1,4 @@
-"""Measure what CVF costs on this machine: `python -m utils.tools.benchmark --part step image par crf loader`.
+"""Measure what CVF costs on this machine: `python -m utils.tools.benchmark --part step image par crf`.
 
 Full-size models with random weights. Two yardsticks are measured in the same minute, so that figures carry over to
 other machines: "vit", one ViT-B/16 encoder forward of 4 x 401 tokens in float32 (arithmetic), and "nbr", 20 rounds of
@@ -9,7 +9,6 @@ and `--against precision=fp32` measures a second setting in turns with the first
 import importlib.util
 import json
 import platform
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,21 +18,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from clip.model import CLIP, VisionTransformer
-from datasets.data import IterationSampler, TaggedImages
-from datasets.layouts import items
 from datasets.specs import SPECS
 from datasets.toy.scene import random_classes, render
-from datasets.toy.write import write_voc
-from datasets.transforms import normalise
+from datasets.transforms import load_image, normalise
 from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
 from model.par import refine
 from utils.build import STATISTICS, build_cvf
 from utils.config import CONFIGS, Config, Parser, add_config_flags, field_types, load_config
-from utils.crf import crf, dense_crf
+from utils.crf import crf
 from utils.engine import Run, Stage, train_step
 from utils.errors import UserError
 from utils.inference import multi_scale, resize, resize_long
@@ -63,12 +58,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured: a configuration under a name, on a device, so many times."""
+    """What is measured: a configuration under a name, on a device, so many times; the CRF on the JPEGs of a folder."""
 
     name: str
     config: Config
     device: torch.device
     repeats: int
+    images: Path | None = None
 
 
 def full_size(config: Config, device: torch.device) -> CVF:
@@ -180,22 +176,44 @@ def measure_par(settings: list[Setting]) -> Iterator[Row]:
 
 
 def measure_crf(settings: list[Setting]) -> Iterator[Row]:
-    """Dense CRF on a drawn picture with the probabilities of a fair segmentation, by each way that is installed."""
+    """Dense CRF by each way that is installed, and how far each agrees with the last of them."""
     setting = settings[0]
-    for labels, size in CRF_CASES:
-        image, probs = (tensor.to(setting.device) for tensor in crf_input(labels, size))
-        ways: dict[str, Callable[[], Tensor]] = {
+    for title, image, probs in crf_cases(setting):
+        ways: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
             "plausible labels": lambda i=image, p=probs: crf(i, p),
-            "all labels": lambda i=image, p=probs: dense_crf(i, p),
+            "all labels": lambda i=image, p=probs: crf(i, p, plausible=0),
         }
         if importlib.util.find_spec("pydensecrf"):
             ways["pydensecrf, all labels"] = lambda i=image, p=probs: crf(i, p, backend="pydensecrf", plausible=0)
-        expected = list(ways.values())[-1]().argmax(0)
-        timings = measure(list(ways.values()), setting.repeats, setting.device)
-        for (way, work), timing in zip(ways.items(), timings):
-            same = (work().argmax(0) == expected).double().mean().item()
-            note = f"{labels} labels, {size[1]} x {size[0]}; same label as the last way on {100 * same:.3f}%"
+        _, reference = list(ways.values())[-1]()
+        for (way, work), timing in zip(ways.items(), measure(list(ways.values()), setting.repeats, setting.device)):
+            labels, marginals = work()
+            same = (labels[marginals.argmax(0)] == reference.argmax(0)).double().mean().item()
+            apart = (marginals - reference[labels]).abs()
+            note = f"{title}, {len(labels)} labels; beside the last way same label on {100 * same:.4f}%"
+            note += f", marginals apart {apart.mean():.1e} on average, {apart.max():.1e} at most"
             yield Row(f"CRF, {way}", setting.name, timing, note)
+
+
+def crf_cases(setting: Setting) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Title, image (H, W, 3) uint8 and (C, H, W) probabilities: a drawn picture, or each photograph of a folder."""
+    for labels, size in CRF_CASES:
+        for photograph in sorted(setting.images.glob("*.jpg")) if setting.images else [None]:
+            if photograph is None:
+                image, probs = crf_input(labels, size)
+            else:
+                image = torch.from_numpy(load_image(str(photograph)))
+                probs = random_regions(labels, image.shape[:2])
+            title = f"{photograph.name if photograph else 'drawn'}, {labels} x {image.shape[1]} x {image.shape[0]}"
+            yield title, image.to(setting.device), probs.to(setting.device)
+
+
+def random_regions(labels: int, size: tuple[int, int]) -> Tensor:
+    """(labels, *size) peaky probabilities of random regions of six of the labels, the same at every call."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = 1.5 * torch.randn(1, labels, *(-(-side // 32) for side in size), generator=generator)
+    coarse[:, torch.randperm(labels, generator=generator)[:6]] *= 4
+    return resize(coarse, size)[0].softmax(0)
 
 
 def crf_input(labels: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -209,27 +227,7 @@ def crf_input(labels: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(scene.image), resize(9 * coarse + 1.2 * noise, size)[0].softmax(0)
 
 
-def measure_loader(settings: list[Setting]) -> Iterator[Row]:
-    """Reading and augmenting training images: seconds a batch, in the loading processes of the configuration."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "voc"
-        write_voc(root, 16, 1, 500, 0)
-        training = items("voc", root, "train_aug", None)
-        tags = np.ones((len(training), len(SPECS["voc"].classes)), bool)
-        for setting in settings:
-            c, batches = setting.config, 32
-            data = TaggedImages(training, tags, c.crop_size, (c.scale_min, c.scale_max), c.seed)
-            sampler = IterationSampler(len(data), c.batch_size, c.seed, 0, batches)
-            loader = DataLoader(data, batch_sampler=sampler, num_workers=c.workers)
-            (timing,) = measure([lambda: list(loader)], 1, torch.device("cpu"))
-            batch = Timing(timing.seconds / batches, timing.cpu / batches, timing.spread)
-            note = f"{c.batch_size} JPEG files of 500 px, {c.workers} processes (their CPU time not counted)"
-            yield Row("a batch loaded", setting.name, batch, note)
-
-
-PARTS = {
-    "step": measure_step, "image": measure_image, "par": measure_par, "crf": measure_crf, "loader": measure_loader,
-}  # fmt: skip
+PARTS = {"step": measure_step, "image": measure_image, "par": measure_par, "crf": measure_crf}
 
 
 def _timed(settings: list[Setting], works: list[Work]) -> Iterator[tuple[Setting, Work, Timing]]:
@@ -280,16 +278,19 @@ def main() -> None:
     parser.add_argument("--part", nargs="+", choices=tuple(PARTS), default=list(PARTS), help="default: all")
     parser.add_argument("--repeats", type=int, default=5, metavar="INT", help="default: %(default)s")
     parser.add_argument("--against", nargs="+", metavar="KEY=VALUE", help="second setting, measured in turns")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="JPEG files for the CRF (default: drawn pictures)")
     parser.add_argument("--json", metavar="FILE", help="also write every figure here")
     add_config_flags(parser)
     flags = vars(parser.parse_args())
-    own = {name: flags.pop(name) for name in ("config", "part", "repeats", "against", "json")}
+    own = {name: flags.pop(name) for name in ("config", "part", "repeats", "against", "images", "json")}
     config = load_config(own["config"], flags)
+    if own["images"] and not any(own["images"].glob("*.jpg")):
+        raise UserError(f"--images {own['images']} holds no .jpg file; name a folder of photographs")
     if own["repeats"] < 1:
         raise UserError(f"--repeats {own['repeats']} must be at least 1")
     prepare_torch(config.threads)
     device = choose_device(config.device)
-    settings = [Setting("A", config, device, own["repeats"])]
+    settings = [Setting("A", config, device, own["repeats"], own["images"])]
     if own["against"]:
         other = against(config, own["against"])
         settings.append(Setting("B: " + " ".join(own["against"]), other, device, own["repeats"]))
