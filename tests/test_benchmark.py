@@ -60,7 +60,7 @@ def test_crf_input_is_a_fair_segmentation():
     assert 1 < len(probs.argmax(0).unique()) < 21
 
 
-def test_random_regions_are_peaky_and_the_same_at_every_call():
+def test_random_regions_are_of_few_labels_and_the_same_at_every_call():
     probs = random_regions(81, (96, 128))
-    assert torch.equal(probs, random_regions(81, (96, 128))) and probs.amax(0).mean() > 0.8
+    assert torch.equal(probs, random_regions(81, (96, 128))) and probs.amax(0).mean() > 0.5
     assert 1 < len(probs.argmax(0).unique()) < 20

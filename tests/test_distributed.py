@@ -14,17 +14,19 @@ import pytest
 from utils.recorder import read_results
 
 ROOT = Path(__file__).resolve().parent.parent
-STEPS = 20
+STEPS, FEW = 20, 4
 LOSSES = ("loss", "seg", "affinity", "patch", "cls", "contrast")
 
 
-def command(processes: int, data: Path, folder: Path, flags: list[str], restarts: int = 0) -> list[str]:
-    """Training of STEPS iterations in so many processes."""
+def command(
+    processes: int, data: Path, folder: Path, flags: list[str], steps: int = STEPS, restarts: int = 0
+) -> list[str]:
+    """Training of so many iterations in so many processes."""
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     start = [*launch, f"--max_restarts={restarts}"] if processes > 1 else []
-    steps = ["--max_iters", STEPS, "--eval_every", STEPS, "--batch_size", 4, "--resume", "--eval_seeds"]
+    length = ["--max_iters", steps, "--eval_every", steps, "--batch_size", 4, "--resume", "--eval_seeds"]
     paths = ["--data_root", data, "--work_dir", folder]
-    return [sys.executable, *start, str(ROOT / "train_voc.py"), *flags, *map(str, (*steps, *paths))]
+    return [sys.executable, *start, str(ROOT / "train_voc.py"), *flags, *map(str, (*length, *paths))]
 
 
 def train(*arguments: object) -> None:
@@ -46,7 +48,7 @@ def assert_same_training(one: Path, several: Path) -> None:
     The terms may differ by more where a label of these tiny pictures hangs on rounding and one patch pair changes.
     """
     expected, actual = losses(one), losses(several)
-    assert expected.keys() == actual.keys() and ("segmenter", str(STEPS), "loss") in expected
+    assert expected.keys() == actual.keys() and ("segmenter", str(FEW), "loss") in expected
     assert actual == pytest.approx(expected, abs=1e-3)
     for key in (key for key in expected if key[2] == "loss"):
         assert actual[key] == pytest.approx(expected[key], rel=1e-4), key
@@ -59,12 +61,21 @@ def alone(toy_voc: Path, quick: list[str], tmp_path_factory: pytest.TempPathFact
     return folder
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.heavy)])
+def test_two_processes_train_as_one_does(toy_voc, quick, tmp_path):
+    flags = [*quick, "--eval_images", "1"]
+    for processes in (1, 2):
+        train(processes, toy_voc, tmp_path / str(processes), flags, FEW)
+    assert_same_training(tmp_path / "1", tmp_path / "2")
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("processes", [2, 4])
 def test_several_processes_train_as_one_does(processes, alone, toy_voc, quick, tmp_path):
     train(processes, toy_voc, tmp_path / "run", quick)
     assert_same_training(alone, tmp_path / "run")
 
 
+@pytest.mark.heavy
 def test_several_processes_count_every_image_once(alone, toy_voc, quick, tmp_path):
     folder = shutil.copytree(alone, tmp_path / "run")
     (folder / "results.json").unlink()
