@@ -178,7 +178,7 @@ def test_permuting_the_classes_permutes_the_labels():
     model, (images, tags) = tiny.cvf(branches="clip").eval(), tiny.batch()
     order = torch.tensor([3, 0, 4, 1, 2])
     labels = model(images, tags, False).labels.combined
-    model.text[:tiny.CLASSES] = model.text[:tiny.CLASSES][order]
+    model.text[: tiny.CLASSES] = model.text[: tiny.CLASSES][order]
     permuted = model(images, tags[:, order], False).labels.combined
     place = torch.cat([torch.zeros(1, dtype=torch.long), order.argsort() + 1])  # of the background and each class
     expected = torch.where(labels == 255, labels, place[labels.clamp(max=tiny.CLASSES)])
