@@ -205,9 +205,20 @@ def test_a_comparison_puts_runs_side_by_side(tmp_path: Path) -> None:
     assert "a/run" in page.text and sum(attrs.get("class") == "card" for _, attrs in page.tags) == 6
 
 
+def test_a_run_that_was_not_tested_yet_is_compared_by_its_curves(folder: Path, tmp_path: Path) -> None:
+    untested = make_run(tmp_path / "untested", images=1)
+    for name in ("results.json", "images.jsonl"):
+        (untested / name).unlink()
+    for runs in ([folder, untested], [untested, folder], [untested, untested]):
+        page = Page(write_comparison(runs, tmp_path / "page.html"))
+        assert "untested" in page.text and "Loss, segmenter" in page.text
+
+
 def test_runs_of_other_classes_are_not_compared(folder: Path, tmp_path: Path) -> None:
     other = make_run(tmp_path / "other", images=1)
-    (other / "results.json").unlink()
+    results = (other / "results.json").read_text()
+    assert f'"{CLASSES[0]}"' in results
+    (other / "results.json").write_text(results.replace(f'"{CLASSES[0]}"', '"walrus"'))
     with pytest.raises(UserError, match="compare runs on one data set"):
         write_comparison([folder, other], tmp_path / "page.html")
 

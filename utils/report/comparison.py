@@ -28,15 +28,16 @@ class Row:
 
 
 def write_comparison(folders: Sequence[Path], path: Path) -> Path:
-    """Write the page and return its path. Raises UserError when a folder is no run or the classes differ."""
+    """Write the page and return its path. Raises UserError when a folder is no run or the classes of tested runs differ."""
     runs = [read_run(folder) for folder in folders]
-    for run in runs:
-        if run.names != runs[0].names:
-            raise UserError(f"{run.path} has other classes than {runs[0].path}; compare runs on one data set")
+    scored = [run for run in runs if run.names] or runs[:1]
+    for run in scored:
+        if run.names != scored[0].names:
+            raise UserError(f"{run.path} has other classes than {scored[0].path}; compare runs on one data set")
     cards = _cards(runs)
     page = {
         "runs": runs, "titles": distinct(folders), "scores": scores(runs), "classes": _classes(runs),
-        "protocol": protocol(runs[0]), "curves": _curves(runs, distinct(folders)), "costs": [costs(r) for r in runs],
+        "names": scored[0].names, "protocol": protocol(scored[0]), "curves": _curves(runs, distinct(folders)), "costs": [costs(r) for r in runs],
         "differences": differences(runs), "cards": cards, "labels_shown": gallery.labels_of(cards),
         "colours": gallery.COLOURS,
     }  # fmt: skip
