@@ -172,7 +172,7 @@ def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
         content = load_plain(path)
     except Exception as error:  # bytes that are no weights make the readers fail in any way
         raise UserError(
-            f"{what} {path} cannot be read ({_first_line(error)}); "
+            f"{what} {path} cannot be read ({_first_sentence(error)}); "
             "it is truncated or not a weights file, fetch it again"
         ) from None
     for key in ("model", "state_dict"):
@@ -183,5 +183,6 @@ def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
     return content
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+def _first_sentence(error: Exception) -> str:
+    """Without what PyTorch goes on to advise: to unpickle the file, or to report a fault."""
+    return (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0][:120]

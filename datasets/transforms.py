@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from utils.errors import UserError
 
@@ -60,7 +60,8 @@ def open_image(path: str | Path | BinaryIO, name: str | Path = "") -> Iterator[I
             f"image {name} has more than {MAX_PIXELS / 1e6:.0f} million pixels; shrink it or take it off the list"
         ) from error
     except _DECODE_ERRORS as error:
-        raise UserError(f"image {name} cannot be read ({error}); replace the file or take it off the list") from error
+        reason = _reason(error)
+        raise UserError(f"image {name} cannot be read ({reason}); replace the file or take it off the list") from error
 
 
 def shown_size(image: Image.Image) -> tuple[int, int]:
@@ -104,7 +105,7 @@ def load_mask(path: str | Path) -> np.ndarray:
             image.load()
             mode, labels = image.mode, np.array(image)
     except _DECODE_ERRORS as error:
-        raise UserError(f"mask {path} cannot be read ({error}); replace the file") from error
+        raise UserError(f"mask {path} cannot be read ({_reason(error)}); replace the file") from error
     if mode not in ("P", "L"):
         raise UserError(f"mask {path} has mode {mode}, not labels; save it as palette (P) or 8-bit grey (L) PNG")
     return labels
@@ -198,6 +199,11 @@ def normalise(
     """
     mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (mean, std))
     return (images.float() - mean) / std
+
+
+def _reason(error: Exception) -> str:
+    """Pillow names the bytes in memory where it knows no such format; that tells nobody anything."""
+    return "its content is no picture" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def _read(path: str | Path) -> io.BytesIO:

@@ -113,7 +113,7 @@ def test_a_bad_image_stops_or_is_skipped_and_named(
 ) -> None:
     (tmp_path / "in" / "b.png").write_text("no picture")
     assert run(test_msc_flip_voc.main, *photos) == 2
-    assert "b.png cannot be read" in capsys.readouterr().err
+    assert "b.png cannot be read (its content is no picture);" in capsys.readouterr().err
     assert [entry["name"] for entry in read_journal(tmp_path / "out")[1]] == ["a"]
     assert run(test_msc_flip_voc.main, *photos, "--on_bad_image", "skip") == 0
     said = capsys.readouterr().out
