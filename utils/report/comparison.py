@@ -28,7 +28,7 @@ class Row:
 
 
 def write_comparison(folders: Sequence[Path], path: Path) -> Path:
-    """Write the page and return its path. Raises UserError when a folder is no run or the classes of tested runs differ."""
+    """Write the page and return its path. Raises UserError when a folder is no run or tested runs differ in classes."""
     runs = [read_run(folder) for folder in folders]
     scored = [run for run in runs if run.names] or runs[:1]
     for run in scored:
@@ -37,7 +37,8 @@ def write_comparison(folders: Sequence[Path], path: Path) -> Path:
     cards = _cards(runs)
     page = {
         "runs": runs, "titles": distinct(folders), "scores": scores(runs), "classes": _classes(runs),
-        "names": scored[0].names, "protocol": protocol(scored[0]), "curves": _curves(runs, distinct(folders)), "costs": [costs(r) for r in runs],
+        "names": scored[0].names, "protocol": protocol(scored[0]),
+        "curves": _curves(runs, distinct(folders)), "costs": [costs(run) for run in runs],
         "differences": differences(runs), "cards": cards, "labels_shown": gallery.labels_of(cards),
         "colours": gallery.COLOURS,
     }  # fmt: skip
