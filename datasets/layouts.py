@@ -52,7 +52,7 @@ def items(
         raise ValueError(f"layout {layout!r} is none of 'voc', 'coco' and 'custom'")
     root = Path(root)
     if not root.is_dir():
-        raise UserError(f"{layout} root {root} is not a folder; give the folder that holds the dataset")
+        raise UserError(f"{layout} root {root} is not a folder; name it by --data_root, in datasets.prepare by --root")
     if layout == "custom":
         return _indexed(root, Path(list_file) if list_file else root / f"{split}.txt", complete)
     if layout == "voc":
