@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.classes import spec_of
-from datasets.layouts import Item, items
+from datasets.layouts import Item, items, layout_of
 from datasets.parallel import crew
 from datasets.specs import IGNORE, DatasetSpec
 from datasets.tags import find_tags
@@ -55,7 +55,7 @@ def add_command(kinds: Any) -> None:
     """Adds the sub-command `check` to an argparse sub-parsers object."""
     parser = kinds.add_parser("check", help="read all images and masks and list what is wrong", description=__doc__)
     add = parser.add_argument
-    add("--dataset", choices=("voc", "coco", "custom"), default="voc", help="default: %(default)s")
+    add("--dataset", choices=("voc", "coco", "custom"), help="default: by what --root holds")
     add("--root", required=True, metavar="DIR", help="folder of the data set")
     add("--classes", default="", metavar="FILE", help="class list of a custom data set (default: its classes.yaml)")
     add("--tags", default="", metavar="FILE", help="tags file (default: the data set's own annotations)")
@@ -67,6 +67,7 @@ def add_command(kinds: Any) -> None:
 
 
 def _run(args: Namespace) -> None:
+    args.dataset = args.dataset or layout_of(args.root)
     spec = spec_of(args.dataset, args.root, args.classes)
     splits = args.splits or (["train_aug", "val"] if args.dataset == "voc" else ["train", "val"])
     jobs = {Path(split).stem: _jobs(args, split, spec) for split in splits}

@@ -74,6 +74,13 @@ def items(
     return _locate(source, names, images, (root / "mask" / folder,), complete)
 
 
+def layout_of(root: str | Path) -> str:
+    """The layout that a folder looks like: "custom", "coco", else "voc"."""
+    if (Path(root) / INDEX).is_file():
+        return "custom"
+    return "coco" if (Path(root) / "annotations").is_dir() and not (Path(root) / "JPEGImages").is_dir() else "voc"
+
+
 def pictures(paths: Iterable[str | Path]) -> list[Item]:
     """Files, and all pictures below folders, as items without masks, under the names of `picture_names`.
 
@@ -82,7 +89,7 @@ def pictures(paths: Iterable[str | Path]) -> list[Item]:
     found: dict[Path, PurePosixPath] = {}
     for given in map(Path, paths):
         if not given.exists():
-            raise UserError(f"--images {given} does not exist; give picture files or folders")
+            raise UserError(f"--images {given} is no file, folder or pattern that matches any; check its spelling")
         files = pictures_below(given) if given.is_dir() else [given]
         if not files:
             raise UserError(f"--images {given} holds no picture ({', '.join(PICTURE_SUFFIXES)}); give another folder")

@@ -31,7 +31,8 @@ def add_command(kinds: Any) -> None:
     difficult = "objects marked difficult in the XML give tags too, as in the field's cls_labels.npy (default: true)"
     add("--difficult", choices=("true", "false"), default="true", help=difficult)
     add("--out", metavar="DIR", help="folder for tags_train_aug.json and tags_val.json (default: --root)")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes; 0: in this one (default: %(default)s)")
+    processes = "processes; 0: in this one, but for --sbd (default: %(default)s)"
+    add("--workers", type=int, default=os.cpu_count() or 1, help=processes)
     parser.set_defaults(run=run)
 
 
@@ -42,7 +43,8 @@ def run(args: Namespace) -> None:
     """
     root = Path(args.root)
     _check_layout(root, args.tags_from)
-    with crew(args.workers) as each:
+    workers = max(args.workers, 1) if args.sbd else args.workers  # SciPy's reader may crash on a damaged .mat
+    with crew(workers) as each:
         if args.sbd:
             print(augment(root, Path(args.sbd), each))
         present = [split for split in FULL if _list(root, split).is_file()]

@@ -141,7 +141,7 @@ def test_checkpoints_that_cannot_be_tested_are_refused(
 
 def test_preparing_data_refuses_as_training_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main = command(prepare.main)
-    refused(capsys, main, "unknown flag --sizee", "toy", "--root", tmp_path / "a", "--sizee", 64)
+    refused(capsys, main, "unknown flag --sizee, did you mean --size?", "toy", "--root", tmp_path / "a", "--sizee", 64)
     refused(capsys, main, "size 8 of the toy data set is too small", "toy", "--root", tmp_path / "a", "--size", 8)
     assert not list(tmp_path.iterdir())
 

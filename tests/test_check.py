@@ -115,9 +115,11 @@ def test_every_planted_fault_is_found_and_nothing_else(
 
 
 @pytest.mark.parametrize("layout", ["voc", "coco"])
-def test_sound_data_passes(layout: str, toy_voc: Path, toy_coco: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sound_data_passes_and_its_layout_is_recognised(
+    layout: str, toy_voc: Path, toy_coco: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = {"voc": toy_voc, "coco": toy_coco}[layout]
-    assert run(main, "check", "--dataset", layout, "--root", root, "--workers", 0) == 0
+    assert run(main, "check", "--root", root, "--workers", 0) == 0
     assert capsys.readouterr().out.count("  nothing\n") == 2
 
 

@@ -45,8 +45,20 @@ def test_counts_and_table_are_those_of_testing(
     assert run(score_main, "--predictions", folders[0], "--masks", folders[1]) == 0
     matrix = ConfusionMatrix.from_counts(read_results(tmp_path)[MULTI]["counts"])
     assert capsys.readouterr().out.startswith(format_table([("prediction (4)", matrix)], VOC.label_names))
-    scored = score.score(score.names_to_score(*folders, None), *folders, classes=21)
+    scored = score.score(score.files_to_score(*folders, None), classes=21)
     assert scored.counts.equal(matrix.counts)
+
+
+def test_masks_named_after_the_whole_picture_are_found(predicted: Path, toy_voc: Path, tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    for name in ("toy_val_000000", "toy_val_000001"):
+        mask = (toy_voc / "SegmentationClass" / f"{name}.png").read_bytes()
+        (tmp_path / "masks" / f"{name}.JPG.png").write_bytes(mask)
+    (tmp_path / "list").write_text("toy_val_000000\ntoy_val_000001\n")
+    listed = [predicted / "prediction", toy_voc / "SegmentationClass", tmp_path / "list"]
+    expected = score.score(score.files_to_score(*listed), classes=21)
+    listed[1] = tmp_path / "masks"
+    assert score.score(score.files_to_score(*listed), classes=21).counts.equal(expected.counts)
 
 
 def changed(folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:

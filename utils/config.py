@@ -268,11 +268,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see --help\n")
 
-    def parse_args(self, args: list[str] | None = None, namespace: Any = None) -> argparse.Namespace:
-        parsed, unknown = self.parse_known_args(args, namespace)
-        if unknown:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:  # here, where a sub-command knows its own flags
             self.error(f"unknown flag {unknown[0]}{nearest(unknown[0], self._option_string_actions)}")
-        return parsed
+        return parsed, unknown
 
 
 def add_config_flags(

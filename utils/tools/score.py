@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datasets.classes import read_classes
-from datasets.layouts import read_list
+from datasets.layouts import PICTURE_SUFFIXES, read_list
 from datasets.specs import IGNORE, SPECS
 from datasets.transforms import load_mask
 from utils.config import Parser
@@ -17,21 +17,23 @@ from utils.evaluation import ConfusionMatrix, format_table
 from utils.runtime import command
 
 
-def label_files(folder: Path, flag: str) -> set[str]:
-    """Names (relative path without .png) of the PNGs in and below a folder. Raises UserError where there are none."""
-    found = {file.relative_to(folder).as_posix().removesuffix(".png") for file in folder.rglob("*.png")}
+def label_files(folder: Path, flag: str) -> dict[str, Path]:
+    """PNGs in and below a folder by name (relative path without .png). Raises UserError where there are none."""
+    found = {file.relative_to(folder).as_posix().removesuffix(".png"): file for file in sorted(folder.rglob("*.png"))}
     if not found:
         raise UserError(f"{flag} {folder} holds no PNG; give a folder of label PNGs")
     return found
 
 
-def names_to_score(predictions: Path, masks: Path, listed: str | None) -> list[str]:
-    """The names of the list, or all predictions; each has both files.
+def files_to_score(predictions: Path, masks: Path, listed: str | None) -> list[tuple[Path, Path]]:
+    """Prediction and mask of each name of the list, or of all predictions.
 
     Raises:
         UserError: a prediction or mask is missing.
     """
     predicted, true = label_files(predictions, "--predictions"), label_files(masks, "--masks")
+    pictures = [name for name in true if name.lower().endswith(PICTURE_SUFFIXES)]
+    true = {**{name.rpartition(".")[0]: true[name] for name in pictures}, **true}  # a.JPG.png is the mask of a.JPG
     names = read_list(listed) if listed else sorted(predicted)
     for found, folder in ((predicted, predictions), (true, masks)):
         missing = [name for name in names if name not in found]
@@ -40,18 +42,17 @@ def names_to_score(predictions: Path, masks: Path, listed: str | None) -> list[s
                 f"{folder} lacks {len(missing)} of {len(names)} images, first {missing[0]}.png;"
                 " complete it or name fewer images with --list"
             )
-    return names
+    return [(predicted[name], true[name]) for name in names]
 
 
-def score(names: list[str], predictions: Path, masks: Path, classes: int) -> ConfusionMatrix:
-    """Confusion over all named images, `classes` being K + 1.
+def score(pairs: list[tuple[Path, Path]], classes: int) -> ConfusionMatrix:
+    """Confusion over pairs of prediction and mask, `classes` being K + 1.
 
     Raises:
         UserError: a file is broken, sizes differ, or a label is outside the classes.
     """
     matrix = ConfusionMatrix(classes)
-    for name in tqdm(names, desc="scoring", disable=None):
-        paths = predictions / f"{name}.png", masks / f"{name}.png"
+    for paths in tqdm(pairs, desc="scoring", disable=None):
         predicted, true = map(load_mask, paths)
         if predicted.shape != true.shape:
             sizes = " but ".join(f"{path} is {a.shape[1]} x {a.shape[0]}" for path, a in zip(paths, (predicted, true)))
@@ -78,9 +79,9 @@ def main() -> None:
     add("--list", metavar="FILE", help="names to score, one a line (default: all predictions)")
     args = parser.parse_args()
     spec = read_classes(args.classes) if args.classes else SPECS[args.dataset]
-    names = names_to_score(args.predictions, args.masks, args.list)
-    matrix = score(names, args.predictions, args.masks, len(spec.label_names))
-    print(format_table([(f"{args.predictions.name} ({len(names)})", matrix)], spec.label_names))
+    pairs = files_to_score(args.predictions, args.masks, args.list)
+    matrix = score(pairs, len(spec.label_names))
+    print(format_table([(f"{args.predictions.name} ({len(pairs)})", matrix)], spec.label_names))
     print("mIoU over the classes in the truth, 255 ignored; brackets: number of images")
 
 
