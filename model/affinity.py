@@ -8,7 +8,7 @@ from torch.profiler import record_function
 from model.method import Method
 from model.rows import ClassRows
 
-_BOX_ROUNDS = 8  # propagation rounds between two looks at whether anything still changes (a look waits for the GPU)
+_BOX_ROUNDS = 8  # rounds of spreading between two looks at whether anything still changes
 
 
 def unit_rows(maps: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def box_mask(maps: Tensor, threshold: float, clip_edges: bool = False) -> Tensor
     grey = (255 * maps).floor()
     cut = (threshold * grey.amax(dim=(-2, -1), keepdim=True).double()).floor()
     strong = grey > cut
-    left, top, right, bottom = _region_boxes(strong)
+    left, top, right, bottom = (boxes_by_products if strong.is_cuda else boxes_by_spreading)(strong)
     height, width = maps.shape[-2:]
     last_x, last_y = (width - 1, height - 1) if clip_edges else (width, height)
     right, bottom = (right + 1).clamp(max=last_x), (bottom + 1).clamp(max=last_y)
@@ -100,15 +100,13 @@ def box_mask(maps: Tensor, threshold: float, clip_edges: bool = False) -> Tensor
     return count[:, :height, :width] > 0
 
 
-def _region_boxes(strong: Tensor) -> Tensor:
+def boxes_by_spreading(strong: Tensor) -> Tensor:
     """(n, h, w) bool -> (4, n, h, w) long: at strong pixels left, top, right, bottom (inclusive) of their region.
 
     Every strong pixel takes the farthest extent among its 3 x 3 neighbours until nothing changes; others hold no box.
     """
-    height, width = strong.shape[-2:]
-    rows = torch.arange(height, device=strong.device, dtype=torch.float32)[:, None].expand(height, width)
-    cols = torch.arange(width, device=strong.device, dtype=torch.float32).expand(height, width)
-    extent = torch.stack([-cols, -rows, cols, rows]).expand(len(strong), -1, -1, -1)
+    rows, cols = _coordinates(strong)
+    extent = torch.stack([-cols, -rows, cols, rows]).float().expand(len(strong), -1, -1, -1)
     extent = extent.masked_fill(~strong[:, None], float("-inf"))
     while True:
         before = extent
@@ -118,6 +116,32 @@ def _region_boxes(strong: Tensor) -> Tensor:
             break
     left, top, right, bottom = extent.masked_fill(~strong[:, None], 0).long().unbind(1)
     return torch.stack([-left, -top, right, bottom])
+
+
+def boxes_by_products(strong: Tensor) -> Tensor:
+    """As `boxes_by_spreading`, in a number of steps that depends on the size alone: a GPU is not waited for.
+
+    Squaring the matrix of who neighbours whom doubles the length of the paths it knows; that no sum of products is 0
+    by rounding makes half precision exact here. Takes eight times as long on a CPU.
+    """
+    rows, cols = (place.flatten() for place in _coordinates(strong))
+    near = ((rows[:, None] - rows).abs() <= 1) & ((cols[:, None] - cols).abs() <= 1)
+    pixels = strong.flatten(1)
+    joined = near & pixels[:, :, None] & pixels[:, None, :]
+    for _ in range((len(rows) - 1).bit_length()):  # no path is longer than the number of pixels
+        steps = joined.to(torch.bfloat16)
+        joined = steps @ steps > 0
+    far = len(rows)
+    least = [torch.where(joined, place, far).amin(2) for place in (cols, rows)]
+    most = [torch.where(joined, place, -1).amax(2) for place in (cols, rows)]
+    return torch.stack([*least, *most]).view(4, *strong.shape)
+
+
+def _coordinates(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and column of each pixel of maps (n, h, w), both (h, w) long."""
+    height, width = maps.shape[-2:]
+    rows, cols = (torch.arange(length, device=maps.device) for length in (height, width))
+    return rows[:, None].expand(height, width), cols.expand(height, width)
 
 
 def propagate(transition: Tensor, rows: ClassRows, cams: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -78,8 +78,8 @@ class CVF(nn.Module):
         """One training step's forward (design, section 1; golden H).
 
         images (B, 3, H, W) normalised; tags (B, K), above 0 where tagged, an image may have none, best on the CPU (a
-        GPU is then not waited for, but for a look at the boxes' growth); select: the switch-over has happened; valid
-        (B, H, W) bool, False on padding, which gets label 255.
+        GPU is then not waited for); select: the switch-over has happened; valid (B, H, W) bool, False on padding, which
+        gets label 255.
         """
         features = self._clip_features(images, select)
         vit = None if self.vit is None else self.vit(images, "patch", self.method.vit_map_block)

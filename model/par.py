@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import record_function
 
+from model.rows import to_device
+
 _DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 _SHARPNESS = 0.3  # deviations are measured in units of 0.3 of the neighbours' own
 _POSITION_WEIGHT = 0.01  # share of the purely positional weights, on top of the colour weights
@@ -58,9 +60,10 @@ def neighbour_weights(images: Tensor, offsets: list[tuple[int, int]]) -> Tensor:
         torch.sub(neighbour, images, out=difference).mul_(scale)
         for channel in difference.unbind(1):
             likeness[:, n].addcmul_(channel, channel, value=-1)
-    distances = torch.tensor(offsets, dtype=images.dtype, device=images.device).norm(dim=1)
+    distances = torch.tensor(offsets, dtype=images.dtype).norm(dim=1)
     closeness = -(distances / (distances.std() + _EPS) / _SHARPNESS).square()
-    return torch.softmax(likeness, dim=1) + _POSITION_WEIGHT * torch.softmax(closeness, dim=0)[:, None, None]
+    position = to_device(_POSITION_WEIGHT * torch.softmax(closeness, dim=0), images.device)
+    return torch.softmax(likeness, dim=1) + position[:, None, None]
 
 
 def _reach(offsets: list[tuple[int, int]]) -> int:

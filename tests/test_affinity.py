@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from model import affinity
 from model.affinity import box_mask, build_affinity, propagate, select_by_fit, select_by_mass, transition_matrix
 from model.method import Method
 from model.rows import ClassRows
@@ -36,6 +37,12 @@ def naive_boxes(grey_map, threshold, clip_edges):
     return mask
 
 
+@pytest.fixture(params=["boxes_by_spreading", "boxes_by_products"])
+def _each_way(request, monkeypatch):
+    monkeypatch.setattr(affinity, "boxes_by_spreading", getattr(affinity, request.param))
+
+
+@pytest.mark.usefixtures("_each_way")
 @pytest.mark.parametrize("clip_edges", [False, True])
 @pytest.mark.parametrize("threshold", [0.4, 0.7])
 def test_boxes_agree_with_flood_fill(clip_edges, threshold):
@@ -44,6 +51,7 @@ def test_boxes_agree_with_flood_fill(clip_edges, threshold):
     assert torch.equal(box_mask(maps, threshold, clip_edges), expected)
 
 
+@pytest.mark.usefixtures("_each_way")
 def test_box_of_a_region_whose_ends_are_far_apart_along_it():
     spiral = torch.zeros(1, 15, 31)
     spiral[0, ::4] = 1  # long rows, joined at alternate ends: one snake of about 130 cells
@@ -53,6 +61,7 @@ def test_box_of_a_region_whose_ends_are_far_apart_along_it():
     assert mask[0, :13].all() and not mask[0, 13:].any()
 
 
+@pytest.mark.usefixtures("_each_way")
 def test_an_empty_map_has_no_box_and_no_maps_are_allowed():
     assert not box_mask(torch.zeros(2, 4, 5), 0.4).any()
     assert box_mask(torch.zeros(0, 4, 5), 0.4).shape == (0, 4, 5)

@@ -31,7 +31,7 @@ from utils.faults import note_bad_image
 from utils.optim import set_rate
 from utils.progress import progress
 from utils.recorder import Recorder
-from utils.runtime import StopRequest, autocast, heed_parent_only, peak_memory
+from utils.runtime import StopRequest, autocast, fetch, heed_parent_only, peak_memory
 
 MAY_CHANGE = {  # settings that a resumed run may change: they say where it runs and how it is watched
     *PATHS, "device", "precision", "workers", "threads", "log_every", "checkpoint_every", "eval_every", "eval_seeds",
@@ -227,10 +227,11 @@ def train_step(stage: Stage, run: Run, batch: dict[str, Tensor], step: int) -> d
     with autocast(run.device, run.config.precision):
         terms = stage.losses(images, batch, step)
     loss = sum(terms.values())
-    if not torch.isfinite(loss):
-        raise UserError(keep_for_replay(stage, run, batch, terms, step))
+    finite = fetch(torch.isfinite(loss))
     stage.optimiser.zero_grad(set_to_none=True)
     loss.backward()
+    if not finite():
+        raise UserError(keep_for_replay(stage, run, batch, terms, step))
     distributed.sum_gradients(p for group in stage.optimiser.param_groups for p in group["params"])
     stage.optimiser.step()
     return {**{name: term.detach() for name, term in terms.items()}, "loss": loss.detach()}

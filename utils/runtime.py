@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from utils.errors import UserError
 from utils.faults import explain
@@ -141,6 +142,23 @@ def uses_bf16(device: torch.device, precision: str) -> bool:
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
     """bf16 autocast or nothing; refinement of CAMs leaves it again by itself."""
     return torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(device, precision))
+
+
+def fetch(value: Tensor) -> Callable[[], Any]:
+    """Start to bring a scalar tensor to the CPU. The result, when called, waits for that alone and gives the number: a
+    GPU goes on with what it is given in between.
+    """
+    if not value.is_cuda:
+        return value.item
+    host = torch.empty_like(value, device="cpu", pin_memory=True)
+    host.copy_(value, non_blocking=True)
+    copied = torch.cuda.current_stream(value.device).record_event()
+
+    def wait() -> Any:
+        copied.synchronize()
+        return host.item()
+
+    return wait
 
 
 class StopRequest:
