@@ -3,7 +3,7 @@
 import errno
 import json
 import pickle
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -168,5 +168,7 @@ def test_a_checkpoint_restores_the_model_and_one_of_other_classes_is_refused() -
         restore(stored(CLASSES), SETTINGS)
     with pytest.raises(UserError, match="other classes"):
         restore({**whole, "classes": list(reversed(VOC.classes))}, SETTINGS)
+    with pytest.raises(UserError, match=r"fusion.mlps.0.0.weight .* instead of \(65536, "):  # 200 GB, if they were made
+        restore(whole, replace(SETTINGS, decoder_width=2**16))
     with pytest.raises(UserError, match="stage 1 alone"):
         restore({**whole, "stage": "classifier"}, SETTINGS)

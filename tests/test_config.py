@@ -85,6 +85,7 @@ def test_a_bad_flag_is_one_sentence_and_status_2(
         ("crop_size: 321\n", "--crop_size 321 is not a multiple of patch 16; use 320 or 336"),
         ("mct_crop_size: 16\n", "--mct_crop_size 16 .* use 32 or 48"),
         ("max_iters: 0\n", "--max_iters 0 must be at least 1"),
+        ("decoder_layers: 1000000000\n", "--decoder_layers 1000000000 must be at most 100"),
         ("workers: -1\n", "--workers -1 must not be negative"),
         ("scales: []\n", "--scales"),
         ("scales: [1, 0]\n", "--scales"),

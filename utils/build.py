@@ -123,6 +123,7 @@ def restore(checkpoint: dict[str, Any], config: Config, given_clip: str | None =
     if config.branches != "clip":
         shapes = {name[len("vit.") :]: t for name, t in checkpoint["model"].items() if name.startswith("vit.")}
         vit = load_mct(shapes)
-    model = build_cvf(config, clip, checkpoint["text"], vit, len(spec.classes))
-    load_trained_state(model, checkpoint["model"])
+    with torch.device("meta"):  # without values, so that an absurd width in a damaged file takes no memory
+        model = build_cvf(config, clip, checkpoint["text"], vit, len(spec.classes))
+    load_trained_state(model, checkpoint["model"], assign=True)
     return model.eval(), spec

@@ -117,8 +117,13 @@ def trained_state(module: nn.Module, frozen: str = "clip.") -> dict[str, Tensor]
     return {name: tensor for name, tensor in module.state_dict().items() if not name.startswith(frozen)}
 
 
-def load_trained_state(module: nn.Module, state: dict[str, Tensor], frozen: str = "clip.") -> None:
-    """Load what `trained_state` saved. Every other tensor must be there and fit; raises UserError naming the first."""
+def load_trained_state(
+    module: nn.Module, state: dict[str, Tensor], frozen: str = "clip.", assign: bool = False
+) -> None:
+    """Load what `trained_state` saved. Every other tensor must be there and fit; raises UserError naming the first.
+
+    `assign` puts the tensors, in the module's precision, in the place of its own, which may be on the device "meta".
+    """
     own = module.state_dict()
     expected = {name for name in own if not name.startswith(frozen)}
     if wrong := sorted(expected ^ set(state)):
@@ -130,4 +135,5 @@ def load_trained_state(module: nn.Module, state: dict[str, Tensor], frozen: str 
         if own[name].shape != state[name].shape:
             shapes = f"{tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
             raise UserError(f"tensor {name} of the checkpoint is {shapes}; it was made for other classes or settings")
-    module.load_state_dict({**own, **state})
+    state = {name: tensor.to(own[name].dtype) for name, tensor in state.items()}
+    module.load_state_dict({**own, **state}, assign=assign)

@@ -207,12 +207,14 @@ def from_dict(values: dict[str, Any], source: str) -> Config:
 
 _AT_LEAST_1 = (
     "max_iters", "batch_size", "mct_batch_size", "resize_long", "log_every", "checkpoint_every", "decoder_width",
-    "early_maps", "late_maps", "radius", "keep",
+    "early_maps", "late_maps", "radius", "keep", "wide_width",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "workers", "threads", "mct_epochs", "eval_images", "visualise", "seed", "par_iterations", "decoder_layers",
     "train_long",
 )  # fmt: skip
+
+_AT_MOST = {"decoder_width": 2**16, "wide_width": 2**16, "decoder_layers": 100}
 
 
 def validated(config: Config) -> Config:
@@ -228,6 +230,9 @@ def validated(config: Config) -> Config:
     for name in _NOT_NEGATIVE:
         if getattr(config, name) < 0:
             raise UserError(f"--{name} {getattr(config, name)} must not be negative")
+    for name, most in _AT_MOST.items():
+        if getattr(config, name) > most:
+            raise UserError(f"--{name} {getattr(config, name)} must be at most {most}")
     if config.classes and config.dataset != "custom":
         raise UserError(f"--classes {config.classes} is for --dataset custom; {config.dataset} has its own classes")
     if config.decoder_width % 8:
