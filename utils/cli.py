@@ -30,6 +30,8 @@ CARRIED = {  # settings of testing beside those of `HERE`, and where they come f
     "work_dir": "the run folder the checkpoint lies in, else runs/test_NAME",
 }
 
+FASTER_CRF = "torch"  # than pydensecrf, in every measurement (README, "Speed")
+
 
 def train_command(default_config: str, description: str) -> None:
     """`train_voc.py` and `train_coco.py`: every Config field is a flag on top of `--config`."""
@@ -55,7 +57,8 @@ def evaluate_command(dataset: str, description: str) -> None:
     """`test_msc_flip_voc.py` and `test_msc_flip_coco.py`: the checkpoint brings its configuration along."""
     flags = vars(_evaluation_parser(description).parse_args())
     model_path, split, own, tags = (flags.pop(name) for name in ("model_path", "eval_set", "images", "tags"))
-    options = Outputs(not flags.pop("no_crf"), flags.pop("crf_backend"), flags.pop("save_logits"), flags.pop("sliding"))
+    crf, backend = not flags.pop("no_crf"), flags.pop("crf_backend").replace("auto", FASTER_CRF)
+    options = Outputs(crf, backend, flags.pop("save_logits"), flags.pop("sliding"))
     if flags.pop("print_config"):
         stored = load_checkpoint(Path(model_path), "--model_path")["config"]
         print(as_yaml(checkpoint_config(stored, Path(model_path), flags)), end="")
@@ -98,7 +101,8 @@ def _evaluation_parser(description: str) -> Parser:
     add("--sliding", action="store_true",
         help="for large pictures of small objects: at their own size, by windows of --resize_long px")  # fmt: skip
     add("--no_crf", action="store_true", help="leave the dense CRF out")
-    add("--crf_backend", default="torch", choices=("torch", "pydensecrf"), help="default: %(default)s")
+    add("--crf_backend", default="auto", choices=("auto", "torch", "pydensecrf"),
+        help=f"auto takes the faster one, {FASTER_CRF} (default: %(default)s)")  # fmt: skip
     add("--save_logits", action="store_true", help="also write multi-scale logits (float16 .npy)")
     add("--print_config", action="store_true", help="print the effective settings as YAML and stop")
     add_config_flags(parser, (*CARRIED, *HERE), CARRIED)
