@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from utils.inference import logits_of, multi_scale, pad, padding_of, resize, resize_long
@@ -73,6 +75,20 @@ def test_padding_is_cut_off_again() -> None:
     image = torch.randn(1, 3, 40, 50)
     expected = resize(patch_means(pad(image, 8, 14)), (48, 64))[..., :40, :50]
     torch.testing.assert_close(logits_of(patch_means, image), expected)
+
+
+@given(st.integers(48, 130), st.integers(48, 130))
+@settings(deadline=None, max_examples=40)
+def test_padding_does_not_change_a_prediction_inside(height: int, width: int) -> None:
+    image = torch.randn(1, 3, height, width)
+    whole = height // 16 * 16, width // 16 * 16
+    inside = (
+        ...,
+        slice(whole[0] - 8),
+        slice(whole[1] - 8),
+    )  # further in than interpolation reaches from the next patch
+    expected = resize(patch_means(image[..., : whole[0], : whole[1]]), whole)[inside]
+    torch.testing.assert_close(resize(logits_of(patch_means, image), (height, width))[inside], expected)
 
 
 def test_padding_reflects_or_repeats() -> None:
