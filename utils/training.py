@@ -134,11 +134,7 @@ def train_classifier(vit: ClassTokenViT, training: Sequence[Item], tags: np.ndar
     lr = config.mct_lr * config.mct_batch_size / 512
     groups = [([p for p in vit.parameters() if id(p) not in known], lr), (fresh, lr * config.mct_head_lr_factor)]
 
-    def losses(pixels: Tensor, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
-        output = vit(pixels)
-        output = replace(output, cls_logits=output.cls_logits.float() * config.vit_logit_scale)
-        return classifier_criterion(output, batch["tags"], reduce=distributed.total)
-
+    losses = lambda pixels, batch, step: classifier_losses(vit, pixels, batch, config)
     rate = lambda step: cosine(step, iterations, max(1, iterations // 20))
     run_stage(
         Stage(
@@ -146,6 +142,15 @@ def train_classifier(vit: ClassTokenViT, training: Sequence[Item], tags: np.ndar
         ),
         run,
     )
+
+
+def classifier_losses(
+    vit: ClassTokenViT, images: Tensor, batch: dict[str, Tensor], config: Config
+) -> dict[str, Tensor]:
+    """Losses of one batch of tagged images in stage 1."""
+    output = vit(images)
+    output = replace(output, cls_logits=output.cls_logits.float() * config.vit_logit_scale)
+    return classifier_criterion(output, batch["tags"], reduce=distributed.total)
 
 
 def train_segmenter(model: CVF, data: TaggedImages, losses: Losses, run: Run, evaluate: Callable[[int], None]) -> Path:

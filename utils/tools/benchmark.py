@@ -1,4 +1,4 @@
-"""Measure what CVF costs on this machine: `python -m utils.tools.benchmark --part step image par crf`.
+"""Measure what CVF costs on this machine: `python -m utils.tools.benchmark --part step stage1 image par crf`.
 
 Full-size models with random weights. Two yardsticks are measured in the same minute, so that figures carry over to
 other machines: "vit", one ViT-B/16 encoder forward of 4 x 401 tokens in float32 (arithmetic), and "nbr", 20 rounds of
@@ -35,7 +35,7 @@ from utils.inference import multi_scale, resize, resize_long
 from utils.optim import adamw
 from utils.runtime import autocast, choose_device, command, prepare_torch
 from utils.timing import Timing, Work, measure, peak_memory, stages
-from utils.training import pseudo_label_losses
+from utils.training import classifier_losses, pseudo_label_losses
 
 STAGES = ("CLIP", "ViT", "fusion", "decoder", "Grad-CAM", "affinity", "boxes", "PAR", "losses")
 TAGS = 2  # tags an image in the training step
@@ -100,36 +100,62 @@ def yardsticks(device: torch.device, repeats: int) -> dict[str, Timing]:
         return dict(zip(works, measure(list(works.values()), repeats, device)))
 
 
-def training_step(setting: Setting) -> Work:
-    """One iteration of stage 2, with forward, backward and update."""
-    config, device = setting.config, setting.device
-    model = full_size(config, device).train()
-    tags = torch.zeros(config.batch_size, len(SPECS[config.dataset].classes))
-    for image in range(config.batch_size):
-        tags[image, torch.arange(TAGS) * 7 + image] = 1
-    size = (config.crop_size, config.crop_size)
-    pictures = resize(torch.rand(config.batch_size, 3, 20, 20) * 255, size)
-    batch = {
+def tagged_batch(classes: int, count: int, side: int) -> dict[str, Tensor]:
+    """A batch of `count` pictures of side x side px with TAGS tags each, as the loader gives it."""
+    tags = torch.zeros(count, classes)
+    for image in range(count):
+        tags[image, (torch.arange(TAGS) * 7 + image) % classes] = 1
+    pictures = resize(torch.rand(count, 3, 20, 20) * 255, (side, side))
+    return {
         "image": (pictures + 10 * torch.randn_like(pictures)).clamp(0, 255).to(torch.uint8),
-        "valid": torch.ones(config.batch_size, *size, dtype=torch.bool),
+        "valid": torch.ones(count, side, side, dtype=torch.bool),
         "tags": tags,
-        "index": torch.arange(config.batch_size),
+        "index": torch.arange(count),
     }
-    losses = lambda images, moved, step: pseudo_label_losses(model, images, moved, step, config)
-    optimiser = adamw([(model.parameters(), 1e-5)], config.weight_decay)
-    stage = Stage("benchmark", model, optimiser, lambda _: 1.0, losses, None, 1, config.batch_size)
-    run = Run(config, device, 0, 1, Path(), None)
+
+
+def one_step(module: nn.Module, losses: Callable, batch: dict[str, Tensor], setting: Setting) -> Work:
+    """Forward, backward and update, as training does them."""
+    optimiser = adamw([(module.parameters(), 1e-5)], setting.config.weight_decay)
+    stage = Stage("benchmark", module, optimiser, lambda _: 1.0, losses, None, 1, len(batch["index"]))
+    run = Run(setting.config, setting.device, 0, 1, Path(), None)
     return lambda: train_step(stage, run, batch, 0)
 
 
+def segmenter_step(setting: Setting) -> Work:
+    """One iteration of stage 2."""
+    config = setting.config
+    model = full_size(config, setting.device).train()
+    losses = lambda images, batch, step: pseudo_label_losses(model, images, batch, step, config)
+    batch = tagged_batch(len(SPECS[config.dataset].classes), config.batch_size, config.crop_size)
+    return one_step(model, losses, batch, setting)
+
+
+def classifier_step(setting: Setting) -> Work:
+    """One iteration of stage 1."""
+    config, classes = setting.config, len(SPECS[setting.config.dataset].classes)
+    torch.manual_seed(config.seed)
+    vit = ClassTokenViT(classes, input_size=config.mct_crop_size).to(setting.device).train()
+    losses = lambda images, batch, step: classifier_losses(vit, images, batch, config)
+    return one_step(vit, losses, tagged_batch(classes, config.mct_batch_size, config.mct_crop_size), setting)
+
+
 def measure_step(settings: list[Setting]) -> Iterator[Row]:
-    """Training step: time, peak memory, and where the time goes."""
-    works = [training_step(setting) for setting in settings]
+    """Training step of stage 2: time, peak memory, and where the time goes."""
+    works = [segmenter_step(setting) for setting in settings]
     for setting, work, timing in _timed(settings, works):
         c = setting.config
         note = f"batch {c.batch_size}, crop {c.crop_size}, {TAGS} tags an image"
         peak = peak_memory(work, setting.device)
         yield Row("training step", setting.name, timing, note, peak, stages(work, STAGES, setting.device))
+
+
+def measure_classifier(settings: list[Setting]) -> Iterator[Row]:
+    """Training step of stage 1, the class-token ViT."""
+    works = [classifier_step(setting) for setting in settings]
+    for setting, work, timing in _timed(settings, works):
+        note = f"batch {setting.config.mct_batch_size}, crop {setting.config.mct_crop_size}"
+        yield Row("stage 1 step", setting.name, timing, note, peak_memory(work, setting.device))
 
 
 def measure_image(settings: list[Setting]) -> Iterator[Row]:
@@ -228,7 +254,9 @@ def crf_input(labels: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(scene.image), resize(9 * coarse + 1.2 * noise, size)[0].softmax(0)
 
 
-PARTS = {"step": measure_step, "image": measure_image, "par": measure_par, "crf": measure_crf}
+PARTS = {
+    "step": measure_step, "stage1": measure_classifier, "image": measure_image, "par": measure_par, "crf": measure_crf,
+}  # fmt: skip
 
 
 def _timed(settings: list[Setting], works: list[Work]) -> Iterator[tuple[Setting, Work, Timing]]:
