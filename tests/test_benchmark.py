@@ -1,19 +1,24 @@
 """The benchmark's measuring: turns, stages, memory, and what its command refuses."""
 
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch.profiler import record_function
 
 from utils.config import Config
+from utils.crf_cases import crf_cases, crf_input, random_regions
 from utils.errors import UserError
 from utils.runtime import ROOT
+from utils.segmenter import Outputs, Segmenter
 from utils.timing import Timing, measure, stages
-from utils.tools.benchmark import Row, Setting, against, crf_input, measure_par, random_regions, table
+from utils.tools.benchmark import Row, Setting, against, measure_par, table
 
 CPU = torch.device("cpu")
+CHECKPOINT = ROOT / "model" / "toy_voc.pt"
 
 
 def test_settings_are_measured_in_turns_after_a_warm_up():
@@ -74,3 +79,12 @@ def test_random_regions_are_of_few_labels_and_the_same_at_every_call():
     probs = random_regions(81, (96, 128))
     assert torch.equal(probs, random_regions(81, (96, 128))) and probs.amax(0).mean() > 0.5
     assert 1 < len(probs.argmax(0).unique()) < 20
+
+
+def test_the_crf_gets_what_a_checkpoint_predicts(tmp_path, toy_voc):
+    photograph = next((toy_voc / "JPEGImages").iterdir())
+    shutil.copy(photograph, tmp_path / "a.jpg")
+    ((title, image, probs),) = crf_cases(tmp_path, CHECKPOINT, CPU)
+    segmenter = Segmenter.from_checkpoint(CHECKPOINT, Outputs(use_crf=False), device="cpu")
+    assert title.startswith("a.jpg, 21 x ") and image.dtype == torch.uint8
+    np.testing.assert_array_equal(probs.argmax(0).numpy(), segmenter(photograph))

@@ -85,6 +85,7 @@ def test_truncated_files_are_refused(share: float, tmp_path: Path) -> None:
         [1],
         {"format": FORMAT},
         {**content(), "format": FORMAT + 1},
+        {**content(), "format": torch.zeros(3)},
         *({key: value for key, value in {**content(), "format": FORMAT}.items() if key != left} for left in content()),
         {**content(), "format": FORMAT, "model": {"a": 1}},
     ],

@@ -16,7 +16,15 @@ from utils.errors import UserError
 
 FORMAT = 1
 STEP_DIGITS = 8
-CONTENT = {"config": dict, "model": dict, "step": int, "classes": list, "clip_sha256": str, "text": Tensor}
+CONTENT = {
+    "format": int,
+    "config": dict,
+    "model": dict,
+    "step": int,
+    "classes": list,
+    "clip_sha256": str,
+    "text": Tensor,
+}
 PATHS = ("data_root", "classes", "tags", "clip_path", "deit_path", "mct_path", "work_dir", "train_split", "val_split")
 
 
@@ -98,7 +106,7 @@ def load_checkpoint(path: Path, flag: str) -> dict[str, Any]:
         content = load_plain(path)
     except Exception:  # bytes that are no checkpoint make torch.load fail in any way
         raise UserError(f"{flag} {path} cannot be read; it is truncated or not a checkpoint of this project") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT or not _is_whole(content):
+    if not isinstance(content, dict) or not _is_whole(content) or content["format"] != FORMAT:
         raise UserError(
             f"{flag} {path} is not a checkpoint of this project (format {FORMAT}); give one that training wrote"
         )

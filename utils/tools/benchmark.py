@@ -14,21 +14,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip.model import CLIP, VisionTransformer
 from datasets.specs import SPECS
-from datasets.toy.scene import random_classes, render
-from datasets.transforms import load_image, normalise
+from datasets.transforms import normalise
 from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
 from model.par import refine
 from utils.build import STATISTICS, build_cvf
 from utils.config import CONFIGS, Config, Parser, add_config_flags, field_types, load_config
 from utils.crf import crf
+from utils.crf_cases import crf_cases
 from utils.engine import Run, Stage, train_step
 from utils.errors import UserError
 from utils.inference import multi_scale, resize, resize_long
@@ -41,7 +40,6 @@ STAGES = ("CLIP", "ViT", "fusion", "decoder", "Grad-CAM", "affinity", "boxes", "
 TAGS = 2  # tags an image in the training step
 TEST_SIZE = (375, 500)
 VIT_GFLOP = 273  # matrix products of "vit", attention itself left out
-CRF_CASES = ((21, (375, 500)), (81, (480, 640)))
 
 
 @dataclass(frozen=True)
@@ -58,13 +56,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured: a configuration under a name, on a device, so many times; the CRF on the JPEGs of a folder."""
+    """What is measured: a configuration under a name, on a device, so many times; the CRF on the JPEGs of a folder and
+    what a checkpoint says of them.
+    """
 
     name: str
     config: Config
     device: torch.device
     repeats: int
     images: Path | None = None
+    model_path: Path | None = None
 
 
 def full_size(config: Config, device: torch.device) -> CVF:
@@ -204,7 +205,7 @@ def measure_par(settings: list[Setting]) -> Iterator[Row]:
 def measure_crf(settings: list[Setting]) -> Iterator[Row]:
     """Dense CRF by each way that is installed, and how far each agrees with the last of them."""
     setting = settings[0]
-    for title, image, probs in crf_cases(setting):
+    for title, image, probs in crf_cases(setting.images, setting.model_path, setting.device):
         ways: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
             "plausible labels": lambda i=image, p=probs: crf(i, p),
             "all labels": lambda i=image, p=probs: crf(i, p, plausible=0),
@@ -219,39 +220,6 @@ def measure_crf(settings: list[Setting]) -> Iterator[Row]:
             note = f"{title}, {len(labels)} labels; beside the last way same label on {100 * same:.4f}%"
             note += f", marginals apart {apart.mean():.1e} on average, {apart.max():.1e} at most"
             yield Row(f"CRF, {way}", setting.name, timing, note)
-
-
-def crf_cases(setting: Setting) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Title, image (H, W, 3) uint8 and (C, H, W) probabilities: a drawn picture, or each photograph of a folder."""
-    for labels, size in CRF_CASES:
-        for photograph in sorted(setting.images.glob("*.jpg")) if setting.images else [None]:
-            if photograph is None:
-                image, probs = crf_input(labels, size)
-            else:
-                image = torch.from_numpy(load_image(str(photograph)))
-                probs = random_regions(labels, image.shape[:2])
-            title = f"{photograph.name if photograph else 'drawn'}, {labels} x {image.shape[1]} x {image.shape[0]}"
-            yield title, image.to(setting.device), probs.to(setting.device)
-
-
-def random_regions(labels: int, size: tuple[int, int]) -> Tensor:
-    """(labels, *size) probabilities of random regions, nearly all of six of the labels, the same at every call."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.randn(1, labels, *(-(-side // 32) for side in size), generator=generator)
-    chosen = torch.randperm(labels, generator=generator)[:6]
-    coarse[:, chosen] = 6 + 3 * coarse[:, chosen]
-    return resize(coarse, size)[0].softmax(0)
-
-
-def crf_input(labels: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """A toy picture (H, W, 3) uint8 and (labels, H, W) probabilities, as of a network of stride 16 often right."""
-    rng = np.random.default_rng(0)
-    scene = render(rng, *size, random_classes(rng))
-    truth = torch.from_numpy(scene.labels).long().clamp(max=labels - 1)
-    logits = F.one_hot(truth, labels).permute(2, 0, 1)[None].float()
-    coarse = F.adaptive_avg_pool2d(logits, [side // 16 for side in size])
-    noise = torch.from_numpy(rng.normal(size=coarse.shape)).float()
-    return torch.from_numpy(scene.image), resize(9 * coarse + 1.2 * noise, size)[0].softmax(0)
 
 
 PARTS = {
@@ -308,18 +276,22 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, metavar="INT", help="default: %(default)s")
     parser.add_argument("--against", nargs="+", metavar="KEY=VALUE", help="second setting, measured in turns")
     parser.add_argument("--images", type=Path, metavar="DIR", help="JPEG files for the CRF (default: drawn pictures)")
+    predicted = "checkpoint whose predictions of --images the CRF gets (default: random regions)"
+    parser.add_argument("--model_path", type=Path, metavar="FILE", help=predicted)
     parser.add_argument("--json", metavar="FILE", help="also write every figure here")
     add_config_flags(parser)
     flags = vars(parser.parse_args())
-    own = {name: flags.pop(name) for name in ("config", "part", "repeats", "against", "images", "json")}
+    own = {name: flags.pop(name) for name in ("config", "part", "repeats", "against", "images", "model_path", "json")}
     config = load_config(own["config"], flags)
     if own["images"] and not any(own["images"].glob("*.jpg")):
         raise UserError(f"--images {own['images']} holds no .jpg file; name a folder of photographs")
+    if own["model_path"] and not own["images"]:
+        raise UserError(f"--model_path {own['model_path']} is for the CRF on photographs; add --images DIR")
     if own["repeats"] < 1:
         raise UserError(f"--repeats {own['repeats']} must be at least 1")
     prepare_torch(config.threads)
     device = choose_device(config.device)
-    settings = [Setting("A", config, device, own["repeats"], own["images"])]
+    settings = [Setting("A", config, device, own["repeats"], own["images"], own["model_path"])]
     if own["against"]:
         other = against(config, own["against"])
         settings.append(Setting("B: " + " ".join(own["against"]), other, device, own["repeats"]))
