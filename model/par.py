@@ -60,10 +60,14 @@ def neighbour_weights(images: Tensor, offsets: list[tuple[int, int]]) -> Tensor:
         torch.sub(neighbour, images, out=difference).mul_(scale)
         for channel in difference.unbind(1):
             likeness[:, n].addcmul_(channel, channel, value=-1)
-    distances = torch.tensor(offsets, dtype=images.dtype).norm(dim=1)
-    closeness = -(distances / (distances.std() + _EPS) / _SHARPNESS).square()
-    position = to_device(_POSITION_WEIGHT * torch.softmax(closeness, dim=0), images.device)
-    return torch.softmax(likeness, dim=1) + position[:, None, None]
+    closeness = to_device(_closeness(offsets, images.dtype), images.device)
+    return torch.softmax(likeness, dim=1) + _POSITION_WEIGHT * closeness[:, None, None]
+
+
+def _closeness(offsets: list[tuple[int, int]], dtype: torch.dtype) -> Tensor:
+    """n offsets -> (n,), the weights of the neighbours by their distance alone, on the CPU; their sum is 1."""
+    distances = torch.tensor(offsets, dtype=dtype).norm(dim=1)
+    return torch.softmax(-(distances / (distances.std() + _EPS) / _SHARPNESS).square(), dim=0)
 
 
 def _reach(offsets: list[tuple[int, int]]) -> int:
