@@ -68,6 +68,7 @@ BAD_TRAINING: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "missing config": (lambda folder: ["--config", folder / "absent.yaml"], "absent.yaml does not exist"),
     "mistyped flag": (lambda _: ["--crop_sise", 64], "unknown flag --crop_sise, did you mean --crop_size?"),
     "no such device": (lambda _: ["--device", "gpu"], "--device gpu"),
+    "no map left": (lambda _: ["--skipped_maps", 3, "--branches", "clip"], "--skipped_maps 3 leaves no attention map"),
     "no such block": (lambda _: ["--cam_block", -3], "--cam_block -3 is not in this CLIP of 3 blocks; use -1 to -2"),
 }
 

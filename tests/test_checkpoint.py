@@ -173,3 +173,5 @@ def test_a_checkpoint_restores_the_model_and_one_of_other_classes_is_refused() -
         restore(whole, replace(SETTINGS, decoder_width=2**16))
     with pytest.raises(UserError, match="stage 1 alone"):
         restore({**whole, "stage": "classifier"}, SETTINGS)
+    with pytest.raises(UserError, match="^the checkpoint has no tensor cls_token"):  # as it is of one branch
+        restore(whole, replace(SETTINGS, branches="fusion"))

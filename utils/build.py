@@ -83,6 +83,11 @@ def build_cvf(config: Config, clip: CLIP, text: Tensor, vit: ClassTokenViT | Non
     depth = len(clip.visual.blocks)
     if not 1 <= -config.cam_block < depth:
         raise UserError(f"--cam_block {config.cam_block} is not in this CLIP of {depth} blocks; use -1 to {1 - depth}")
+    if config.branches != "vit" and config.skipped_maps >= depth:
+        raise UserError(
+            f"--skipped_maps {config.skipped_maps} leaves no attention map of this CLIP of {depth} blocks; "
+            f"use at most {depth - 1}"
+        )
     if vit is not None and not 0 <= config.vit_map_block <= len(vit.blocks):
         raise UserError(f"--vit_map_block {config.vit_map_block} is not in this ViT; use 0 (all) to {len(vit.blocks)}")
     labels, width = num_classes + 1, config.decoder_width
@@ -122,7 +127,7 @@ def restore(checkpoint: dict[str, Any], config: Config, given_clip: str | None =
     vit = None
     if config.branches != "clip":
         shapes = {name[len("vit.") :]: t for name, t in checkpoint["model"].items() if name.startswith("vit.")}
-        vit = load_mct(shapes)
+        vit = load_mct(shapes, source="the checkpoint")
     with torch.device("meta"):  # without values, so that an absurd width in a damaged file takes no memory
         model = build_cvf(config, clip, checkpoint["text"], vit, len(spec.classes))
     load_trained_state(model, checkpoint["model"], assign=True)

@@ -211,7 +211,8 @@ _AT_LEAST_1 = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "workers", "threads", "mct_epochs", "eval_images", "visualise", "seed", "par_iterations", "decoder_layers",
-    "train_long",
+    "train_long", "skipped_maps", "warmup_iters", "lr", "vit_lr_factor", "weight_decay", "mct_lr", "mct_head_lr_factor",
+    "background_power_clip", "background_power_vit", "background_power_fused",
 )  # fmt: skip
 
 _AT_MOST = {"decoder_width": 2**16, "wide_width": 2**16, "decoder_layers": 100}
@@ -239,6 +240,8 @@ def validated(config: Config) -> Config:
         raise UserError(f"--decoder_width {config.decoder_width} is not a multiple of the decoder's 8 heads; use 256")
     if not config.scales or min(config.scales) <= 0:
         raise UserError(f"--scales {config.scales} must be one or more positive numbers")
+    if not 0 <= config.box_threshold <= 1:
+        raise UserError(f"--box_threshold {config.box_threshold:g} must lie between 0 and 1")
     if not 0 < config.scale_min <= config.scale_max:
         raise UserError(f"--scale_min {config.scale_min} must be positive and at most --scale_max {config.scale_max}")
     return replace(config, eval_every=max(1, config.eval_every))
