@@ -1,5 +1,6 @@
 """Settings: which source wins, what is refused, what scales, and what the ready files say."""
 
+import errno
 from argparse import ArgumentParser
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -120,6 +121,20 @@ def test_a_saved_config_reloads_to_the_same(tmp_path: Path) -> None:
     save_config(config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml") == config
     assert from_dict(asdict(config), "checkpoint") == config
+
+
+def test_a_config_that_cannot_be_written_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_config(Config(), tmp_path / "config.yaml")
+
+    def full(file: Path, content: bytes | str, *_: object, **__: object) -> None:
+        file.open("wb").close()
+        raise OSError(errno.ENOSPC, "disk full")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(UserError, match="config.yaml cannot be written"):
+        save_config(Config(seed=1), tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == Config()
 
 
 def difference(one: str, other: str) -> dict[str, Any]:

@@ -33,6 +33,7 @@ WORKER = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. \n
         (OSError(errno.EROFS, "Read-only file system", "runs/a"), "runs/a: Read-only file system; make it writable"),
         (PermissionError(errno.EACCES, "Permission denied", "runs/a"), "make it writable"),
         (OSError(errno.EMFILE, "Too many open files"), "lower --workers"),
+        (FileExistsError(errno.EEXIST, "File exists", "runs/a"), "runs/a: File exists; name another file or folder"),
         (OUT_OF_MEMORY, "lower --batch_size"),
         (MemoryError(), "out of memory; lower --batch_size"),
         (WORKER, "a data loading process died (DataLoader worker (pid 7) is killed by signal: Killed)"),
@@ -260,6 +261,15 @@ def test_evaluation_counts_what_it_cannot_read(pair: tuple[list, torch.Tensor], 
     assert [entry["place"] for entry in bad_images(tmp_path)] == ["validation"]
     with pytest.raises(UserError, match="cannot be read"):
         MaskedImages(found)[1]
+
+
+def test_a_line_that_a_power_cut_tore_does_not_hide_the_bad_images_after_it(tmp_path: Path) -> None:
+    faults.note_bad_image(tmp_path, "iteration 1", "a.jpg is broken")
+    with (tmp_path / faults.BAD_IMAGES).open("a") as file:
+        file.write('{"place": "iter')
+    for reason in ("b.jpg is broken", "c.jpg is broken", "a.jpg is broken"):
+        faults.note_bad_image(tmp_path, "iteration 1", reason)
+    assert [entry["reason"] for entry in bad_images(tmp_path)] == ["a.jpg is broken", "c.jpg is broken"]
 
 
 @pytest.mark.parametrize(("failures", "read"), [(1, True), (2, True), (3, False)])

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import yaml
 
+from datasets.files import write_whole
 from utils.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -253,8 +254,8 @@ def as_yaml(config: Config) -> str:
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Write the effective configuration as YAML that `--config` accepts."""
-    path.write_text(as_yaml(config), encoding="utf-8")
+    """Write the effective configuration as YAML that `--config` accepts, whole or not at all."""
+    write_whole(path, as_yaml(config).encode())
 
 
 def parse_bool(text: str) -> bool:

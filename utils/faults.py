@@ -21,6 +21,7 @@ _REMEDIES = {
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable or name another --work_dir"),
     **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT), "check the disk or mount"),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "lower --workers or raise `ulimit -n`"),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG), "name another file or folder"),
     errno.ENOENT: "put back what was moved or deleted",
 }
 
@@ -79,7 +80,11 @@ def readable(samples: Iterable[dict[str, Any]], folder: Path, place: str) -> Ite
 
 
 def bad_images(folder: Path) -> list[dict[str, str]]:
-    """What `note_bad_image` kept in a run folder, repetitions by resumed runs and a torn last line left out."""
+    """What `note_bad_image` kept in a run folder, repetitions by resumed runs and torn lines left out."""
     file = folder / BAD_IMAGES
-    lines = file.read_text(encoding="utf-8").split("\n")[:-1] if file.is_file() else []
-    return [json.loads(line) for line in dict.fromkeys(lines)]
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    noted = []
+    for line in dict.fromkeys(text.split("\n")):
+        with contextlib.suppress(ValueError):
+            noted.append(json.loads(line))
+    return noted
