@@ -52,7 +52,7 @@ def make_run(folder: Path, images: int = 24, **settings: object) -> Path:
         name, (truth, predicted) = f"<img src=x>{number}", label_maps(number)
         matrix = ConfusionMatrix(len(CLASSES) + 1)
         matrix.update(predicted, truth)
-        total.merge(matrix)
+        total.counts += matrix.counts
         image, mask = folder / "in" / f"{number}.jpg", folder / "in" / f"{number}.png"
         Image.new("RGB", SIZE[::-1], (0, 10 * number, 99)).save(image)
         Image.fromarray(truth).save(mask)

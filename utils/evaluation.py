@@ -56,10 +56,6 @@ class ConfusionMatrix:
             truth, predicted, pixels = torch.tensor(pairs, device=self.counts.device).T
             self.counts.index_put_((truth, predicted), pixels, accumulate=True)
 
-    def merge(self, other: "ConfusionMatrix") -> None:
-        """Adds the counts of another matrix of the same classes."""
-        self.counts += other.counts.to(self.counts.device)
-
     def iou(self) -> torch.Tensor:
         """(C,) float64 on the CPU: intersection over union, 0..1; nan for a class in neither truth nor prediction."""
         hits, truth, predicted = self._sums()
