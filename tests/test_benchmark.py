@@ -15,7 +15,7 @@ from utils.errors import UserError
 from utils.runtime import ROOT
 from utils.segmenter import Outputs, Segmenter
 from utils.timing import Timing, measure, stages
-from utils.tools.benchmark import Row, Setting, against, measure_par, table
+from utils.tools.benchmark import TAGS, Row, Setting, against, measure_par, table, tagged_batch
 
 CPU = torch.device("cpu")
 CHECKPOINT = ROOT / "model" / "toy_voc.pt"
@@ -56,9 +56,17 @@ def test_peak_memory_sees_what_is_held_for_a_moment():
 def test_the_second_setting_differs_where_it_says():
     changed = against(Config(), ["precision=fp32", "crop_size=448", "clip_box_edges=true"])
     assert (changed.precision, changed.crop_size, changed.clip_box_edges) == ("fp32", 448, True)
-    for wrong in ("speed=1", "precision", "scales=1", "crop_size=big"):
-        with pytest.raises(UserError, match="--against"):
+    for wrong in (
+        "speed=1", "precision", "scales=1", "crop_size=big", "precision=fp16", "clip_box_edges=yes", "crop_size=50",
+        "device=cuda",
+    ):  # fmt: skip
+        with pytest.raises(UserError, match="--against|--crop_size 50"):
             against(Config(), [wrong])
+
+
+@pytest.mark.parametrize(("images", "classes"), [(4, 20), (32, 20), (3, 3)])
+def test_every_image_of_a_batch_has_its_tags(images: int, classes: int):
+    assert (tagged_batch(classes, images, 32)["tags"].sum(1) == TAGS).all()
 
 
 def test_rows_are_read_in_yardsticks():

@@ -1,6 +1,6 @@
 """Measuring: median times, two settings in turns, peak memory, where a step spends its time."""
 
-import resource
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
+
+from utils import runtime
 
 Work = Callable[[], object]
 
@@ -58,20 +60,22 @@ def synchronise(device: torch.device) -> None:
 
 
 def peak_memory(work: Work, device: torch.device) -> int:
-    """Bytes: on a GPU the most allocated during the work, on the CPU the most that the whole process held meanwhile."""
+    """Bytes: on a GPU the most allocated during the work, on the CPU the most that the whole process held meanwhile.
+
+    Where the system does not forget an earlier peak, that counts too; 0 where it tells none.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        work()
-        return torch.cuda.max_memory_allocated(device)
     reset = Path("/proc/self/clear_refs")  # Linux forgets the peak so far
     if reset.exists():
         reset.write_text("5")
     work()
     status = Path("/proc/self/status")
-    if status.exists():
+    if device.type != "cuda" and status.exists():
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    most = runtime.peak_memory(device)
+    return 0 if math.isnan(most) else round(1e9 * most)
 
 
 def stages(work: Work, names: Sequence[str], device: torch.device) -> dict[str, dict[str, float]]:

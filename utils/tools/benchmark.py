@@ -10,7 +10,7 @@ import importlib.util
 import json
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip.model import CLIP, VisionTransformer
-from datasets.specs import SPECS
+from datasets.classes import spec_of
+from datasets.specs import DatasetSpec
 from datasets.transforms import normalise
 from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
 from model.par import refine
 from utils.build import STATISTICS, build_cvf
-from utils.config import CONFIGS, Config, Parser, add_config_flags, field_types, load_config
+from utils.config import CONFIGS, Config, Parser, add_config_flags, field_types, from_dict, load_config, validated
 from utils.crf import crf
 from utils.crf_cases import crf_cases
 from utils.engine import Run, Stage, train_step
@@ -68,10 +69,14 @@ class Setting:
     model_path: Path | None = None
 
 
+def _spec(config: Config) -> DatasetSpec:
+    return spec_of(config.dataset, config.data_root, config.classes)
+
+
 def full_size(config: Config, device: torch.device) -> CVF:
     """CVF of ViT-B/16 and DeiT-S, random weights."""
     torch.manual_seed(config.seed)
-    spec = SPECS[config.dataset]
+    spec = _spec(config)
     clip = CLIP(VisionTransformer(768, 12, 512), 512, 64, 1, vocabulary=1).requires_grad_(False)
     text = F.normalize(torch.randn(len(spec.texts()), 512), dim=1)
     vit = None if config.branches == "clip" else ClassTokenViT(len(spec.classes))
@@ -128,13 +133,13 @@ def segmenter_step(setting: Setting) -> Work:
     config = setting.config
     model = full_size(config, setting.device).train()
     losses = lambda images, batch, step: pseudo_label_losses(model, images, batch, step, config)
-    batch = tagged_batch(len(SPECS[config.dataset].classes), config.batch_size, config.crop_size)
+    batch = tagged_batch(len(_spec(config).classes), config.batch_size, config.crop_size)
     return one_step(model, losses, batch, setting)
 
 
 def classifier_step(setting: Setting) -> Work:
     """One iteration of stage 1."""
-    config, classes = setting.config, len(SPECS[setting.config.dataset].classes)
+    config, classes = setting.config, len(_spec(setting.config).classes)
     torch.manual_seed(config.seed)
     vit = ClassTokenViT(classes, input_size=config.mct_crop_size).to(setting.device).train()
     losses = lambda images, batch, step: classifier_losses(vit, images, batch, config)
@@ -232,18 +237,17 @@ def _timed(settings: list[Setting], works: list[Work]) -> Iterator[tuple[Setting
 
 
 def against(config: Config, pairs: list[str]) -> Config:
-    """The configuration with `key=value` settings replaced. Raises UserError on one that is no setting."""
+    """The configuration with `key=value` settings replaced. Raises UserError on one that is no setting or value."""
     changes: dict[str, Any] = {}
     for pair in pairs:
         key, _, value = pair.partition("=")
         kind = field_types().get(key)
         if kind in (None, list) or not value:
             raise UserError(f"--against {pair} is not key=value of a setting with one value; use e.g. precision=fp32")
-        try:
-            changes[key] = value == "true" if kind is bool else kind(value)
-        except ValueError:
-            raise UserError(f"--against {pair}: {value} is not of type {kind.__name__}; mend it") from None
-    return replace(config, **changes)
+        if key in ("device", "threads"):
+            raise UserError(f"--against {pair} cannot be measured in turns; run the command a second time with --{key}")
+        changes[key] = {"true": True, "false": False}.get(value, value) if kind is bool else value
+    return validated(from_dict({**asdict(config), **changes}, "--against"))
 
 
 def table(rows: list[Row], units: dict[str, Timing]) -> str:
@@ -270,7 +274,7 @@ def stage_lines(found: dict[str, dict[str, float]], rate: float) -> list[str]:
 
 def main() -> None:
     """Command line."""
-    parser = Parser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     parser.add_argument("--config", default=str(CONFIGS / "voc.yaml"), help="YAML file (default: %(default)s)")
     parser.add_argument("--part", nargs="+", choices=tuple(PARTS), default=list(PARTS), help="default: all")
     parser.add_argument("--repeats", type=int, default=5, metavar="INT", help="default: %(default)s")
