@@ -17,7 +17,8 @@ from datasets import prepare
 from datasets.specs import VOC
 from datasets.tags import Tags, write_tags
 from utils import engine
-from utils.runtime import command
+from utils.errors import UserError
+from utils.runtime import choose_device, command
 
 ROOT = Path(train_voc.__file__).parent
 
@@ -71,6 +72,15 @@ BAD_TRAINING: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "no map left": (lambda _: ["--skipped_maps", 3, "--branches", "clip"], "--skipped_maps 3 leaves no attention map"),
     "no such block": (lambda _: ["--cam_block", -3], "--cam_block -3 is not in this CLIP of 3 blocks; use -1 to -2"),
 }
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda", "cuda:2"])
+def test_a_process_without_a_gpu_of_its_own_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device(name.partition(":")[0], 1) == torch.device("cuda", 1)
+    with pytest.raises(UserError, match=r"there is no GPU 2 \(2 seen\)"):
+        choose_device(name, 2)
 
 
 @pytest.mark.parametrize("case", BAD_TRAINING)

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -158,7 +159,8 @@ def test_costs_and_protocol_are_those_of_the_run(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path, images=1, resize_long=333, scales=[1.25, 0.5]))
     assert [(cost.stage, cost.iterations, cost.memory) for cost in costs(run)] == [("segmenter", 3, 1.0)]
     assert costs(run)[0].minutes == pytest.approx(3 * (1 / 3) / 60)
-    words = protocol(run)
+    words, sliding = protocol(run), protocol(replace(run, options={"sliding": True}))
+    assert "at their own size, by overlapping windows of 333 px" in sliding and "long side" not in sliding
     assert "long side of 333 px" in words and "scale 1.25;" in words and "scales 1.25 and 0.5," in words
     assert "10 iterations; Gaussian kernel of 3 px, weight 3; bilateral kernel of 64 px and 5 grey levels" in words
 

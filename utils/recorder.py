@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -23,13 +24,20 @@ from utils.runtime import describe_environment
 class Recorder:
     """Writes into a run folder from the main process; silent elsewhere."""
 
-    def __init__(self, folder: Path, config: Config, device):
+    def __init__(self, folder: Path, config: Config, device: torch.device) -> None:
+        """Makes the folder, and writes config.yaml and environment.txt there.
+
+        Args:
+            folder: of the run.
+            config: its settings.
+            device: where it executes.
+        """
         self.folder, self.active, self.quiet = folder, distributed.is_main(), config.quiet
         if not self.active:
             return
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         save_config(config, folder / "config.yaml")
-        (folder / "environment.txt").write_text(describe_environment(device))
+        (folder / "environment.txt").write_text(describe_environment(device), encoding="utf-8")
         self.board = SummaryWriter(str(folder / "tensorboard"))
 
     def say(self, line: str) -> None:

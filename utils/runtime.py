@@ -105,20 +105,22 @@ def sentence(error: UserError) -> str:
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """`auto` is this process's GPU where there is one, else the CPU. Raises UserError for one that is not there."""
-    if name == "auto":
-        return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    found = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
+        device = torch.device(found if name == "auto" else name)
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
         raise UserError(f"--device {name} is no device known here; use auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if device.type == "cpu":
+        return device
+    if device.index is None:
+        device = torch.device("cuda", local_rank)
+    if device.index >= torch.cuda.device_count():
         raise UserError(
-            f"--device {name} is not there ({torch.cuda.device_count()} GPUs seen); use --device cpu or auto"
+            f"--device {name}: there is no GPU {device.index} ({torch.cuda.device_count()} seen); "
+            "use --device cpu, or no more processes than GPUs"
         )
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", local_rank)
     return device
 
 

@@ -77,10 +77,13 @@ def protocol(run: RunFolder) -> str:
     """How the test's numbers are made, in words."""
     used = {**asdict(Config()), **run.config, **run.options}
     scales = " and ".join(f"{scale:g}" for scale in used["scales"])
+    seen = f"resized to a long side of {used['resize_long']} px"
+    if used.get("sliding"):
+        seen = f"seen at their own size, by overlapping windows of {used['resize_long']} px"
     words = [
         "mIoU is the mean over the classes that occur in the truth, background included, at original image size; "
-        f"label 255 is ignored. Images are resized to a long side of {used['resize_long']} px. Single scale is scale "
-        f"{used['scales'][0]:g}; multi-scale is the mean over scales {scales}, each with its mirror image."
+        f"label 255 is ignored. Images are {seen}. Single scale is scale {used['scales'][0]:g}; multi-scale is the "
+        f"mean over scales {scales}, each with its mirror image."
     ]
     if CRF in run.results:
         default = {name: setting.default for name, setting in inspect.signature(dense_crf).parameters.items()}
@@ -88,7 +91,7 @@ def protocol(run: RunFolder) -> str:
             "Dense CRF: {iterations} iterations; Gaussian kernel of {pos_xy_std:g} px, weight {pos_w:g}; bilateral "
             "kernel of {bi_xy_std:g} px and {bi_rgb_std:g} grey levels, weight {bi_w:g}.".format(**default)
         )
-    return " ".join([*words, "No image-level tags are used in these three."])
+    return " ".join([*words, "No image-level tags are used in these results."])
 
 
 def mistakes(matrix: ConfusionMatrix, names: Sequence[str], most: int = 8) -> list[tuple[str, str, float]]:
