@@ -14,11 +14,12 @@ from conftest import run
 import test_msc_flip_voc
 import train_voc
 from datasets import prepare
-from datasets.specs import VOC
+from datasets.specs import COCO, VOC
 from datasets.tags import Tags, write_tags
 from utils import engine
 from utils.errors import UserError
 from utils.runtime import choose_device, command
+from utils.tools import figure, report
 
 ROOT = Path(train_voc.__file__).parent
 
@@ -72,6 +73,16 @@ BAD_TRAINING: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "no map left": (lambda _: ["--skipped_maps", 3, "--branches", "clip"], "--skipped_maps 3 leaves no attention map"),
     "no such block": (lambda _: ["--cam_block", -3], "--cam_block -3 is not in this CLIP of 3 blocks; use -1 to -2"),
 }
+
+
+def test_pictures_and_pages_that_cannot_be_drawn_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(capsys, command(report.main), "--out a.html is for a comparison", tmp_path, "--out", "a.html")
+    flags = ["--model_path", ROOT / "model" / "toy_voc.pt", "--out", tmp_path / "a.jpg"]
+    refused(capsys, command(figure.main), "--size 40 is too small", *flags, "--size", 40)
+    monkeypatch.setattr(figure, "restore", lambda *_: (None, COCO))
+    refused(capsys, command(figure.main), "knows the classes of coco; give one trained on VOC's", *flags)
 
 
 @pytest.mark.parametrize("name", ["auto", "cuda", "cuda:2"])

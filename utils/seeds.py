@@ -59,7 +59,7 @@ def image_seeds(model: CVF, image: Tensor, tags: Tensor, config: Config, select:
     `select`: the switch-over has happened (design, section 1).
     """
     device, (height, width) = model.text.device, image.shape[-2:]
-    pixels, tags = padded(image.to(device), config), tags.to(device).float()
+    pixels, tags = padded(image.to(device), config), tags.cpu()
     with autocast(device, config.precision):
         labels = model(pixels, tags[None], select).labels
     with float32_region(device):
@@ -89,7 +89,7 @@ def score_seeds(
     bar = progress(loader, config.quiet, desc="seeds", leave=False)
     for sample in readable(bar, Path(config.work_dir), "seeds"):
         height, width = sample["image"].shape[-2:]
-        tag = torch.from_numpy(tags[sample["index"]])[None].float().to(device)
+        tag = torch.from_numpy(tags[sample["index"]])[None]
         with autocast(device, config.precision):
             labels = model.seeds(padded(sample["image"].to(device), config), tag, select)
         truth = sample["mask"].to(device)

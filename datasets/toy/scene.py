@@ -11,6 +11,7 @@ from datasets.toy.backdrop import CLUTTER, WORDS, backdrop
 from datasets.toy.shapes import SHAPES
 from datasets.toy.sprite import Sprite, paint
 
+LEAST_SIDE = 48  # px of a picture
 Window = tuple[slice, slice]
 _ONE, _SEVERAL = (0.45, 0.9), (0.35, 0.6)  # longer side of an object over the shorter side of the picture
 _HOW_MANY = (0.45, 0.35, 0.2)  # share of pictures with one, two, three classes
@@ -56,11 +57,11 @@ def render(
     """Draw a picture (H, W) with one object of each entry of `classes` (0-based). A pure function of `rng`.
 
     `scale` bounds the longer side of an object over the picture's shorter side; None means 0.45-0.9 for one object and
-    0.35-0.6 for more, and at times adds a second object of a class. Raises ValueError for a picture below 48 px or
+    0.35-0.6 for more, and at times adds a second object of a class. Raises ValueError for a picture below LEAST_SIDE or
     classes that do not exist. Source: design, section 6.
     """
-    if min(height, width) < 48:
-        raise ValueError(f"picture {height} x {width} is below 48 px")
+    if min(height, width) < LEAST_SIDE:
+        raise ValueError(f"picture {height} x {width} is below {LEAST_SIDE} px")
     if any(not 0 <= k < len(SHAPES) for k in classes):
         raise ValueError(f"classes {tuple(classes)} are not all in 0..{len(SHAPES) - 1}")
     objects = list(classes)

@@ -35,7 +35,7 @@ from utils.errors import UserError
 from utils.evaluation import ConfusionMatrix
 from utils.inference import resize
 from utils.progress import progress
-from utils.runtime import choose_device, command, prepare_torch
+from utils.runtime import choose_device, command, heed_parent_only, prepare_torch
 from utils.seeds import image_seeds, require_masks
 from utils.segmenter import checkpoint_config
 
@@ -98,7 +98,7 @@ def export(
     """
     select, refined = config.max_iters >= config.switch_iters, ConfusionMatrix(tags.shape[1] + 1)
     items = images if sweep else [Item(item.name, item.image, None) for item in images]  # else no mask is opened
-    loader = DataLoader(MaskedImages(items), None, num_workers=config.workers)
+    loader = DataLoader(MaskedImages(items), None, num_workers=config.workers, worker_init_fn=heed_parent_only)
     for sample in progress(loader, desc="export"):
         seeds = image_seeds(model, sample["image"], torch.from_numpy(tags[sample["index"]]), config, select)
         if kind not in seeds.scores:

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datasets.specs import IGNORE, DatasetSpec
-from datasets.toy.scene import Scene, random_classes, render
+from datasets.specs import IGNORE, VOC, DatasetSpec
+from datasets.toy.scene import LEAST_SIDE, Scene, random_classes, render
 from model.cvf import CVF
 from utils.build import restore
 from utils.checkpoint import load_checkpoint
-from utils.config import Config
+from utils.config import Config, Parser
+from utils.errors import UserError
 from utils.panels import method_row
 from utils.runtime import choose_device, command
 from utils.segmenter import CRF, Outputs, checkpoint_config, predict
@@ -34,16 +35,22 @@ def toy_row(model: CVF, spec: DatasetSpec, scene: Scene, config: Config) -> list
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_path", required=True, help="checkpoint trained on the toy VOC")
     parser.add_argument("--out", default="model.jpg", help="picture to write (default: %(default)s)")
-    parser.add_argument("--pictures", type=int, nargs="+", default=[3, 12, 25], help="numbers of validation pictures")
+    parser.add_argument(
+        "--pictures", type=int, nargs="+", default=[3, 12, 25], help="numbers of toy pictures (default: 3 12 25)"
+    )
     parser.add_argument("--size", type=int, default=192, help="side of the pictures, px (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="default: %(default)s")
     args = parser.parse_args()
     checkpoint = load_checkpoint(Path(args.model_path), "--model_path")
     config = checkpoint_config(checkpoint["config"], Path(args.model_path), {})
     model, spec = restore(checkpoint, config)
+    if spec != VOC:
+        raise UserError(f"--model_path {args.model_path} knows the classes of {spec.name}; give one trained on VOC's")
+    if args.size < LEAST_SIDE:
+        raise UserError(f"--size {args.size} is too small for a toy picture; use {LEAST_SIDE} or more")
     model.to(choose_device(args.device))
     rows = []
     for number in args.pictures:

@@ -27,6 +27,7 @@ from datasets.specs import COCO, VOC
 from datasets.toy.scene import random_classes, render
 from datasets.toy.words import SYNONYMS, UNDRAWN, wordings
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD, normalise
+from utils.config import Parser
 from utils.optim import set_rate
 from utils.runtime import choose_device, command, prepare_torch
 
@@ -243,7 +244,7 @@ def save(model: CLIP, path: str) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="clip/toy_clip.safetensors")
     parser.add_argument("--start", default="", metavar="FILE", help="go on from these weights with a new schedule")
     parser.add_argument("--steps", type=int, default=4000)

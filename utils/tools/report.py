@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from utils.config import Parser
+from utils.errors import UserError
 from utils.report.comparison import write_comparison
 from utils.report.page import write_report
 from utils.runtime import command
@@ -19,6 +20,8 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--out", type=Path, metavar="FILE", help="page of a comparison (default: comparison.html)")
     args = parser.parse_args()
+    if len(args.runs) == 1 and args.out:
+        raise UserError(f"--out {args.out} is for a comparison; leave it out, or name a second run")
     if len(args.runs) == 1:
         print(write_report(args.runs[0]))
     else:
