@@ -63,6 +63,7 @@ class _ArchiveUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is not a tensor")
 
     def persistent_load(self, identity: tuple) -> Tensor:
+        """The storage that a record of the archive holds, as a flat tensor; UnpicklingError for other records."""
         kind, dtype, key, _, count = identity
         if kind != "storage":
             raise pickle.UnpicklingError(f"unknown record {kind}")

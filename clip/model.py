@@ -33,6 +33,7 @@ class QuickGELU(nn.Module):
     """x * sigmoid(1.702 x), the activation CLIP was trained with."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same shape."""
         return x * torch.sigmoid(1.702 * x)
 
 
@@ -116,6 +117,7 @@ class ResidualBlock(nn.Module):
         return self.mix(x, attended), maps
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
+        """(B, T, C) -> (B, T, C); `causal`: a token attends to none after it."""
         return self.mix(x, self.attn(self.ln_1(x), causal))
 
 
@@ -127,6 +129,7 @@ class Transformer(nn.Module):
         self.resblocks = nn.ModuleList(ResidualBlock(width, heads) for _ in range(layers))
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
+        """(B, T, C) -> (B, T, C) through all blocks."""
         for block in self.resblocks:
             x = block(x, causal)
         return x

@@ -275,9 +275,11 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
+        """Print the message in one sentence and exit with 2."""
         self.exit(2, f"error: {message}; see --help\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse's, but a flag that is left over is an error."""
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:  # here, where a sub-command knows its own flags
             self.error(f"unknown flag {unknown[0]}{nearest(unknown[0], self._option_string_actions)}")
