@@ -28,7 +28,7 @@ def text_features(model: CLIP, prompts: list[str], cache: Path | None = None) ->
         try:
             return load_file(file)["features"]
         except (SafetensorError, KeyError):
-            file.unlink()  # a half-written cache is made anew
+            file.unlink(missing_ok=True)  # a half-written cache is made anew
     features = F.normalize(_encode(model, prompts), dim=1).float().cpu()
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from utils.cli import checkpoint_config
 from utils.config import Config
 from utils.evaluation import ConfusionMatrix
 from utils.inference import multi_scale, resize
-from utils.runtime import autocast
+from utils.runtime import autocast, uses_bf16
 from utils.seeds import image_seeds
 
 CHECKPOINT = Path(__file__).parent.parent / "model" / "toy_voc.pt"
@@ -81,3 +81,13 @@ def test_cams_and_pseudo_labels_stay_the_same_in_bf16(toy: tuple[CVF, Config], p
         same.append((full.pseudo == half.pseudo).double().mean().item())
     assert max(np.mean(distances) for distances in apart.values()) <= 0.01
     assert np.mean(same) >= 0.99
+
+
+@pytest.mark.parametrize(("capability", "has"), [((7, 0), False), ((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_bf16_is_left_alone_on_gpus_that_emulate_it(
+    capability: tuple[int, int], has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    assert uses_bf16(torch.device("cuda", 0), "auto") is has
+    assert uses_bf16(torch.device("cuda", 0), "bf16") and not uses_bf16(torch.device("cuda", 0), "fp32")

@@ -138,7 +138,9 @@ def uses_bf16(device: torch.device, precision: str) -> bool:
     """Whether networks run under bf16 autocast: on request, or with `auto` where the device has it."""
     if precision != "auto":
         return precision == "bf16"
-    return torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
+    if device.type == "cuda":  # `is_bf16_supported` also says yes where bf16 is emulated, at a loss
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return _cpu_has_bf16()
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
