@@ -260,7 +260,7 @@ def test_odd_names_train_and_predict(quick: list[str], tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "out")
     flags = ["--model_path", work / "checkpoints" / "final.pt", "--images", tmp_path / "photos", "--device", "cpu"]
     assert run(test_msc_flip_voc.main, *flags, "--workers", 0, "--no_crf") == 0
-    photos = [path for path in (tmp_path / "photos").rglob("*") if path.is_file()]
+    photos, work = [path for path in (tmp_path / "photos").rglob("*") if path.is_file()], work / "pictures"
     labels = {path.relative_to(work / "prediction").as_posix() for path in (work / "prediction").rglob("*.png")}
     assert len(labels) == len(photos) == 12 and "a;b, c/深い train 2.png" in labels
     for path in photos:

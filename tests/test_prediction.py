@@ -72,6 +72,21 @@ def test_an_interrupted_test_goes_on_to_the_same_table(
     assert results(tmp_path / "out") == whole
 
 
+def test_pictures_of_ones_own_leave_the_test_of_the_training_alone(
+    trained: Path, photos: list[object], tmp_path: Path
+) -> None:
+    copy = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("tensorboard"))
+    flags = ["--model_path", copy / "checkpoints" / "final.pt", "--no_crf", "--device", "cpu"]
+    assert run(test_msc_flip_voc.main, *flags) == 0
+    files = ("images.jsonl", "report.html", "prediction")
+    before = {name: (copy / name).stat().st_mtime_ns for name in files}
+    assert run(test_msc_flip_voc.main, *flags, "--images", tmp_path / "in") == 0
+    assert {name: (copy / name).stat().st_mtime_ns for name in files} == before
+    assert {"prediction", "overlay", "areas.json", "report.html"} <= {
+        path.name for path in (copy / "pictures").iterdir()
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "again"),
     [

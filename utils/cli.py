@@ -27,8 +27,9 @@ CARRIED = {  # settings of testing beside those of `HERE`, and where they come f
     **dict.fromkeys(
         ("data_root", "clip_path", "statistics", "resize_long", "scales", "pad_images"), "the checkpoint's"
     ),
-    "work_dir": "the run folder the checkpoint lies in, else runs/test_NAME",
+    "work_dir": "the run folder the checkpoint lies in, of --images its pictures/; else runs/test_NAME",
 }
+PICTURES = "pictures"  # folder in a training's run folder for what is predicted of --images
 
 FASTER_CRF = "torch"  # than pydensecrf, in every measurement (README, "Speed")
 
@@ -73,7 +74,10 @@ def evaluate_command(dataset: str, description: str) -> None:
     prepare_torch(config.threads)
     split = split or config.val_split
     images = pictures(_expanded(own)) if own else split_items(config, split)
-    job = Job(images, Path(config.work_dir), bool(own), known_tags(tags, segmenter.spec, images, bool(own)))
+    folder = Path(config.work_dir)
+    if own and "work_dir" not in flags and (folder / "config.yaml").is_file():
+        folder /= PICTURES  # the training's own test stays as it is
+    job = Job(images, folder, bool(own), known_tags(tags, segmenter.spec, images, bool(own)))
     say = print if distributed.is_main() else lambda *_: None
     say(plan(segmenter, model_path, job, " ".join(own) if own else f"{split} in {config.data_root}"))
     try:
