@@ -171,7 +171,7 @@ class Segmenter:
         labels: list[np.ndarray] = [np.empty(0)] * len(images)
         for same in by_size.values():
             for batch in (same[start : start + BATCH] for start in range(0, len(same), BATCH)):
-                predictions = self.predict(torch.stack([images[index] for index in batch]), allowed)
+                predictions = self.predict(torch.stack([images[index].to(self.device) for index in batch]), allowed)
                 for index, prediction in zip(batch, predictions):
                     labels[index] = prediction.last
         return labels
