@@ -15,7 +15,7 @@ from utils.errors import UserError
 
 MIN_PROB = 1e-5  # probabilities are clipped here before the logarithm (golden I)
 PLAUSIBLE = 1e-2  # on eight photographs at least 99.94% of pixels kept the label that they have with all labels
-CHUNK = 4096  # points updated at a time on a CPU, whose caches hold them
+CHUNK = 16384  # points updated at a time on a CPU, whose caches hold them
 
 
 @torch.no_grad()
@@ -90,7 +90,9 @@ def dense_crf(
     for _ in range(iterations):
         alive = (marginals >= plausible).any(0)  # a third of the time of amax(0)
         if not alive.all():
-            marginals, log_probs, left = marginals[:, alive], log_probs[:, alive], left[alive]
+            kept = alive.nonzero().flatten()  # index_select takes an eighth of the time of an index
+            marginals, log_probs = marginals.index_select(1, kept), log_probs.index_select(1, kept)
+            left = left[kept]
         table = torch.cat([spatial.spread(marginals), bilateral.spread(marginals)])
         step = CHUNK if probs.device.type == "cpu" else len(marginals)
         parts = (rows.split(step) for rows in (marginals, corners, shares, log_probs))
