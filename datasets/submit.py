@@ -40,6 +40,8 @@ def add_command(kinds: Any) -> None:
 def _run(args: Namespace) -> None:
     folder = f"{args.comp}_{args.split}_cls"
     out = args.out or args.work_dir / f"{folder}.tgz"
+    if not (args.work_dir / "prediction").is_dir():
+        raise UserError(f"--work_dir {args.work_dir} has no folder prediction; predict --eval_set {args.split} first")
     images = items("voc", args.root, args.split)
     pack(images, args.work_dir / "prediction", f"results/VOC2012/Segmentation/{folder}", out)
     print(

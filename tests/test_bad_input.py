@@ -16,10 +16,10 @@ import train_voc
 from datasets import prepare
 from datasets.specs import COCO, VOC
 from datasets.tags import Tags, write_tags
-from utils import engine
+from utils import distributed, engine
 from utils.errors import UserError
 from utils.runtime import choose_device, command
-from utils.tools import figure, report
+from utils.tools import figure, report, shrink
 
 ROOT = Path(train_voc.__file__).parent
 
@@ -81,6 +81,8 @@ def test_pictures_and_pages_that_cannot_be_drawn_are_refused(
     refused(capsys, command(report.main), "--out a.html is for a comparison", tmp_path, "--out", "a.html")
     flags = ["--model_path", ROOT / "model" / "toy_voc.pt", "--out", tmp_path / "a.jpg"]
     refused(capsys, command(figure.main), "--size 40 is too small", *flags, "--size", 40)
+    refused(capsys, command(figure.main), "--pictures -1 is negative", *flags, "--pictures", -1)
+    refused(capsys, command(figure.main), "a.xyz has no suffix of a picture", *flags[:2], "--out", tmp_path / "a.xyz")
     monkeypatch.setattr(figure, "restore", lambda *_: (None, COCO))
     refused(capsys, command(figure.main), "knows the classes of coco; give one trained on VOC's", *flags)
 
@@ -92,6 +94,12 @@ def test_a_process_without_a_gpu_of_its_own_is_told(name: str, monkeypatch: pyte
     assert choose_device(name.partition(":")[0], 1) == torch.device("cuda", 1)
     with pytest.raises(UserError, match=r"there is no GPU 2 \(2 seen\)"):
         choose_device(name, 2)
+
+
+def test_one_device_for_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="--device cuda:1 is one device for 2 processes; use auto"):
+        distributed.start("cuda:1")
 
 
 @pytest.mark.parametrize("case", BAD_TRAINING)
@@ -153,6 +161,8 @@ def test_checkpoints_that_cannot_be_tested_are_refused(
         (trained / "checkpoints" / "classifier.pt", "stage 1 alone; test the final.pt beside it"),
     ):
         refused(capsys, test_msc_flip_voc.main, said, "--model_path", path, "--data_root", toy_voc)
+    stage_1 = ["--model_path", trained / "checkpoints" / "classifier.pt", "--out", tmp_path / "small.pt"]
+    refused(capsys, command(shrink.main), "stage 1 alone; give the final.pt beside it", *stage_1)
     for flags, said in (
         (["--eval_set", "tset"], "tset.txt does not exist"),
         (["--resize_long", "0"], "--resize_long 0 must be at least 1"),

@@ -171,6 +171,9 @@ def test_a_checkpoint_restores_the_model_and_one_of_other_classes_is_refused() -
         restore({**whole, "classes": list(reversed(VOC.classes))}, SETTINGS)
     with pytest.raises(UserError, match=r"fusion.mlps.0.0.weight .* instead of \(65536, "):  # 200 GB, if they were made
         restore(whole, replace(SETTINGS, decoder_width=2**16))
+    for clip in ({}, {"a": 1}, [torch.ones(1)]):
+        with pytest.raises(UserError, match="holds a CLIP that cannot be used"):
+            restore({**whole, "clip": clip}, SETTINGS)
     with pytest.raises(UserError, match="stage 1 alone"):
         restore({**whole, "stage": "classifier"}, SETTINGS)
     with pytest.raises(UserError, match="^the checkpoint has no tensor cls_token"):  # as it is of one branch

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils.optim import adamw, cosine, schedule, set_rate
+from utils.optim import adamw, cosine, load_state, schedule, set_rate
 
 
 def test_ours_rises_to_1_and_falls_to_0() -> None:
@@ -43,3 +43,16 @@ def test_groups_scale_with_their_own_rate_and_spare_vectors_from_decay() -> None
     assert found == {
         fast.weight: (0.5, 0.5), fast.bias: (0.5, 0.0), slow.weight: (0.05, 0.5), slow.bias: (0.05, 0.0)
     }  # fmt: skip
+
+
+def test_a_state_from_a_gpu_goes_on_with_the_kernel_of_this_device() -> None:
+    layer = nn.Linear(2, 1)
+    first, second = (adamw([(layer.parameters(), 0.1)], 0.0) for _ in range(2))
+    layer(torch.ones(1, 2)).sum().backward()
+    first.step()
+    state = first.state_dict()
+    for group in state["param_groups"]:
+        group["fused"] = True
+    load_state(second, state)
+    assert not any(group["fused"] for group in second.param_groups)
+    assert torch.equal(second.state[layer.bias]["exp_avg"], first.state[layer.bias]["exp_avg"])

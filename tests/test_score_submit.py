@@ -127,6 +127,8 @@ def test_what_the_server_would_refuse_is_not_packed(
         changed(predicted, change)
     else:
         (predicted / "prediction" / "toy_val_000001.png").unlink()
+    assert submitted(toy_voc, predicted / "absent") == 2
+    assert "absent has no folder prediction; predict --eval_set val first" in capsys.readouterr().err
     assert submitted(toy_voc, predicted) == 2
     error = capsys.readouterr().err
     assert said in error and "toy_val_000001.png" in error and not list(predicted.glob("*.tgz*"))

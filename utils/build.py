@@ -102,7 +102,12 @@ def clip_of(checkpoint: dict[str, Any], config: Config, given: str | None) -> CL
     if checkpoint["clip_sha256"] == sha256_of(TOY_CLIP):
         return load_clip(TOY_CLIP)
     if "clip" in checkpoint:
-        return CLIP.from_state_dict(checkpoint["clip"]).requires_grad_(False)
+        try:
+            return CLIP.from_state_dict(checkpoint["clip"]).requires_grad_(False)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"the checkpoint holds a CLIP that cannot be used ({error}); train or copy it again"
+            ) from None
     path = given or config.clip_path
     clip = load_clip(path)
     if clip.sha256 != checkpoint["clip_sha256"]:

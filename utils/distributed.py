@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from utils.errors import UserError
+
 
 def start(device: str = "auto") -> tuple[int, int, int]:
     """(rank, world size, local rank) from the environment; joins the process group when there are several processes.
@@ -14,6 +16,8 @@ def start(device: str = "auto") -> tuple[int, int, int]:
     device: as `--device` names it. Tensors on GPUs are exchanged by NCCL, those in main memory by Gloo.
     """
     rank, world, local = (int(os.environ.get(name, default)) for name, default in _ENVIRONMENT)
+    if world > 1 and ":" in device:
+        raise UserError(f"--device {device} is one device for {world} processes; use auto, which gives each its own")
     if world > 1 and not dist.is_initialized():
         on_gpu = device != "cpu" and torch.cuda.is_available()
         if on_gpu:

@@ -28,7 +28,7 @@ from utils.checkpoint import (
 from utils.config import Config
 from utils.errors import UserError
 from utils.faults import note_bad_image
-from utils.optim import set_rate
+from utils.optim import load_state, set_rate
 from utils.progress import progress
 from utils.recorder import Recorder
 from utils.runtime import StopRequest, autocast, fetch, heed_parent_only, peak_memory
@@ -117,7 +117,7 @@ def resume(stage: Stage, run: Run) -> tuple[int, bool]:
     if "optimiser" not in content:
         raise UserError(f"--resume: {path} is a final checkpoint, which cannot be continued; use another --work_dir")
     load_trained_state(stage.module, content["model"])
-    stage.optimiser.load_state_dict(content["optimiser"])
+    load_state(stage.optimiser, content["optimiser"])
     return content["step"], content.get("validated", True)
 
 

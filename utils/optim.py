@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -49,3 +50,9 @@ def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
     """Scale every group's base rate."""
     for group in optimiser.param_groups:
         group["lr"] = group["base_lr"] * factor
+
+
+def load_state(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """`load_state_dict` of a state that another device may have written: which kernel updates stays this one's."""
+    groups = [{**theirs, "fused": own["fused"]} for theirs, own in zip(state["param_groups"], optimiser.param_groups)]
+    optimiser.load_state_dict({**state, "param_groups": groups})

@@ -23,7 +23,7 @@ from model.cvf import CVF
 from model.losses import seg_loss
 from utils import distributed
 from utils.build import split_items
-from utils.config import CONFIGS, Config, load_config
+from utils.config import CONFIGS, Config, Parser, load_config
 from utils.engine import checkpoint_of
 from utils.evaluation import ConfusionMatrix
 from utils.inference import resize
@@ -88,7 +88,7 @@ def score_row(final: Path, config: Config, roots: list[str]) -> dict[str, float]
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default=str(CONFIGS / "toy_voc.yaml"), help="default: %(default)s")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), default=list(ROWS), help="default: all")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from datasets.specs import IGNORE, VOC, DatasetSpec
 from datasets.toy.scene import LEAST_SIDE, Scene, random_classes, render
@@ -49,6 +50,10 @@ def main() -> None:
     model, spec = restore(checkpoint, config)
     if spec != VOC:
         raise UserError(f"--model_path {args.model_path} knows the classes of {spec.name}; give one trained on VOC's")
+    if min(args.pictures) < 0:
+        raise UserError(f"--pictures {min(args.pictures)} is negative; pictures are numbered from 0")
+    if Path(args.out).suffix.lower() not in Image.registered_extensions():
+        raise UserError(f"--out {args.out} has no suffix of a picture; use e.g. model.jpg")
     if args.size < LEAST_SIDE:
         raise UserError(f"--size {args.size} is too small for a toy picture; use {LEAST_SIDE} or more")
     model.to(choose_device(args.device))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.config import Parser
+from utils.errors import UserError
 from utils.runtime import command
 
 KEPT = ("classes", "clip_sha256", "text", "step", "config")
@@ -20,6 +21,8 @@ def main() -> None:
     parser.add_argument("--out", required=True, metavar="FILE", help="file to write")
     args = parser.parse_args()
     content = load_checkpoint(Path(args.model_path), "--model_path")
+    if content.get("stage") == "classifier":
+        raise UserError(f"--model_path {args.model_path} is the ViT of stage 1 alone; give the final.pt beside it")
     model = {name: tensor.half() for name, tensor in content["model"].items()}
     save_checkpoint({**{key: content[key] for key in KEPT}, "model": model}, Path(args.out))
     print(f"{args.out}: {Path(args.out).stat().st_size / 1e6:.1f} MB")
