@@ -83,10 +83,21 @@ def dense_crf(
     colour = image.to(probs.device).reshape(-1, 3).T.float()
     spatial = Lattice(place / pos_xy_std, pos_w)
     bilateral = Lattice(torch.cat([place / bi_xy_std, colour / bi_rgb_std]), bi_w)
+    marginals, left = _mean_field(log_probs, spatial, bilateral, iterations, plausible)
+    result = torch.zeros(count, height * width, device=probs.device)
+    result[left] = marginals.T
+    return result.view(probs.shape)
+
+
+def _mean_field(
+    log_probs: torch.Tensor, spatial: "Lattice", bilateral: "Lattice", iterations: int, plausible: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log probabilities (N, C) -> marginals (N, L) of the labels that did not leave, and these labels (L,)."""
     # Both kernels' vertices in one table, so that a point reads all its corners in one sum.
     corners = torch.cat([spatial.corners, bilateral.corners + spatial.size], 1)
     shares = torch.cat([spatial.shares, bilateral.shares], 1)
-    marginals, left = softmax_rows(log_probs), torch.arange(count, device=probs.device)
+    marginals, left = softmax_rows(log_probs), torch.arange(log_probs.shape[1], device=log_probs.device)
+    step = CHUNK if log_probs.device.type == "cpu" else len(marginals)
     for _ in range(iterations):
         alive = (marginals >= plausible).any(0)  # a third of the time of amax(0)
         if not alive.all():
@@ -94,13 +105,10 @@ def dense_crf(
             marginals, log_probs = marginals.index_select(1, kept), log_probs.index_select(1, kept)
             left = left[kept]
         table = torch.cat([spatial.spread(marginals), bilateral.spread(marginals)])
-        step = CHUNK if probs.device.type == "cpu" else len(marginals)
         parts = (rows.split(step) for rows in (marginals, corners, shares, log_probs))
         for part, *inputs in zip(*parts):  # in place, as the table holds all that the others need of it
             part.copy_(_update(table, *inputs))
-    result = torch.zeros(count, height * width, device=probs.device)
-    result[left] = marginals.T
-    return result.view(probs.shape)
+    return marginals, left
 
 
 def _update(table: torch.Tensor, corners: torch.Tensor, shares: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
