@@ -110,9 +110,11 @@ def test_bad_values_are_refused(text: str, said: str, tmp_path: Path) -> None:
 def test_max_iters_brings_the_schedule_along(tmp_path: Path) -> None:
     path = written(tmp_path, "max_iters: 30000\nwarmup_iters: 1500\nswitch_iters: 20000\neval_every: 3000\n")
     short = load_config(path, {"max_iters": 300})
-    assert [getattr(short, key) for key in SCALED] == [15, 200, 30]
+    assert [getattr(short, key) for key in SCALED] == [15, 200, 100]
+    assert [load_config(path, {"max_iters": 6000, **own}).eval_every for own in ({}, {"eval_every": 7})] == [600, 7]
     assert load_config(path, {"max_iters": 300, "switch_iters": 7}).switch_iters == 7
-    assert load_config(path, {"max_iters": 1}).eval_every == 1
+    often = written(tmp_path, "max_iters: 30000\neval_every: 30\n")
+    assert load_config(often, {"max_iters": 1}).eval_every == 30
     assert load_config(path, {"lr": 1.0}).switch_iters == 20000
 
 

@@ -16,6 +16,7 @@ from utils.errors import UserError
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 LARGEST = 2**63  # of numbers: seeds and sizes beyond are refused by PyTorch, NaN is no setting
 SCALED = ("warmup_iters", "switch_iters", "eval_every")  # given for the full run; follow --max_iters
+BETWEEN_VALIDATIONS = 100  # iterations at least, lest a short trial spend its time on validation
 
 
 def _option(default: Any, group: str, text: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -104,7 +105,9 @@ class Config:
     w_attn: float = _option(0.1, "stage 2: CVF", "weight of the affinity loss")
     w_pat: float = _option(0.1, "stage 2: CVF", "weight of the patch loss")
 
-    eval_every: int = _option(3000, "evaluation", "iterations between validations (of the full run)")
+    eval_every: int = _option(
+        3000, "evaluation", "iterations between validations (of the full run; at least 100 in a shorter one)"
+    )
     eval_seeds: bool = _option(
         False, "evaluation", "also score CLIP, ViT and fused seeds and pseudo labels with train masks"
     )
@@ -177,8 +180,9 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Co
     """
     full, overrides = validated(from_dict(read_yaml(Path(path)), str(path))), dict(overrides or {})
     if overrides.get("max_iters", full.max_iters) != full.max_iters:
-        for key in SCALED:
-            overrides.setdefault(key, round(getattr(full, key) * overrides["max_iters"] / full.max_iters))
+        scaled = {key: round(getattr(full, key) * overrides["max_iters"] / full.max_iters) for key in SCALED}
+        scaled["eval_every"] = max(scaled["eval_every"], min(full.eval_every, BETWEEN_VALIDATIONS))
+        overrides = {**scaled, **overrides}
     return validated(from_dict({**asdict(full), **overrides}, str(path)))
 
 
