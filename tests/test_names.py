@@ -50,5 +50,5 @@ def test_pictures_of_several_folders(tmp_path: Path) -> None:
         tmp_path / "two/a.jpg",
         tmp_path / "two/deep/c.WEBP",
     ]
-    with pytest.raises(UserError, match="nowhere does not exist"):
+    with pytest.raises(UserError, match="nowhere is no file, folder or pattern"):
         pictures([tmp_path / "nowhere"])
