@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+_LABELS = 256  # values of a label map
 _WIDTH = 100  # characters a line of a table
 
 
@@ -29,21 +30,20 @@ class ConfusionMatrix:
         return matrix
 
     def update(self, prediction: torch.Tensor | np.ndarray, truth: torch.Tensor | np.ndarray) -> None:
-        """Adds the pixels of label maps of one shape. Pixels whose truth is outside 0..C-1 (such as 255) are ignored.
+        """Adds the pixels of label maps of one shape, labels 0..255. Pixels whose truth is C or more are ignored.
 
         Raises:
-            ValueError: the shapes differ, or a counted pixel's prediction is outside 0..C-1.
+            ValueError: the shapes differ, or a counted pixel's prediction is C or more.
         """
-        device = self.counts.device
-        prediction, truth = (torch.as_tensor(labels).to(device).long() for labels in (prediction, truth))
+        prediction, truth = (torch.as_tensor(labels).to(self.counts.device) for labels in (prediction, truth))
         if prediction.shape != truth.shape:
             raise ValueError(f"prediction {tuple(prediction.shape)} and truth {tuple(truth.shape)} differ in shape")
-        counted = (truth >= 0) & (truth < self.num_classes)
-        prediction, truth = prediction[counted], truth[counted]
-        if prediction.numel() and not 0 <= int(prediction.min()) <= int(prediction.max()) < self.num_classes:
+        # All pairs of labels are counted first: picking pixels takes ten times as long.
+        pairs = torch.bincount((truth.int() * _LABELS + prediction.int()).flatten(), minlength=_LABELS**2)
+        counts = pairs.view(_LABELS, _LABELS)[: self.num_classes]
+        if counts[:, self.num_classes :].any():
             raise ValueError(f"prediction has labels outside 0..{self.num_classes - 1}")
-        pairs = torch.bincount(truth * self.num_classes + prediction, minlength=self.num_classes**2)
-        self.counts += pairs.view_as(self.counts)
+        self.counts += counts[:, : self.num_classes]
 
     def pairs(self) -> list[list[int]]:
         """The counts above 0 as [truth, prediction, pixels], for a file."""

@@ -25,7 +25,7 @@ def write_labels(labels: np.ndarray, name: str, folder: Path) -> list[str]:
     indexed.putpalette(colours.ravel().tolist())
     return [
         _write(folder, f"prediction/{name}.png", lambda file: indexed.save(file, "PNG")),
-        _write(folder, f"prediction_cmap/{name}.png", lambda file: Image.fromarray(colours[labels]).save(file, "PNG")),
+        _write(folder, f"prediction_cmap/{name}.png", lambda file: indexed.convert("RGB").save(file, "PNG")),
     ]
 
 

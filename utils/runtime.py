@@ -148,19 +148,19 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(device, precision))
 
 
-def fetch(value: Tensor) -> Callable[[], Any]:
-    """Start to bring a scalar tensor to the CPU. The result, when called, waits for that alone and gives the number: a
+def fetch(value: Tensor) -> Callable[[], Tensor]:
+    """Start to bring a tensor to the CPU. The result, when called, waits for that alone and gives the tensor there; a
     GPU goes on with what it is given in between.
     """
     if not value.is_cuda:
-        return value.item
+        return lambda: value
     host = torch.empty_like(value, device="cpu", pin_memory=True)
     host.copy_(value, non_blocking=True)
     copied = torch.cuda.current_stream(value.device).record_event()
 
-    def wait() -> Any:
+    def wait() -> Tensor:
         copied.synchronize()
-        return host.item()
+        return host
 
     return wait
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -23,7 +23,7 @@ from utils.faults import claimed
 from utils.journal import Entry, Journal, begin, read_journal, stamp
 from utils.outputs import write_labels, write_logits, write_overlay
 from utils.progress import progress
-from utils.runtime import uses_bf16
+from utils.runtime import fetch, uses_bf16
 from utils.segmenter import Segmenter
 
 TIMED = 3  # images after which the time for the others is told
@@ -55,7 +55,7 @@ def predict_split(segmenter: Segmenter, job: Job, ranks: tuple[int, int] = (0, 1
         UserError: an image cannot be read and `on_bad_image` is "stop", or another process uses the folder. What was
             finished until then is kept.
     """
-    config, folder, main = segmenter.config, job.folder, distributed.is_main()
+    folder, main = job.folder, distributed.is_main()
     folder.mkdir(parents=True, exist_ok=True)
     with claimed(folder) if main else nullcontext():
         if main and (said := begin(folder, segmenter.sha256, _options(segmenter, job), job.images)):
@@ -64,14 +64,8 @@ def predict_split(segmenter: Segmenter, job: Job, ranks: tuple[int, int] = (0, 1
         finished = {entry["name"] for entry in read_journal(folder)[1]}
         distributed.barrier()  # nobody appends before everybody has read
         left = [item for item in job.images if item.name not in finished][ranks[0] :: ranks[1]]
-        started = time.perf_counter()
-        bar = progress(None, config.quiet, total=len(left), desc="testing")
-        with Journal(folder, ranks[0]) as journal, bar:
-            for count, (item, sample) in enumerate(_read_ahead(left, config.workers), 1):
-                journal.add(_predicted(segmenter, job, item, sample))
-                bar.update()
-                if count == TIMED < len(left) and main:
-                    tqdm.write(_estimate((time.perf_counter() - started) / count, len(left) - count))
+        with Journal(folder, ranks[0]) as journal:
+            _predict_each(segmenter, job, left, journal)
         distributed.barrier()
         return read_journal(folder)[1]
 
@@ -85,8 +79,25 @@ def matrices(entries: Sequence[Entry], num_labels: int) -> dict[str, ConfusionMa
     return totals
 
 
-def _predicted(segmenter: Segmenter, job: Job, item: Item, sample: Future) -> Entry:
-    """Predict one image and write its files; returns its entry. Raises UserError as `predict_split`."""
+def _predict_each(segmenter: Segmenter, job: Job, left: Sequence[Item], journal: Journal) -> None:
+    """Predict images and note them. The files of one are written while a GPU computes the next, even if that fails."""
+    config, clock, finish = segmenter.config, time.perf_counter(), None
+    with progress(None, config.quiet, total=len(left), desc="testing") as bar:
+        try:
+            for count, (item, sample) in enumerate(_read_ahead(left, config.workers), 1):
+                before, finish = finish, _predicted(segmenter, job, item, sample)
+                if before is not None:
+                    journal.add(before())
+                bar.update()
+                if count == TIMED < len(left) and distributed.is_main():
+                    tqdm.write(_estimate((time.perf_counter() - clock) / count, len(left) - count))
+        finally:
+            if finish is not None:
+                journal.add(finish())
+
+
+def _predicted(segmenter: Segmenter, job: Job, item: Item, sample: Future) -> Callable[[], Entry]:
+    """Set off the prediction of one image; returns what is left to do for its entry. UserError as `predict_split`."""
     entry = {
         "name": item.name, "image": str(item.image), "mask": item.mask and str(item.mask), "size": [0, 0],
         "results": {}, "pixels": {}, "files": [], "changed": stamp(item),
@@ -97,29 +108,45 @@ def _predicted(segmenter: Segmenter, job: Job, item: Item, sample: Future) -> En
         if segmenter.config.on_bad_image == "stop":
             raise
         tqdm.write(f"skipped: {error}")
-        return {**entry, "error": str(error)}
+        entry["error"] = str(error)
+        return lambda: entry
     tags = job.tags.get(item.name)
+    if tags is not None:
+        entry["tags"] = tags
     prediction = segmenter.predict(image[None], segmenter.allowed(tags))[0]
-    labels = prediction.last
-    files = write_labels(labels, item.name, job.folder)
+    labels = {title: fetch(each) for title, each in prediction.labels.items()}
+    logits = fetch(prediction.logits[0]) if segmenter.options.save_logits else None
+
+    def finish() -> Entry:
+        maps = {title: fetched().numpy() for title, fetched in labels.items()}
+        files = _write(item.name, job, image, list(maps.values())[-1], logits and logits())
+        return {**entry, "files": files, **_counts(maps, mask, len(segmenter.classes))}
+
+    return finish
+
+
+def _write(name: str, job: Job, image: Tensor, labels: np.ndarray, logits: Tensor | None) -> list[str]:
+    """Write what belongs to an image (3, H, W) with labels (H, W) and perhaps logits (K+1, h, w); the files' paths."""
+    files = write_labels(labels, name, job.folder)
     if job.overlays:
-        files.append(write_overlay(image.permute(1, 2, 0).numpy(), labels, item.name, job.folder))
-    if segmenter.options.save_logits:
-        files.append(write_logits(prediction.logits[0].cpu().numpy(), item.name, job.folder))
-    scored = {} if mask is None else prediction.labels
-    results = {title: _pairs(each, mask, len(segmenter.classes)) for title, each in scored.items()}
-    values, pixels = np.unique(labels, return_counts=True)
-    found = {
-        "size": list(labels.shape), "results": results, "files": files,
-        "pixels": dict(zip(map(str, values), pixels.tolist())),
-    }  # fmt: skip
-    return {**entry, **found, **({} if tags is None else {"tags": tags})}
+        files.append(write_overlay(image.permute(1, 2, 0).numpy(), labels, name, job.folder))
+    if logits is not None:
+        files.append(write_logits(logits.numpy(), name, job.folder))
+    return files
 
 
-def _pairs(labels: Tensor, mask: Tensor, num_labels: int) -> list[list[int]]:
+def _counts(maps: dict[str, np.ndarray], mask: Tensor | None, num_labels: int) -> dict[str, Any]:
+    """Size, pixels of each label in the last map, and where there is a mask, confusion of each map (H, W) uint8."""
+    last = list(maps.values())[-1]
+    pixels = {str(label): count for label, count in enumerate(np.bincount(last.ravel()).tolist()) if count}
+    results = {} if mask is None else {title: _pairs(each, mask, num_labels) for title, each in maps.items()}
+    return {"size": list(last.shape), "pixels": pixels, "results": results}
+
+
+def _pairs(labels: np.ndarray, mask: Tensor, num_labels: int) -> list[list[int]]:
     """[truth, prediction, pixels] of label maps (H, W) uint8."""
     matrix = ConfusionMatrix(num_labels)
-    matrix.update(labels.cpu(), mask)
+    matrix.update(labels, mask)
     return matrix.pairs()
 
 
