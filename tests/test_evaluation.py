@@ -63,6 +63,10 @@ def test_bad_predictions_are_refused():
         matrix.update(np.array([3]), np.array([0]))
     with pytest.raises(ValueError, match="differ in shape"):
         matrix.update(np.zeros((2, 3)), np.zeros((3, 2)))
+    for label in (-1, 256, 300):  # 300 would count as the next row's label 44
+        for maps in (([label], [0]), ([0], [label])):
+            with pytest.raises(ValueError, match="outside 0..255"):
+                matrix.update(*map(np.array, maps))
     matrix.update(np.array([3]), np.array([255]))
     assert matrix.counts.sum() == 0
 

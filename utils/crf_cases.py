@@ -1,6 +1,7 @@
 """Pictures with class probabilities to measure the dense CRF on: drawn ones, photographs, predictions of a model."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +22,21 @@ def crf_cases(folder: Path | None, model_path: Path | None, device: torch.device
     """A drawn picture for each of SIZES; or the JPEGs of a folder, each with so many random regions, or with what a
     checkpoint predicts.
     """
-    segmenter = None
+    if folder is None:
+        for labels, size in SIZES:
+            yield _case("drawn", *crf_input(labels, size), device)
+        return
+    ways = [lambda image, labels=labels: random_regions(labels, image.shape[:2]) for labels, _ in SIZES]
     if model_path:
-        segmenter = Segmenter.from_checkpoint(model_path, Outputs(use_crf=False), device=str(device))
-    for labels, size in SIZES if segmenter is None else [(len(segmenter.classes), None)]:
-        for photograph in sorted(folder.glob("*.jpg")) if folder else [None]:
-            if photograph is None:
-                image, probs = crf_input(labels, size)
-            else:
-                image = torch.from_numpy(load_image(str(photograph)))
-                probs = predicted(segmenter, image) if segmenter else random_regions(labels, image.shape[:2])
-            title = f"{photograph.name if photograph else 'drawn'}, {labels} x {image.shape[1]} x {image.shape[0]}"
-            yield title, image.to(device), probs.to(device)
+        ways = [partial(predicted, Segmenter.from_checkpoint(model_path, Outputs(use_crf=False), device=str(device)))]
+    for way in ways:
+        for photograph in sorted(folder.glob("*.jpg")):
+            image = torch.from_numpy(load_image(str(photograph)))
+            yield _case(photograph.name, image, way(image), device)
+
+
+def _case(name: str, image: Tensor, probs: Tensor, device: torch.device) -> Case:
+    return f"{name}, {len(probs)} x {image.shape[1]} x {image.shape[0]}", image.to(device), probs.to(device)
 
 
 def predicted(segmenter: Segmenter, image: Tensor) -> Tensor:

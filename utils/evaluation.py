@@ -33,11 +33,14 @@ class ConfusionMatrix:
         """Adds the pixels of label maps of one shape, labels 0..255. Pixels whose truth is C or more are ignored.
 
         Raises:
-            ValueError: the shapes differ, or a counted pixel's prediction is C or more.
+            ValueError: the shapes differ, a label is outside 0..255, or a counted pixel's prediction is C or more.
         """
         prediction, truth = (torch.as_tensor(labels).to(self.counts.device) for labels in (prediction, truth))
         if prediction.shape != truth.shape:
             raise ValueError(f"prediction {tuple(prediction.shape)} and truth {tuple(truth.shape)} differ in shape")
+        for labels in (prediction, truth):  # else one label would count as another
+            if labels.dtype != torch.uint8 and ((labels < 0) | (labels >= _LABELS)).any():
+                raise ValueError(f"labels outside 0..{_LABELS - 1}")
         # All pairs of labels are counted first: picking pixels takes ten times as long.
         pairs = torch.bincount((truth.int() * _LABELS + prediction.int()).flatten(), minlength=_LABELS**2)
         counts = pairs.view(_LABELS, _LABELS)[: self.num_classes]

@@ -119,8 +119,13 @@ def _predicted(segmenter: Segmenter, job: Job, item: Item, sample: Future) -> Ca
 
     def finish() -> Entry:
         maps = {title: fetched().numpy() for title, fetched in labels.items()}
-        files = _write(item.name, job, image, list(maps.values())[-1], logits and logits())
-        return {**entry, "files": files, **_counts(maps, mask, len(segmenter.classes))}
+        last = list(maps.values())[-1]
+        files = _write(item.name, job, image, last, logits and logits())
+        pixels = {str(label): count for label, count in enumerate(np.bincount(last.ravel()).tolist()) if count}
+        results = {
+            title: _pairs(each, mask, len(segmenter.classes)) for title, each in maps.items() if mask is not None
+        }
+        return {**entry, "size": list(last.shape), "results": results, "pixels": pixels, "files": files}
 
     return finish
 
@@ -133,14 +138,6 @@ def _write(name: str, job: Job, image: Tensor, labels: np.ndarray, logits: Tenso
     if logits is not None:
         files.append(write_logits(logits.numpy(), name, job.folder))
     return files
-
-
-def _counts(maps: dict[str, np.ndarray], mask: Tensor | None, num_labels: int) -> dict[str, Any]:
-    """Size, pixels of each label in the last map, and where there is a mask, confusion of each map (H, W) uint8."""
-    last = list(maps.values())[-1]
-    pixels = {str(label): count for label, count in enumerate(np.bincount(last.ravel()).tolist()) if count}
-    results = {} if mask is None else {title: _pairs(each, mask, num_labels) for title, each in maps.items()}
-    return {"size": list(last.shape), "pixels": pixels, "results": results}
 
 
 def _pairs(labels: np.ndarray, mask: Tensor, num_labels: int) -> list[list[int]]:
