@@ -1,7 +1,7 @@
 """Test a CVF checkpoint on MS COCO 2014: `python test_msc_flip_coco.py --model_path CKPT`."""
 
 from utils.cli import evaluate_command
-from utils.runtime import command
+from utils.common.entry import command
 
 main = command(lambda: evaluate_command("coco", __doc__))
 

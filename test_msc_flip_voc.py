@@ -1,7 +1,7 @@
 """Test a CVF checkpoint on PASCAL VOC 2012: `python test_msc_flip_voc.py --model_path CKPT`."""
 
 from utils.cli import evaluate_command
-from utils.runtime import command
+from utils.common.entry import command
 
 main = command(lambda: evaluate_command("voc", __doc__))
 

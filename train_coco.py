@@ -1,7 +1,9 @@
-"""Train CVF on MS COCO 2014: `python train_coco.py --config configs/coco.yaml`; `--help` lists every setting."""
+"""Train CVF on MS COCO 2014: `python train_coco.py --config configs/coco.yaml`; `--help` lists
+every setting.
+"""
 
 from utils.cli import train_command
-from utils.runtime import command
+from utils.common.entry import command
 
 main = command(lambda: train_command("coco.yaml", __doc__))
 

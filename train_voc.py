@@ -1,7 +1,9 @@
-"""Train CVF on PASCAL VOC 2012: `python train_voc.py --config configs/voc.yaml`; `--help` lists every setting."""
+"""Train CVF on PASCAL VOC 2012: `python train_voc.py --config configs/voc.yaml`; `--help` lists
+every setting.
+"""
 
 from utils.cli import train_command
-from utils.runtime import command
+from utils.common.entry import command
 
 main = command(lambda: train_command("voc.yaml", __doc__))
 

@@ -1,8 +1,8 @@
-"""CLIP's image and text towers (Radford et al., 2021), with what weakly-supervised segmentation needs from them:
-patch tokens after every block, head-averaged attention maps, and any image size.
+"""CLIP's image and text towers (Radford et al., 2021), with what weakly-supervised segmentation
+needs from them: patch tokens after every block, head-averaged attention maps, and any image size.
 
-Tensor names are those of the official checkpoints. Shapes: B images, h x w patches of 16 px, N = h * w,
-T = 1 + N tokens (class token first), C channels, L blocks, E the joint embedding size.
+Tensor names are those of the official checkpoints. Shapes: B images, h x w patches of 16 px, N = h
+* w, T = 1 + N tokens (class token first), C channels, L blocks, E the joint embedding size.
 """
 
 import math
@@ -13,11 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 HEAD_WIDTH = 64  # channels per attention head in every CLIP ViT
-NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size", "attn_mask"}  # stored in archives, made anew here
+# stored in archives, made anew here
+NOT_WEIGHTS = {
+    "input_resolution",
+    "context_length",
+    "vocab_size",
+    "attn_mask",
+}
 SIZES_FROM = {  # tensors that tell a checkpoint's sizes, and their numbers of dimensions
-    "visual.conv1.weight": 4, "visual.positional_embedding": 2, "positional_embedding": 2, "text_projection": 2,
+    "visual.conv1.weight": 4,
+    "visual.positional_embedding": 2,
+    "positional_embedding": 2,
+    "text_projection": 2,
     "token_embedding.weight": 2,
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +34,8 @@ class ImageFeatures:
     """What the first blocks of the image tower leave behind."""
 
     tokens: list[Tensor]  # (B, T, C) residual stream after blocks 1..depth
-    attention: list[Tensor]  # (B, T, T) of the last of these blocks, as many as asked for, averaged over heads
+    # (B, T, T) of the last of these blocks, as many as asked for, averaged over heads
+    attention: list[Tensor]
     grid: tuple[int, int]  # (h, w)
 
 
@@ -38,20 +48,26 @@ class QuickGELU(nn.Module):
 
 
 def is_half_on_cpu(x: Tensor) -> bool:
-    """Whether x is where PyTorch's fused attention takes two to four times as long as matrix products and a softmax."""
+    """Whether x is where PyTorch's fused attention takes two to four times as long as matrix
+    products and a softmax.
+    """
     return x.device.type == "cpu" and x.dtype == torch.bfloat16
 
 
 def attention_weights(q: Tensor, k: Tensor) -> Tensor:
-    """Queries (..., Q, C), keys (..., T, C) -> softmax of their scaled products (..., Q, T), in the queries' precision.
+    """Queries (..., Q, C), keys (..., T, C) -> softmax of their scaled products (..., Q, T), in the
+    queries' precision.
 
-    That is what they are multiplied with the values in; autocast would store them in float32 on the way.
+    That is what they are multiplied with the values in; autocast would store them in float32 on the
+    way.
     """
     return torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1), dim=-1, dtype=q.dtype)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention under CLIP's parameter names; q, k and v are packed in that order."""
+    """Multi-head self-attention under CLIP's parameter names; q, k and v are packed in that
+    order.
+    """
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -66,13 +82,15 @@ class Attention(nn.Module):
         if shift is not None:
             is_patch = (torch.arange(x.shape[1], device=x.device) > 0)[:, None].to(qkv.dtype)
             qkv = qkv + is_patch * F.linear(shift, self.in_proj_weight)
-        return qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, T, C/heads)
+        # each (B, heads, T, C/heads)
+        return qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def forward(self, x: Tensor, causal: bool = False, shift: Tensor | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C).
 
-        `shift` (B, 1, C) is added to the patches of x. The gradient with respect to it is that with respect to x summed
-        over patches, found without going back through q, k and v token by token.
+        `shift` (B, 1, C) is added to the patches of x. The gradient with respect to it is that with
+        respect to x summed over patches, found without going back through q, k and v token by
+        token.
         """
         q, k, v = self._split(x, shift)
         if is_half_on_cpu(q) and not causal:
@@ -85,10 +103,14 @@ class Attention(nn.Module):
         """(B, T, C) -> output (B, T, C) and attention averaged over heads (B, T, T)."""
         q, k, v = self._split(x)
         weights = attention_weights(q, k)
-        return self.out_proj((weights @ v).transpose(1, 2).flatten(2)), weights.mean(1, dtype=torch.float32)
+        return self.out_proj((weights @ v).transpose(1, 2).flatten(2)), weights.mean(
+            1, dtype=torch.float32
+        )
 
     def maps(self, x: Tensor) -> Tensor:
-        """(B, T, C) -> attention averaged over heads (B, T, T), rows sum to 1; no output is made."""
+        """(B, T, C) -> attention averaged over heads (B, T, T), rows sum to 1; no output is
+        made.
+        """
         q, k, _ = self._split(x)
         return attention_weights(q, k).mean(1, dtype=torch.float32)
 
@@ -138,7 +160,9 @@ class Transformer(nn.Module):
 class VisionTransformer(nn.Module):
     """CLIP's image tower. Its position table is resized to the grid of the image at hand."""
 
-    def __init__(self, width: int, layers: int, embed_dim: int, patch_size: int = 16, grid: int = 14):
+    def __init__(
+        self, width: int, layers: int, embed_dim: int, patch_size: int = 16, grid: int = 14
+    ):
         super().__init__()
         self.patch_size, self.width, self.grid = patch_size, width, grid
         self.conv1 = nn.Conv2d(3, width, patch_size, patch_size, bias=False)
@@ -155,7 +179,9 @@ class VisionTransformer(nn.Module):
         return self.transformer.resblocks
 
     def position(self, h: int, w: int) -> Tensor:
-        """Position table (1 + h*w, C): the native grid brought to h x w bilinearly, the class token's row kept."""
+        """Position table (1 + h*w, C): the native grid brought to h x w bilinearly, the class
+        token's row kept.
+        """
         if (h, w) == (self.grid, self.grid):
             return self.positional_embedding
         native = self.positional_embedding[1:].T.unflatten(1, (self.grid, self.grid))[None]
@@ -163,15 +189,23 @@ class VisionTransformer(nn.Module):
         return torch.cat([self.positional_embedding[:1], table])
 
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Normalised images (B, 3, H, W) -> tokens entering the first block (B, T, C) and the grid (h, w)."""
+        """Normalised images (B, 3, H, W) -> tokens entering the first block (B, T, C) and the grid
+        (h, w).
+        """
         patches = self.conv1(images)
         h, w = patches.shape[-2:]
         patches = patches.flatten(2).transpose(1, 2)
         class_token = self.class_embedding.to(patches.dtype).expand(len(images), 1, -1)
-        return self.ln_pre(torch.cat([class_token, patches], 1) + self.position(h, w).to(patches.dtype)), (h, w)
+        return self.ln_pre(
+            torch.cat([class_token, patches], 1) + self.position(h, w).to(patches.dtype)
+        ), (h, w)
 
-    def features(self, images: Tensor, depth: int | None = None, maps: int | None = None) -> ImageFeatures:
-        """Run blocks 1..depth (default L - 1); keep each one's tokens, and the last `maps` attentions (default all)."""
+    def features(
+        self, images: Tensor, depth: int | None = None, maps: int | None = None
+    ) -> ImageFeatures:
+        """Run blocks 1..depth (default L - 1); keep each one's tokens, and the last `maps`
+        attentions (default all).
+        """
         x, grid = self.embed(images)
         blocks = self.blocks[: len(self.blocks) - 1 if depth is None else depth]
         tokens, attention = [], []
@@ -189,21 +223,33 @@ class VisionTransformer(nn.Module):
         return self.ln_post(tokens) @ self.proj
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> tokens in the joint space (B, T, E), class token first, not normalised."""
+        """(B, 3, H, W) -> tokens in the joint space (B, T, E), class token first, not
+        normalised.
+        """
         return self.project(self.transformer(self.embed(images)[0]))
 
 
 class CLIP(nn.Module):
-    """Both towers. `token_ids` (sorted) lists the vocabulary rows present when a checkpoint holds only some of them."""
+    """Both towers. `token_ids` (sorted) lists the vocabulary rows present when a checkpoint holds
+    only some of them.
+    """
 
     def __init__(
-        self, visual: VisionTransformer, embed_dim: int, text_width: int, text_layers: int, context: int = 77,
-        vocabulary: int = 49408, token_ids: Tensor | None = None,
-    ):  # fmt: skip
+        self,
+        visual: VisionTransformer,
+        embed_dim: int,
+        text_width: int,
+        text_layers: int,
+        context: int = 77,
+        vocabulary: int = 49408,
+        token_ids: Tensor | None = None,
+    ):
         super().__init__()
         self.visual = visual
         self.transformer = Transformer(text_width, text_layers, max(1, text_width // HEAD_WIDTH))
-        self.token_embedding = nn.Embedding(vocabulary if token_ids is None else len(token_ids), text_width)
+        self.token_embedding = nn.Embedding(
+            vocabulary if token_ids is None else len(token_ids), text_width
+        )
         self.positional_embedding = nn.Parameter(torch.randn(context, text_width) * 0.01)
         self.ln_final = nn.LayerNorm(text_width)
         self.text_projection = nn.Parameter(torch.randn(text_width, embed_dim) * text_width**-0.5)
@@ -212,15 +258,19 @@ class CLIP(nn.Module):
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Token ids (T, 77), zero-padded -> text features (T, E), read at the end-of-text token, not normalised.
+        """Token ids (T, 77), zero-padded -> text features (T, E), read at the end-of-text token,
+        not normalised.
 
-        The mask is causal, so the padding is cut before the tower runs. Raises ValueError on a token without a row.
+        The mask is causal, so the padding is cut before the tower runs. Raises ValueError on a
+        token without a row.
         """
         end = tokens.argmax(1)  # the end-of-text token has the largest id
         tokens = tokens[:, : int(end.max()) + 1].contiguous()
         if self.token_ids is not None:
             rows = torch.searchsorted(self.token_ids, tokens).clamp(max=len(self.token_ids) - 1)
-            unknown = (self.token_ids[rows] != tokens) & (torch.arange(tokens.shape[1]).to(end) <= end[:, None])
+            unknown = (self.token_ids[rows] != tokens) & (
+                torch.arange(tokens.shape[1]).to(end) <= end[:, None]
+            )
             if unknown.any():
                 raise ValueError(f"token {int(tokens[unknown][0])} has no row in this checkpoint")
             tokens = rows
@@ -230,24 +280,36 @@ class CLIP(nn.Module):
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Tensor]) -> "CLIP":
-        """Build the CLIP that a state dict with official names describes: float32, eval mode, every tensor matched.
+        """Build the CLIP that a state dict with official names describes: float32, eval mode, every
+        tensor matched.
 
         Raises ValueError naming the tensors when the state dict is not a CLIP ViT or does not fit.
         """
-        state = {name: tensor for name, tensor in state.items() if name.rpartition(".")[2] not in NOT_WEIGHTS}
+        state = {
+            name: tensor
+            for name, tensor in state.items()
+            if name.rpartition(".")[2] not in NOT_WEIGHTS
+        }
         for name, dimensions in SIZES_FROM.items():
             if name not in state or state[name].ndim != dimensions:
                 raise ValueError(f"no tensor {name} of {dimensions} dimensions")
         width, _, patch, _ = state["visual.conv1.weight"].shape
         text_width, embed_dim = state["text_projection"].shape
         grid = math.isqrt(len(state["visual.positional_embedding"]) - 1)
-        visual = VisionTransformer(width, _depth(state, "visual.transformer."), embed_dim, patch, grid)
-        context, vocabulary = len(state["positional_embedding"]), len(state["token_embedding.weight"])
+        visual = VisionTransformer(
+            width, _depth(state, "visual.transformer."), embed_dim, patch, grid
+        )
+        context, vocabulary = (
+            len(state["positional_embedding"]),
+            len(state["token_embedding.weight"]),
+        )
         layers = _depth(state, "transformer.")
         token_ids = state["token_ids"].long() if "token_ids" in state else None
         model = cls(visual, embed_dim, text_width, layers, context, vocabulary, token_ids)
         try:
-            model.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
+            model.load_state_dict(
+                {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
+            )
         except RuntimeError as error:
             raise ValueError(" ".join(str(error).split())) from None
         return model.eval()
@@ -255,4 +317,10 @@ class CLIP(nn.Module):
 
 def _depth(state: dict[str, Tensor], prefix: str) -> int:
     """Number of residual blocks under a prefix."""
-    return len({name[len(prefix) :].split(".")[1] for name in state if name.startswith(prefix + "resblocks.")})
+    return len(
+        {
+            name[len(prefix) :].split(".")[1]
+            for name in state
+            if name.startswith(prefix + "resblocks.")
+        }
+    )

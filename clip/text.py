@@ -12,18 +12,25 @@ from torch import Tensor
 
 from clip.model import CLIP
 from clip.tokenizer import Tokenizer
-from utils.errors import UserError
+from utils.common.errors import UserError
 
 
 @torch.no_grad()
 def text_features(model: CLIP, prompts: list[str], cache: Path | None = None) -> Tensor:
     """Unit-length features (len(prompts), E) on the CPU, float32.
 
-    With `cache` (a folder), they are kept in a file named by the SHA-256 of the weights and prompts, and read from it
-    next time. Raises UserError naming a prompt that is too long or, for a reduced vocabulary, has a word it never saw.
+    With `cache` (a folder), they are kept in a file named by the SHA-256 of the weights and
+    prompts, and read from it next time. Raises UserError naming a prompt that is too long or, for a
+    reduced vocabulary, has a word it never saw.
     """
-    key = hashlib.sha256("\n".join([getattr(model, "sha256", ""), *prompts]).encode()).hexdigest()[:16]
-    file = cache / f"text_features_{key}.safetensors" if cache is not None and hasattr(model, "sha256") else None
+    key = hashlib.sha256("\n".join([getattr(model, "sha256", ""), *prompts]).encode()).hexdigest()[
+        :16
+    ]
+    file = (
+        cache / f"text_features_{key}.safetensors"
+        if cache is not None and hasattr(model, "sha256")
+        else None
+    )
     if file is not None and file.is_file():
         try:
             return load_file(file)["features"]
@@ -32,7 +39,8 @@ def text_features(model: CLIP, prompts: list[str], cache: Path | None = None) ->
     features = F.normalize(_encode(model, prompts), dim=1).float().cpu()
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}.partial")  # several processes may make it at once
+        # several processes may make it at once
+        partial = file.with_suffix(f".{os.getpid()}.partial")
         save_file({"features": features.contiguous()}, partial)
         partial.replace(file)
     return features

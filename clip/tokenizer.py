@@ -1,7 +1,10 @@
-"""CLIP's lower-casing byte-pair tokenizer (Sennrich et al., 2016), driven by the published merges file."""
+"""CLIP's lower-casing byte-pair tokenizer (Sennrich et al., 2016), driven by the published merges
+file.
+"""
 
 import gzip
 import html
+import itertools
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,13 +16,20 @@ from torch import Tensor
 MERGES = Path(__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
 MERGE_COUNT = 49152 - 256 - 2  # the file holds more merges than CLIP's vocabulary uses
 WORDS = regex.compile(
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+", regex.I
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+",
+    regex.I,
 )
 
 
 def _byte_symbols() -> dict[int, str]:
-    """One printable character a byte: Latin-1's printable bytes stand for themselves, the rest follow from 256 on."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    """One printable character a byte: Latin-1's printable bytes stand for themselves, the rest
+    follow from 256 on.
+    """
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     others = [byte for byte in range(256) if byte not in printable]
     return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
 
@@ -34,7 +44,11 @@ class Tokenizer:
         self.symbols = _byte_symbols()
         self.ranks = {pair: rank for rank, pair in enumerate(pairs)}
         letters = list(self.symbols.values())
-        words = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in pairs)]
+        words = [
+            *letters,
+            *(letter + "</w>" for letter in letters),
+            *("".join(pair) for pair in pairs),
+        ]
         self.ids = {word: i for i, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
         self.start, self.end = self.ids["<|startoftext|>"], self.ids["<|endoftext|>"]
         self._merge = lru_cache(maxsize=65536)(self._merge_word)
@@ -45,7 +59,9 @@ class Tokenizer:
         parts = [self.symbols[byte] for byte in word.encode("utf-8")]
         parts[-1] += "</w>"
         while len(parts) > 1:
-            best = min(zip(parts, parts[1:]), key=lambda pair: self.ranks.get(pair, len(self.ranks)))
+            best = min(
+                itertools.pairwise(parts), key=lambda pair: self.ranks.get(pair, len(self.ranks))
+            )
             if best not in self.ranks:
                 break
             merged, i = [], 0
@@ -68,6 +84,8 @@ class Tokenizer:
         for row, text in zip(out, texts):
             tokens = [self.start, *self.encode(text), self.end]
             if len(tokens) > self.context:
-                raise ValueError(f"the text {text!r} has {len(tokens)} tokens; at most {self.context} fit")
+                raise ValueError(
+                    f"the text {text!r} has {len(tokens)} tokens; at most {self.context} fit"
+                )
             row[: len(tokens)] = torch.tensor(tokens)
         return out

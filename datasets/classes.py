@@ -1,12 +1,13 @@
-"""The class list of one's own data: a YAML file of names and, if wanted, prompt wordings and background words."""
+"""The class list of one's own data: a YAML file of names and, if wanted, prompt wordings and
+background words.
+"""
 
-import difflib
 from pathlib import Path
 
 import yaml
 
 from datasets.specs import BACKGROUND, SPECS, TEMPLATE, DatasetSpec
-from utils.errors import UserError
+from utils.common.errors import UserError, nearest
 
 CLASSES = "classes.yaml"
 SEPARATOR = ";"  # between the tags of a CSV cell
@@ -15,21 +16,26 @@ _KEYS = ("classes", "prompts", "background", "template")
 
 
 def spec_of(dataset: str, root: str | Path, classes: str | Path = "") -> DatasetSpec:
-    """Classes of "voc", "coco" or "custom"; the last from the file `classes`, or classes.yaml in `root` if empty.
+    """Classes of "voc", "coco" or "custom"; the last from the file `classes`, or classes.yaml in
+    `root` if empty.
 
     Raises:
         UserError: the file is missing or malformed.
     """
-    return read_classes(Path(classes) if classes else Path(root) / CLASSES) if dataset == "custom" else SPECS[dataset]
+    return (
+        read_classes(Path(classes) if classes else Path(root) / CLASSES)
+        if dataset == "custom"
+        else SPECS[dataset]
+    )
 
 
 def read_classes(path: Path) -> DatasetSpec:
     """The spec that a class list file describes.
 
-    `classes` is a list of names; `prompts` maps some of them to the wording for CLIP (default: the name);
-    `background` lists words of things that are no class (default: those of VOC); `template` is the prompt around a
-    wording, with {} in its place. A background word that names a class is dropped. Every scalar is text as it stands,
-    so that a class may be called `no` or 7.
+    `classes` is a list of names; `prompts` maps some of them to the wording for CLIP (default: the
+    name); `background` lists words of things that are no class (default: those of VOC); `template`
+    is the prompt around a wording, with {} in its place. A background word that names a class is
+    dropped. Every scalar is text as it stands, so that a class may be called `no` or 7.
 
     Raises:
         UserError: names file, line and fix.
@@ -43,7 +49,10 @@ def read_classes(path: Path) -> DatasetSpec:
     words = _words(path, sections["background"]) if "background" in sections else BACKGROUND
     template = _text(path, sections["template"]) if "template" in sections else TEMPLATE
     if (template.count("{}"), template.count("{"), template.count("}")) != (1, 1, 1):
-        raise UserError(f"{_place(path, sections['template'])} has the template {template!r}; write {{}} in it once")
+        raise UserError(
+            f"{_place(path, sections['template'])} has the template {template!r}; write {{}} in "
+            "it once"
+        )
     wordings = tuple(prompts.get(name, name) for name in classes)
     taken = {part.strip().casefold() for text in (*classes, *wordings) for part in text.split(",")}
     kept, dropped = [], []
@@ -52,31 +61,37 @@ def read_classes(path: Path) -> DatasetSpec:
     return DatasetSpec("custom", tuple(classes), wordings, tuple(kept), template, tuple(dropped))
 
 
-def nearest(name: str, among: tuple[str, ...] | list[str]) -> str:
-    """`, did you mean 'x'?` for a mistyped name, or nothing."""
-    close = difflib.get_close_matches(name, among, n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
-
-
 def _sections(path: Path) -> dict[str, yaml.Node]:
-    """Value of each key as YAML nodes, which know their line. Aliases and tags construct nothing."""
+    """Value of each key as YAML nodes, which know their line. Aliases and tags construct
+    nothing.
+    """
     try:
         root = yaml.compose(path.read_text(encoding="utf-8-sig"), yaml.SafeLoader)
     except FileNotFoundError:
-        raise UserError(f"class list {path} does not exist; write one, such as `classes: [cat, dog]`") from None
+        raise UserError(
+            f"class list {path} does not exist; write one, such as `classes: [cat, dog]`"
+        ) from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"{path}, line {line} is not YAML ({error.problem}); mend that line") from None
+        raise UserError(
+            f"{path}, line {line} is not YAML ({error.problem}); mend that line"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{path} cannot be read as YAML text ({reason}); save it as plain UTF-8 text") from None
+        raise UserError(
+            f"{path} cannot be read as YAML text ({reason}); save it as plain UTF-8 text"
+        ) from None
     if not isinstance(root, yaml.MappingNode):
-        raise UserError(f"{path} must hold `classes: [...]` and may hold {', '.join(_KEYS[1:])}; write it so")
+        raise UserError(
+            f"{path} must hold `classes: [...]` and may hold {', '.join(_KEYS[1:])}; write it so"
+        )
     sections = {}
     for key, value in root.value:
         name = _text(path, key)
         if name not in _KEYS:
-            raise UserError(f"{_place(path, key)} has the key {name!r}{nearest(name, _KEYS) or '; remove it'}")
+            raise UserError(
+                f"{_place(path, key)} has the key {name!r}{nearest(name, _KEYS) or '; remove it'}"
+            )
         if name in sections:
             raise UserError(f"{_place(path, key)} has the key {name!r} a second time; keep one")
         sections[name] = value
@@ -90,7 +105,8 @@ def _check_classes(path: Path, classes: list[str], node: yaml.Node) -> None:
     for name, entry in zip(classes, node.value):
         if name.casefold() in seen or SEPARATOR in name or not name.isprintable():
             raise UserError(
-                f"{_place(path, entry)} has the class {name!r}; use names without {SEPARATOR!r} or line breaks, each"
+                f"{_place(path, entry)} has the class {name!r}; use names without {SEPARATOR!r} "
+                "or line breaks, each"
                 " once whatever its case, none of them 'background'"
             )
         seen.add(name.casefold())
@@ -98,26 +114,35 @@ def _check_classes(path: Path, classes: list[str], node: yaml.Node) -> None:
 
 def _prompts(path: Path, node: yaml.Node, classes: list[str]) -> dict[str, str]:
     if not isinstance(node, yaml.MappingNode):
-        raise UserError(f"{_place(path, node)}: `prompts` must hold `class: wording` lines; write them so")
+        raise UserError(
+            f"{_place(path, node)}: `prompts` must hold `class: wording` lines; write them so"
+        )
     prompts = {}
     for key, value in node.value:
         name = _text(path, key)
         if name not in classes:
             hint = nearest(name, classes) or "; name one of the classes"
-            raise UserError(f"{_place(path, key)} words the class {name!r}, which is not listed{hint}")
+            raise UserError(
+                f"{_place(path, key)} words the class {name!r}, which is not listed{hint}"
+            )
         prompts[name] = _text(path, value)
     return prompts
 
 
 def _words(path: Path, node: yaml.Node) -> list[str]:
     if not isinstance(node, yaml.SequenceNode):
-        raise UserError(f"{_place(path, node)} should be a list; write `[one, two]` or `- one` lines")
+        raise UserError(
+            f"{_place(path, node)} should be a list; write `[one, two]` or `- one` lines"
+        )
     return [_text(path, entry) for entry in node.value]
 
 
 def _text(path: Path, node: yaml.Node) -> str:
     if not isinstance(node, yaml.ScalarNode) or not node.value.strip():
-        raise UserError(f"{_place(path, node)} should be a name or text; write one, in quotes if it has signs like : #")
+        raise UserError(
+            f"{_place(path, node)} should be a name or text; write one, in quotes if it has signs "
+            "like : #"
+        )
     return node.value.strip()
 
 

@@ -1,4 +1,6 @@
-"""Datasets and sampling: tagged images to train on, masked images to test on. Only the latter knows of masks."""
+"""Datasets and sampling: tagged images to train on, masked images to test on. Only the latter knows
+of masks.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,8 +9,16 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from datasets.layouts import Item
-from datasets.transforms import IMAGENET_MEAN, View, decoded, load_image, load_mask, open_image, shown_size
-from utils.errors import UserError
+from datasets.transforms import (
+    IMAGENET_MEAN,
+    View,
+    decoded,
+    load_image,
+    load_mask,
+    open_image,
+    shown_size,
+)
+from utils.common.errors import UserError
 
 MOST_SKIPPED = 10  # images in a row; more mean that the disk is gone, not that a file is broken
 
@@ -16,8 +26,8 @@ MOST_SKIPPED = 10  # images in a row; more mean that the disk is gone, not that 
 class TaggedImages(Dataset):
     """Training images with their image-level labels; of an item, only name and image file are kept.
 
-    The view of an image is a pure function of (seed, iteration, index), so that neither the number of workers or
-    processes nor resuming changes what is trained on (design: decisions, randomness).
+    The view of an image is a pure function of (seed, iteration, index), so that neither the number
+    of workers or processes nor resuming changes what is trained on (design: decisions, randomness).
     """
 
     def __init__(
@@ -39,7 +49,8 @@ class TaggedImages(Dataset):
             scale_range: bounds of the random rescaling.
             seed: of the augmentation, >= 0.
             fill: colour, 0..255, of padding.
-            longest: longer side, px, that larger images are shrunk to before the rescaling; 0: they stay as they are.
+            longest: longer side, px, that larger images are shrunk to before the rescaling; 0: they
+                stay as they are.
             skip_bad: in place of an image that cannot be read, show the next one.
 
         Raises:
@@ -58,7 +69,9 @@ class TaggedImages(Dataset):
         return len(self.files)
 
     def view(self, key: tuple[int, int], height: int, width: int) -> View:
-        """How image `index`, of height x width px, shows at `iteration`, for key = (iteration, index)."""
+        """How image `index`, of height x width px, shows at `iteration`, for key = (iteration,
+        index).
+        """
         rng = np.random.default_rng((self.seed, *key))
         return View.draw(height, width, self.crop_size, self.scale_range, rng, self.longest)
 
@@ -66,8 +79,8 @@ class TaggedImages(Dataset):
         """The view that image `index` shows at `iteration`, for key = (iteration, index).
 
         Returns:
-            "image": uint8 (3, c, c); "valid": bool (c, c), False on padding; "tags": float32 (K,); "index": int, of
-            the image shown; "skipped": why images before it were not, or "".
+            "image": uint8 (3, c, c); "valid": bool (c, c), False on padding; "tags": float32 (K,);
+            "index": int, of the image shown; "skipped": why images before it were not, or "".
 
         Raises:
             UserError: the image cannot be read; with `skip_bad`, nor can those after it.
@@ -81,7 +94,9 @@ class TaggedImages(Dataset):
                 if not self.skip_bad:
                     raise
                 skipped.append(str(error))
-        raise UserError(f"{len(skipped)} images one after another cannot be read, the last: {skipped[-1]}")
+        raise UserError(
+            f"{len(skipped)} images one after another cannot be read, the last: {skipped[-1]}"
+        )
 
     def _sample(self, iteration: int, index: int) -> dict[str, torch.Tensor | int]:
         with open_image(self.files[index]) as image:
@@ -96,11 +111,13 @@ class TaggedImages(Dataset):
 
 
 class MaskedImages(Dataset):
-    """Whole images with their masks, at original size. Of several processes, process r of w gets images r, r + w, ...,
-    so that each image is seen exactly once (design: protocol).
+    """Whole images with their masks, at original size. Of several processes, process r of w gets
+    images r, r + w, ..., so that each image is seen exactly once (design: protocol).
     """
 
-    def __init__(self, items: Sequence[Item], rank: int = 0, world: int = 1, skip_bad: bool = False) -> None:
+    def __init__(
+        self, items: Sequence[Item], rank: int = 0, world: int = 1, skip_bad: bool = False
+    ) -> None:
         self.items, self.skip_bad = list(items), skip_bad
         self.indices = range(rank, len(self.items), world)
 
@@ -110,9 +127,9 @@ class MaskedImages(Dataset):
     def __getitem__(self, position: int) -> dict[str, torch.Tensor | str | int]:
         """
         Returns:
-            "image": uint8 (3, H, W); "mask": uint8 (H, W) labels, left out where the item has none; "name": str;
-            "index": the image's place in the whole list. Of an unreadable one, with `skip_bad`: "name", "index" and
-            the "error".
+            "image": uint8 (3, H, W); "mask": uint8 (H, W) labels, left out where the item has none;
+            "name": str; "index": the image's place in the whole list. Of an unreadable one, with
+            `skip_bad`: "name", "index" and the "error".
 
         Raises:
             UserError: a file cannot be read, or image and mask differ in size.
@@ -141,23 +158,32 @@ class MaskedImages(Dataset):
 
 
 class IterationSampler(Sampler[list[tuple[int, int]]]):
-    """Batch sampler over iterations: each batch is a list of (iteration, index), the keys of `TaggedImages`.
+    """Batch sampler over iterations: each batch is a list of (iteration, index), the keys of
+    `TaggedImages`.
 
-    The samples of all batches form one sequence, in which every image comes once an epoch, in an order drawn from
-    (seed, epoch). Iteration i takes positions i * batch ... i * batch + batch - 1 of it, and each of the processes an
-    equal contiguous part of those; so any iteration can be resumed at, with any number of processes.
+    The samples of all batches form one sequence, in which every image comes once an epoch, in an
+    order drawn from (seed, epoch). Iteration i takes positions i * batch ... i * batch + batch - 1
+    of it, and each of the processes an equal contiguous part of those; so any iteration can be
+    resumed at, with any number of processes.
     """
 
     def __init__(
-        self, n: int, batch: int, seed: int, start_iteration: int, max_iterations: int, rank: int = 0, world: int = 1
+        self,
+        n: int,
+        batch: int,
+        seed: int,
+        start_iteration: int,
+        max_iterations: int,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         """
         Args:
             n: number of images.
             batch: images an iteration, all processes together.
             seed: of the order, >= 0.
-            start_iteration, max_iterations: first iteration and the one to stop before, counted from 0.
-            rank, world: this process and their number.
+            start_iteration, max_iterations: first iteration and the one to stop before, counted
+                from 0. rank, world: this process and their number.
 
         Raises:
             UserError: the batch cannot be shared equally.
@@ -166,7 +192,10 @@ class IterationSampler(Sampler[list[tuple[int, int]]]):
         if n < 1:
             raise ValueError("cannot sample from 0 images")
         if batch < 1 or batch % world:
-            raise UserError(f"batch {batch} cannot be shared equally by {world} processes; use a multiple of {world}")
+            raise UserError(
+                f"batch {batch} cannot be shared equally by {world} processes; use a multiple of "
+                f"{world}"
+            )
         self.n, self.batch, self.seed = n, batch, seed
         self.iterations = range(start_iteration, max_iterations)
         self.share = batch // world

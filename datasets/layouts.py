@@ -1,4 +1,6 @@
-"""Where the images and masks of a dataset lie on disk. Files are located here and never opened, but for lists."""
+"""Where the images and masks of a dataset lie on disk. Files are located here and never opened, but
+for lists.
+"""
 
 import os
 import unicodedata
@@ -7,13 +9,14 @@ from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
-from datasets.files import read_json
-from datasets.instances import coco_annotations, coco_classes, coco_year
-from utils.errors import UserError
+from datasets.coco_json import coco_annotations, coco_classes, coco_year
+from utils.common.errors import UserError
+from utils.common.files import read_json
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-INDEX = "index.json"  # of a custom data set: {"format": 1, "images": folder, "masks": folder or null, "files": {...}}
+# of a custom data set: {"format": 1, "images": folder, "masks": folder or null, "files": {...}}
+INDEX = "index.json"
 INDEX_FORMAT = 1
 
 _LONGEST_PART = 200  # bytes of a file name; file systems allow 255, suffixes included
@@ -21,7 +24,9 @@ _LONGEST_PART = 200  # bytes of a file name; file systems allow 255, suffixes in
 
 @dataclass(frozen=True)
 class Item:
-    """One image of a dataset: its name in lists and tags files, its file, and its mask where there is one."""
+    """One image of a dataset: its name in lists and tags files, its file, and its mask where there
+    is one.
+    """
 
     name: str
     image: Path
@@ -29,34 +34,48 @@ class Item:
 
 
 def items(
-    layout: str, root: str | Path, split: str, list_file: str | Path | None = None, complete: bool = True
+    layout: str,
+    root: str | Path,
+    split: str,
+    list_file: str | Path | None = None,
+    complete: bool = True,
 ) -> list[Item]:
-    """The images of a split, each checked to exist (design: command line, "VOC layout", "COCO layout").
+    """The images of a split, each checked to exist (design: command line, "VOC layout", "COCO
+    layout").
 
     They come in the order of the list; without one, COCO's come in name order.
 
     Args:
-        layout: "voc" (JPEGImages/, SegmentationClassAug/ or else SegmentationClass/, ImageSets/Segmentation/),
+        layout: "voc" (JPEGImages/, SegmentationClassAug/ or else SegmentationClass/,
+            ImageSets/Segmentation/),
             "coco" (coco2014/{split}2014/, mask/{split}2014/, annotations/; the same with 2017) or
             "custom" (index.json, which says where the files are, and {split}.txt).
         root: the dataset's folder.
         split: a name such as "train_aug" or "val".
-        list_file: a text file with one image name (no suffix) a line, used instead of the split's own list.
-        complete: whether a missing image is an error; otherwise its item names the file that should be there.
+        list_file: a text file with one image name (no suffix) a line, used instead of the split's
+            own list.
+        complete: whether a missing image is an error; otherwise its item names the file that should
+            be there.
 
     Raises:
-        UserError: the root, the list or a listed image is missing, the list is empty, repeats or misnames an image.
+        UserError: the root, the list or a listed image is missing, the list is empty, repeats or
+            misnames an image.
         ValueError: unknown layout.
     """
     if layout not in ("voc", "coco", "custom"):
         raise ValueError(f"layout {layout!r} is none of 'voc', 'coco' and 'custom'")
     root = Path(root)
     if not root.is_dir():
-        raise UserError(f"{layout} root {root} is not a folder; name it by --data_root, in datasets.prepare by --root")
+        raise UserError(
+            f"{layout} root {root} is not a folder; name it by --data_root, in datasets.prepare "
+            "by --root"
+        )
     if layout == "custom":
         return _indexed(root, Path(list_file) if list_file else root / f"{split}.txt", complete)
     if layout == "voc":
-        source = Path(list_file) if list_file else root / "ImageSets" / "Segmentation" / f"{split}.txt"
+        source = (
+            Path(list_file) if list_file else root / "ImageSets" / "Segmentation" / f"{split}.txt"
+        )
         return _locate(
             source,
             read_list(source),
@@ -70,7 +89,9 @@ def items(
     folder = f"{split}{year}"
     images = next((d for d in (root / f"coco{year}" / folder, root / folder) if d.is_dir()), None)
     if images is None:
-        raise UserError(f"{root} has neither coco{year}/{folder} nor {folder}; put the images of {split} there")
+        raise UserError(
+            f"{root} has neither coco{year}/{folder} nor {folder}; put the images of {split} there"
+        )
     return _locate(source, names, images, (root / "mask" / folder,), complete)
 
 
@@ -78,46 +99,66 @@ def layout_of(root: str | Path) -> str:
     """The layout that a folder looks like: "custom", "coco", else "voc"."""
     if (Path(root) / INDEX).is_file():
         return "custom"
-    return "coco" if (Path(root) / "annotations").is_dir() and not (Path(root) / "JPEGImages").is_dir() else "voc"
+    return (
+        "coco"
+        if (Path(root) / "annotations").is_dir() and not (Path(root) / "JPEGImages").is_dir()
+        else "voc"
+    )
 
 
 def pictures(paths: Iterable[str | Path]) -> list[Item]:
-    """Files, and all pictures below folders, as items without masks, under the names of `picture_names`.
+    """Files, and all pictures below folders, as items without masks, under the names of
+    `picture_names`.
 
     Raises UserError where a path is missing or a folder holds no picture.
     """
     found: dict[Path, PurePosixPath] = {}
     for given in map(Path, paths):
         if not given.exists():
-            raise UserError(f"--images {given} is no file, folder or pattern that matches any; check its spelling")
+            raise UserError(
+                f"--images {given} is no file, folder or pattern that matches any; check its "
+                "spelling"
+            )
         files = pictures_below(given) if given.is_dir() else [given]
         if not files:
-            raise UserError(f"--images {given} holds no picture ({', '.join(PICTURE_SUFFIXES)}); give another folder")
+            raise UserError(
+                f"--images {given} holds no picture ({', '.join(PICTURE_SUFFIXES)}); give another "
+                "folder"
+            )
         for file in files:
             found[file] = PurePosixPath(file.relative_to(given) if given.is_dir() else file.name)
-    return [Item(name, file, None) for name, file in zip(picture_names(list(found.values())), found)]
+    return [
+        Item(name, file, None) for name, file in zip(picture_names(list(found.values())), found)
+    ]
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    """Files with a picture's suffix in the folder and those in it, sorted; macOS's companion files (._*) left out."""
+    """Files with a picture's suffix in the folder and those in it, sorted; macOS's companion files
+    (._*) left out.
+    """
     return sorted(
-        file for file in folder.rglob("*")
-        if file.suffix.lower() in PICTURE_SUFFIXES and not file.name.startswith("._") and file.is_file()
-    )  # fmt: skip
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in PICTURE_SUFFIXES
+        and not file.name.startswith("._")
+        and file.is_file()
+    )
 
 
 def picture_names(files: Sequence[PurePosixPath]) -> list[str]:
-    """A name for each relative path: the path without its suffix, fit to name an output file on any file system.
+    """A name for each relative path: the path without its suffix, fit to name an output file on any
+    file system.
 
-    Characters that some system refuses become "_", over-long parts are cut. Where a name is taken already, ignoring
-    case, the suffix is kept, and if that does not help, a number is added.
+    Characters that some system refuses become "_", over-long parts are cut. Where a name is taken
+    already, ignoring case, the suffix is kept, and if that does not help, a number is added.
     """
     taken: set[str] = set()
     names = []
     for file in files:
         short, full = (
-            "/".join(_usable_part(part) for part in path.parts) for path in (file.with_suffix(""), file)
-        )  # fmt: skip
+            "/".join(_usable_part(part) for part in path.parts)
+            for path in (file.with_suffix(""), file)
+        )
         candidates = chain((short, full), (f"{full} ({number})" for number in count(2)))
         name = next(name for name in candidates if name.casefold() not in taken)
         taken.add(name.casefold())
@@ -141,17 +182,25 @@ def read_list(path: str | Path) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:
-        raise UserError(f"list {path} does not exist; check the split's name or give another list file") from error
+        raise UserError(
+            f"list {path} does not exist; check the split's name or give another list file"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"list {path} cannot be read as text ({error}); write one image name a line") from error
+        raise UserError(
+            f"list {path} cannot be read as text ({error}); write one image name a line"
+        ) from error
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise UserError(f"list {path} holds no image name; write one a line")
     return names
 
 
-def _locate(source: Path, names: list[str], image_dir: Path, mask_dirs: tuple[Path, ...], complete: bool) -> list[Item]:
-    """Items of `names`; errors name `source`. Folders are listed once, as a stat an image is slow on network disks."""
+def _locate(
+    source: Path, names: list[str], image_dir: Path, mask_dirs: tuple[Path, ...], complete: bool
+) -> list[Item]:
+    """Items of `names`; errors name `source`. Folders are listed once, as a stat an image is slow
+    on network disks.
+    """
     _check_names(source, names)
     folders = {name.rpartition("/")[0] for name in names}
     images = _listing(image_dir, folders)
@@ -162,7 +211,9 @@ def _locate(source: Path, names: list[str], image_dir: Path, mask_dirs: tuple[Pa
         if file is None:
             missing.append(name)
             file = name + IMAGE_SUFFIXES[0]
-        mask = next((folder / f"{name}.png" for folder, files in masks if f"{name}.png" in files), None)
+        mask = next(
+            (folder / f"{name}.png" for folder, files in masks if f"{name}.png" in files), None
+        )
         located.append(Item(name, image_dir / file, mask))
     if complete:
         _check_complete(source, names, missing, image_dir)
@@ -174,31 +225,47 @@ def _indexed(root: Path, source: Path, complete: bool) -> list[Item]:
     path = root / INDEX
     index = read_json(path)
     files = index.get("files")
-    if index.get("format") != INDEX_FORMAT or not isinstance(files, dict) or not isinstance(index.get("images"), str):
+    if (
+        index.get("format") != INDEX_FORMAT
+        or not isinstance(files, dict)
+        or not isinstance(index.get("images"), str)
+    ):
         raise UserError(
-            f"{path} is no index of format {INDEX_FORMAT}; make it with `python -m datasets.prepare custom`"
+            f"{path} is no index of format {INDEX_FORMAT}; make it with `python -m "
+            "datasets.prepare custom`"
         )
     names = read_list(source)
     _check_names(source, names)
     # Resolved first: the folders are relative to where the index really lies.
-    image_dir, mask_dir = (Path(os.path.normpath(root.resolve() / str(index.get(key)))) for key in ("images", "masks"))
+    image_dir, mask_dir = (
+        Path(os.path.normpath(root.resolve() / str(index.get(key)))) for key in ("images", "masks")
+    )
     located = []
     for name in names:
         entry = files.get(name)
         if entry is None:
-            raise UserError(f"{source} lists {name!r}, which {path} does not hold; prepare the data again")
-        if not isinstance(entry, list) or len(entry) != 2 or not (_is_plain(entry[0]) and _is_plain(entry[1] or "")):
+            raise UserError(
+                f"{source} lists {name!r}, which {path} does not hold; prepare the data again"
+            )
+        if (
+            not isinstance(entry, list)
+            or len(entry) != 2
+            or not (_is_plain(entry[0]) and _is_plain(entry[1] or ""))
+        ):
             raise UserError(f"{path} has no plain file names at {name!r}; prepare the data again")
         located.append(Item(name, image_dir / entry[0], mask_dir / entry[1] if entry[1] else None))
     if complete:
-        _check_complete(source, names, [item.name for item in located if not item.image.is_file()], image_dir)
+        _check_complete(
+            source, names, [item.name for item in located if not item.image.is_file()], image_dir
+        )
     return located
 
 
 def _check_complete(source: Path, names: list[str], missing: list[str], image_dir: Path) -> None:
     if missing:
         raise UserError(
-            f"{len(missing)} of the {len(names)} images listed in {source} are not in {image_dir}, first {missing[0]};"
+            f"{len(missing)} of the {len(names)} images listed in {source} are not in "
+            f"{image_dir}, first {missing[0]};"
             " complete the images or shorten the list"
         )
 
@@ -212,17 +279,23 @@ def _check_names(source: Path, names: list[str]) -> None:
     seen = set()
     for name in names:
         if not _is_plain(name) or "\\" in name or name[1:2] == ":":
-            raise UserError(f"{source} lists {name!r}; list plain image names relative to the image folder")
+            raise UserError(
+                f"{source} lists {name!r}; list plain image names relative to the image folder"
+            )
         if name in seen:
             raise UserError(f"{source} lists {name!r} twice; remove the second line")
         seen.add(name)
 
 
 def _listing(root: Path, folders: Iterable[str]) -> set[str]:
-    """Files in the given folders under `root`, as paths relative to it; a missing folder holds none."""
+    """Files in the given folders under `root`, as paths relative to it; a missing folder holds
+    none.
+    """
     found = set()
     for folder in folders:
         if (root / folder).is_dir():
             with os.scandir(root / folder) as entries:
-                found.update(f"{folder}/{entry.name}" if folder else entry.name for entry in entries)
+                found.update(
+                    f"{folder}/{entry.name}" if folder else entry.name for entry in entries
+                )
     return found

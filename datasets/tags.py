@@ -1,6 +1,7 @@
 """Image-level tags, the only supervision: read, written, and gathered from annotations.
 
-A tags file is JSON: {"format": 1, "dataset": name, "classes": [...], "source": "...", "tags": {image: [class, ...]}}.
+A tags file is JSON: {"format": 1, "dataset": name, "classes": [...], "source": "...", "tags":
+{image: [class, ...]}}.
 """
 
 import difflib
@@ -13,12 +14,12 @@ import numpy as np
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, parse
 
-from datasets.files import read_json, write_whole
-from datasets.instances import coco_annotations, coco_classes
+from datasets.coco_json import coco_annotations, coco_classes
 from datasets.layouts import Item
 from datasets.specs import IGNORE, DatasetSpec
 from datasets.transforms import load_mask
-from utils.errors import UserError
+from utils.common.errors import UserError
+from utils.common.files import read_json, write_whole
 
 FORMAT = 1
 COCO_SOURCE = "COCO instance annotations"
@@ -42,7 +43,8 @@ def read_tags(path: str | Path, spec: DatasetSpec, names: Sequence[str]) -> np.n
     """(n, K) bool tags of the named images, in their order. An image may have none.
 
     Raises:
-        UserError: no such file, not JSON, another format, other classes than the spec's, an unknown class, or a named
+        UserError: no such file, not JSON, another format, other classes than the spec's, an unknown
+            class, or a named
             image that the file lacks.
     """
     tags = _content(path, spec)["tags"]
@@ -58,29 +60,43 @@ def read_tags(path: str | Path, spec: DatasetSpec, names: Sequence[str]) -> np.n
 def read_all_tags(path: str | Path, spec: DatasetSpec) -> Tags:
     """Everything in a tags file. Raises UserError as `read_tags` does."""
     content = _content(path, spec)
-    return tags_of(str(path), content["tags"], list(content["tags"]), spec, str(content.get("source", "")))
+    return tags_of(
+        str(path), content["tags"], list(content["tags"]), spec, str(content.get("source", ""))
+    )
 
 
 def tags_of(
-    place: str, classes: Mapping[str, Sequence[str]], names: Sequence[str], spec: DatasetSpec, source: str
+    place: str,
+    classes: Mapping[str, Sequence[str]],
+    names: Sequence[str],
+    spec: DatasetSpec,
+    source: str,
 ) -> Tags:
-    """`Tags` of the named images from their class names. Raises UserError, naming `place`, on an unknown class."""
+    """`Tags` of the named images from their class names. Raises UserError, naming `place`, on an
+    unknown class.
+    """
     rows = ((f"{place}, image {name}", classes[name]) for name in names)
     return Tags(tuple(names), _matrix(spec, rows, len(names)), source)
 
 
 def write_tags(path: str | Path, spec: DatasetSpec, tags: Tags) -> bool:
-    """Writes a tags file, one image a line in the order of names, whole or not at all; False if it is there already.
+    """Writes a tags file, one image a line in the order of names, whole or not at all; False if it
+    is there already.
 
     Raises:
         ValueError: tags.matrix is not (n, K).
     """
     if tags.matrix.shape != (len(tags.names), len(spec.classes)):
-        raise ValueError(f"tags {tags.matrix.shape} for {len(tags.names)} images of {len(spec.classes)} classes")
+        raise ValueError(
+            f"tags {tags.matrix.shape} for {len(tags.names)} images of {len(spec.classes)} classes"
+        )
     head = {"format": FORMAT, "dataset": spec.name, "classes": spec.classes, "source": tags.source}
     if tags.sha256:
         head["sha256"] = tags.sha256
-    rows = sorted((name, [spec.classes[k] for k in row.nonzero()[0]]) for name, row in zip(tags.names, tags.matrix))
+    rows = sorted(
+        (name, [spec.classes[k] for k in row.nonzero()[0]])
+        for name, row in zip(tags.names, tags.matrix)
+    )
     lines = [f" {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
     body = ",\n".join(f"  {json.dumps(name)}: {json.dumps(classes)}" for name, classes in rows)
     text = "\n".join(["{", *lines, ' "tags": {', body, " }", "}", ""]).encode()
@@ -92,9 +108,15 @@ def write_tags(path: str | Path, spec: DatasetSpec, tags: Tags) -> bool:
 
 
 def find_tags(
-    dataset: str, root: str | Path, split: str, names: Sequence[str], spec: DatasetSpec, file: str | Path = ""
+    dataset: str,
+    root: str | Path,
+    split: str,
+    names: Sequence[str],
+    spec: DatasetSpec,
+    file: str | Path = "",
 ) -> np.ndarray:
-    """(n, K) bool tags of the named images of a split: from a tags file if given, else as the data set itself has them.
+    """(n, K) bool tags of the named images of a split: from a tags file if given, else as the data
+    set itself has them.
 
     Raises:
         UserError: as the reader in question does.
@@ -106,33 +128,49 @@ def find_tags(
     return tags_from_voc_xml(root, names, spec).matrix
 
 
-def tags_from_voc_xml(root: str | Path, names: Sequence[str], spec: DatasetSpec, difficult: bool = True) -> Tags:
-    """Tags from the objects of Annotations/{name}.xml, those marked difficult included unless told otherwise.
+def tags_from_voc_xml(
+    root: str | Path, names: Sequence[str], spec: DatasetSpec, difficult: bool = True
+) -> Tags:
+    """Tags from the objects of Annotations/{name}.xml, those marked difficult included unless told
+    otherwise.
 
     Raises:
         UserError: a file is missing or malformed, or names an unknown class.
     """
     folder = Path(root) / "Annotations"
-    rows = ((str(folder / f"{name}.xml"), _xml_classes(folder / f"{name}.xml", difficult)) for name in names)
+    rows = (
+        (str(folder / f"{name}.xml"), _xml_classes(folder / f"{name}.xml", difficult))
+        for name in names
+    )
     source = "VOC bounding-box annotations" + ("" if difficult else " without difficult objects")
     return Tags(tuple(names), _matrix(spec, rows, len(names)), source)
 
 
-def tags_from_coco_json(root: str | Path, split: str, names: Sequence[str], spec: DatasetSpec) -> Tags:
-    """Tags from annotations/instances_{split}2014.json (or 2017) or the tags file made from it, crowds included.
+def tags_from_coco_json(
+    root: str | Path, split: str, names: Sequence[str], spec: DatasetSpec
+) -> Tags:
+    """Tags from annotations/instances_{split}2014.json (or 2017) or the tags file made from it,
+    crowds included.
 
     Raises:
-        UserError: the file is missing, malformed or stale, lacks a named image, or has categories that the spec lacks.
+        UserError: the file is missing, malformed or stale, lacks a named image, or has categories
+            that the spec lacks.
     """
     path, found = coco_annotations(root, split), coco_classes(root, split)
     missing = [name for name in names if name not in found]
     if missing:
-        raise UserError(f"{path} lacks {len(missing)} of {len(names)} images, first {missing[0]}; use its split's list")
+        raise UserError(
+            f"{path} lacks {len(missing)} of {len(names)} images, first {missing[0]}; use its "
+            "split's list"
+        )
     return tags_of(str(path), found, names, spec, COCO_SOURCE)
 
 
-def tags_from_masks(items: Sequence[Item], spec: DatasetSpec, each: Callable[..., Iterable] = map) -> Tags:
-    """Tags from the labels that occur in the masks. The source says so, as masks are more than image-level labels.
+def tags_from_masks(
+    items: Sequence[Item], spec: DatasetSpec, each: Callable[..., Iterable] = map
+) -> Tags:
+    """Tags from the labels that occur in the masks. The source says so, as masks are more than
+    image-level labels.
 
     `each(function, items)` may do the reading in parallel.
 
@@ -143,7 +181,8 @@ def tags_from_masks(items: Sequence[Item], spec: DatasetSpec, each: Callable[...
     for row, item, labels in zip(matrix, items, each(mask_labels, items)):
         if labels and labels[-1] > len(spec.classes):
             raise UserError(
-                f"mask {item.mask} holds label {labels[-1]}, but {spec.name} has classes 1..{len(spec.classes)};"
+                f"mask {item.mask} holds label {labels[-1]}, but {spec.name} has classes "
+                f"1..{len(spec.classes)};"
                 " convert the mask's labels"
             )
         row[np.array(labels, int) - 1] = True
@@ -151,9 +190,13 @@ def tags_from_masks(items: Sequence[Item], spec: DatasetSpec, each: Callable[...
 
 
 def mask_labels(item: Item) -> list[int]:
-    """Sorted labels of an item's mask but background and ignored. Raises UserError if it has none or it is broken."""
+    """Sorted labels of an item's mask but background and ignored. Raises UserError if it has none
+    or it is broken.
+    """
     if item.mask is None:
-        raise UserError(f"image {item.name} has no mask; add it or make tags from other annotations")
+        raise UserError(
+            f"image {item.name} has no mask; add it or make tags from other annotations"
+        )
     return labels_in(load_mask(item.mask))
 
 
@@ -168,7 +211,11 @@ def differences(first: Tags, second: Tags, spec: DatasetSpec) -> list[str]:
     lines = []
     for name, a, b in zip(first.names, first.matrix, second.matrix):
         alone = [", ".join(spec.classes[k] for k in rows.nonzero()[0]) for rows in (a & ~b, b & ~a)]
-        said = [f"{classes} only in {tags.source}" for classes, tags in zip(alone, (first, second)) if classes]
+        said = [
+            f"{classes} only in {tags.source}"
+            for classes, tags in zip(alone, (first, second))
+            if classes
+        ]
         if said:
             lines.append(f"{name}: {'; '.join(said)}")
     return lines
@@ -180,7 +227,9 @@ def _matrix(spec: DatasetSpec, rows: Iterable[tuple[str, Sequence[str]]], n: int
     matrix = np.zeros((n, len(spec.classes)), bool)
     for row, (place, classes) in zip(matrix, rows):
         if not isinstance(classes, list):
-            raise UserError(f"{place} has {classes!r} where a list of class names belongs; write the list")
+            raise UserError(
+                f"{place} has {classes!r} where a list of class names belongs; write the list"
+            )
         for name in classes:
             if not isinstance(name, str) or name not in column:
                 near = difflib.get_close_matches(str(name), spec.classes, n=1, cutoff=0)
@@ -194,7 +243,10 @@ def _content(path: str | Path, spec: DatasetSpec) -> dict:
     """The object in a tags file, its format and classes checked."""
     content = read_json(path)
     if content.get("format") != FORMAT or not isinstance(content.get("tags"), dict):
-        raise UserError(f"{path} is not a tags file of format {FORMAT}; make it with `python -m datasets.prepare`")
+        raise UserError(
+            f"{path} is not a tags file of format {FORMAT}; make it with `python -m "
+            "datasets.prepare`"
+        )
     _check_classes(path, content, spec)
     return content
 
@@ -208,7 +260,8 @@ def _check_classes(path: str | Path, content: dict, spec: DatasetSpec) -> None:
         k = next(k for k, (a, b) in enumerate(zip(classes, spec.classes)) if a != b)
         theirs = f"{classes[k]!r} instead of {spec.classes[k]!r} as class {k}"
     raise UserError(
-        f"{path} is for dataset {content.get('dataset')!r} with {theirs}, not for {spec.name!r} with its"
+        f"{path} is for dataset {content.get('dataset')!r} with {theirs}, not for {spec.name!r} "
+        "with its"
         f" {len(spec.classes)} classes; make it for this dataset"
     )
 
@@ -218,13 +271,22 @@ def _xml_classes(path: Path, difficult: bool) -> list[str]:
     try:
         annotation = parse(path).getroot()
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; complete the Annotations folder or shorten the list") from error
+        raise UserError(
+            f"{path} does not exist; complete the Annotations folder or shorten the list"
+        ) from error
     except ParseError as error:
         raise UserError(f"{path} is not valid XML ({error}); copy it again") from error
-    except (OSError, ValueError, LookupError, DefusedXmlException) as error:  # among others an unknown encoding
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        DefusedXmlException,
+    ) as error:  # among others an unknown encoding
         raise UserError(f"{path} cannot be read safely as XML ({error}); copy it again") from error
     if annotation.tag != "annotation":
-        raise UserError(f"{path} holds <{annotation.tag}> where VOC has <annotation>; copy it again")
+        raise UserError(
+            f"{path} holds <{annotation.tag}> where VOC has <annotation>; copy it again"
+        )
     objects = annotation.findall("object")
     kept = [o for o in objects if difficult or o.findtext("difficult", "0").strip() != "1"]
     return [o.findtext("name", "").strip() for o in kept]

@@ -1,52 +1,22 @@
-"""The ViT branch: a vision transformer with one token a class, on patches of two sizes (MCTformer+)."""
+"""The ViT branch: a vision transformer with one token a class, on patches of two sizes
+(MCTformer+).
+"""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from model.losses import ranked_pool
+from model.outputs import VitOutput
 from model.transformer import Block, Mlp
 
 
-@dataclass(frozen=True)
-class VitOutput:
-    """What one forward of `ClassTokenViT` gives; the attention maps carry no gradient.
-
-    cls_logits (B, K): mean over channels of the class tokens, averaged over both patch sizes.
-    patch_logits, patch_large_logits (B, K): ranked pooling of `scores` and of the large patches' own scores.
-    cls_embeddings: class tokens (B, K, D), small then large patches, after every block and after the exchange.
-    scores (B, K, h, w): class logits of every patch.
-    x_patch (B, D, h, w): patch tokens after the last block, no final norm.
-    class_to_patch (B, K, h, w): attention of the class tokens to the patches, mean over heads and blocks.
-    patch_affinity (B, N, N): patch-to-patch attention, mean over heads, SUM over blocks or of the block asked for.
-    attention: weights (B, heads, K+N, K+N) of every block.
-    The last three are None or empty unless `maps` asks for them.
-    """
-
-    cls_logits: Tensor
-    patch_logits: Tensor
-    patch_large_logits: Tensor
-    cls_embeddings: list[Tensor]
-    scores: Tensor
-    x_patch: Tensor
-    class_to_patch: Tensor | None
-    patch_affinity: Tensor | None
-    attention: list[Tensor]
-
-    @property
-    def cams(self) -> Tensor:
-        """Class activation maps (B, K, h, w), >= 0, no gradient: sqrt(attention * relu(scores)) (MCTformer+).
-
-        Needs `class_to_patch`.
-        """
-        return (self.class_to_patch * self.scores.detach().float().relu()).sqrt()
-
-
 class PatchEmbed(nn.Module):
-    """Non-overlapping square patches through one linear map; what is left over at the right and below is dropped."""
+    """Non-overlapping square patches through one linear map; what is left over at the right and
+    below is dropped.
+    """
 
     def __init__(self, dim: int, patch: int) -> None:
         super().__init__()
@@ -75,7 +45,9 @@ class CrossAttention(nn.Module):
 
 
 class TokenFusion(nn.Module):
-    """Class tokens read the tokens of one patch size by cross-attention (design: class-specific exchange)."""
+    """Class tokens read the tokens of one patch size by cross-attention (design: class-specific
+    exchange).
+    """
 
     def __init__(self, dim: int, heads: int, hidden: int) -> None:
         super().__init__()
@@ -85,18 +57,22 @@ class TokenFusion(nn.Module):
         self.mlp = Mlp(dim, hidden, F.gelu)
 
     def forward(self, classes: Tensor, patches: Tensor) -> Tensor:
-        """Class tokens (B, K, D) and patch tokens (B, P, D) -> both in a row (B, K+P, D), the patches unchanged."""
+        """Class tokens (B, K, D) and patch tokens (B, P, D) -> both in a row (B, K+P, D), the
+        patches unchanged.
+        """
         context = self.norm1(torch.cat([classes, patches], dim=1))
         classes = classes + self.attn(context[:, : classes.shape[1]], context)
         return torch.cat([classes + self.mlp(self.norm2(classes)), patches], dim=1)
 
 
 class ClassTokenViT(nn.Module):
-    """Two streams, small and large patches, through the same blocks; tensor names are those of MCTformer+ checkpoints.
+    """Two streams, small and large patches, through the same blocks; tensor names are those of
+    MCTformer+ checkpoints.
 
-    After half of the blocks both streams take the LARGE stream's class tokens, each updated by what its own patches
-    say (design: "ViT branch"). `pre_norm` adds a LayerNorm before the first block, as CLIP's tower has one.
-    Images may have any size from twice the patch up; the position table of `input_size` is resized to it.
+    After half of the blocks both streams take the LARGE stream's class tokens, each updated by what
+    its own patches say (design: "ViT branch"). `pre_norm` adds a LayerNorm before the first block,
+    as CLIP's tower has one. Images may have any size from twice the patch up; the position table of
+    `input_size` is resized to it.
     """
 
     def __init__(
@@ -128,12 +104,17 @@ class ClassTokenViT(nn.Module):
 
     @record_function("ViT")
     def forward(self, images: Tensor, maps: str = "none", patch_block: int = 0) -> VitOutput:
-        """Normalised images (B, 3, H, W) -> `VitOutput`. ValueError where a side is below twice the patch.
+        """Normalised images (B, 3, H, W) -> `VitOutput`. ValueError where a side is below twice the
+        patch.
 
-        maps: which attention maps are kept, "none", "patch" (`class_to_patch`, `patch_affinity`) or "all" (also
-        `attention`). patch_block: the block, from 1, whose patch rows are `patch_affinity`; 0 sums all.
+        maps: which attention maps are kept, "none", "patch" (`class_to_patch`, `patch_affinity`) or
+        "all" (also `attention`). patch_block: the block, from 1, whose patch rows are
+        `patch_affinity`; 0 sums all.
         """
-        small, large = self._embed(images, self.patch_embed), self._embed(images, self.patch_embed_large)
+        small, large = (
+            self._embed(images, self.patch_embed),
+            self._embed(images, self.patch_embed_large),
+        )
         classes, embeddings, attention = self.num_classes, [], []
         class_rows = patch_rows = 0.0
         for number, block in enumerate(self.blocks):
@@ -152,7 +133,10 @@ class ClassTokenViT(nn.Module):
                 patch_rows = patch_rows + mean[:, classes:, classes:]
             if maps == "all":
                 attention.append(weights)
-        x_patch, x_large = self._map(small, images, self.patch), self._map(large, images, 2 * self.patch)
+        x_patch, x_large = (
+            self._map(small, images, self.patch),
+            self._map(large, images, 2 * self.patch),
+        )
         scores = self.head(x_patch + self.alpha * _resize(x_large, x_patch.shape[-2:], "bilinear"))
         return VitOutput(
             cls_logits=(small[:, :classes] + large[:, :classes]).mean(dim=-1) / 2,
@@ -169,11 +153,16 @@ class ClassTokenViT(nn.Module):
         )
 
     def patch_features(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) -> `VitOutput.x_patch` (B, D, h, w) alone, by fused attention.
+        """Normalised images (B, 3, H, W) -> `VitOutput.x_patch` (B, D, h, w) alone, by fused
+        attention.
 
-        The large patches are followed only up to the exchange, where their class tokens reach the small ones.
+        The large patches are followed only up to the exchange, where their class tokens reach the
+        small ones.
         """
-        small, large = self._embed(images, self.patch_embed), self._embed(images, self.patch_embed_large)
+        small, large = (
+            self._embed(images, self.patch_embed),
+            self._embed(images, self.patch_embed_large),
+        )
         half = len(self.blocks) // 2
         for block in self.blocks[:half]:
             small, large = block(small)[0], block(large)[0]
@@ -183,15 +172,21 @@ class ClassTokenViT(nn.Module):
         return self._map(small, images, self.patch)
 
     def position(self, grid: tuple[int, int]) -> Tensor:
-        """Position table of an h x w grid (1, D, h, w): the one of `input_size`, resized bicubically."""
+        """Position table of an h x w grid (1, D, h, w): the one of `input_size`, resized
+        bicubically.
+        """
         side = round(self.pos_embed_pat.shape[1] ** 0.5)
-        return _resize(self.pos_embed_pat.transpose(1, 2).unflatten(2, (side, side)), grid, "bicubic")
+        return _resize(
+            self.pos_embed_pat.transpose(1, 2).unflatten(2, (side, side)), grid, "bicubic"
+        )
 
     def _embed(self, images: Tensor, patch_embed: PatchEmbed) -> Tensor:
         """(B, 3, H, W) -> (B, K+P, D), class tokens first, positions added."""
         if min(images.shape[-2:]) < 2 * self.patch:
             height, width = images.shape[-2:]
-            raise ValueError(f"image of {height} x {width} px; both sides must be at least {2 * self.patch}")
+            raise ValueError(
+                f"image of {height} x {width} px; both sides must be at least {2 * self.patch}"
+            )
         patches = patch_embed(images)
         patches = patches + self.position(patches.shape[-2:])
         classes = (self.cls_token + self.pos_embed_cls).expand(len(images), -1, -1)
@@ -200,7 +195,9 @@ class ClassTokenViT(nn.Module):
     def _exchange(self, small: Tensor, large: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens of both streams, (B, K+P, D) each -> the same with class tokens that know both."""
         classes = large[:, : self.num_classes]
-        return tuple(self.fuse_token(classes, stream[:, self.num_classes :]) for stream in (small, large))
+        return tuple(
+            self.fuse_token(classes, stream[:, self.num_classes :]) for stream in (small, large)
+        )
 
     def _map(self, tokens: Tensor, images: Tensor, patch: int) -> Tensor:
         """(B, K+P, D) -> patch tokens as a map (B, D, H // patch, W // patch)."""
@@ -209,7 +206,18 @@ class ClassTokenViT(nn.Module):
 
 
 def _resize(maps: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """(B, D, h, w) -> (B, D, *size) with half-pixel centres and no antialiasing; untouched where it fits already."""
+    """(B, D, h, w) -> (B, D, *size) with half-pixel centres and no antialiasing; untouched where it
+    fits already.
+    """
     if maps.shape[-2:] == tuple(size):
         return maps
     return F.interpolate(maps, size=tuple(size), mode=mode, align_corners=False)
+
+
+def ranked_pool(scores: Tensor, decay: float = 0.996) -> Tensor:
+    """Class maps (B, K, h, w) -> logits (B, K): weighted mean, the r-th largest value weighs
+    decay^r (MCTformer+).
+    """
+    ranked = scores.flatten(2).sort(dim=-1, descending=True).values
+    weights = decay ** torch.arange(ranked.shape[-1], device=scores.device, dtype=torch.float32)
+    return (ranked * weights).sum(dim=-1) / weights.sum()

@@ -1,43 +1,34 @@
-"""CVF as its figure: a frozen CLIP, a class-token ViT, labels from both, and the decoder that is trained on them."""
+"""CVF as its figure: a frozen CLIP, a class-token ViT, labels from both, and the decoder that is
+trained on them.
+"""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from model.affinity import box_mask, build_affinity, propagate, transition_matrix
+from model.affinity import build_affinity, propagate, transition_matrix
+from model.boxes import box_mask
 from model.cam import gradcam
-from model.class_token_vit import ClassTokenViT, VitOutput
+from model.class_rows import ClassRows
+from model.class_token_vit import ClassTokenViT, ranked_pool
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder, predicted_affinity
-from model.losses import ranked_pool
 from model.method import Method
+from model.outputs import CVFOutput, PseudoLabels, Seeds, VitOutput
 from model.precision import float32_region
-from model.pseudo_labels import PseudoLabels, Seeds, make_labels, seed_labels
-from model.rows import ClassRows
-
-
-@dataclass(frozen=True)
-class CVFOutput:
-    """logits (B, K+1, h, w), predicted affinity (B, N, N) in 0..1, pooled patch logits (B, K) of the ViT, labels.
-
-    patch_logits is None without a ViT; labels carry no gradient.
-    """
-
-    logits: Tensor
-    affinity: Tensor
-    patch_logits: Tensor | None
-    labels: PseudoLabels
+from model.pseudo_labels import make_labels, seed_labels
 
 
 class CVF(nn.Module):
     """The whole method; its parts are passed in. CLIP is frozen here and stays in eval mode.
 
-    clip: image tower with `embed`, `blocks`, `features` and `project` (clip/model.py). logit_scale: CLIP's own, a
-    logarithm. text (K+M, E): unit text features, K classes, then M >= 1 background words; kept out of the state dict.
-    vit: None exactly for branches "clip". wide: head on the ViT's patches, whose logits are mixed with the decoder's
-    in a learned share; None leaves the decoder's alone. ValueError where the parts do not fit together.
+    clip: image tower with `embed`, `blocks`, `features` and `project` (clip/model.py). logit_scale:
+    CLIP's own, a logarithm. text (K+M, E): unit text features, K classes, then M >= 1 background
+    words; kept out of the state dict.
+    vit: None exactly for branches "clip". wide: head on the ViT's patches, whose logits are mixed
+    with the decoder's in a learned share; None leaves the decoder's alone. ValueError where the
+    parts do not fit together.
     """
 
     def __init__(
@@ -53,9 +44,14 @@ class CVF(nn.Module):
     ) -> None:
         super().__init__()
         if (vit is None) != (method.branches == "clip") or (vit is None and wide is not None):
-            raise ValueError(f"branches {method.branches!r} with vit {type(vit).__name__}, wide {type(wide).__name__}")
+            raise ValueError(
+                f"branches {method.branches!r} with vit {type(vit).__name__}, wide "
+                f"{type(wide).__name__}"
+            )
         if not 1 <= -method.cam_block < len(clip.blocks):
-            raise ValueError(f"cam_block is {method.cam_block}; choose from -1 to {1 - len(clip.blocks)}")
+            raise ValueError(
+                f"cam_block is {method.cam_block}; choose from -1 to {1 - len(clip.blocks)}"
+            )
         self.clip = clip.eval().requires_grad_(False)
         self.vit, self.fusion, self.decoder, self.wide = vit, fusion, decoder, wide
         self.alpha = None if wide is None else nn.Parameter(torch.full((1,), 0.5))
@@ -69,17 +65,21 @@ class CVF(nn.Module):
         return self
 
     def segment(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) -> logits (B, K+1, h, w). No tags, no CAMs, no attention maps."""
+        """Normalised images (B, 3, H, W) -> logits (B, K+1, h, w). No tags, no CAMs, no attention
+        maps.
+        """
         tokens, grid = self._clip_tokens(images)
         x_patch = None if self.wide is None else self.vit.patch_features(images)
         return self._logits(self.fusion(tokens), x_patch, grid)
 
-    def forward(self, images: Tensor, tags: Tensor, select: bool, valid: Tensor | None = None) -> CVFOutput:
+    def forward(
+        self, images: Tensor, tags: Tensor, select: bool, valid: Tensor | None = None
+    ) -> CVFOutput:
         """One training step's forward (design, section 1; golden H).
 
-        images (B, 3, H, W) normalised; tags (B, K), above 0 where tagged, an image may have none, best on the CPU (a
-        GPU is then not waited for); select: the switch-over has happened; valid (B, H, W) bool, False on padding, which
-        gets label 255.
+        images (B, 3, H, W) normalised; tags (B, K), above 0 where tagged, an image may have none,
+        best on the CPU (a GPU is then not waited for); select: the switch-over has happened; valid
+        (B, H, W) bool, False on padding, which gets label 255.
         """
         features = self._clip_features(images, select)
         vit = None if self.vit is None else self.vit(images, "patch", self.method.vit_map_block)
@@ -92,11 +92,15 @@ class CVF(nn.Module):
         return CVFOutput(logits, affinity, patch_logits, labels)
 
     @torch.no_grad()
-    def seeds(self, images: Tensor, tags: Tensor, select: bool, valid: Tensor | None = None) -> dict[str, Tensor]:
-        """Label maps (B, H, W) long, to be scored against masks: what CAMs and refinement are worth (design: protocol).
+    def seeds(
+        self, images: Tensor, tags: Tensor, select: bool, valid: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Label maps (B, H, W) long, to be scored against masks: what CAMs and refinement are worth
+        (design: protocol).
 
-        "clip", "vit", "fused": seeds after the transition, without refinement, those of the branches in use; "pseudo":
-        the final labels. Arguments as in `forward`; `valid` cuts the final labels only.
+        "clip", "vit", "fused": seeds after the transition, without refinement, those of the
+        branches in use; "pseudo": the final labels. Arguments as in `forward`; `valid` cuts the
+        final labels only.
         """
         labels = self(images, tags, select, valid).labels
         with float32_region(images.device):
@@ -106,7 +110,9 @@ class CVF(nn.Module):
     @record_function("CLIP")
     @torch.no_grad()
     def _clip_features(self, images: Tensor, select: bool) -> Any:
-        """CLIP's `ImageFeatures` of blocks 1..L-1: tokens, and those attention maps that `build_affinity` reads."""
+        """CLIP's `ImageFeatures` of blocks 1..L-1: tokens, and those attention maps that
+        `build_affinity` reads.
+        """
         method = self.method
         count = (method.late_maps if select else method.early_maps) + method.skipped_maps
         return self.clip.features(images, maps=0 if method.branches == "vit" else count - 1)
@@ -123,15 +129,21 @@ class CVF(nn.Module):
 
     @record_function("decoder")
     def _logits(self, fused: Tensor, x_patch: Tensor | None, grid: tuple[int, int]) -> Tensor:
-        """Fused tokens (B, N, dim) and ViT patches (B, D, h, w) -> logits (B, K+1, h, w), mixed if `wide` is there."""
+        """Fused tokens (B, N, dim) and ViT patches (B, D, h, w) -> logits (B, K+1, h, w), mixed if
+        `wide` is there.
+        """
         logits = self.decoder(fused, grid)
         if self.wide is None:
             return logits
         return self.alpha * logits + (1 - self.alpha) * self.wide(x_patch)
 
     @torch.no_grad()
-    def _seeds(self, features: Any, vit: VitOutput | None, affinity: Tensor, tags: Tensor, select: bool) -> Seeds:
-        """CAMs of both branches and their way through the transition matrix, in float32, without autograd."""
+    def _seeds(
+        self, features: Any, vit: VitOutput | None, affinity: Tensor, tags: Tensor, select: bool
+    ) -> Seeds:
+        """CAMs of both branches and their way through the transition matrix, in float32, without
+        autograd.
+        """
         rows, method = ClassRows.from_tags(tags, affinity.device), self.method
         clip_cams = boxes = clip = vit_cams = vit_seeds = None
         clip_maps = []
@@ -142,12 +154,18 @@ class CVF(nn.Module):
             clip_maps = [maps[:, 1:, 1:] for maps in (*features.attention, last_map)]
         with float32_region(affinity.device):
             vit_map = None if vit is None else vit.patch_affinity
-            transition = transition_matrix(build_affinity(clip_maps, vit_map, affinity, method, select))
+            transition = transition_matrix(
+                build_affinity(clip_maps, vit_map, affinity, method, select)
+            )
             if clip_cams is not None:
                 boxes = box_mask(clip_cams, method.box_threshold, method.clip_box_edges)
                 clip = propagate(transition, rows, clip_cams, boxes)
             if vit is not None:
-                within = boxes[rows.last] if method.propagation_mask == "last_class" and boxes is not None else None
+                within = (
+                    boxes[rows.last]
+                    if method.propagation_mask == "last_class" and boxes is not None
+                    else None
+                )
                 vit_cams = rows.pick(vit.cams)
                 vit_seeds = propagate(transition, rows, vit_cams, within)
         return Seeds(rows, transition, clip_cams, boxes, clip, vit_cams, vit_seeds)
@@ -155,7 +173,15 @@ class CVF(nn.Module):
     def _clip_cams(self, features: Any, rows: ClassRows) -> Tensor:
         """Grad-CAMs (n, h, w) in 0..1."""
         block = self.method.cam_block
-        return gradcam(self.clip, self.logit_scale, features.tokens[block], features.grid, rows, self.text, block).cams
+        return gradcam(
+            self.clip,
+            self.logit_scale,
+            features.tokens[block],
+            features.grid,
+            rows,
+            self.text,
+            block,
+        ).cams
 
     @torch.no_grad()
     def _labels(self, images: Tensor, seeds: Seeds, valid: Tensor | None) -> PseudoLabels:

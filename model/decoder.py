@@ -1,4 +1,6 @@
-"""The trained segmentation heads: fusion of CLIP's layers, a small transformer, a wide-view head on the ViT."""
+"""The trained segmentation heads: fusion of CLIP's layers, a small transformer, a wide-view head on
+the ViT.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -9,29 +11,38 @@ from model.transformer import Block, quick_gelu
 
 
 class FeatureFusion(nn.Module):
-    """One two-layer MLP a kept CLIP layer, all results side by side, one linear map to `dim` channels (WeCLIP)."""
+    """One two-layer MLP a kept CLIP layer, all results side by side, one linear map to `dim`
+    channels (WeCLIP).
+    """
 
     def __init__(self, layers: int, width: int, dim: int = 256) -> None:
         super().__init__()
         self.mlps = nn.ModuleList(
-            nn.Sequential(nn.Linear(width, dim), nn.ReLU(), nn.Linear(dim, dim)) for _ in range(layers)
+            nn.Sequential(nn.Linear(width, dim), nn.ReLU(), nn.Linear(dim, dim))
+            for _ in range(layers)
         )
         self.merge = nn.Linear(layers * dim, dim)
 
     @record_function("fusion")
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Patch tokens (B, N, width) of each layer -> (B, N, dim). ValueError on another number of layers."""
+        """Patch tokens (B, N, width) of each layer -> (B, N, dim). ValueError on another number of
+        layers.
+        """
         if len(features) != len(self.mlps):
             raise ValueError(f"{len(features)} layers of features for {len(self.mlps)} MLPs")
         return self.merge(torch.cat([mlp(x) for mlp, x in zip(self.mlps, features)], dim=-1))
 
 
 class SegmentationDecoder(nn.Module):
-    """CLIP-style transformer blocks over the fused patch tokens, then one linear map to the labels (WeCLIP)."""
+    """CLIP-style transformer blocks over the fused patch tokens, then one linear map to the labels
+    (WeCLIP).
+    """
 
     def __init__(self, num_labels: int, dim: int = 256, layers: int = 3, heads: int = 8) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(dim, heads, 4 * dim, quick_gelu, eps=1e-5) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            Block(dim, heads, 4 * dim, quick_gelu, eps=1e-5) for _ in range(layers)
+        )
         self.predict = nn.Linear(dim, num_labels)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -42,7 +53,9 @@ class SegmentationDecoder(nn.Module):
 
 
 class LargeFOV(nn.Module):
-    """Wide-view head on a feature map: two 3 x 3 convolutions with dilation 5, then 1 x 1 (Chen et al., 2015)."""
+    """Wide-view head on a feature map: two 3 x 3 convolutions with dilation 5, then 1 x 1 (Chen et
+    al., 2015).
+    """
 
     def __init__(self, dim: int, num_labels: int, width: int = 512, dilation: int = 5) -> None:
         super().__init__()
@@ -60,9 +73,11 @@ class LargeFOV(nn.Module):
 
 
 def predicted_affinity(tokens: Tensor) -> Tensor:
-    """Fused tokens (B, N, dim) -> how likely two patches share a label, (B, N, N) in 0..1: sigmoid of their products.
+    """Fused tokens (B, N, dim) -> how likely two patches share a label, (B, N, N) in 0..1: sigmoid
+    of their products.
 
-    In float32: the transition matrix is made from it, and large products overflow half precision (design: "Decoder").
+    In float32: the transition matrix is made from it, and large products overflow half precision
+    (design: "Decoder").
     """
     with float32_region(tokens.device):
         tokens = tokens.float()

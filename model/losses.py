@@ -1,8 +1,10 @@
-"""What is minimised. Every loss is a sum divided by a count, so that processes can share the counts.
+"""What is minimised. Every loss is a sum divided by a count, so that processes can share the
+counts.
 
-`reduce` takes a tensor of local counts and returns the global ones (an all-reduce sum; the identity for one process).
-With it each process's loss is its own numerators over the global counts: the losses, and their gradients, add up over
-processes to those of one process that holds the whole batch.
+`reduce` takes a tensor of local counts and returns the global ones (an all-reduce sum; the identity
+for one process). With it each process's loss is its own numerators over the global counts: the
+losses, and their gradients, add up over processes to those of one process that holds the whole
+batch.
 """
 
 from __future__ import annotations
@@ -16,8 +18,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 if TYPE_CHECKING:
-    from model.class_token_vit import VitOutput
-    from model.cvf import CVFOutput
+    from model.outputs import CVFOutput, VitOutput
 
 IGNORE = 255  # label of pixels and patch pairs that do not train
 Reduce = Callable[[Tensor], Tensor]
@@ -29,9 +30,11 @@ def single_process(counts: Tensor) -> Tensor:
 
 
 def seg_loss(logits: Tensor, labels: Tensor, reduce: Reduce = single_process) -> Tensor:
-    """Half the sum of two mean cross-entropies, over background and over foreground pixels (WeCLIP; golden F).
+    """Half the sum of two mean cross-entropies, over background and over foreground pixels (WeCLIP;
+    golden F).
 
-    logits (B, K+1, H, W), labels (B, H, W) long with 255 left out. A kind of pixel that no image has counts 0.
+    logits (B, K+1, H, W), labels (B, H, W) long with 255 left out. A kind of pixel that no image
+    has counts 0.
     """
     entropy = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
     parts = torch.stack([labels == 0, (labels != 0) & (labels != IGNORE)])
@@ -41,20 +44,29 @@ def seg_loss(logits: Tensor, labels: Tensor, reduce: Reduce = single_process) ->
 
 
 def radius_mask(grid: tuple[int, int], radius: int, device: torch.device | None = None) -> Tensor:
-    """(N, N) bool: True where two patches of the h x w grid lie at most `radius` rows and columns apart (AFA)."""
+    """(N, N) bool: True where two patches of the h x w grid lie at most `radius` rows and columns
+    apart (AFA).
+    """
     rows, cols = (torch.arange(n, device=device) for n in grid)
     near_rows = (rows[:, None] - rows).abs() <= radius
     near_cols = (cols[:, None] - cols).abs() <= radius
-    return torch.einsum("ab,cd->acbd", near_rows.float(), near_cols.float()).flatten(2).flatten(0, 1).bool()
+    return (
+        torch.einsum("ab,cd->acbd", near_rows.float(), near_cols.float())
+        .flatten(2)
+        .flatten(0, 1)
+        .bool()
+    )
 
 
 def affinity_labels(labels: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Tensor:
     """Pairwise targets of the predicted affinity (AFA, section 3.3; golden F).
 
-    labels (B, H, W) are read at each patch's top-left pixel -> (B, N, N) uint8: 1 the same label (background is one),
-    0 not, 255 where either is 255 or `mask` (N, N) bool is False.
+    labels (B, H, W) are read at each patch's top-left pixel -> (B, N, N) uint8: 1 the same label
+    (background is one), 0 not, 255 where either is 255 or `mask` (N, N) bool is False.
     """
-    rows, cols = (torch.arange(n, device=labels.device) * s // n for n, s in zip(grid, labels.shape[-2:]))
+    rows, cols = (
+        torch.arange(n, device=labels.device) * s // n for n, s in zip(grid, labels.shape[-2:])
+    )
     patches = labels[:, rows][:, :, cols].flatten(1)
     known = patches != IGNORE
     usable = known[:, :, None] & known[:, None, :]
@@ -65,7 +77,8 @@ def affinity_labels(labels: Tensor, grid: tuple[int, int], mask: Tensor | None =
 
 
 def affinity_loss(predicted: Tensor, targets: Tensor, reduce: Reduce = single_process) -> Tensor:
-    """Mean distance of predicted affinities (B, N, N) in 0..1 from targets 1 and 0, each kind half (AFA; golden F).
+    """Mean distance of predicted affinities (B, N, N) in 0..1 from targets 1 and 0, each kind half
+    (AFA; golden F).
 
     Both counts are raised by one, so that a missing kind gives 0; targets 255 are left out.
     """
@@ -75,27 +88,26 @@ def affinity_loss(predicted: Tensor, targets: Tensor, reduce: Reduce = single_pr
     return (sums / (counts + 1)).sum() / 2
 
 
-def ranked_pool(scores: Tensor, decay: float = 0.996) -> Tensor:
-    """Class maps (B, K, h, w) -> logits (B, K): weighted mean, the r-th largest value weighs decay^r (MCTformer+)."""
-    ranked = scores.flatten(2).sort(dim=-1, descending=True).values
-    weights = decay ** torch.arange(ranked.shape[-1], device=scores.device, dtype=torch.float32)
-    return (ranked * weights).sum(dim=-1) / weights.sum()
-
-
 def tag_loss(logits: Tensor, tags: Tensor, reduce: Reduce = single_process) -> Tensor:
-    """Multi-label soft margin: binary cross-entropy of logits (B, K) against tags (B, K) in {0, 1}, mean of both."""
+    """Multi-label soft margin: binary cross-entropy of logits (B, K) against tags (B, K) in {0, 1},
+    mean of both.
+    """
     tags = tags.to(logits.device, torch.float32, non_blocking=True)
-    total = F.binary_cross_entropy_with_logits(logits.float(), tags, reduction="none").mean(dim=1).sum()
+    total = (
+        F.binary_cross_entropy_with_logits(logits.float(), tags, reduction="none").mean(dim=1).sum()
+    )
     return total / reduce(torch.full((), len(tags), device=logits.device)).clamp(min=1)
 
 
 def class_contrast_loss(
     embeddings: list[Tensor], tags: Tensor, layers: int = 12, reduce: Reduce = single_process
 ) -> Tensor:
-    """Tells the class tokens apart: each tagged class's token should be like itself more than like any other class's.
+    """Tells the class tokens apart: each tagged class's token should be like itself more than like
+    any other class's.
 
-    embeddings: class tokens (B, K, D), of which the last `layers` entries count; tags (B, K) in {0, 1}. Cosine scores
-    K x K, cross-entropy of each tagged row against its own index, mean over tagged classes and layers (MCTformer+).
+    embeddings: class tokens (B, K, D), of which the last `layers` entries count; tags (B, K) in {0,
+    1}. Cosine scores K x K, cross-entropy of each tagged row against its own index, mean over
+    tagged classes and layers (MCTformer+).
     """
     tokens = F.normalize(torch.stack(embeddings[-layers:]).float(), dim=-1)
     scores = tokens @ tokens.transpose(-2, -1)
@@ -105,13 +117,18 @@ def class_contrast_loss(
 
 
 @record_function("losses")
-def criterion(output: CVFOutput, tags: Tensor, radius: int = 8, reduce: Reduce = single_process) -> dict[str, Tensor]:
-    """The unweighted losses of `CVF.forward` (design: "Losses"): "seg", "affinity" and, with a ViT, "patch".
+def criterion(
+    output: CVFOutput, tags: Tensor, radius: int = 8, reduce: Reduce = single_process
+) -> dict[str, Tensor]:
+    """The unweighted losses of `CVF.forward` (design: "Losses"): "seg", "affinity" and, with a ViT,
+    "patch".
 
     tags (B, K) in {0, 1}; `radius` in patches. The logits are brought to the labels' size.
     """
     labels = output.labels
-    logits = F.interpolate(output.logits.float(), labels.combined.shape[-2:], mode="bilinear", align_corners=False)
+    logits = F.interpolate(
+        output.logits.float(), labels.combined.shape[-2:], mode="bilinear", align_corners=False
+    )
     grid = tuple(output.logits.shape[-2:])
     targets = affinity_labels(labels.affinity, grid, radius_mask(grid, radius, logits.device))
     losses = {
@@ -123,12 +140,17 @@ def criterion(output: CVFOutput, tags: Tensor, radius: int = 8, reduce: Reduce =
     return losses
 
 
-def classifier_criterion(output: VitOutput, tags: Tensor, reduce: Reduce = single_process) -> dict[str, Tensor]:
-    """The unweighted losses of the class-token ViT's own training from tags (B, K): "cls", "patch" and "contrast".
+def classifier_criterion(
+    output: VitOutput, tags: Tensor, reduce: Reduce = single_process
+) -> dict[str, Tensor]:
+    """The unweighted losses of the class-token ViT's own training from tags (B, K): "cls", "patch"
+    and "contrast".
 
     "patch" is the mean over the two patch sizes (design: "Class-token ViT pre-training").
     """
-    patch = tag_loss(output.patch_logits, tags, reduce) + tag_loss(output.patch_large_logits, tags, reduce)
+    patch = tag_loss(output.patch_logits, tags, reduce) + tag_loss(
+        output.patch_large_logits, tags, reduce
+    )
     return {
         "cls": tag_loss(output.cls_logits, tags, reduce),
         "patch": patch / 2,

@@ -1,4 +1,6 @@
-"""The choices that define a variant of the method. Defaults are ours; `configs/published_*.yaml` holds the others."""
+"""The choices that define a variant of the method. Defaults are ours; `configs/published_*.yaml`
+holds the others.
+"""
 
 from dataclasses import dataclass
 
@@ -16,16 +18,18 @@ _CHOICES = {
 class Method:
     """Settings of `CVF` (design, sections 1 to 3). ValueError on a word that is no choice.
 
-    branches: which branches make the labels and the affinity. cam_block: CLIP block whose ln_1 Grad-CAM reads, -1
-    last. early_maps, late_maps: last CLIP attention maps in use before and after the switch-over, counted from the
-    last but `skipped_maps`. box_threshold: share of a CAM's peak that counts as strong. par_*: pixel-adaptive
-    refinement. label_fusion: mean of both branches' scores before one refinement at image size, or published: the
-    larger label number, ViT labels being refined at patch size. background_power_*: background score is (1 -
-    max)^power. propagation_mask: published propagates ViT CAMs within the boxes of the image's last class. vit_map:
-    the ViT's affinity with rows summing to 1, or published as it is. vit_map_block: the ViT block it comes from, 1 is
-    the first, 0 sums all. map_selection: late maps by fit to the predicted affinity, or published by mass.
-    clip_box_edges: published, boxes leave out the last row and column. affinity_labels: the label map that supervises
-    the predicted affinity.
+    branches: which branches make the labels and the affinity. cam_block: CLIP block whose ln_1
+    Grad-CAM reads, -1 last. early_maps, late_maps: last CLIP attention maps in use before and after
+    the switch-over, counted from the last but `skipped_maps`. box_threshold: share of a CAM's peak
+    that counts as strong. par_*: pixel-adaptive refinement. label_fusion: mean of both branches'
+    scores before one refinement at image size, or published: the larger label number, ViT labels
+    being refined at patch size. background_power_*: background score is (1 - max)^power.
+    propagation_mask: published propagates ViT CAMs within the boxes of the image's last class.
+    vit_map: the ViT's affinity with rows summing to 1, or published as it is. vit_map_block: the
+    ViT block it comes from, 1 is the first, 0 sums all. map_selection: late maps by fit to the
+    predicted affinity, or published by mass.
+    clip_box_edges: published, boxes leave out the last row and column. affinity_labels: the label
+    map that supervises the predicted affinity.
     """
 
     branches: str = "fusion"
@@ -50,4 +54,6 @@ class Method:
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; choose from {', '.join(choices)}")
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; choose from {', '.join(choices)}"
+                )

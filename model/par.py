@@ -1,4 +1,6 @@
-"""Pixel-adaptive refinement: masks are smoothed along what looks alike in the image (PAR of AFA, Ru et al., 2022)."""
+"""Pixel-adaptive refinement: masks are smoothed along what looks alike in the image (PAR of AFA, Ru
+et al., 2022).
+"""
 
 import math
 
@@ -7,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import record_function
 
-from model.rows import to_device
+from model.precision import to_device
 
 _DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 _SHARPNESS = 0.3  # deviations are measured in units of 0.3 of the neighbours' own
@@ -17,21 +19,33 @@ _EPS = 1e-8
 
 @record_function("PAR")
 def refine(
-    images: Tensor, masks: Tensor, iterations: int = 20, dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24)
+    images: Tensor,
+    masks: Tensor,
+    iterations: int = 20,
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24),
 ) -> Tensor:
-    """Normalised images (B, 3, H, W) and masks (B, C, h, w) -> refined masks (B, C, h, w) (AFA section 3.4; golden E).
+    """Normalised images (B, 3, H, W) and masks (B, C, h, w) -> refined masks (B, C, h, w) (AFA
+    section 3.4; golden E).
 
-    The images are first brought to the masks' size. In every round a pixel becomes the weighted sum of its neighbours,
-    8 directions at each dilation; the weights sum to 1.01 (as published), so values may rise above 1.
+    The images are first brought to the masks' size. In every round a pixel becomes the weighted sum
+    of its neighbours, 8 directions at each dilation; the weights sum to 1.01 (as published), so
+    values may rise above 1.
     """
     if images.shape[-2:] != masks.shape[-2:]:
         images = F.interpolate(images, size=masks.shape[-2:], mode="bilinear", align_corners=True)
     offsets = [(dy * d, dx * d) for d in dilations for dy, dx in _DIRECTIONS]
     at_once = 1 if images.device.type == "cpu" else len(images)  # a CPU's caches hold one image
-    return torch.cat([_refine(i, m, iterations, offsets) for i, m in zip(images.split(at_once), masks.split(at_once))])
+    return torch.cat(
+        [
+            _refine(i, m, iterations, offsets)
+            for i, m in zip(images.split(at_once), masks.split(at_once))
+        ]
+    )
 
 
-def _refine(images: Tensor, masks: Tensor, iterations: int, offsets: list[tuple[int, int]]) -> Tensor:
+def _refine(
+    images: Tensor, masks: Tensor, iterations: int, offsets: list[tuple[int, int]]
+) -> Tensor:
     """As `refine`, for images of the masks' size."""
     weights = neighbour_weights(images, offsets)
     for _ in range(iterations):
@@ -43,18 +57,27 @@ def _refine(images: Tensor, masks: Tensor, iterations: int, offsets: list[tuple[
 
 
 def neighbour_weights(images: Tensor, offsets: list[tuple[int, int]]) -> Tensor:
-    """(B, 3, H, W) and n offsets (rows, columns) -> (B, n, H, W): softmax of likeness + 0.01 softmax of closeness."""
+    """(B, 3, H, W) and n offsets (rows, columns) -> (B, n, H, W): softmax of likeness + 0.01
+    softmax of closeness.
+    """
     padded, count = _pad(images, offsets), len(offsets)
     neighbours = [_shifted(padded, offset, offsets) for offset in offsets]
-    # Differences to the pixel itself have the neighbours' deviation and keep its digits in flat regions.
-    total, squares, difference = torch.zeros_like(images), torch.zeros_like(images), torch.empty_like(images)
+    # Differences to the pixel itself have the neighbours' deviation and keep its digits in flat
+    # regions.
+    total, squares, difference = (
+        torch.zeros_like(images),
+        torch.zeros_like(images),
+        torch.empty_like(images),
+    )
     for neighbour in neighbours:
         total.add_(torch.sub(neighbour, images, out=difference))
     centre = images + total / count
     for neighbour in neighbours:
         torch.sub(neighbour, centre, out=difference)
         squares.addcmul_(difference, difference)
-    scale = (((squares / (count - 1)).sqrt() + _EPS) * _SHARPNESS * math.sqrt(images.shape[1])).reciprocal()
+    scale = (
+        ((squares / (count - 1)).sqrt() + _EPS) * _SHARPNESS * math.sqrt(images.shape[1])
+    ).reciprocal()
     likeness = images.new_zeros(len(images), count, *images.shape[-2:])
     for n, neighbour in enumerate(neighbours):
         torch.sub(neighbour, images, out=difference).mul_(scale)
@@ -65,7 +88,9 @@ def neighbour_weights(images: Tensor, offsets: list[tuple[int, int]]) -> Tensor:
 
 
 def _closeness(offsets: list[tuple[int, int]], dtype: torch.dtype) -> Tensor:
-    """n offsets -> (n,), the weights of the neighbours by their distance alone, on the CPU; their sum is 1."""
+    """n offsets -> (n,), the weights of the neighbours by their distance alone, on the CPU; their
+    sum is 1.
+    """
     distances = torch.tensor(offsets, dtype=dtype).norm(dim=1)
     return torch.softmax(-(distances / (distances.std() + _EPS) / _SHARPNESS).square(), dim=0)
 

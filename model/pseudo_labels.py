@@ -1,50 +1,21 @@
 """From refined CAMs to label maps: scores at image size, a background score, refinement, argmax."""
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from model.cam import normalise
+from model.class_rows import ClassRows
 from model.losses import IGNORE
 from model.method import Method
+from model.outputs import PseudoLabels, Seeds
 from model.par import refine
-from model.rows import ClassRows
 
-CLIP_EPS, VIT_EPS = 1e-7, 1e-8  # what the published min-max of each branch's CAMs adds to their range
-
-
-@dataclass(frozen=True)
-class Seeds:
-    """CAMs (n, h, w) of the n tagged classes and what they went through; None where a branch makes no labels.
-
-    clip_cams: Grad-CAM, 0..1. vit_cams: the ViT's, >= 0. clip, vit: the same after the transition matrix.
-    transition (B, N, N). boxes (n, h, w) bool: where CLIP's CAMs may spread from.
-    """
-
-    rows: ClassRows
-    transition: Tensor
-    clip_cams: Tensor | None = None
-    boxes: Tensor | None = None
-    clip: Tensor | None = None
-    vit_cams: Tensor | None = None
-    vit: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class PseudoLabels:
-    """Label maps (B, H, W) long: 0 background, class + 1, 255 not to be trained on.
-
-    combined supervises the segmentation, affinity the predicted affinity (it is one of the others); clip and vit are
-    the branches' own, None where nothing asked for them.
-    """
-
-    combined: Tensor
-    affinity: Tensor
-    clip: Tensor | None
-    vit: Tensor | None
-    seeds: Seeds
+# what the published min-max of each branch's CAMs adds to their range
+CLIP_EPS, VIT_EPS = (
+    1e-7,
+    1e-8,
+)
 
 
 def to_size(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -53,7 +24,9 @@ def to_size(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def with_background(scores: Tensor, power: float = 1.0) -> Tensor:
-    """Scores (B, S, H, W) in 0..1 -> (B, 1+S, H, W) with background (1 - max over classes)^power in front."""
+    """Scores (B, S, H, W) in 0..1 -> (B, 1+S, H, W) with background (1 - max over classes)^power in
+    front.
+    """
     background = (1 - scores.amax(dim=1, keepdim=True)) ** power
     return torch.cat([background, scores], dim=1)
 
@@ -68,7 +41,8 @@ def label_map(channels: Tensor, rows: ClassRows) -> Tensor:
 
 
 def score_maps(seeds: Seeds, size: tuple[int, int]) -> dict[str, Tensor]:
-    """Scores (B, S, *size) in 0..1 of each branch, "clip" and "vit", and with both their mean, "fused" (ours).
+    """Scores (B, S, *size) in 0..1 of each branch, "clip" and "vit", and with both their mean,
+    "fused" (ours).
 
     Each CAM is min-max normalised, then resized.
     """
@@ -84,7 +58,9 @@ def score_maps(seeds: Seeds, size: tuple[int, int]) -> dict[str, Tensor]:
 
 
 def seed_labels(seeds: Seeds, size: tuple[int, int], method: Method) -> dict[str, Tensor]:
-    """Label maps (B, *size) of each branch and, with both, "fused": argmax of the scores without refinement."""
+    """Label maps (B, *size) of each branch and, with both, "fused": argmax of the scores without
+    refinement.
+    """
     powers = _powers(method)
     labels = {
         name: label_map(with_background(scores, powers[name]), seeds.rows)
@@ -95,16 +71,22 @@ def seed_labels(seeds: Seeds, size: tuple[int, int], method: Method) -> dict[str
     return labels
 
 
-def make_labels(images: Tensor, seeds: Seeds, method: Method, valid: Tensor | None = None) -> PseudoLabels:
-    """Normalised images (B, 3, H, W) and seeds -> refined label maps; 255 where `valid` (B, H, W) bool is False.
+def make_labels(
+    images: Tensor, seeds: Seeds, method: Method, valid: Tensor | None = None
+) -> PseudoLabels:
+    """Normalised images (B, 3, H, W) and seeds -> refined label maps; 255 where `valid` (B, H, W)
+    bool is False.
 
-    One refinement of the only or the joined scores ("scores"), or one a branch and the larger number ("max_id").
+    One refinement of the only or the joined scores ("scores"), or one a branch and the larger
+    number ("max_id").
     """
     scores, powers = score_maps(seeds, images.shape[-2:]), _powers(method)
 
     def refined(name: str) -> Tensor:
         channels = with_background(scores[name], powers[name])
-        return label_map(refine(images, channels, method.par_iterations, method.par_dilations), seeds.rows)
+        return label_map(
+            refine(images, channels, method.par_iterations, method.par_dilations), seeds.rows
+        )
 
     if "fused" not in scores:
         labels = {name: refined(name) for name in scores}
@@ -119,13 +101,16 @@ def make_labels(images: Tensor, seeds: Seeds, method: Method, valid: Tensor | No
     affinity = clip if method.affinity_labels == "clip" and clip is not None else combined
     if valid is not None:
         combined, affinity, clip, vit = (
-            None if label is None else label.masked_fill(~valid, IGNORE) for label in (combined, affinity, clip, vit)
+            None if label is None else label.masked_fill(~valid, IGNORE)
+            for label in (combined, affinity, clip, vit)
         )
     return PseudoLabels(combined, affinity, clip, vit, seeds)
 
 
 def _vit_label_at_patch_size(images: Tensor, seeds: Seeds, method: Method) -> Tensor:
-    """Labels (B, H, W) of the ViT branch, refined on the patch grid and then resized, as published (golden E, H)."""
+    """Labels (B, H, W) of the ViT branch, refined on the patch grid and then resized, as published
+    (golden E, H).
+    """
     scores = seeds.rows.pack(normalise(seeds.vit, VIT_EPS))
     channels = with_background(scores, method.background_power_vit)
     refined = refine(images, channels, method.par_iterations, method.par_dilations)

@@ -10,25 +10,33 @@ Activation = Callable[[Tensor], Tensor]
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """CLIP's cheap stand-in for GELU, x * sigmoid(1.702 x), any shape (Radford et al., 2021, released model)."""
+    """CLIP's cheap stand-in for GELU, x * sigmoid(1.702 x), any shape (Radford et al., 2021,
+    released model).
+    """
     return x * torch.sigmoid(1.702 * x)
 
 
 def is_half_on_cpu(x: Tensor) -> bool:
-    """Whether x is where PyTorch's fused attention takes two to four times as long as matrix products and a softmax."""
+    """Whether x is where PyTorch's fused attention takes two to four times as long as matrix
+    products and a softmax.
+    """
     return x.device.type == "cpu" and x.dtype == torch.bfloat16
 
 
 def attention_weights(q: Tensor, k: Tensor) -> Tensor:
-    """Queries (..., Q, D), keys (..., T, D) -> softmax of their scaled products (..., Q, T), in the queries' precision.
+    """Queries (..., Q, D), keys (..., T, D) -> softmax of their scaled products (..., Q, T), in the
+    queries' precision.
 
-    That is what they are multiplied with the values in; autocast would store them in float32 on the way.
+    That is what they are multiplied with the values in; autocast would store them in float32 on the
+    way.
     """
     return torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1), dim=-1, dtype=q.dtype)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with q, k and v packed in one matrix (Vaswani et al., 2017, section 3.2)."""
+    """Multi-head self-attention with q, k and v packed in one matrix (Vaswani et al., 2017, section
+    3.2).
+    """
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -41,7 +49,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rows: int = 0) -> tuple[Tensor, Tensor | None]:
         """(B, T, D) -> (B, T, D), and what the first `rows` tokens attend to.
 
-        The latter are (B, heads, rows, T) softmax weights without gradient (rows sum to 1); None for no rows.
+        The latter are (B, heads, rows, T) softmax weights without gradient (rows sum to 1); None
+        for no rows.
         """
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if is_half_on_cpu(q):
@@ -70,7 +79,9 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """x += attention(norm1 x); x += mlp(norm2 x) (Dosovitskiy et al., 2021, equations 2 and 3)."""
 
-    def __init__(self, dim: int, heads: int, hidden: int, activation: Activation = F.gelu, eps: float = 1e-6) -> None:
+    def __init__(
+        self, dim: int, heads: int, hidden: int, activation: Activation = F.gelu, eps: float = 1e-6
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps)
         self.attn = Attention(dim, heads)
@@ -78,7 +89,9 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, hidden, activation)
 
     def forward(self, x: Tensor, rows: int = 0) -> tuple[Tensor, Tensor | None]:
-        """(B, T, D) -> (B, T, D) and the attention weights of the first `rows` tokens, as `Attention` gives them."""
+        """(B, T, D) -> (B, T, D) and the attention weights of the first `rows` tokens, as
+        `Attention` gives them.
+        """
         attended, weights = self.attn(self.norm1(x), rows)
         x = x + attended
         return x + self.mlp(self.norm2(x)), weights

@@ -1,90 +1,16 @@
-"""What several test files share: a tiny CLIP file, toy data in both layouts, and a training of seconds."""
+"""What several test files share: a tiny CLIP file, toy data in both layouts, and a training of
+seconds.
+"""
 
-import os
-import re
 import shutil
-import signal
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
+from helpers import SIZE, TRAIN, VAL, clip_tensors, run, tiny_clip
 from safetensors.torch import save_file
-from torch import Tensor
 
 import train_voc
-from clip.model import CLIP, VisionTransformer
-from clip.tokenizer import Tokenizer
-from datasets.specs import COCO, VOC
 from datasets.toy.write import write_coco, write_voc
-from utils import engine
-
-TRAIN, VAL, SIZE = 24, 4, 96
-
-
-def tiny_clip(seed: int = 0) -> CLIP:
-    """A random CLIP of 3 + 1 blocks and 64 channels that holds the token rows of every prompt."""
-    torch.manual_seed(seed)
-    token_ids = Tokenizer()([*VOC.texts(), *COCO.texts()]).unique()
-    return CLIP(VisionTransformer(64, 3, 32, 16, 4), 32, 64, 1, token_ids=token_ids)
-
-
-def clip_tensors(model: CLIP) -> dict[str, Tensor]:
-    """Tensors of a CLIP, each in memory of its own."""
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def run(main: Callable[[], None], *arguments: object) -> int:
-    """Exit status of an entry script called with these arguments."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["script", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as stopped:
-            return stopped.code
-        finally:
-            torch.set_flush_denormal(False)  # as it was: hypothesis wants every number
-    return 0
-
-
-def final_weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints" / "final.pt", weights_only=True)["model"]
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    a, b = final_weights(one), final_weights(other)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def metrics(folder: Path) -> list[bytes]:
-    """The lines of a run's metrics.csv but those that tell the time."""
-    lines = (folder / "metrics.csv").read_bytes().splitlines(keepends=True)
-    return [line for line in lines if not re.search(rb",(seconds|memory),", line)]
-
-
-def crash() -> None:
-    """Ends training between two checkpoints."""
-    raise KeyboardInterrupt
-
-
-def signalled() -> None:
-    """Asks this process to stop, as a batch system does."""
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def counted(patch: pytest.MonkeyPatch, at: int | None = None, event: Callable[[], None] | None = None) -> list[str]:
-    """Stage of each training step from now on, as a list that grows; `event` happens at the start of step `at`."""
-    seen, step_of = [], engine.train_step
-
-    def step(stage: engine.Stage, *rest: object) -> dict[str, torch.Tensor]:
-        if len(seen) == at:
-            event()
-        seen.append(stage.name)
-        return step_of(stage, *rest)
-
-    patch.setattr(engine, "train_step", step)
-    return seen
 
 
 @pytest.fixture(scope="session")
@@ -113,13 +39,33 @@ def toy_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def quick(clip_file: Path) -> list[str]:
-    """Training flags, all but --data_root and --work_dir, with which both stages together take seconds."""
+    """Training flags, all but --data_root and --work_dir, with which both stages together take
+    seconds.
+    """
     settings = {
-        "clip_path": clip_file, "init": "clip_visual", "crop_size": 64, "mct_crop_size": 64, "decoder_width": 16,
-        "decoder_layers": 1, "par_iterations": 2, "mct_epochs": 1, "mct_batch_size": 12, "max_iters": 4,
-        "batch_size": 2, "warmup_iters": 1, "switch_iters": 2, "eval_every": 3, "eval_images": 2, "resize_long": 64,
-        "device": "cpu", "precision": "fp32", "workers": 0, "threads": 1, "log_every": 1, "checkpoint_every": 2,
-    }  # fmt: skip
+        "clip_path": clip_file,
+        "init": "clip_visual",
+        "crop_size": 64,
+        "mct_crop_size": 64,
+        "decoder_width": 16,
+        "decoder_layers": 1,
+        "par_iterations": 2,
+        "mct_epochs": 1,
+        "mct_batch_size": 12,
+        "max_iters": 4,
+        "batch_size": 2,
+        "warmup_iters": 1,
+        "switch_iters": 2,
+        "eval_every": 3,
+        "eval_images": 2,
+        "resize_long": 64,
+        "device": "cpu",
+        "precision": "fp32",
+        "workers": 0,
+        "threads": 1,
+        "log_every": 1,
+        "checkpoint_every": 2,
+    }
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 
 
@@ -127,7 +73,10 @@ def quick(clip_file: Path) -> list[str]:
 def trained(toy_voc: Path, quick: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of one whole training, of 2 iterations of stage 1 and 4 of stage 2."""
     folder = tmp_path_factory.mktemp("runs") / "voc"
-    assert run(train_voc.main, "--data_root", toy_voc, "--work_dir", folder, "--eval_seeds", *quick) == 0
+    assert (
+        run(train_voc.main, "--data_root", toy_voc, "--work_dir", folder, "--eval_seeds", *quick)
+        == 0
+    )
     return folder
 
 
@@ -140,4 +89,6 @@ def start(toy_voc: Path, quick: list[str], tmp_path: Path) -> list[str]:
 @pytest.fixture
 def without_masks(toy_voc: Path, tmp_path: Path) -> Path:
     """A copy of the toy VOC that has no mask."""
-    return shutil.copytree(toy_voc, tmp_path / "data", ignore=shutil.ignore_patterns("SegmentationClass*"))
+    return shutil.copytree(
+        toy_voc, tmp_path / "data", ignore=shutil.ignore_patterns("SegmentationClass*")
+    )

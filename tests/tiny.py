@@ -1,4 +1,6 @@
-"""Tiny random parts for the tests of `model`: a CLIP tower of 4 blocks, a ViT of 4, K = 5 classes."""
+"""Tiny random parts for the tests of `model`: a CLIP tower of 4 blocks, a ViT of 4, K = 5
+classes.
+"""
 
 import torch
 from torch import Tensor
@@ -25,7 +27,9 @@ def texts() -> Tensor:
 
 def vit(**sizes: int) -> ClassTokenViT:
     """A class-token ViT: 4 blocks, 64 channels, native grid 4 x 4."""
-    return ClassTokenViT(CLASSES, **({"embed_dim": 64, "depth": 4, "heads": 2, "input_size": 64} | sizes))
+    return ClassTokenViT(
+        CLASSES, **({"embed_dim": 64, "depth": 4, "heads": 2, "input_size": 64} | sizes)
+    )
 
 
 def cvf(**choices: object) -> CVF:
@@ -34,7 +38,9 @@ def cvf(**choices: object) -> CVF:
     branch = None if method.branches == "clip" else vit()
     wide = None if branch is None else LargeFOV(64, CLASSES + 1, width=16)
     decoder = SegmentationDecoder(CLASSES + 1, 32, layers=1, heads=4)
-    return CVF(tower(), LOGIT_SCALE, texts(), branch, FeatureFusion(3, 128, 32), decoder, wide, method).train()
+    return CVF(
+        tower(), LOGIT_SCALE, texts(), branch, FeatureFusion(3, 128, 32), decoder, wide, method
+    ).train()
 
 
 def batch() -> tuple[Tensor, Tensor]:

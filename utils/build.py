@@ -1,4 +1,6 @@
-"""Put the parts together: data of a split, CLIP, class-token ViT, CVF. The only place that knows every part."""
+"""Put the parts together: data of a split, CLIP, class-token ViT, CVF. The only place that knows
+every part.
+"""
 
 from dataclasses import fields
 from pathlib import Path
@@ -8,10 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip.archive import read_tensors
-from clip.loader import load_clip
+from clip.loader import TOY_CLIP, load_clip
 from clip.model import CLIP
-from clip.weights import TOY_CLIP, matches_publisher, sha256_of
 from datasets.classes import spec_of
 from datasets.layouts import Item, items
 from datasets.specs import DatasetSpec
@@ -22,20 +22,27 @@ from model.cvf import CVF
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder
 from model.method import Method
 from model.vit_loading import from_clip, from_deit, load_mct
-from utils.checkpoint import load_trained_state
+from utils.common.errors import UserError
+from utils.common.files import sha256_of
+from utils.common.safe_tensors import read_tensors
+from utils.common.weights import matches_publisher
 from utils.config import Config
-from utils.errors import UserError
+from utils.run_folder.checkpoint import load_trained_state
 
 STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "clip": (CLIP_MEAN, CLIP_STD)}
 
 
 def split_items(config: Config, split: str) -> list[Item]:
     """Images of a split: a name the data set knows, or the path of a list file."""
-    return items(config.dataset, config.data_root, _part(config, split), split if _is_list(split) else None)
+    return items(
+        config.dataset, config.data_root, _part(config, split), split if _is_list(split) else None
+    )
 
 
 def image_tags(config: Config, spec: DatasetSpec, images: list[Item]) -> np.ndarray:
-    """(n, K) bool tags of the training images: from the tags file, else from the data set's own annotations."""
+    """(n, K) bool tags of the training images: from the tags file, else from the data set's own
+    annotations.
+    """
     names, part = [item.name for item in images], _part(config, config.train_split)
     return find_tags(config.dataset, config.data_root, part, names, spec, config.tags)
 
@@ -50,20 +57,28 @@ def _is_list(split: str) -> bool:
 
 
 def _part(config: Config, split: str) -> str:
-    """The data set's own split in which a split lies: itself, or for a list file the one it is used for."""
+    """The data set's own split in which a split lies: itself, or for a list file the one it is used
+    for.
+    """
     if not _is_list(split):
         return split
     return "train" if split == config.train_split else "val"
 
 
 def build_vit(config: Config, clip: CLIP, num_classes: int) -> ClassTokenViT:
-    """Class-token ViT: trained (`mct_path`), or started from DeiT or CLIP's tower. Raises UserError on bad files."""
+    """Class-token ViT: trained (`mct_path`), or started from DeiT or CLIP's tower. Raises UserError
+    on bad files.
+    """
     torch.manual_seed(config.seed)  # new class tokens and heads are a function of the seed alone
     if config.mct_path:
-        vit = load_mct(read_tensors(Path(config.mct_path), "--mct_path"), source=f"--mct_path {config.mct_path}")
+        vit = load_mct(
+            read_tensors(Path(config.mct_path), "--mct_path"),
+            source=f"--mct_path {config.mct_path}",
+        )
         if vit.num_classes != num_classes:
             raise UserError(
-                f"--mct_path {config.mct_path} has {vit.num_classes} classes, this data set has {num_classes}; "
+                f"--mct_path {config.mct_path} has {vit.num_classes} classes, this data set has "
+                f"{num_classes}; "
                 "give one trained on it"
             )
         return vit
@@ -72,24 +87,40 @@ def build_vit(config: Config, clip: CLIP, num_classes: int) -> ClassTokenViT:
     path = Path(config.deit_path)
     state = read_tensors(path, "--deit_path")
     if not matches_publisher(path, sha256_of(path)):
-        raise UserError(f"--deit_path {path} is not the published file; fetch it with `python -m utils.tools.download`")
+        raise UserError(
+            f"--deit_path {path} is not the published file; fetch it with `python -m "
+            "utils.tools.download`"
+        )
     return from_deit(state, num_classes, config.mct_crop_size, source=f"--deit_path {path}")
 
 
-def build_cvf(config: Config, clip: CLIP, text: Tensor, vit: ClassTokenViT | None, num_classes: int) -> CVF:
-    """CVF with new decoders, their weights a function of the seed. `text` (K+M, E) are unit text features."""
+def build_cvf(
+    config: Config, clip: CLIP, text: Tensor, vit: ClassTokenViT | None, num_classes: int
+) -> CVF:
+    """CVF with new decoders, their weights a function of the seed. `text` (K+M, E) are unit text
+    features.
+    """
     torch.manual_seed(config.seed)
-    method = Method(**{f.name: getattr(config, f.name) for f in fields(Method) if hasattr(config, f.name)})
+    method = Method(
+        **{f.name: getattr(config, f.name) for f in fields(Method) if hasattr(config, f.name)}
+    )
     depth = len(clip.visual.blocks)
     if not 1 <= -config.cam_block < depth:
-        raise UserError(f"--cam_block {config.cam_block} is not in this CLIP of {depth} blocks; use -1 to {1 - depth}")
+        raise UserError(
+            f"--cam_block {config.cam_block} is not in this CLIP of {depth} blocks; use -1 to "
+            f"{1 - depth}"
+        )
     if config.branches != "vit" and config.skipped_maps >= depth:
         raise UserError(
-            f"--skipped_maps {config.skipped_maps} leaves no attention map of this CLIP of {depth} blocks; "
+            f"--skipped_maps {config.skipped_maps} leaves no attention map of this CLIP of "
+            f"{depth} blocks; "
             f"use at most {depth - 1}"
         )
     if vit is not None and not 0 <= config.vit_map_block <= len(vit.blocks):
-        raise UserError(f"--vit_map_block {config.vit_map_block} is not in this ViT; use 0 (all) to {len(vit.blocks)}")
+        raise UserError(
+            f"--vit_map_block {config.vit_map_block} is not in this ViT; use 0 (all) to "
+            f"{len(vit.blocks)}"
+        )
     labels, width = num_classes + 1, config.decoder_width
     fusion = FeatureFusion(depth - 1, clip.visual.width, width)
     decoder = SegmentationDecoder(labels, width, config.decoder_layers)
@@ -98,7 +129,9 @@ def build_cvf(config: Config, clip: CLIP, text: Tensor, vit: ClassTokenViT | Non
 
 
 def clip_of(checkpoint: dict[str, Any], config: Config, given: str | None) -> CLIP:
-    """The CLIP a checkpoint was trained with: embedded, or found by path and checked by its SHA-256."""
+    """The CLIP a checkpoint was trained with: embedded, or found by path and checked by its
+    SHA-256.
+    """
     if checkpoint["clip_sha256"] == sha256_of(TOY_CLIP):
         return load_clip(TOY_CLIP)
     if "clip" in checkpoint:
@@ -111,29 +144,49 @@ def clip_of(checkpoint: dict[str, Any], config: Config, given: str | None) -> CL
     path = given or config.clip_path
     clip = load_clip(path)
     if clip.sha256 != checkpoint["clip_sha256"]:
-        raise UserError(f"--clip_path {path} is not the CLIP this checkpoint was trained with; give that file")
+        raise UserError(
+            f"--clip_path {path} is not the CLIP this checkpoint was trained with; give that file"
+        )
     return clip
 
 
-def restore(checkpoint: dict[str, Any], config: Config, given_clip: str | None = None) -> tuple[CVF, DatasetSpec]:
-    """Model and class list of a stage-2 checkpoint. Raises UserError when its classes or tensors do not fit.
+def restore(
+    checkpoint: dict[str, Any], config: Config, given_clip: str | None = None
+) -> tuple[CVF, DatasetSpec]:
+    """Model and class list of a stage-2 checkpoint. Raises UserError when its classes or tensors do
+    not fit.
 
-    The class names of a custom data set are the checkpoint's own, so that its files are not needed; neither is their
-    wording, of which the checkpoint holds the text features.
+    The class names of a custom data set are the checkpoint's own, so that its files are not needed;
+    neither is their wording, of which the checkpoint holds the text features.
     """
     classes = tuple(checkpoint["classes"])
     custom = config.dataset == "custom"
-    spec = DatasetSpec("custom", classes, classes, ()) if custom else spec_of(config.dataset, config.data_root)
+    spec = (
+        DatasetSpec("custom", classes, classes, ())
+        if custom
+        else spec_of(config.dataset, config.data_root)
+    )
     if checkpoint.get("stage") == "classifier":
-        raise UserError("the checkpoint is the class-token ViT of stage 1 alone; test the final.pt beside it")
+        raise UserError(
+            "the checkpoint is the class-token ViT of stage 1 alone; test the final.pt beside it"
+        )
     if classes != spec.classes:
-        raise UserError(f"the checkpoint has other classes ({len(classes)}) than {spec.name}; use its own test script")
+        raise UserError(
+            f"the checkpoint has other classes ({len(classes)}) than {spec.name}; use its own "
+            "test script"
+        )
     clip = clip_of(checkpoint, config, given_clip)
     vit = None
     if config.branches != "clip":
-        shapes = {name[len("vit.") :]: t for name, t in checkpoint["model"].items() if name.startswith("vit.")}
+        shapes = {
+            name[len("vit.") :]: t
+            for name, t in checkpoint["model"].items()
+            if name.startswith("vit.")
+        }
         vit = load_mct(shapes, source="the checkpoint")
-    with torch.device("meta"):  # without values, so that an absurd width in a damaged file takes no memory
+    with torch.device(
+        "meta"
+    ):  # without values, so that an absurd width in a damaged file takes no memory
         model = build_cvf(config, clip, checkpoint["text"], vit, len(spec.classes))
     load_trained_state(model, checkpoint["model"], assign=True)
     return model.eval(), spec

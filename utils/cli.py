@@ -8,26 +8,29 @@ from typing import Any
 from datasets.layouts import Item, pictures, read_json
 from datasets.specs import DatasetSpec
 from datasets.tags import read_tags
-from utils import distributed
 from utils.build import split_items, testing_script
-from utils.checkpoint import load_checkpoint
-from utils.config import CONFIGS, Config, Parser, add_config_flags, as_yaml, load_config, parse_bool
-from utils.errors import UserError
-from utils.evaluation import ConfusionMatrix, format_table
-from utils.journal import Entry
-from utils.outputs import write_areas
-from utils.recorder import add_result, read_results
+from utils.common import distributed
+from utils.common.device import prepare_torch, uses_bf16
+from utils.common.entry import Parser, parse_bool
+from utils.common.errors import UserError
+from utils.config import CONFIGS, Config, add_config_flags, as_yaml, load_config
+from utils.inference.outputs import write_areas
+from utils.inference.predict import Job, matrices, predict_split
+from utils.inference.segmenter import HERE, Outputs, Segmenter, checkpoint_config
+from utils.metrics import ConfusionMatrix, format_table
 from utils.report.page import report_line
-from utils.runtime import prepare_torch, uses_bf16
-from utils.segmenter import HERE, Outputs, Segmenter, checkpoint_config
-from utils.testing import Job, matrices, predict_split
-from utils.training import train
+from utils.run_folder.checkpoint import load_checkpoint
+from utils.run_folder.journal import Entry
+from utils.run_folder.recorder import add_result, read_results
+from utils.training.stages import train
 
 CARRIED = {  # settings of testing beside those of `HERE`, and where they come from
     **dict.fromkeys(
-        ("data_root", "clip_path", "statistics", "resize_long", "scales", "pad_images"), "the checkpoint's"
+        ("data_root", "clip_path", "statistics", "resize_long", "scales", "pad_images"),
+        "the checkpoint's",
     ),
-    "work_dir": "the run folder the checkpoint lies in, of --images its pictures/; else runs/test_NAME",
+    "work_dir": "the run folder the checkpoint lies in, of --images its pictures/; else "
+    "runs/test_NAME",
 }
 PICTURES = "pictures"  # folder in a training's run folder for what is predicted of --images
 
@@ -36,14 +39,29 @@ FASTER_CRF = "torch"  # than pydensecrf, in every measurement (README, "Speed")
 
 def train_command(default_config: str, description: str) -> None:
     """`train_voc.py` and `train_coco.py`: every Config field is a flag on top of `--config`."""
-    parser = Parser(description=description, usage="%(prog)s [--config FILE] [--work_dir DIR] [flags]")
+    parser = Parser(
+        description=description, usage="%(prog)s [--config FILE] [--work_dir DIR] [flags]"
+    )
     first = parser.add_argument_group("this command")
-    first.add_argument("--config", default=str(CONFIGS / default_config), metavar="FILE",
-                       help="YAML file, which comes before the defaults below (default: %(default)s)")  # fmt: skip
-    first.add_argument("--resume", type=parse_bool, nargs="?", const=True, default=False, metavar="true|false",
-                       help="continue the run in --work_dir where it stopped; a new run if there is none "
-                       "(default: false)")  # fmt: skip
-    first.add_argument("--print_config", action="store_true", help="print the effective settings as YAML and stop")
+    first.add_argument(
+        "--config",
+        default=str(CONFIGS / default_config),
+        metavar="FILE",
+        help="YAML file, which comes before the defaults below (default: %(default)s)",
+    )
+    first.add_argument(
+        "--resume",
+        type=parse_bool,
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="true|false",
+        help="continue the run in --work_dir where it stopped; a new run if there is none "
+        "(default: false)",
+    )
+    first.add_argument(
+        "--print_config", action="store_true", help="print the effective settings as YAML and stop"
+    )
     add_config_flags(parser)
     flags = vars(parser.parse_args())
     path, resume, shown = (flags.pop(name) for name in ("config", "resume", "print_config"))
@@ -55,9 +73,13 @@ def train_command(default_config: str, description: str) -> None:
 
 
 def evaluate_command(dataset: str, description: str) -> None:
-    """`test_msc_flip_voc.py` and `test_msc_flip_coco.py`: the checkpoint brings its configuration along."""
+    """`test_msc_flip_voc.py` and `test_msc_flip_coco.py`: the checkpoint brings its configuration
+    along.
+    """
     flags = vars(_evaluation_parser(description).parse_args())
-    model_path, split, own, tags = (flags.pop(name) for name in ("model_path", "eval_set", "images", "tags"))
+    model_path, split, own, tags = (
+        flags.pop(name) for name in ("model_path", "eval_set", "images", "tags")
+    )
     crf, backend = not flags.pop("no_crf"), flags.pop("crf_backend").replace("auto", FASTER_CRF)
     options = Outputs(crf, backend, flags.pop("save_logits"), flags.pop("sliding"))
     if flags.pop("print_config"):
@@ -69,7 +91,8 @@ def evaluate_command(dataset: str, description: str) -> None:
     config = segmenter.config
     if testing_script(config) != f"test_msc_flip_{dataset}.py":
         raise UserError(
-            f"--model_path {model_path} was trained on {config.dataset}; test it with {testing_script(config)}"
+            f"--model_path {model_path} was trained on {config.dataset}; test it with "
+            f"{testing_script(config)}"
         )
     prepare_torch(config.threads)
     split = split or config.val_split
@@ -79,7 +102,9 @@ def evaluate_command(dataset: str, description: str) -> None:
         folder /= PICTURES  # the training's own test stays as it is
     job = Job(images, folder, bool(own), known_tags(tags, segmenter.spec, images, bool(own)))
     say = print if distributed.is_main() else lambda *_: None
-    say(plan(segmenter, model_path, job, " ".join(own) if own else f"{split} in {config.data_root}"))
+    say(
+        plan(segmenter, model_path, job, " ".join(own) if own else f"{split} in {config.data_root}")
+    )
     try:
         entries = predict_split(segmenter, job, (rank, world))
     except KeyboardInterrupt:
@@ -87,26 +112,52 @@ def evaluate_command(dataset: str, description: str) -> None:
     if distributed.is_main():
         (report_areas if own else report_scores)(segmenter, job, entries, split)
         print(report_line(job.folder))
-        print(f"label PNGs: {job.folder / 'prediction'}, in colour: {job.folder / 'prediction_cmap'}")
+        print(
+            f"label PNGs: {job.folder / 'prediction'}, in colour: {job.folder / 'prediction_cmap'}"
+        )
         report_skipped(entries)
     distributed.stop()
 
 
 def _evaluation_parser(description: str) -> Parser:
-    parser = Parser(description=description, usage="%(prog)s --model_path FILE [--images PATH ...] [flags]")
+    parser = Parser(
+        description=description, usage="%(prog)s --model_path FILE [--images PATH ...] [flags]"
+    )
     add = parser.add_argument_group("what to predict").add_argument
     add("--model_path", required=True, metavar="FILE", help="checkpoint that training wrote")
-    add("--eval_set", default="", metavar="SPLIT", help="split or list file (default: the checkpoint's)")
-    add("--images", nargs="+", metavar="PATH",
-        help="predict these pictures, folders and patterns ('photos/**/*.jpg') instead; needs no masks")  # fmt: skip
-    add("--tags", default="", metavar="FILE",
-        help="tags file (JSON) of --images: an image in it gets no other classes (default: none)")  # fmt: skip
+    add(
+        "--eval_set",
+        default="",
+        metavar="SPLIT",
+        help="split or list file (default: the checkpoint's)",
+    )
+    add(
+        "--images",
+        nargs="+",
+        metavar="PATH",
+        help="predict these pictures, folders and patterns ('photos/**/*.jpg') instead; needs no "
+        "masks",
+    )
+    add(
+        "--tags",
+        default="",
+        metavar="FILE",
+        help="tags file (JSON) of --images: an image in it gets no other classes (default: none)",
+    )
     add = parser.add_argument_group("how").add_argument
-    add("--sliding", action="store_true",
-        help="for large pictures of small objects: at their own size, by windows of --resize_long px")  # fmt: skip
+    add(
+        "--sliding",
+        action="store_true",
+        help="for large pictures of small objects: at their own size, by windows of --resize_long "
+        "px",
+    )
     add("--no_crf", action="store_true", help="leave the dense CRF out")
-    add("--crf_backend", default="auto", choices=("auto", "torch", "pydensecrf"),
-        help=f"auto takes the faster one, {FASTER_CRF} (default: %(default)s)")  # fmt: skip
+    add(
+        "--crf_backend",
+        default="auto",
+        choices=("auto", "torch", "pydensecrf"),
+        help=f"auto takes the faster one, {FASTER_CRF} (default: %(default)s)",
+    )
     add("--save_logits", action="store_true", help="also write multi-scale logits (float16 .npy)")
     add("--print_config", action="store_true", help="print the effective settings as YAML and stop")
     add_config_flags(parser, (*CARRIED, *HERE), CARRIED)
@@ -114,7 +165,9 @@ def _evaluation_parser(description: str) -> Parser:
 
 
 def _expanded(given: Sequence[str]) -> list[str]:
-    """Paths with patterns replaced by what they match, for shells that leave that to the program."""
+    """Paths with patterns replaced by what they match, for shells that leave that to the
+    program.
+    """
     paths: list[str] = []
     for path in given:
         found = [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True))
@@ -122,7 +175,9 @@ def _expanded(given: Sequence[str]) -> list[str]:
     return paths
 
 
-def known_tags(path: str, spec: DatasetSpec, images: Sequence[Item], own: bool) -> dict[str, list[str]]:
+def known_tags(
+    path: str, spec: DatasetSpec, images: Sequence[Item], own: bool
+) -> dict[str, list[str]]:
     """Classes of those images that the tags file knows, by name; none without a file.
 
     Raises:
@@ -131,12 +186,18 @@ def known_tags(path: str, spec: DatasetSpec, images: Sequence[Item], own: bool) 
     if not path:
         return {}
     if not own:
-        raise UserError(f"--tags {path} restricts predictions of --images alone; results on a split are without tags")
+        raise UserError(
+            f"--tags {path} restricts predictions of --images alone; results on a split are "
+            "without tags"
+        )
     tagged = read_json(path).get("tags")
     names = [item.name for item in images if isinstance(tagged, dict) and item.name in tagged]
     matrix = read_tags(path, spec, names)
     if not names:
-        raise UserError(f"--tags {path} names none of the {len(images)} images; the first is called {images[0].name!r}")
+        raise UserError(
+            f"--tags {path} names none of the {len(images)} images; the first is called "
+            f"{images[0].name!r}"
+        )
     return {name: [spec.classes[k] for k in row.nonzero()[0]] for name, row in zip(names, matrix)}
 
 
@@ -146,7 +207,8 @@ def plan(segmenter: Segmenter, model_path: str, job: Job, source: str) -> str:
     precision = "bf16" if uses_bf16(segmenter.device, config.precision) else "fp32"
     tagged = f", {len(job.tags)} of them restricted to their tags" if job.tags else ""
     return (
-        f"checkpoint {model_path}: {config.dataset}, {len(segmenter.classes) - 1} classes + background\n"
+        f"checkpoint {model_path}: {config.dataset}, {len(segmenter.classes) - 1} classes + "
+        "background\n"
         f"{len(job.images)} images of {source}{tagged}; {protocol(config, options)}\n"
         f"on {segmenter.device} in {precision}; run folder {job.folder}"
     )
@@ -155,14 +217,21 @@ def plan(segmenter: Segmenter, model_path: str, job: Job, source: str) -> str:
 def protocol(config: Config, options: Outputs) -> str:
     """How a picture is predicted, in words."""
     size = (
-        f"own size by windows of {config.resize_long} px" if options.sliding else f"long side {config.resize_long} px"
+        f"own size by windows of {config.resize_long} px"
+        if options.sliding
+        else f"long side {config.resize_long} px"
     )
     crf = f"dense CRF ({options.crf_backend})" if options.use_crf else "no CRF"
-    return f"{size}, scales {' '.join(f'{scale:g}' for scale in config.scales)} with mirror images, {crf}"
+    return (
+        f"{size}, scales {' '.join(f'{scale:g}' for scale in config.scales)} with mirror "
+        f"images, {crf}"
+    )
 
 
 def report_scores(segmenter: Segmenter, job: Job, entries: Sequence[Entry], split: str) -> None:
-    """Keep the results and print one table of the run: seeds and pseudo labels of training, then the test results."""
+    """Keep the results and print one table of the run: seeds and pseudo labels of training, then
+    the test results.
+    """
     for title, matrix in matrices(entries, len(segmenter.classes)).items():
         scored = sum(title in entry["results"] for entry in entries)
         add_result(job.folder, title, split, scored, matrix, segmenter.spec.classes)
@@ -172,17 +241,24 @@ def report_scores(segmenter: Segmenter, job: Job, entries: Sequence[Entry], spli
         rows.append((f"{title} ({result['split']}, {result['images']})", matrix))
     if rows:
         print(format_table(rows, segmenter.classes))
-        print("mIoU over the classes in the truth, 255 ignored, at original size; brackets: split, number of images")
-        print("seeds and pseudo labels use image-level tags and are scored with training masks; segmentations use none")
+        print(
+            "mIoU over the classes in the truth, 255 ignored, at original size; brackets: split, "
+            "number of images"
+        )
+        print(
+            "seeds and pseudo labels use image-level tags and are scored with training masks; "
+            "segmentations use none"
+        )
     print(protocol(segmenter.config, segmenter.options))
 
 
 def report_areas(segmenter: Segmenter, job: Job, entries: Sequence[Entry], _: str) -> None:
     """Write the class areas of one's own pictures and say where things are."""
     facts: dict[str, Any] = {
-        "checkpoint": segmenter.sha256, "protocol": protocol(segmenter.config, segmenter.options),
+        "checkpoint": segmenter.sha256,
+        "protocol": protocol(segmenter.config, segmenter.options),
         "tags": f"classes restricted to tags in {len(job.tags)} images" if job.tags else "none",
-    }  # fmt: skip
+    }
     areas = write_areas(entries, segmenter.classes, facts, job.folder)
     print(f"class areas: {areas}, pictures with labels over them: {job.folder / 'overlay'}")
 

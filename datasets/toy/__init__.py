@@ -1,1 +1,3 @@
-"""The procedural toy data set: the 20 VOC classes as drawings with exact masks, in VOC or COCO layout."""
+"""The procedural toy data set: the 20 VOC classes as drawings with exact masks, in VOC or COCO
+layout.
+"""

@@ -1,11 +1,20 @@
-"""Drawings of the animals and of the person. Each takes a Pen and adds one object that faces right."""
+"""Drawings of the animals and of the person. Each takes a Pen and adds one object that faces
+right.
+"""
 
 import math
 
 from datasets.toy.pen import Pen
 
 
-def _legs(pen: Pen, tones: tuple[str, str], places: tuple[float, float], top: float, foot: float, width: float) -> None:
+def _legs(
+    pen: Pen,
+    tones: tuple[str, str],
+    places: tuple[float, float],
+    top: float,
+    foot: float,
+    width: float,
+) -> None:
     """Two pairs of walking legs around x = places; the far one of each pair has the first tone."""
     for x in places:
         for tone, side in zip(tones, (-0.06, 0.08)):
@@ -13,7 +22,9 @@ def _legs(pen: Pen, tones: tuple[str, str], places: tuple[float, float], top: fl
             pen.bar(tone, width, (x + side, top), (knee, (top + foot) / 2), (hoof, foot))
 
 
-def _spots(pen: Pen, tone: str, centre: tuple[float, float], reach: tuple[float, float], count: int) -> None:
+def _spots(
+    pen: Pen, tone: str, centre: tuple[float, float], reach: tuple[float, float], count: int
+) -> None:
     for _ in range(count):
         x, y = centre[0] + pen.vary(-1, 1) * reach[0], centre[1] + pen.vary(-1, 1) * reach[1]
         pen.oval(tone, x, y, pen.vary(0.09, 0.19), pen.vary(0.08, 0.15), pen.vary(0, 90))
@@ -29,7 +40,16 @@ def _perching(pen: Pen) -> None:
     for x in (-0.08, 0.14):
         pen.bar("beak", 0.07, (x, 0.4), (x + 0.02, 0.74), (x + 0.16, 0.76))
     pen.poly("accent", (-0.35, -0.1), (-1.05, tail), (-0.95, tail + 0.24), (-0.3, 0.28))
-    pen.blob("body", (-0.65, 0.1), (-0.3, -0.3), (0.2, -0.55), (0.72, -0.3), (0.62, 0.3), (0.2, 0.62), (-0.35, 0.5))
+    pen.blob(
+        "body",
+        (-0.65, 0.1),
+        (-0.3, -0.3),
+        (0.2, -0.55),
+        (0.72, -0.3),
+        (0.62, 0.3),
+        (0.2, 0.62),
+        (-0.35, 0.5),
+    )
     pen.oval("body", 0.44, -0.42, 0.3)
     pen.oval("breast", 0.34, 0.14, 0.2, 0.3, 25)
     pen.poly("beak", (0.66, -0.58), (1.08, -0.4), (0.66, -0.28))
@@ -40,16 +60,34 @@ def _perching(pen: Pen) -> None:
 def _flying(pen: Pen) -> None:
     lift, sweep = pen.vary(0.55, 0.9), pen.vary(-0.45, -0.1)
     pen.poly("accent", (-0.5, -0.1), (-0.98, -0.24), (-1.02, 0.22), (-0.5, 0.16))
-    pen.blob("accent_dark", (0.3, 0.0), (sweep + 0.35, -lift), (sweep, -lift - 0.1), (sweep - 0.15, -0.3), (-0.35, 0.0))
-    pen.blob("body", (-0.75, 0.02), (-0.2, -0.26), (0.5, -0.24), (0.62, 0.1), (0.1, 0.34), (-0.4, 0.2))
+    pen.blob(
+        "accent_dark",
+        (0.3, 0.0),
+        (sweep + 0.35, -lift),
+        (sweep, -lift - 0.1),
+        (sweep - 0.15, -0.3),
+        (-0.35, 0.0),
+    )
+    pen.blob(
+        "body", (-0.75, 0.02), (-0.2, -0.26), (0.5, -0.24), (0.62, 0.1), (0.1, 0.34), (-0.4, 0.2)
+    )
     pen.oval("body", 0.58, -0.08, 0.24)
     pen.poly("beak", (0.74, -0.2), (1.08, -0.04), (0.74, 0.06))
-    pen.blob("accent", (0.3, 0.0), (sweep + 0.1, lift), (sweep - 0.25, lift + 0.08), (sweep - 0.3, 0.3), (-0.4, 0.05))
+    pen.blob(
+        "accent",
+        (0.3, 0.0),
+        (sweep + 0.1, lift),
+        (sweep - 0.25, lift + 0.08),
+        (sweep - 0.3, 0.3),
+        (-0.4, 0.05),
+    )
     pen.eye(0.65, -0.12, 0.06)
 
 
 def cat(pen: Pen) -> None:
-    """A slim cat with pointed ears, round head, whiskers and a raised tail: walking, or sitting and looking at us."""
+    """A slim cat with pointed ears, round head, whiskers and a raised tail: walking, or sitting and
+    looking at us.
+    """
     (_walking_cat if pen.chance(0.5) else _sitting_cat)(pen)
 
 
@@ -76,7 +114,10 @@ def _cat_head(pen: Pen, x: float, y: float, radius: float) -> None:
                 (x + side * 1.2 * radius, y + rise * radius),
             )
     pen.poly(
-        "pink", (x - 0.16 * radius, y + 0.2 * radius), (x + 0.16 * radius, y + 0.2 * radius), (x, y + 0.42 * radius)
+        "pink",
+        (x - 0.16 * radius, y + 0.2 * radius),
+        (x + 0.16 * radius, y + 0.2 * radius),
+        (x, y + 0.42 * radius),
     )
 
 
@@ -84,15 +125,37 @@ def _walking_cat(pen: Pen) -> None:
     sway = pen.vary(-0.2, 0.2)
     pen.bar("body", 0.13, (-0.62, -0.02), (-0.95, -0.2), (-0.92 + sway, -0.6), (-0.7 + sway, -0.86))
     _legs(pen, ("body_dark", "body"), (-0.52, 0.38), 0.15, 0.68, 0.14)
-    pen.blob("body", (-0.82, 0.02), (-0.6, -0.24), (0.1, -0.16), (0.62, -0.28), (0.66, 0.18), (0.2, 0.34), (-0.6, 0.36))
+    pen.blob(
+        "body",
+        (-0.82, 0.02),
+        (-0.6, -0.24),
+        (0.1, -0.16),
+        (0.62, -0.28),
+        (0.66, 0.18),
+        (0.2, 0.34),
+        (-0.6, 0.36),
+    )
     _cat_head(pen, 0.68, -0.26, pen.vary(0.26, 0.31))
 
 
 def _sitting_cat(pen: Pen) -> None:
     width, side = pen.vary(0.38, 0.46), pen.vary(0.1, 0.4)
-    pen.bar("body", 0.14, (width * 0.8, 0.86), (width + 0.3, 0.78), (width + 0.38, 0.45), (width + side, 0.2))
+    pen.bar(
+        "body",
+        0.14,
+        (width * 0.8, 0.86),
+        (width + 0.3, 0.78),
+        (width + 0.38, 0.45),
+        (width + side, 0.2),
+    )
     pen.blob(
-        "body", (-0.28, -0.1), (0.28, -0.1), (width, 0.45), (width + 0.08, 1.0), (-width - 0.08, 1.0), (-width, 0.45)
+        "body",
+        (-0.28, -0.1),
+        (0.28, -0.1),
+        (width, 0.45),
+        (width + 0.08, 1.0),
+        (-width - 0.08, 1.0),
+        (-width, 0.45),
     )
     pen.oval("breast", 0, 0.36, 0.2, 0.3)
     for x in (-0.14, 0.14):
@@ -101,7 +164,9 @@ def _sitting_cat(pen: Pen) -> None:
 
 
 def dog(pen: Pen) -> None:
-    """A sturdy dog with hanging ears, long muzzle, collar and patches: standing, or sitting and looking at us."""
+    """A sturdy dog with hanging ears, long muzzle, collar and patches: standing, or sitting and
+    looking at us.
+    """
     (_standing_dog if pen.chance(0.6) else _sitting_dog)(pen)
 
 
@@ -127,7 +192,13 @@ def _standing_dog(pen: Pen) -> None:
     pen.oval("body", x, y, 0.25, 0.22)
     pen.blob("body_light", (x, y - 0.06), (x + 0.52, y - 0.02), (x + 0.54, y + 0.2), (x, y + 0.24))
     pen.oval("dark", x + 0.46, y + 0.02, 0.08, 0.07)
-    pen.blob("accent_dark", (x - 0.24, y - 0.22), (x + 0.04, y - 0.14), (x - 0.02, y + 0.34), (x - 0.22, y + 0.36))
+    pen.blob(
+        "accent_dark",
+        (x - 0.24, y - 0.22),
+        (x + 0.04, y - 0.14),
+        (x - 0.02, y + 0.34),
+        (x - 0.22, y + 0.36),
+    )
     pen.eye(x + 0.12, y - 0.08, 0.06)
 
 
@@ -135,7 +206,13 @@ def _sitting_dog(pen: Pen) -> None:
     width = pen.vary(0.4, 0.48)
     pen.bar("body", 0.14, (width * 0.8, 0.8), (width + 0.32, 0.5))
     pen.blob(
-        "body", (-0.34, -0.1), (0.34, -0.1), (width, 0.5), (width + 0.1, 1.02), (-width - 0.1, 1.02), (-width, 0.5)
+        "body",
+        (-0.34, -0.1),
+        (0.34, -0.1),
+        (width, 0.5),
+        (width + 0.1, 1.02),
+        (-width - 0.1, 1.02),
+        (-width, 0.5),
     )
     pen.oval("breast", 0, 0.42, 0.22, 0.28)
     for x in (-0.18, 0.18):
@@ -162,7 +239,15 @@ def _sitting_dog(pen: Pen) -> None:
 def horse(pen: Pen) -> None:
     """A tall horse: long legs, long raised neck with a dark mane, long head and tail."""
     x, y, belly = pen.vary(0.74, 0.86), pen.vary(-0.84, -0.72), pen.vary(0.2, 0.26)
-    pen.blob("mane", (-0.55, -0.3), (-0.86, -0.16), (-0.98, 0.5), (-0.82, 0.56), (-0.7, 0.1), (-0.5, -0.1))
+    pen.blob(
+        "mane",
+        (-0.55, -0.3),
+        (-0.86, -0.16),
+        (-0.98, 0.5),
+        (-0.82, 0.56),
+        (-0.7, 0.1),
+        (-0.5, -0.1),
+    )
     _legs(pen, ("body_dark", "body"), (-0.46, 0.36), 0.05, 0.98, 0.14)
     pen.blob(
         "body",
@@ -245,7 +330,9 @@ def sheep(pen: Pen) -> None:
     for step in range(14):
         angle = 2 * math.pi * step / 14
         point = pen.rng.normal((0.64, 0.4), 0.015)
-        pen.oval("body", point[0] * math.cos(angle), point[1] * math.sin(angle), pen.vary(0.15, 0.2))
+        pen.oval(
+            "body", point[0] * math.cos(angle), point[1] * math.sin(angle), pen.vary(0.15, 0.2)
+        )
     pen.oval("face", x - 0.24, y - 0.02, 0.17, 0.08, -15)
     pen.blob(
         "face",
@@ -260,12 +347,20 @@ def sheep(pen: Pen) -> None:
 
 
 def person(pen: Pen) -> None:
-    """A clothed person with head and hair, standing or walking; sometimes only from the waist up."""
+    """A clothed person with head and hair, standing or walking; sometimes only from the waist
+    up.
+    """
     bust, shoulder = pen.chance(0.3), pen.vary(0.28, 0.34)
     if not bust:
         for side in (-1, 1):
             foot = side * 0.16 + pen.vary(-0.16, 0.16)
-            pen.bar("accent", 0.24, (side * 0.14, 0.15), ((side * 0.14 + foot) / 2 + 0.02, 0.6), (foot, 1.02))
+            pen.bar(
+                "accent",
+                0.24,
+                (side * 0.14, 0.15),
+                ((side * 0.14 + foot) / 2 + 0.02, 0.6),
+                (foot, 1.02),
+            )
             pen.oval("dark", foot + 0.06, 1.04, 0.17, 0.07)
     for side in (-1, 1):
         elbow = (side * (shoulder + pen.vary(0.04, 0.22)), pen.vary(-0.14, 0.06))

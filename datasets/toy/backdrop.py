@@ -1,4 +1,6 @@
-"""Textured backgrounds of two zones (and a skyline), and small shapes of no class that clutter them."""
+"""Textured backgrounds of two zones (and a skyline), and small shapes of no class that clutter
+them.
+"""
 
 from dataclasses import dataclass
 
@@ -13,8 +15,8 @@ from datasets.toy.textures import bank, cut
 
 @dataclass(frozen=True)
 class Stuff:
-    """A background word that is drawn: usual tone (HSV), pattern, whether it lies in the upper zone, and the share of
-    its brightness that the pattern moves.
+    """A background word that is drawn: usual tone (HSV), pattern, whether it lies in the upper
+    zone, and the share of its brightness that the pattern moves.
     """
 
     tone: Hsv
@@ -51,8 +53,12 @@ class Backdrop:
     stuff: np.ndarray
 
 
-def backdrop(rng: np.random.Generator, height: int, width: int, home: str | None = None) -> Backdrop:
-    """A background whose zone is `home` (a word of STUFF) or anything, with 0-3 shapes of no class in front."""
+def backdrop(
+    rng: np.random.Generator, height: int, width: int, home: str | None = None
+) -> Backdrop:
+    """A background whose zone is `home` (a word of STUFF) or anything, with 0-3 shapes of no class
+    in front.
+    """
     pen = Pen(rng)
     upper = home if home in _UPPER else pen.pick(_UPPER)
     lower = home if home in _LOWER else pen.pick(_LOWER)
@@ -61,7 +67,13 @@ def backdrop(rng: np.random.Generator, height: int, width: int, home: str | None
     rows = np.arange(height, dtype=np.float32)[:, None]
     _fill(rng, image, stuff, upper, None)
     if upper in _SKYLINE and pen.chance(1.0 if upper == "mountain" else 0.5):
-        _fill(rng, image, stuff, "sky", rows < _skyline(pen, upper, height, width, float(horizon.mean())))
+        _fill(
+            rng,
+            image,
+            stuff,
+            "sky",
+            rows < _skyline(pen, upper, height, width, float(horizon.mean())),
+        )
     if horizon.min() < height:
         _fill(rng, image, stuff, lower, rows >= horizon)
     for _ in range(int(rng.integers(0, 4))):
@@ -70,7 +82,9 @@ def backdrop(rng: np.random.Generator, height: int, width: int, home: str | None
 
 
 def _horizon(pen: Pen, height: int, width: int, home: str | None) -> np.ndarray:
-    """(W,) row where the lower zone starts in each column; now and then one zone fills the picture."""
+    """(W,) row where the lower zone starts in each column; now and then one zone fills the
+    picture.
+    """
     level, kind = pen.vary(0.3, 0.7), pen.rng.random()
     if kind < 0.1 and home not in _LOWER:
         return np.full(width, height, np.float32)
@@ -92,11 +106,21 @@ def _skyline(pen: Pen, word: str, height: int, width: int, horizon: float) -> np
     return line + 0.05 * height * np.abs(np.sin(columns * 5)) if word == "tree" else line
 
 
-def _fill(rng: np.random.Generator, image: np.ndarray, stuff: np.ndarray, word: str, region: np.ndarray | None) -> None:
+def _fill(
+    rng: np.random.Generator,
+    image: np.ndarray,
+    stuff: np.ndarray,
+    word: str,
+    region: np.ndarray | None,
+) -> None:
     """Paint one stuff word over the whole picture or a (H, W) region, in place."""
     kind, (height, width) = STUFF[word], stuff.shape
     hue, saturation, value = kind.tone
-    colour = rgb(hue + rng.uniform(-14, 14), saturation * rng.uniform(0.65, 1.25), value * rng.uniform(0.75, 1.2))
+    colour = rgb(
+        hue + rng.uniform(-14, 14),
+        saturation * rng.uniform(0.65, 1.25),
+        value * rng.uniform(0.75, 1.2),
+    )
     zoom = rng.uniform(0.8, 1.8) * min(height, width) / 160
     light = 1 + rng.uniform(0.6, 1.2) * kind.strength * cut(rng, kind.pattern, height, width, zoom)
     layer = light[..., None] * np.float32(colour)
@@ -119,7 +143,9 @@ def _distract(pen: Pen, image: np.ndarray, stuff: np.ndarray) -> None:
     else:
         angles = np.sort(pen.rng.uniform(0, 2 * np.pi, int(pen.vary(3, 7))))
         reach = size * pen.rng.uniform(0.5, 1.4, len(angles))
-        points = np.rint(np.stack([x + reach * np.cos(angles), y + reach * np.sin(angles)], axis=1)).astype(np.int32)
+        points = np.rint(
+            np.stack([x + reach * np.cos(angles), y + reach * np.sin(angles)], axis=1)
+        ).astype(np.int32)
         if kind < 0.75:
             cv2.fillPoly(mask, [points], 255, cv2.LINE_AA)
         else:

@@ -29,10 +29,14 @@ def chair(pen: Pen) -> None:
     shift, top, leg = pen.vary(0.06, 0.2), pen.vary(-1.0, -0.8), pen.vary(0.12, 0.16)
     for x in (-0.34, 0.36):
         pen.bar("body_dark", leg, (x + shift, 0.1), (x + shift, 0.8))
-    pen.poly("body", (shift - 0.42, top), (shift + 0.44, top), (shift + 0.42, 0.06), (shift - 0.42, 0.06))
+    pen.poly(
+        "body", (shift - 0.42, top), (shift + 0.44, top), (shift + 0.42, 0.06), (shift - 0.42, 0.06)
+    )
     if pen.chance(0.5):
         for i in range(3):
-            pen.box("body_dark", shift - 0.28 + 0.22 * i, top + 0.14, shift - 0.16 + 0.22 * i, -0.02)
+            pen.box(
+                "body_dark", shift - 0.28 + 0.22 * i, top + 0.14, shift - 0.16 + 0.22 * i, -0.02
+            )
     else:
         pen.box("accent", shift - 0.3, top + 0.12, shift + 0.32, -0.08)
     for x in (-0.5, 0.36):
@@ -42,7 +46,9 @@ def chair(pen: Pen) -> None:
 
 
 def diningtable(pen: Pen) -> None:
-    """A laid table seen from a little above, with a cloth that hangs down in front or a panelled wooden body."""
+    """A laid table seen from a little above, with a cloth that hangs down in front or a panelled
+    wooden body.
+    """
     half, depth, drop = pen.vary(0.86, 1.0), pen.vary(0.24, 0.36), pen.vary(0.34, 0.5)
     for x in (-0.8, 0.8):
         pen.bar("wood_dark", 0.16, (x * half, 0.1), (x * half, 0.78))
@@ -111,11 +117,24 @@ def tvmonitor(pen: Pen) -> None:
     """A dark flat screen on a stand, with a bright picture of sky, hill and sun."""
     half, height, frame = pen.vary(0.82, 1.0), pen.vary(0.52, 0.64), pen.vary(0.07, 0.11)
     pen.box("case_dark", -0.12, height - 0.05, 0.12, height + 0.24)
-    pen.poly("case_dark", (-0.5, height + 0.32), (-0.4, height + 0.18), (0.4, height + 0.18), (0.5, height + 0.32))
+    pen.poly(
+        "case_dark",
+        (-0.5, height + 0.32),
+        (-0.4, height + 0.18),
+        (0.4, height + 0.18),
+        (0.5, height + 0.32),
+    )
     pen.box("case", -half, -height, half, height)
     left, right, bottom = -half + frame, half - frame, height - frame
     pen.box("screen", left, -bottom, right, bottom)
     ridge = pen.rng.uniform(-0.25, 0.3, 3)
-    pen.poly("scenery", (left, ridge[0]), (0.1, ridge[1]), (right, ridge[2]), (right, bottom), (left, bottom))
+    pen.poly(
+        "scenery",
+        (left, ridge[0]),
+        (0.1, ridge[1]),
+        (right, ridge[2]),
+        (right, bottom),
+        (left, bottom),
+    )
     pen.oval("lamp", pen.vary(-0.5, 0.5), pen.vary(-0.34, -0.24), 0.12)
     pen.oval("red", half - 0.1, height - frame / 2, 0.03)

@@ -14,9 +14,11 @@ _ROUND = np.stack([np.cos(_CIRCLE), np.sin(_CIRCLE)], axis=1)  # (24, 2) unit ci
 
 
 class Pen:
-    """Collects `parts`, polygons ((P, 2) float, tone), painted in order: x to the right, y down, about -1..1.
+    """Collects `parts`, polygons ((P, 2) float, tone), painted in order: x to the right, y down,
+    about -1..1.
 
-    All chance comes from the generator it is given, so a drawing is a pure function of it. Source: design, section 6.
+    All chance comes from the generator it is given, so a drawing is a pure function of it. Source:
+    design, section 6.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -40,19 +42,27 @@ class Pen:
         self.parts.append((np.array(points, dtype=np.float64), tone))
 
     def blob(self, tone: str, *points: Point) -> None:
-        """Fill a smooth closed outline near these corners (two rounds of Chaikin's corner cutting, 1974)."""
+        """Fill a smooth closed outline near these corners (two rounds of Chaikin's corner cutting,
+        1974).
+        """
         outline = np.array(points, dtype=np.float64)
         for _ in range(2):
             after = np.concatenate([outline[1:], outline[:1]])
-            outline = np.stack([0.75 * outline + 0.25 * after, 0.25 * outline + 0.75 * after], axis=1).reshape(-1, 2)
+            outline = np.stack(
+                [0.75 * outline + 0.25 * after, 0.25 * outline + 0.75 * after], axis=1
+            ).reshape(-1, 2)
         self.parts.append((outline, tone))
 
     def box(self, tone: str, left: float, top: float, right: float, bottom: float) -> None:
         """Fill an upright rectangle."""
         self.poly(tone, (left, top), (right, top), (right, bottom), (left, bottom))
 
-    def oval(self, tone: str, x: float, y: float, rx: float, ry: float | None = None, turn: float = 0.0) -> None:
-        """Fill an ellipse around (x, y) with half axes rx, ry (ry = rx if left out), turned by `turn` degrees."""
+    def oval(
+        self, tone: str, x: float, y: float, rx: float, ry: float | None = None, turn: float = 0.0
+    ) -> None:
+        """Fill an ellipse around (x, y) with half axes rx, ry (ry = rx if left out), turned by
+        `turn` degrees.
+        """
         cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
         axes = np.array([[rx * cos, rx * sin], [-(ry or rx) * sin, (ry or rx) * cos]])
         self.parts.append((_ROUND @ axes + (x, y), tone))
@@ -62,7 +72,9 @@ class Pen:
         for (x0, y0), (x1, y1) in pairwise(points):
             reach = width / 2 / (math.hypot(x1 - x0, y1 - y0) + 1e-6)
             nx, ny = -(y1 - y0) * reach, (x1 - x0) * reach
-            self.poly(tone, (x0 + nx, y0 + ny), (x1 + nx, y1 + ny), (x1 - nx, y1 - ny), (x0 - nx, y0 - ny))
+            self.poly(
+                tone, (x0 + nx, y0 + ny), (x1 + nx, y1 + ny), (x1 - nx, y1 - ny), (x0 - nx, y0 - ny)
+            )
         for x, y in points[1:-1]:
             self.oval(tone, x, y, width / 2)
 

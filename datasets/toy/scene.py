@@ -13,7 +13,11 @@ from datasets.toy.sprite import Sprite, paint
 
 LEAST_SIDE = 48  # px of a picture
 Window = tuple[slice, slice]
-_ONE, _SEVERAL = (0.45, 0.9), (0.35, 0.6)  # longer side of an object over the shorter side of the picture
+# longer side of an object over the shorter side of the picture
+_ONE, _SEVERAL = (
+    (0.45, 0.9),
+    (0.35, 0.6),
+)
 _HOW_MANY = (0.45, 0.35, 0.2)  # share of pictures with one, two, three classes
 _LEAST_PIXELS, _LEAST_SHARE, _LEAST_STUFF = 40, 0.2, 0.1
 _OUTSIDE = 0.06  # largest share of an object's width or height that the frame cuts off on purpose
@@ -24,10 +28,10 @@ _CONTRAST = 40.0  # least mean distance of an object's colour from what it cover
 class Scene:
     """A picture and all that is known of it.
 
-    `image` (H, W, 3) uint8 RGB; `labels` (H, W) uint8: 0 background, k + 1 for class k, 255 at borders; `classes` the
-    classes k that really show (at least 40 px, and 20% of what was drawn), ascending; `stuff` the background words that
-    cover at least 10% of the picture; `instances` (H, W) uint8: 0 or 1 + the place of the object in `objects`;
-    `objects` the class of each object.
+    `image` (H, W, 3) uint8 RGB; `labels` (H, W) uint8: 0 background, k + 1 for class k, 255 at
+    borders; `classes` the classes k that really show (at least 40 px, and 20% of what was drawn),
+    ascending; `stuff` the background words that cover at least 10% of the picture; `instances` (H,
+    W) uint8: 0 or 1 + the place of the object in `objects`; `objects` the class of each object.
     """
 
     image: np.ndarray
@@ -54,11 +58,13 @@ def render(
     classes: Sequence[int],
     scale: tuple[float, float] | None = None,
 ) -> Scene:
-    """Draw a picture (H, W) with one object of each entry of `classes` (0-based). A pure function of `rng`.
+    """Draw a picture (H, W) with one object of each entry of `classes` (0-based). A pure function
+    of `rng`.
 
-    `scale` bounds the longer side of an object over the picture's shorter side; None means 0.45-0.9 for one object and
-    0.35-0.6 for more, and at times adds a second object of a class. Raises ValueError for a picture below LEAST_SIDE or
-    classes that do not exist. Source: design, section 6.
+    `scale` bounds the longer side of an object over the picture's shorter side; None means 0.45-0.9
+    for one object and
+    0.35-0.6 for more, and at times adds a second object of a class. Raises ValueError for a picture
+    below LEAST_SIDE or classes that do not exist. Source: design, section 6.
     """
     if min(height, width) < LEAST_SIDE:
         raise ValueError(f"picture {height} x {width} is below {LEAST_SIDE} px")
@@ -69,7 +75,12 @@ def render(
         objects.append(objects[0])
     bounds = scale or (_ONE if len(objects) == 1 else _SEVERAL)
     homes = [word for k in objects for word in SHAPES[k].homes]
-    ground = backdrop(rng, height, width, homes[rng.integers(len(homes))] if homes and rng.random() < 0.5 else None)
+    ground = backdrop(
+        rng,
+        height,
+        width,
+        homes[rng.integers(len(homes))] if homes and rng.random() < 0.5 else None,
+    )
     sizes = sorted((rng.uniform(*bounds) * min(height, width) for _ in objects), reverse=True)
     image, instances = ground.image, np.zeros((height, width), np.uint8)
     drawn = []
@@ -78,12 +89,18 @@ def render(
     labels, shown = _labels(instances, objects, drawn)
     stuff = np.where(instances > 0, CLUTTER, ground.stuff)
     counts = np.bincount(stuff.ravel(), minlength=len(WORDS))
-    words = tuple(word for word, count in zip(WORDS, counts) if count >= _LEAST_STUFF * height * width)
+    words = tuple(
+        word for word, count in zip(WORDS, counts) if count >= _LEAST_STUFF * height * width
+    )
     return Scene(_develop(rng, image), labels, shown, words, instances, tuple(objects))
 
 
-def _place(rng: np.random.Generator, image: np.ndarray, instances: np.ndarray, sprite: Sprite, number: int) -> int:
-    """Paste a sprite where it hides little of the earlier ones (in place); returns its pixels, hidden ones included."""
+def _place(
+    rng: np.random.Generator, image: np.ndarray, instances: np.ndarray, sprite: Sprite, number: int
+) -> int:
+    """Paste a sprite where it hides little of the earlier ones (in place); returns its pixels,
+    hidden ones included.
+    """
     spots = [_spot(rng, instances.shape, sprite.alpha.shape) for _ in range(6 if number > 1 else 1)]
     there, here = min(spots, key=lambda spot: np.count_nonzero(instances[spot[0]]))
     alpha, colour = sprite.alpha[here][..., None], sprite.colour[here]
@@ -92,17 +109,34 @@ def _place(rng: np.random.Generator, image: np.ndarray, instances: np.ndarray, s
     return int(np.count_nonzero(sprite.alpha > 0.5))
 
 
-def _spot(rng: np.random.Generator, picture: tuple[int, int], sprite: tuple[int, int]) -> tuple[Window, Window]:
-    """A random place of a sprite (h, w) in a picture (H, W): the window it fills there, and its own part in view."""
+def _spot(
+    rng: np.random.Generator, picture: tuple[int, int], sprite: tuple[int, int]
+) -> tuple[Window, Window]:
+    """A random place of a sprite (h, w) in a picture (H, W): the window it fills there, and its own
+    part in view.
+    """
     (height, width), (rows, columns) = picture, sprite
-    top = int(np.clip(rng.normal(0.55, 0.14) * height - rows / 2, -_OUTSIDE * rows, height - (1 - _OUTSIDE) * rows))
+    top = int(
+        np.clip(
+            rng.normal(0.55, 0.14) * height - rows / 2,
+            -_OUTSIDE * rows,
+            height - (1 - _OUTSIDE) * rows,
+        )
+    )
     left = int(rng.uniform(*sorted((-_OUTSIDE * columns, width - (1 - _OUTSIDE) * columns))))
-    y, x, bottom, right = max(top, 0), max(left, 0), min(top + rows, height), min(left + columns, width)
+    y, x, bottom, right = (
+        max(top, 0),
+        max(left, 0),
+        min(top + rows, height),
+        min(left + columns, width),
+    )
     return np.s_[y:bottom, x:right], np.s_[y - top : bottom - top, x - left : right - left]
 
 
 def _set_off(under: np.ndarray, colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """The sprite's colour (h, w, 3), made lighter or darker where it would be lost against what it covers."""
+    """The sprite's colour (h, w, 3), made lighter or darker where it would be lost against what it
+    covers.
+    """
     area = float(alpha.sum()) + 1e-6
     own, other = float(colour.sum()) / area / 3, float((under * alpha).sum()) / area / 3
     distance = float(np.abs(colour - under * alpha).mean(axis=2).sum()) / area
@@ -111,16 +145,22 @@ def _set_off(under: np.ndarray, colour: np.ndarray, alpha: np.ndarray) -> np.nda
     return np.minimum(1.4 * colour, 255 * alpha) if own > other else 0.6 * colour
 
 
-def _labels(instances: np.ndarray, objects: Sequence[int], drawn: Sequence[int]) -> tuple[np.ndarray, tuple[int, ...]]:
+def _labels(
+    instances: np.ndarray, objects: Sequence[int], drawn: Sequence[int]
+) -> tuple[np.ndarray, tuple[int, ...]]:
     """Labels (H, W) with a rim of 255, and the classes that show; what hardly shows becomes 255."""
     table = np.zeros(256, np.uint8)
     table[1 : len(objects) + 1] = [k + 1 for k in objects]
     labels = table[instances]
     kernel = np.ones((3, 3), np.uint8)
     grown = cv2.dilate(instances, kernel)
-    inner = instances if min(instances.shape) < 160 else cv2.erode(instances, kernel)  # rim of 1 px, of 2 px if large
+    # rim of 1 px, of 2 px if large
+    inner = instances if min(instances.shape) < 160 else cv2.erode(instances, kernel)
     labels[grown != inner] = IGNORE
-    visible, counts = np.bincount(instances.ravel(), minlength=256), np.bincount(labels.ravel(), minlength=256)
+    visible, counts = (
+        np.bincount(instances.ravel(), minlength=256),
+        np.bincount(labels.ravel(), minlength=256),
+    )
     whole = {k for n, k in enumerate(objects) if visible[n + 1] >= _LEAST_SHARE * drawn[n]}
     shown = tuple(sorted(k for k in whole if counts[k + 1] >= _LEAST_PIXELS))
     for k in set(objects) - set(shown):
@@ -132,5 +172,7 @@ def _develop(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Exposure, colour cast and grain of the whole picture: (H, W, 3) float -> uint8."""
     gain = rng.uniform(0.85, 1.15) * rng.uniform(0.95, 1.05, 3).astype(np.float32)
     grain = rng.standard_normal(image.shape[:2], dtype=np.float32) * np.float32(rng.uniform(1, 4.5))
-    developed = image * gain.astype(np.float32) + (grain + np.float32(rng.uniform(-10, 10)))[..., None]
+    developed = (
+        image * gain.astype(np.float32) + (grain + np.float32(rng.uniform(-10, 10)))[..., None]
+    )
     return np.clip(developed, 0, 255).astype(np.uint8)

@@ -1,4 +1,6 @@
-"""The registry: how each VOC class is drawn, which colours and patterns it usually has, and where it usually is."""
+"""The registry: how each VOC class is drawn, which colours and patterns it usually has, and where
+it usually is.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +14,11 @@ Hsv = tuple[float, float, float]  # hue in degrees, saturation and value 0-1
 
 @dataclass(frozen=True)
 class Shape:
-    """One class: its drawing, usual tones (HSV), usual patterns of its body, usual backgrounds, and tilt.
+    """One class: its drawing, usual tones (HSV), usual patterns of its body, usual backgrounds, and
+    tilt.
 
-    `homes` are stuff words of `backdrop`; `tilt` is the standard deviation of the rotation in degrees.
+    `homes` are stuff words of `backdrop`; `tilt` is the standard deviation of the rotation in
+    degrees.
     """
 
     draw: Callable[[Pen], None]
@@ -26,12 +30,31 @@ class Shape:
 
 
 _BLACK, _WHITE, _GREY = (0, 0.0, 0.15), (40, 0.03, 0.95), (210, 0.05, 0.7)
-_RED, _BLUE, _GREEN, _YELLOW = (356, 0.82, 0.78), (216, 0.75, 0.72), (125, 0.65, 0.5), (47, 0.85, 0.92)
-_BROWN, _CHESTNUT, _TAN, _ORANGE = (24, 0.62, 0.42), (16, 0.72, 0.5), (33, 0.5, 0.82), (27, 0.78, 0.9)
+_RED, _BLUE, _GREEN, _YELLOW = (
+    (356, 0.82, 0.78),
+    (216, 0.75, 0.72),
+    (125, 0.65, 0.5),
+    (47, 0.85, 0.92),
+)
+_BROWN, _CHESTNUT, _TAN, _ORANGE = (
+    (24, 0.62, 0.42),
+    (16, 0.72, 0.5),
+    (33, 0.5, 0.82),
+    (27, 0.78, 0.9),
+)
 
 _SHAPES = {
-    "aeroplane": Shape(vehicles.aeroplane, (_WHITE, _GREY, (205, 0.25, 0.9)), (_BLUE, _RED), ("plain",), ("sky",), 11),
-    "bicycle": Shape(vehicles.bicycle, (_RED, _BLUE, _GREEN, _YELLOW), (_BLACK,), ("plain",), ("road", "wall")),
+    "aeroplane": Shape(
+        vehicles.aeroplane,
+        (_WHITE, _GREY, (205, 0.25, 0.9)),
+        (_BLUE, _RED),
+        ("plain",),
+        ("sky",),
+        11,
+    ),
+    "bicycle": Shape(
+        vehicles.bicycle, (_RED, _BLUE, _GREEN, _YELLOW), (_BLACK,), ("plain",), ("road", "wall")
+    ),
     "bird": Shape(
         animals.bird,
         (_BLUE, _RED, _YELLOW, _BROWN),
@@ -56,7 +79,13 @@ _SHAPES = {
         ("wall",),
         8,
     ),
-    "bus": Shape(vehicles.bus, (_YELLOW, _RED, (150, 0.55, 0.5)), (_WHITE, _BLUE), ("plain",), ("road", "building")),
+    "bus": Shape(
+        vehicles.bus,
+        (_YELLOW, _RED, (150, 0.55, 0.5)),
+        (_WHITE, _BLUE),
+        ("plain",),
+        ("road", "building"),
+    ),
     "car": Shape(
         vehicles.car,
         (_RED, _BLUE, _GREY, _YELLOW, _BLACK),
@@ -73,11 +102,21 @@ _SHAPES = {
         6,
     ),
     "chair": Shape(
-        household.chair, ((30, 0.62, 0.75), _BROWN, _RED), (_RED, _BLUE, _GREEN), ("plank", "plain"), ("wall", "ground")
+        household.chair,
+        ((30, 0.62, 0.75), _BROWN, _RED),
+        (_RED, _BLUE, _GREEN),
+        ("plank", "plain"),
+        ("wall", "ground"),
     ),
-    "cow": Shape(animals.cow, (_WHITE, _WHITE, _CHESTNUT), (_BLACK,), ("plain",), ("grass", "mountain")),
+    "cow": Shape(
+        animals.cow, (_WHITE, _WHITE, _CHESTNUT), (_BLACK,), ("plain",), ("grass", "mountain")
+    ),
     "diningtable": Shape(
-        household.diningtable, (_BROWN, _TAN), (_BLUE, _RED, _GREEN), ("plank", "plain"), ("wall", "ground")
+        household.diningtable,
+        (_BROWN, _TAN),
+        (_BLUE, _RED, _GREEN),
+        ("plank", "plain"),
+        ("wall", "ground"),
     ),
     "dog": Shape(
         animals.dog,
@@ -94,7 +133,9 @@ _SHAPES = {
         ("plain", "cloud"),
         ("grass", "ground"),
     ),
-    "motorbike": Shape(vehicles.motorbike, (_RED, _BLUE, _GREEN, _BLACK), (_GREY,), ("plain",), ("road",)),
+    "motorbike": Shape(
+        vehicles.motorbike, (_RED, _BLUE, _GREEN, _BLACK), (_GREY,), ("plain",), ("road",)
+    ),
     "person": Shape(
         animals.person,
         (_BLUE, _RED, _GREEN, _WHITE, _YELLOW),
@@ -103,10 +144,18 @@ _SHAPES = {
         ("road", "building", "ground"),
     ),
     "pottedplant": Shape(
-        household.pottedplant, (_CHESTNUT,), (_RED, _YELLOW, (320, 0.5, 0.9)), ("plain",), ("wall", "ground")
+        household.pottedplant,
+        (_CHESTNUT,),
+        (_RED, _YELLOW, (320, 0.5, 0.9)),
+        ("plain",),
+        ("wall", "ground"),
     ),
     "sheep": Shape(
-        animals.sheep, (_WHITE, (42, 0.14, 0.9), (35, 0.1, 0.75)), (_BLACK,), ("blotch", "dots"), ("grass", "mountain")
+        animals.sheep,
+        (_WHITE, (42, 0.14, 0.9), (35, 0.1, 0.75)),
+        (_BLACK,),
+        ("blotch", "dots"),
+        ("grass", "mountain"),
     ),
     "sofa": Shape(
         household.sofa,

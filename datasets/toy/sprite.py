@@ -28,7 +28,9 @@ _FIXED: dict[str, Hsv] = {
 
 @dataclass(frozen=True)
 class Sprite:
-    """One object on nothing: `colour` (h, w, 3) float32 0-255 already times `alpha`; `alpha` (h, w) float32 0-1."""
+    """One object on nothing: `colour` (h, w, 3) float32 0-255 already times `alpha`; `alpha` (h, w)
+    float32 0-1.
+    """
 
     colour: np.ndarray
     alpha: np.ndarray
@@ -52,7 +54,10 @@ def _tones(pen: Pen, shape: Shape, usual: bool) -> dict[str, Hsv]:
     else:
         body = (pen.vary(0, 360), pen.vary(0.2, 0.9), pen.vary(0.35, 0.95))
         accent = (body[0] + pen.vary(60, 300), pen.vary(0.2, 0.9), pen.vary(0.25, 0.95))
-    leaf, skin = (pen.vary(85, 140), pen.vary(0.5, 0.8), pen.vary(0.45, 0.75)), (pen.vary(18, 28), pen.vary(0.3, 0.6))
+    leaf, skin = (
+        (pen.vary(85, 140), pen.vary(0.5, 0.8), pen.vary(0.45, 0.75)),
+        (pen.vary(18, 28), pen.vary(0.3, 0.6)),
+    )
     varied: dict[str, Hsv] = {
         "body": body,
         "accent": accent,
@@ -90,7 +95,11 @@ def _tone(tones: dict[str, Hsv], name: str) -> tuple[float, ...]:
         return rgb(*tones[name])
     base, _, shade = name.partition("_")
     hue, saturation, value = tones[base]
-    return rgb(hue, saturation, 0.7 * value) if shade == "dark" else rgb(hue, 0.8 * saturation, 1.15 * value + 0.04)
+    return (
+        rgb(hue, saturation, 0.7 * value)
+        if shade == "dark"
+        else rgb(hue, 0.8 * saturation, 1.15 * value + 0.04)
+    )
 
 
 def _pose(pen: Pen, tilt: float) -> np.ndarray:
@@ -104,8 +113,8 @@ def _pose(pen: Pen, tilt: float) -> np.ndarray:
 def paint(rng: np.random.Generator, shape: Shape, size: float) -> Sprite:
     """One object of a class in a random pose and dress, its longer side about `size` pixels.
 
-    Drawn at twice the size and averaged, so that its borders are smooth; a dark outline and shading from above keep
-    it apart from any background. Source: design, section 6.
+    Drawn at twice the size and averaged, so that its borders are smooth; a dark outline and shading
+    from above keep it apart from any background. Source: design, section 6.
     """
     pen = Pen(rng)
     shape.draw(pen)
@@ -120,15 +129,21 @@ def paint(rng: np.random.Generator, shape: Shape, size: float) -> Sprite:
     coarse = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
     border = cv2.morphologyEx(index, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
     ink = cv2.resize(border.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_AREA)
-    light = 1 + pen.vary(0.05, 0.17) * cut(rng, pattern, height, width, pen.vary(0.8, 1.6) * size / 110)
+    light = 1 + pen.vary(0.05, 0.17) * cut(
+        rng, pattern, height, width, pen.vary(0.8, 1.6) * size / 110
+    )
     light += np.linspace(pen.vary(0.03, 0.2), pen.vary(-0.25, 0), height, dtype=np.float32)[:, None]
     light *= 1 - pen.vary(0.25, 0.6) / 255 * ink.astype(np.float32)
     alpha = coarse[..., 3] / 255
     return Sprite(np.minimum(coarse[..., :3] * light[..., None], 255 * alpha[..., None]), alpha)
 
 
-def _rasterise(parts: list[tuple[np.ndarray, str]], pose: np.ndarray, size: float) -> tuple[np.ndarray, list[str]]:
-    """(h, w) uint8 map of tone numbers (0 nothing) at `_FINE` times the size, and the names of tones 1, 2, ..."""
+def _rasterise(
+    parts: list[tuple[np.ndarray, str]], pose: np.ndarray, size: float
+) -> tuple[np.ndarray, list[str]]:
+    """(h, w) uint8 map of tone numbers (0 nothing) at `_FINE` times the size, and the names of
+    tones 1, 2, ...
+    """
     placed = np.concatenate([points for points, _ in parts]) @ pose
     low, high = placed.min(axis=0), placed.max(axis=0)
     zoom = _FINE * size / (high - low).max()

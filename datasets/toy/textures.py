@@ -1,4 +1,6 @@
-"""A fixed bank of grey patterns with mean about 0 and spread about 1, made once and cut at random."""
+"""A fixed bank of grey patterns with mean about 0 and spread about 1, made once and cut at
+random.
+"""
 
 import functools
 
@@ -16,7 +18,9 @@ def _smooth(rng: np.random.Generator, cells: int) -> np.ndarray:
 
 @functools.cache
 def bank() -> dict[str, np.ndarray]:
-    """Pattern name -> (512, 512) float32, mirrored so that any 256-px window can be cut. Always the same values."""
+    """Pattern name -> (512, 512) float32, mirrored so that any 256-px window can be cut. Always the
+    same values.
+    """
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:_SIDE, :_SIDE].astype(np.float32)
     grain = rng.standard_normal((_SIDE, _SIDE)).astype(np.float32)
@@ -44,11 +48,17 @@ def bank() -> dict[str, np.ndarray]:
 
 def _normalise(values: np.ndarray) -> np.ndarray:
     centred = values - values.mean()
-    return np.pad(centred / max(float(centred.std()), 1.0), (0, _SIDE), "symmetric").astype(np.float32)
+    return np.pad(centred / max(float(centred.std()), 1.0), (0, _SIDE), "symmetric").astype(
+        np.float32
+    )
 
 
-def cut(rng: np.random.Generator, name: str, height: int, width: int, zoom: float = 1.0) -> np.ndarray:
-    """A random (height, width) float32 window of a pattern, enlarged `zoom` times (more if need be)."""
+def cut(
+    rng: np.random.Generator, name: str, height: int, width: int, zoom: float = 1.0
+) -> np.ndarray:
+    """A random (height, width) float32 window of a pattern, enlarged `zoom` times (more if need
+    be).
+    """
     zoom = max(zoom, height / _SIDE, width / _SIDE)
     rows, columns = max(2, round(height / zoom)), max(2, round(width / zoom))
     top, left = rng.integers(0, _SIDE, 2)

@@ -58,7 +58,9 @@ def _plane_above(pen: Pen) -> None:
 
 
 def bicycle(pen: Pen) -> None:
-    """A bicycle whose wheels are pale discs with spokes and whose main triangle is filled, so that all is solid."""
+    """A bicycle whose wheels are pale discs with spokes and whose main triangle is filled, so that
+    all is solid.
+    """
     radius, x, y = pen.vary(0.42, 0.48), pen.vary(0.56, 0.62), 0.36
     for side in (-1, 1):
         pen.oval("tyre", side * x, y, radius)
@@ -70,7 +72,13 @@ def bicycle(pen: Pen) -> None:
         pen.oval("steel", side * x, y, 0.08)
     seat, head, crank = (-0.24, -0.26), (0.34, -0.3), (-0.04, y)
     pen.poly("body_light", seat, head, crank)
-    for start_point, end_point in ((seat, head), (seat, crank), (head, crank), ((-x, y), seat), ((-x, y), crank)):
+    for start_point, end_point in (
+        (seat, head),
+        (seat, crank),
+        (head, crank),
+        ((-x, y), seat),
+        ((-x, y), crank),
+    ):
         pen.bar("body", 0.11, start_point, end_point)
     pen.bar("body", 0.1, (x, y), (0.32, -0.46))
     pen.bar("dark", 0.09, (0.16, -0.54), (0.34, -0.5), (0.52, -0.6))
@@ -90,7 +98,15 @@ def motorbike(pen: Pen) -> None:
     pen.bar("metal", 0.12, (0.1, 0.5), (-0.9, 0.48))
     pen.blob("body", (-0.98, -0.16), (-0.5, -0.16), (-0.2, 0.1), (-0.5, 0.24), (-0.86, 0.08))
     pen.blob("dark", (-0.84, -0.26), (-0.2, -0.1), (-0.14, 0.06), (-0.6, 0.02))
-    pen.blob("body", (-0.3, -0.04), (-0.06, -0.36), (0.38, -0.36), (0.48, -0.06), (0.26, 0.14), (-0.2, 0.12))
+    pen.blob(
+        "body",
+        (-0.3, -0.04),
+        (-0.06, -0.36),
+        (0.38, -0.36),
+        (0.48, -0.06),
+        (0.26, 0.14),
+        (-0.2, 0.12),
+    )
     if pen.chance(0.5):
         pen.poly("body", (0.3, -0.3), (0.42, -0.56), (0.66, -0.26), (0.62, 0.1), (0.36, 0.16))
     pen.blob(
@@ -119,8 +135,12 @@ def boat(pen: Pen) -> None:
         pen.box("glass", -0.16, -0.4, 0.1, -0.26)
         pen.box("accent", -0.36, -0.78, -0.16, -0.46)
         pen.box("dark", -0.36, -0.78, -0.16, -0.7)
-    pen.poly("body", (-length, 0.18), (length + 0.08, 0.14), (length * 0.7, 0.66), (-length * 0.8, 0.66))
-    pen.poly("accent", (-length, 0.18), (length + 0.08, 0.14), (length, 0.28), (-length * 0.96, 0.3))
+    pen.poly(
+        "body", (-length, 0.18), (length + 0.08, 0.14), (length * 0.7, 0.66), (-length * 0.8, 0.66)
+    )
+    pen.poly(
+        "accent", (-length, 0.18), (length + 0.08, 0.14), (length, 0.28), (-length * 0.96, 0.3)
+    )
     if pen.chance(0.4):
         for i in range(4):
             pen.oval("white", -0.5 + 0.3 * i, 0.44, 0.06)
@@ -132,7 +152,14 @@ def bus(pen: Pen) -> None:
     if pen.chance(0.3):
         pen.box("body", -half, -height - 0.46, half, -height + 0.1)
         _windows(pen, -half + 0.08, half, -height - 0.36, -height - 0.1, count + 1)
-    pen.poly("body", (-half, -height), (half - 0.06, -height), (half, -height + 0.1), (half, height), (-half, height))
+    pen.poly(
+        "body",
+        (-half, -height),
+        (half - 0.06, -height),
+        (half, -height + 0.1),
+        (half, height),
+        (-half, height),
+    )
     pen.box("accent", -half, 0.14, half, 0.28)
     _windows(pen, -half + 0.08, half - 0.46, -height + 0.12, 0.04, count)
     pen.box("glass", half - 0.16, -height + 0.12, half, 0.12)
@@ -147,11 +174,33 @@ def bus(pen: Pen) -> None:
 def car(pen: Pen) -> None:
     """A low car with bonnet and boot, two side windows, lamps and two large wheels."""
     roof, back = pen.vary(0.38, 0.46), pen.vary(-0.72, -0.5)
-    pen.blob("body", (back - 0.2, 0.0), (back + 0.16, -roof - 0.04), (0.26, -roof - 0.06), (0.66, 0.02), (0.2, 0.1))
+    pen.blob(
+        "body",
+        (back - 0.2, 0.0),
+        (back + 0.16, -roof - 0.04),
+        (0.26, -roof - 0.06),
+        (0.66, 0.02),
+        (0.2, 0.1),
+    )
     pen.poly("body", (back - 0.06, -0.03), (back + 0.12, -roof), (0.22, -roof), (0.54, -0.03))
-    pen.poly("glass", (back + 0.06, -0.04), (back + 0.18, -roof + 0.07), (-0.1, -roof + 0.07), (-0.1, -0.04))
+    pen.poly(
+        "glass",
+        (back + 0.06, -0.04),
+        (back + 0.18, -roof + 0.07),
+        (-0.1, -roof + 0.07),
+        (-0.1, -0.04),
+    )
     pen.poly("glass", (-0.03, -0.04), (-0.03, -roof + 0.07), (0.19, -roof + 0.07), (0.43, -0.04))
-    pen.poly("body", (-0.98, 0.02), (back, -0.08), (0.52, -0.08), (0.92, 0.03), (1.0, 0.2), (0.98, 0.36), (-0.98, 0.36))
+    pen.poly(
+        "body",
+        (-0.98, 0.02),
+        (back, -0.08),
+        (0.52, -0.08),
+        (0.92, 0.03),
+        (1.0, 0.2),
+        (0.98, 0.36),
+        (-0.98, 0.36),
+    )
     pen.box("accent", -0.98, 0.24, 0.98, 0.36)
     pen.bar("body_dark", 0.035, (-0.06, -0.04), (-0.06, 0.3))
     for side in (-0.58, 0.58):
@@ -187,9 +236,23 @@ def _train_front(pen: Pen) -> None:
         (-0.64, 0.6),
     )
     for side in (-1, 1):
-        pen.poly("glass", (side * 0.06, -0.62), (side * 0.5, -0.58), (side * 0.53, -0.1), (side * 0.06, -0.12))
+        pen.poly(
+            "glass",
+            (side * 0.06, -0.62),
+            (side * 0.5, -0.58),
+            (side * 0.53, -0.1),
+            (side * 0.06, -0.12),
+        )
         pen.oval("lamp", side * 0.42, 0.34, 0.11)
-    pen.poly("accent", (-0.62, 0.04), (0, pen.vary(0.12, 0.4)), (0.62, 0.04), (0.63, 0.22), (0, 0.5), (-0.63, 0.22))
+    pen.poly(
+        "accent",
+        (-0.62, 0.04),
+        (0, pen.vary(0.12, 0.4)),
+        (0.62, 0.04),
+        (0.63, 0.22),
+        (0, 0.5),
+        (-0.63, 0.22),
+    )
     pen.box("white", -0.26, -0.84, 0.26, -0.7)
     pen.box("dark", -0.46, 0.6, 0.46, 0.7)
 

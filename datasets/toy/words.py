@@ -1,4 +1,6 @@
-"""Other wordings of the drawn classes and background words, for captions and for matching data sets."""
+"""Other wordings of the drawn classes and background words, for captions and for matching data
+sets.
+"""
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "aeroplane": ("airplane", "plane", "aircraft"),
@@ -33,7 +35,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "rock": (),
     "railroad": ("railway",),
 }
-"""VOC class name or drawn background word -> other words for it (design, section 6; prompts of `datasets.specs`)."""
+"""VOC class name or drawn background word -> other words for it, among them all of the prompts."""
 
 UNDRAWN: tuple[str, ...] = ("keyboard", "helmet", "bridge", "sign")
 """Background words of `datasets.specs` that no toy picture shows."""

@@ -1,4 +1,5 @@
-"""Writes the toy data set to disk: in PASCAL VOC or COCO layout, or as a folder of photographs under odd names.
+"""Writes the toy data set to disk: in PASCAL VOC or COCO layout, or as a folder of photographs
+under odd names.
 
 All hold the same pictures.
 """
@@ -20,23 +21,36 @@ from tqdm import tqdm
 from datasets.specs import COCO, COCO_IDS, IGNORE, VOC, palette
 from datasets.toy.scene import Scene, random_classes, render
 from datasets.toy.words import wordings
-from utils.errors import UserError
+from utils.common.errors import UserError
 
-BENCHMARK = {"train": 3000, "val": 200, "size": 256, "seed": 2026}  # the toy benchmark; nothing is tuned on this seed
+# the toy benchmark; nothing is tuned on this seed
+BENCHMARK = {
+    "train": 3000,
+    "val": 200,
+    "size": 256,
+    "seed": 2026,
+}
 _FORMAT = 1
 _MARKER = "toy.json"
 _SPLITS = ("train", "val")
 _JPEG_QUALITY = 92
-_ODD_NAMES = ("{}.JPG", "Küche/Foto {}.jpeg", "a;b, c/深い {}.png", "sub dir/sub/IMG ({}).JPEG", "dots.v{}.final.webp")
+_ODD_NAMES = (
+    "{}.JPG",
+    "Küche/Foto {}.jpeg",
+    "a;b, c/深い {}.png",
+    "sub dir/sub/IMG ({}).JPEG",
+    "dots.v{}.final.webp",
+)
 _LEAST_SIZE = 64  # so that 3/4 of it is a size that `render` accepts
 Counts = dict[str, int]  # pictures of each split
 
 
 def picture(seed: int, split: str, number: int, size: int) -> Scene:
-    """Picture `number` (from 0) of "train" or "val": a pure function of the arguments, sides `size` or 3/4 of it.
+    """Picture `number` (from 0) of "train" or "val": a pure function of the arguments, sides `size`
+    or 3/4 of it.
 
-    The first class cycles through all classes, so that they are balanced; up to two more are drawn. Source: design,
-    section 6.
+    The first class cycles through all classes, so that they are balanced; up to two more are drawn.
+    Source: design, section 6.
     """
     rng = np.random.default_rng((seed, _SPLITS.index(split), number))
     short = size * 3 // 4
@@ -45,27 +59,31 @@ def picture(seed: int, split: str, number: int, size: int) -> Scene:
 
 
 def write_voc(root: str | Path, train: int, val: int, size: int, seed: int) -> None:
-    """Write `train` + `val` pictures of `size` px as VOC2012: images, palette masks, XML annotations, image lists.
+    """Write `train` + `val` pictures of `size` px as VOC2012: images, palette masks, XML
+    annotations, image lists.
 
-    Does nothing if `root` already holds exactly this set. Raises UserError if it holds anything else.
+    Does nothing if `root` already holds exactly this set. Raises UserError if it holds anything
+    else.
     """
     _write(Path(root).absolute(), train, val, size, seed, "voc", _fill_voc)
 
 
 def write_coco(root: str | Path, train: int, val: int, size: int, seed: int) -> None:
-    """Write the same pictures as COCO 2014: coco2014/{train2014,val2014}, mask/..., annotations/instances_*.json.
+    """Write the same pictures as COCO 2014: coco2014/{train2014,val2014}, mask/...,
+    annotations/instances_*.json.
 
-    Masks hold 0, the place of the category among the 80 plus 1, and 255. Does nothing if `root` already holds exactly
-    this set. Raises UserError if it holds anything else.
+    Masks hold 0, the place of the category among the 80 plus 1, and 255. Does nothing if `root`
+    already holds exactly this set. Raises UserError if it holds anything else.
     """
     _write(Path(root).absolute(), train, val, size, seed, "coco", _fill_coco)
 
 
 def write_custom(root: str | Path, train: int, val: int, size: int, seed: int) -> None:
-    """Write the same pictures as one's own might be: photos/ under odd names and suffixes in nested folders, tags.csv,
-    classes.yaml, and masks/.
+    """Write the same pictures as one's own might be: photos/ under odd names and suffixes in nested
+    folders, tags.csv, classes.yaml, and masks/.
 
-    Does nothing if `root` already holds exactly this set. Raises UserError if it holds anything else.
+    Does nothing if `root` already holds exactly this set. Raises UserError if it holds anything
+    else.
     """
     _write(Path(root).absolute(), train, val, size, seed, "custom", _fill_custom)
 
@@ -74,8 +92,17 @@ def add_command(kinds: Any) -> None:
     """Adds the sub-command `toy` to an argparse sub-parsers object."""
     parser = kinds.add_parser("toy", help="draw the procedural toy data set")
     add = parser.add_argument
-    add("--layout", choices=tuple(_WRITERS), default="voc", help="folder form (default: %(default)s)")
-    add("--root", required=True, help="folder to write; nothing is done where it is complete already")
+    add(
+        "--layout",
+        choices=tuple(_WRITERS),
+        default="voc",
+        help="folder form (default: %(default)s)",
+    )
+    add(
+        "--root",
+        required=True,
+        help="folder to write; nothing is done where it is complete already",
+    )
     add("--train", type=int, help="training pictures (default: %(default)s)")
     add("--val", type=int, help="validation pictures (default: %(default)s)")
     add("--size", type=int, help="longer side, px (default: %(default)s)")
@@ -88,18 +115,36 @@ _WRITERS = {"voc": write_voc, "coco": write_coco, "custom": write_custom}
 
 def _run(args: Namespace) -> None:
     _WRITERS[args.layout](args.root, train=args.train, val=args.val, size=args.size, seed=args.seed)
-    print(f"{args.root}: {args.train} training and {args.val} validation pictures of seed {args.seed} are there")
+    print(
+        f"{args.root}: {args.train} training and {args.val} validation pictures of seed "
+        f"{args.seed} are there"
+    )
 
 
 def _write(
-    root: Path, train: int, val: int, size: int, seed: int, layout: str, fill: Callable[[Path, Counts, int, int], None]
+    root: Path,
+    train: int,
+    val: int,
+    size: int,
+    seed: int,
+    layout: str,
+    fill: Callable[[Path, Counts, int, int], None],
 ) -> None:
-    """Fill a temporary sibling folder and rename it when it is whole, so that a half-written set is never found."""
+    """Fill a temporary sibling folder and rename it when it is whole, so that a half-written set is
+    never found.
+    """
     if size < _LEAST_SIZE:
         raise UserError(f"size {size} of the toy data set is too small; use {_LEAST_SIZE} or more.")
     if seed < 0:
         raise UserError(f"seed {seed} of the toy data set is negative; use 0 or more.")
-    wanted = {"format": _FORMAT, "layout": layout, "seed": seed, "train": train, "val": val, "size": size}
+    wanted = {
+        "format": _FORMAT,
+        "layout": layout,
+        "seed": seed,
+        "train": train,
+        "val": val,
+        "size": size,
+    }
     if _is_written(root, wanted):
         return
     partial = root.with_name(f".{root.name}.partial-{os.getpid()}")
@@ -114,7 +159,9 @@ def _write(
 
 
 def _is_written(root: Path, wanted: dict[str, int | str]) -> bool:
-    """True if the folder holds the wanted set, False if it is missing or empty; anything else is a UserError."""
+    """True if the folder holds the wanted set, False if it is missing or empty; anything else is a
+    UserError.
+    """
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
@@ -122,7 +169,10 @@ def _is_written(root: Path, wanted: dict[str, int | str]) -> bool:
     except (OSError, ValueError):
         found = "no toy data set"
     if found != wanted:
-        raise UserError(f"{root} holds {found}, not the toy data set {wanted}; remove it or name another folder.")
+        raise UserError(
+            f"{root} holds {found}, not the toy data set {wanted}; remove it or name another "
+            "folder."
+        )
     return True
 
 
@@ -144,7 +194,13 @@ def _boxes(scene: Scene) -> Iterator[tuple[int, np.ndarray, tuple[int, int, int,
 
 
 def _fill_voc(root: Path, counts: Counts, size: int, seed: int) -> None:
-    for folder in ("JPEGImages", "SegmentationClassAug", "SegmentationClass", "Annotations", "ImageSets/Segmentation"):
+    for folder in (
+        "JPEGImages",
+        "SegmentationClassAug",
+        "SegmentationClass",
+        "Annotations",
+        "ImageSets/Segmentation",
+    ):
         (root / folder).mkdir(parents=True)
     colours = palette().ravel().tolist()
     names: dict[str, list[str]] = {split: [] for split in _SPLITS}
@@ -160,7 +216,9 @@ def _fill_voc(root: Path, counts: Counts, size: int, seed: int) -> None:
             names[split].append(name)
     every = {"train_aug": names["train"], "trainval": names["train"] + names["val"], **names}
     for split, members in every.items():
-        (root / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("".join(f"{name}\n" for name in members))
+        (root / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(
+            "".join(f"{name}\n" for name in members)
+        )
 
 
 def _xml(name: str, scene: Scene) -> str:
@@ -182,7 +240,8 @@ def _xml(name: str, scene: Scene) -> str:
 def coco_classes() -> tuple[int, ...]:
     """The COCO class (0-based) of each VOC class, matched by its wordings."""
     return tuple(
-        next(k for k, name in enumerate(COCO.classes) if name in wordings(voc_name)) for voc_name in VOC.classes
+        next(k for k, name in enumerate(COCO.classes) if name in wordings(voc_name))
+        for voc_name in VOC.classes
     )
 
 
@@ -205,7 +264,9 @@ def _fill_coco(root: Path, counts: Counts, size: int, seed: int) -> None:
             _save(scene.image, pictures / f"{stem}.jpg")
             Image.fromarray(relabel[scene.labels]).save(masks / f"{stem}.png")
             height, width = scene.labels.shape
-            images.append({"id": image_id, "file_name": f"{stem}.jpg", "height": height, "width": width})
+            images.append(
+                {"id": image_id, "file_name": f"{stem}.jpg", "height": height, "width": width}
+            )
             annotations += [
                 {
                     "id": 10 * image_id + place,
@@ -235,11 +296,15 @@ def _fill_custom(root: Path, counts: Counts, size: int, seed: int) -> None:
             rows.append((name, ";".join(sorted({VOC.classes[k] for k, _, _ in _boxes(scene)}))))
     with (root / "tags.csv").open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows(rows)
-    (root / "classes.yaml").write_text("".join(["classes:\n", *(f"- {name}\n" for name in VOC.classes)]))
+    (root / "classes.yaml").write_text(
+        "".join(["classes:\n", *(f"- {name}\n" for name in VOC.classes)])
+    )
 
 
 def _polygons(mask: np.ndarray) -> list[list[int]]:
-    """Outlines of a (H, W) mask as flat lists x0, y0, x1, y1, ...; its box if it is too thin to have any."""
+    """Outlines of a (H, W) mask as flat lists x0, y0, x1, y1, ...; its box if it is too thin to
+    have any.
+    """
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     x, y, w, h = cv2.boundingRect(mask)
     box = [x, y, x + w, y, x + w, y + h, x, y + h]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from utils.errors import UserError
+from utils.common.errors import UserError
 from utils.report import gallery, plots
 from utils.report.folder import RunFolder, Scored, read_run
 from utils.report.page import LABELS, TEST, costs, protocol, write_page
@@ -28,25 +28,38 @@ class Row:
 
 
 def write_comparison(folders: Sequence[Path], path: Path) -> Path:
-    """Write the page and return its path. Raises UserError when a folder is no run or tested runs differ in classes."""
+    """Write the page and return its path. Raises UserError when a folder is no run or tested runs
+    differ in classes.
+    """
     runs = [read_run(folder) for folder in folders]
     scored = [run for run in runs if run.names] or runs[:1]
     for run in scored:
         if run.names != scored[0].names:
-            raise UserError(f"{run.path} has other classes than {scored[0].path}; compare runs on one data set")
+            raise UserError(
+                f"{run.path} has other classes than {scored[0].path}; compare runs on one data set"
+            )
     cards = _cards(runs)
     page = {
-        "runs": runs, "titles": distinct(folders), "scores": scores(runs), "classes": _classes(runs),
-        "names": scored[0].names, "protocol": protocol(scored[0]),
-        "curves": _curves(runs, distinct(folders)), "costs": [costs(run) for run in runs],
-        "differences": differences(runs), "cards": cards, "labels_shown": gallery.labels_of(cards),
+        "runs": runs,
+        "titles": distinct(folders),
+        "scores": scores(runs),
+        "classes": _classes(runs),
+        "names": scored[0].names,
+        "protocol": protocol(scored[0]),
+        "curves": _curves(runs, distinct(folders)),
+        "costs": [costs(run) for run in runs],
+        "differences": differences(runs),
+        "cards": cards,
+        "labels_shown": gallery.labels_of(cards),
         "colours": gallery.COLOURS,
-    }  # fmt: skip
+    }
     return write_page("comparison.html.j2", page, path)
 
 
 def distinct(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths, of equal length, that tell them apart; equal paths are numbered."""
+    """The shortest ends of the paths, of equal length, that tell them apart; equal paths are
+    numbered.
+    """
     parts = [folder.resolve().parts for folder in folders]
     for length in range(1, max(map(len, parts)) + 1):
         titles = ["/".join(part[-length:]) for part in parts]
@@ -62,7 +75,9 @@ def scores(runs: Sequence[RunFolder]) -> list[Row]:
         found = [run.results.get(title) for run in runs]
         if any(found):
             values = tuple(100 * result.matrix.miou() if result else math.nan for result in found)
-            about = sorted({f"{Path(result.split).name}, {result.images}" for result in found if result})
+            about = sorted(
+                {f"{Path(result.split).name}, {result.images}" for result in found if result}
+            )
             rows.append(Row(f"{title} ({' | '.join(about)})", values))
     return rows
 
@@ -75,14 +90,18 @@ def differences(runs: Sequence[RunFolder]) -> list[tuple[str, list[object]]]:
 
 
 def _classes(runs: Sequence[RunFolder]) -> tuple[str, list[Row]]:
-    """The last result that all runs have, and its IoU by class, those first on which the runs differ most."""
+    """The last result that all runs have, and its IoU by class, those first on which the runs
+    differ most.
+    """
     common = [title for title in (*LABELS, *TEST) if all(title in run.results for run in runs)]
     if not common:
         return "", []
     matrices = [run.results[common[-1]].matrix for run in runs]
     present = sum(matrix.counts.sum(1) for matrix in matrices) > 0
     values = zip(*((100 * matrix.iou()).tolist() for matrix in matrices))
-    rows = [Row(name, row) for name, row, seen in zip(runs[0].names, values, present.tolist()) if seen]
+    rows = [
+        Row(name, row) for name, row, seen in zip(runs[0].names, values, present.tolist()) if seen
+    ]
     return common[-1], sorted(rows, key=lambda row: -_spread(row.values))
 
 
@@ -100,14 +119,23 @@ def _curves(runs: Sequence[RunFolder], titles: Sequence[str]) -> list[tuple[str,
         found = {title: run.curves.get(stage, {}).get(name, []) for title, run in zip(titles, runs)}
         if any(len(points) > 1 for points in found.values()):
             loss = name == "loss"
-            heading, unit = (f"Loss, {stage}", "loss") if loss else (f"{name} over training", "mIoU, %")
-            drawn.append((heading, plots.curves(f"{stage}-{name}", found, unit, marks=not loss, log=loss)))
+            heading, unit = (
+                (f"Loss, {stage}", "loss") if loss else (f"{name} over training", "mIoU, %")
+            )
+            drawn.append(
+                (heading, plots.curves(f"{stage}-{name}", found, unit, marks=not loss, log=loss))
+            )
     return drawn
 
 
 def _cards(runs: Sequence[RunFolder]) -> list[gallery.Card]:
-    """Images that all runs were tested on, those first whose mIoU differs most, with every run's prediction."""
-    by_name = [{scored.name: scored for scored in run.images if not math.isnan(scored.miou)} for run in runs]
+    """Images that all runs were tested on, those first whose mIoU differs most, with every run's
+    prediction.
+    """
+    by_name = [
+        {scored.name: scored for scored in run.images if not math.isnan(scored.miou)}
+        for run in runs
+    ]
     common = [name for name in by_name[0] if all(name in images for images in by_name)]
     common.sort(key=lambda name: -_spread([images[name].miou for images in by_name]))
     cards = []

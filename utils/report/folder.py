@@ -1,4 +1,6 @@
-"""A run folder as the report reads it: results, curves, settings, costs, and how good each image is."""
+"""A run folder as the report reads it: results, curves, settings, costs, and how good each image
+is.
+"""
 
 import csv
 from collections.abc import Sequence
@@ -8,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from datasets.classes import spec_of
+from utils.common.errors import UserError
 from utils.config import read_yaml
-from utils.errors import UserError
-from utils.evaluation import ConfusionMatrix
-from utils.journal import read_journal
-from utils.recorder import read_results
+from utils.metrics import ConfusionMatrix
+from utils.run_folder.journal import read_journal
+from utils.run_folder.recorder import read_results
 
 MARKS = ("config.yaml", "results.json", "images.jsonl")  # a run folder has one of these
 Curves = dict[str, list[tuple[int, float]]]  # name -> (iteration, value), ascending
@@ -30,7 +32,8 @@ class Result:
 
 @dataclass(frozen=True)
 class Scored:
-    """An image of the test: its files, its mIoU, 0..1 over the classes in its truth, and the IoU of each by label.
+    """An image of the test: its files, its mIoU, 0..1 over the classes in its truth, and the IoU of
+    each by label.
 
     Without truth `miou` is nan and `ious` is empty.
     """
@@ -44,7 +47,9 @@ class Scored:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What a run left behind; parts that are not there are empty. `curves` by stage; `options`: those of the test."""
+    """What a run left behind; parts that are not there are empty. `curves` by stage; `options`:
+    those of the test.
+    """
 
     path: Path
     names: tuple[str, ...]
@@ -74,19 +79,29 @@ class RunFolder:
 def read_run(path: Path) -> RunFolder:
     """Read a run folder. Raises UserError when it is none, or a file in it is broken."""
     if not any((path / name).is_file() for name in MARKS):
-        raise UserError(f"{path} is no run folder (none of {', '.join(MARKS)} in it); name one that training wrote")
+        raise UserError(
+            f"{path} is no run folder (none of {', '.join(MARKS)} in it); name one that training "
+            "wrote"
+        )
     try:
         config = read_yaml(path / "config.yaml") if (path / "config.yaml").is_file() else {}
         entries = read_results(path)
         results = {
-            title: Result(title, entry["split"], entry["images"], ConfusionMatrix.from_counts(entry["counts"]))
+            title: Result(
+                title, entry["split"], entry["images"], ConfusionMatrix.from_counts(entry["counts"])
+            )
             for title, entry in entries.items()
         }
         options, images = _read_images(path)
-        curves, environment = _read_curves(path / "metrics.csv"), _read_environment(path / "environment.txt")
+        curves, environment = (
+            _read_curves(path / "metrics.csv"),
+            _read_environment(path / "environment.txt"),
+        )
         names = _label_names(config, entries)
     except (KeyError, TypeError, ValueError) as error:  # ValueError includes broken JSON and text
-        raise UserError(f"{path} holds a broken file ({error}); test the checkpoint again to write it anew") from error
+        raise UserError(
+            f"{path} holds a broken file ({error}); test the checkpoint again to write it anew"
+        ) from error
     return RunFolder(path, names, results, curves, config, environment, options, images)
 
 
@@ -95,22 +110,32 @@ def _label_names(config: dict[str, object], entries: dict[str, dict]) -> tuple[s
     if not entries:
         return ()
     classes = [entry["classes"] for entry in entries.values() if "classes" in entry]
-    told = (str(config.get(key, default)) for key, default in (("dataset", "voc"), ("data_root", ""), ("classes", "")))
+    told = (
+        str(config.get(key, default))
+        for key, default in (("dataset", "voc"), ("data_root", ""), ("classes", ""))
+    )
     names = ("background", *classes[-1]) if classes else spec_of(*told).label_names
     if any(len(entry["counts"]) != len(names) for entry in entries.values()):
-        raise ValueError(f"results.json has counts of other classes than these {len(names)}: {', '.join(names)}")
+        raise ValueError(
+            f"results.json has counts of other classes than these {len(names)}: {', '.join(names)}"
+        )
     return names
 
 
 def _read_curves(path: Path) -> dict[str, Curves]:
-    """metrics.csv by stage and name; where a resumed run did an iteration twice, the later value counts."""
+    """metrics.csv by stage and name; where a resumed run did an iteration twice, the later value
+    counts.
+    """
     table: dict[str, dict[str, dict[int, float]]] = {}
     if path.is_file():
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 series = table.setdefault(row["stage"], {}).setdefault(row["name"], {})
                 series[int(row["iteration"])] = float(row["value"])
-    return {stage: {name: sorted(series.items()) for name, series in part.items()} for stage, part in table.items()}
+    return {
+        stage: {name: sorted(series.items()) for name, series in part.items()}
+        for stage, part in table.items()
+    }
 
 
 def _read_environment(path: Path) -> dict[str, str]:
@@ -123,7 +148,8 @@ def _read_images(path: Path) -> tuple[dict[str, object], list[Scored]]:
     header, entries = read_journal(path)
     options = header.get("options", {})
     images = {entry["name"]: _scored(entry) for entry in entries if "error" not in entry}
-    short = {name: value for name, value in options.items() if not isinstance(value, dict)}  # no tags of every image
+    # no tags of every image
+    short = {name: value for name, value in options.items() if not isinstance(value, dict)}
     return short, [images[name] for name in sorted(images)]
 
 
@@ -134,6 +160,10 @@ def _scored(record: dict) -> Scored:
     for truth, predicted, count in counts:
         dense[labels.index(truth), labels.index(predicted)] = count
     matrix = ConfusionMatrix.from_counts(dense.tolist()) if labels else ConfusionMatrix(1)
-    ious = {label: iou for label, iou, seen in zip(labels, matrix.iou().tolist(), dense.sum(1)) if seen}
+    ious = {
+        label: iou for label, iou, seen in zip(labels, matrix.iou().tolist(), dense.sum(1)) if seen
+    }
     mask = record.get("mask")
-    return Scored(record["name"], Path(record["image"]), Path(mask) if mask else None, matrix.miou(), ious)
+    return Scored(
+        record["name"], Path(record["image"]), Path(mask) if mask else None, matrix.miou(), ious
+    )

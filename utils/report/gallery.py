@@ -1,4 +1,6 @@
-"""Which images a report shows, and how they get into one HTML file: thumbnails with see-through label maps."""
+"""Which images a report shows, and how they get into one HTML file: thumbnails with see-through
+label maps.
+"""
 
 import base64
 import io
@@ -12,7 +14,7 @@ from PIL import Image
 
 from datasets.specs import IGNORE, palette
 from datasets.transforms import load_image, load_mask
-from utils.errors import UserError
+from utils.common.errors import UserError
 from utils.report.folder import Scored
 
 GROUPS = ("best", "median", "worst")
@@ -44,11 +46,14 @@ class Card:
 
 
 def choose(images: Sequence[Scored], each: int) -> dict[str, list[Scored]]:
-    """`each` best, median and worst images by mIoU, none twice; under "class" those with the extreme IoU of each class.
+    """`each` best, median and worst images by mIoU, none twice; under "class" those with the
+    extreme IoU of each class.
 
     Images without truth are no part of it, unless none has any: then the first are all "predicted".
     """
-    ranked = sorted((image for image in images if not math.isnan(image.miou)), key=lambda image: -image.miou)
+    ranked = sorted(
+        (image for image in images if not math.isnan(image.miou)), key=lambda image: -image.miou
+    )
     if not ranked:
         return {"predicted": list(images[:each])} if images else {}
     best, rest = ranked[:each], ranked[each:]
@@ -59,14 +64,20 @@ def choose(images: Sequence[Scored], each: int) -> dict[str, list[Scored]]:
     extreme: dict[str, Scored] = {}
     labels = sorted({label for image in ranked for label in image.ious} - {0})
     for label in labels:
-        having = sorted((image for image in ranked if label in image.ious), key=lambda image: image.ious[label])
+        having = sorted(
+            (image for image in ranked if label in image.ious), key=lambda image: image.ious[label]
+        )
         ends = having[:1] if len(labels) > MANY else (having[0], having[-1])
         extreme |= {image.name: image for image in ends if image.name not in taken}
-    return {name: group for name, group in {**groups, "class": list(extreme.values())}.items() if group}
+    return {
+        name: group for name, group in {**groups, "class": list(extreme.values())}.items() if group
+    }
 
 
 def cards(chosen: dict[str, list[Scored]], predictions: Path) -> tuple[list[Card], list[str]]:
-    """Cards in order, and the names of images whose picture, mask or prediction PNG is gone or unreadable."""
+    """Cards in order, and the names of images whose picture, mask or prediction PNG is gone or
+    unreadable.
+    """
     made, gone = [], []
     for group, images in chosen.items():
         for scored in images:

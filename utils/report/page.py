@@ -10,14 +10,12 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from datasets.files import write_whole
+from utils.common.files import write_whole
 from utils.config import Config
-from utils.crf import dense_crf
-from utils.evaluation import ConfusionMatrix
+from utils.inference.crf import dense_crf
+from utils.metrics import CRF, MULTI, SINGLE, TITLES, ConfusionMatrix
 from utils.report import gallery, plots
 from utils.report.folder import Curves, Result, RunFolder, read_run
-from utils.seeds import TITLES
-from utils.segmenter import CRF, MULTI, SINGLE
 
 TEST, LABELS = (SINGLE, MULTI, CRF), tuple(TITLES.values())
 RATES = ("lr", "seconds", "memory")  # what metrics.csv holds of a stage beside its loss terms
@@ -27,7 +25,9 @@ PANELS, PANEL_WIDTH = 12, 1400  # at most so many pictures of training, px
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage took: iterations, mean seconds each, all in minutes, and peak memory in GB if recorded."""
+    """What a stage took: iterations, mean seconds each, all in minutes, and peak memory in GB if
+    recorded.
+    """
 
     stage: str
     iterations: int
@@ -37,33 +37,54 @@ class Cost:
 
 
 def report_line(folder: Path) -> str:
-    """Write the report of a run that is over; says where it is, or in one line why it could not be written."""
+    """Write the report of a run that is over; says where it is, or in one line why it could not be
+    written.
+    """
     try:
         return f"report: {write_report(folder)}"
     except Exception as error:  # whatever it is, the run's numbers are on disk and more important
-        return f"warning: no report.html ({type(error).__name__}: {error}); `python -m utils.tools.report {folder}`"
+        return (
+            f"warning: no report.html ({type(error).__name__}: {error}); `python -m "
+            f"utils.tools.report {folder}`"
+        )
 
 
 def write_report(folder: Path) -> Path:
-    """Write FOLDER/report.html and return its path. Raises UserError when the folder holds no run."""
+    """Write FOLDER/report.html and return its path. Raises UserError when the folder holds no
+    run.
+    """
     run = read_run(folder)
     shown = run.last(TEST) or run.last(LABELS)
     cards, gone = gallery.cards(gallery.choose(run.images, EACH), folder / "prediction")
     page = {
-        "run": run, "test": rows(run, TEST), "labels": rows(run, LABELS), "protocol": protocol(run), "shown": shown,
-        "bars": shown and _bars(run, shown), "matrix": shown and plots.confusion(shown.matrix, run.names),
-        "mistakes": shown and mistakes(shown.matrix, run.names), "curves": _curves(run), "costs": costs(run),
-        "cards": cards, "gone": gone, "labels_shown": gallery.labels_of(cards), "colours": gallery.COLOURS,
-        "panels": _panels(run), "changed": changed(run.config),
-    }  # fmt: skip
+        "run": run,
+        "test": rows(run, TEST),
+        "labels": rows(run, LABELS),
+        "protocol": protocol(run),
+        "shown": shown,
+        "bars": shown and _bars(run, shown),
+        "matrix": shown and plots.confusion(shown.matrix, run.names),
+        "mistakes": shown and mistakes(shown.matrix, run.names),
+        "curves": _curves(run),
+        "costs": costs(run),
+        "cards": cards,
+        "gone": gone,
+        "labels_shown": gallery.labels_of(cards),
+        "colours": gallery.COLOURS,
+        "panels": _panels(run),
+        "changed": changed(run.config),
+    }
     return write_page("run.html.j2", page, folder / "report.html")
 
 
 def write_page(template: str, values: Mapping[str, Any], path: Path) -> Path:
-    """Fill a template of this folder, whatever comes from a run escaped, and write it whole or not at all."""
+    """Fill a template of this folder, whatever comes from a run escaped, and write it whole or not
+    at all.
+    """
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page.filters["base"] = lambda value: Path(str(value)).name  # folders of a machine say nothing elsewhere
+    # folders of a machine say nothing elsewhere
+    page.filters["base"] = lambda value: Path(str(value)).name
     write_whole(path, page.get_template(template).render(values).encode())
     return path
 
@@ -81,21 +102,33 @@ def protocol(run: RunFolder) -> str:
     if used.get("sliding"):
         seen = f"seen at their own size, by overlapping windows of {used['resize_long']} px"
     words = [
-        "mIoU is the mean over the classes that occur in the truth, background included, at original image size; "
-        f"label 255 is ignored. Images are {seen}. Single scale is scale {used['scales'][0]:g}; multi-scale is the "
+        "mIoU is the mean over the classes that occur in the truth, background included, at "
+        "original image size; "
+        f"label 255 is ignored. Images are {seen}. Single scale is scale {used['scales'][0]:g}; "
+        "multi-scale is the "
         f"mean over scales {scales}, each with its mirror image."
     ]
     if CRF in run.results:
-        default = {name: setting.default for name, setting in inspect.signature(dense_crf).parameters.items()}
+        default = {
+            name: setting.default
+            for name, setting in inspect.signature(dense_crf).parameters.items()
+        }
         words.append(
-            "Dense CRF: {iterations} iterations; Gaussian kernel of {pos_xy_std:g} px, weight {pos_w:g}; bilateral "
-            "kernel of {bi_xy_std:g} px and {bi_rgb_std:g} grey levels, weight {bi_w:g}.".format(**default)
+            "Dense CRF: {iterations} iterations; Gaussian kernel of {pos_xy_std:g} px, weight "
+            "{pos_w:g}; bilateral "
+            "kernel of {bi_xy_std:g} px and {bi_rgb_std:g} grey levels, weight {bi_w:g}.".format(
+                **default
+            )
         )
     return " ".join([*words, "No image-level tags are used in these results."])
 
 
-def mistakes(matrix: ConfusionMatrix, names: Sequence[str], most: int = 8) -> list[tuple[str, str, float]]:
-    """Truth, prediction and share of the truth's pixels, in percent, of the pairs of classes most often confused."""
+def mistakes(
+    matrix: ConfusionMatrix, names: Sequence[str], most: int = 8
+) -> list[tuple[str, str, float]]:
+    """Truth, prediction and share of the truth's pixels, in percent, of the pairs of classes most
+    often confused.
+    """
     counts = matrix.counts.cpu().numpy()
     shares = 100 * counts / counts.sum(1, keepdims=True).clip(1)
     np.fill_diagonal(shares, 0)
@@ -129,7 +162,9 @@ def losses(series: Curves) -> Curves:
 
 def _bars(run: RunFolder, shown: Result) -> Any:
     first = run.results.get(SINGLE)
-    other = [None] * len(run.names) if first in (None, shown) else (100 * first.matrix.iou()).tolist()
+    other = (
+        [None] * len(run.names) if first in (None, shown) else (100 * first.matrix.iou()).tolist()
+    )
     present = (shown.matrix.counts.sum(1) > 0).tolist()
     values = zip(run.names, (100 * shown.matrix.iou()).tolist(), other, present)
     ranked = sorted((row[:3] for row in values if row[3]), key=lambda row: -row[1])
@@ -141,13 +176,23 @@ def _curves(run: RunFolder) -> list[tuple[str, Any]]:
     drawn = []
     for stage, series in run.curves.items():
         if "loss" in series:
-            drawn.append((f"Losses, {stage}", plots.curves(f"loss-{stage}", losses(series), "loss", log=True)))
+            drawn.append(
+                (
+                    f"Losses, {stage}",
+                    plots.curves(f"loss-{stage}", losses(series), "loss", log=True),
+                )
+            )
     rates = {stage: series["lr"] for stage, series in run.curves.items() if "lr" in series}
     if rates:
         drawn.append(("Learning rate", plots.curves("rates", rates, "learning rate")))
     quality = run.curves.get("evaluation", {})
     if any(len(points) > 1 for points in quality.values()):
-        drawn.append(("Labels and segmentation over training", plots.curves("quality", quality, "mIoU, %", marks=True)))
+        drawn.append(
+            (
+                "Labels and segmentation over training",
+                plots.curves("quality", quality, "mIoU, %", marks=True),
+            )
+        )
     return drawn
 
 

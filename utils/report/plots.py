@@ -1,4 +1,6 @@
-"""Plots as inline SVG whose colours are CSS variables of the page, so that they follow its light or dark theme."""
+"""Plots as inline SVG whose colours are CSS variables of the page, so that they follow its light or
+dark theme.
+"""
 
 import io
 import warnings
@@ -10,26 +12,46 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from utils.evaluation import ConfusionMatrix
+from utils.metrics import ConfusionMatrix
 from utils.report.folder import Curves
 
 # Colours that no plot uses otherwise, replaced in the SVG.
 INK, LINE = "#0f0f01", "#0f0f02"
 SERIES = tuple(f"#0f0f{16 + number:02x}" for number in range(8))
-THEME = {INK: "currentColor", LINE: "var(--line)"} | {c: f"var(--series-{n})" for n, c in enumerate(SERIES, 1)}
-HEAT = (0.28, 0.54, 0.95)  # cells of the confusion matrix are this colour, as opaque as their share is high
+THEME = {INK: "currentColor", LINE: "var(--line)"} | {
+    c: f"var(--series-{n})" for n, c in enumerate(SERIES, 1)
+}
+# cells of the confusion matrix are this colour, as opaque as their share is high
+HEAT = (
+    0.28,
+    0.54,
+    0.95,
+)
 STYLE = {
-    "svg.fonttype": "none", "text.parse_math": False, "font.size": 9, "text.color": INK, "axes.labelcolor": INK,
-    "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": LINE, "grid.color": LINE, "axes.spines.top": False,
-    "axes.spines.right": False, "legend.frameon": False, "axes.axisbelow": True,
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.edgecolor": LINE,
+    "grid.color": LINE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "axes.axisbelow": True,
+}
 WORDY = 25  # with more classes than this the cells of a matrix are too small for numbers
 
 
 def svg(name: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> Markup:
-    """A drawing of `size` inches as an SVG element. `name` keeps ids of several plots of a page apart."""
+    """A drawing of `size` inches as an SVG element. `name` keeps ids of several plots of a page
+    apart.
+    """
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # the browser has the glyphs of any script; we only lack their width
+        # the browser has the glyphs of any script; we only lack their width
+        warnings.filterwarnings("ignore", "Glyph")
         figure = Figure(size, layout="constrained")
         draw(figure)
         stream = io.StringIO()
@@ -41,7 +63,9 @@ def svg(name: str, size: tuple[float, float], draw: Callable[[Figure], None]) ->
 
 
 def class_bars(rows: Sequence[tuple[str, float, float | None]], titles: tuple[str, str]) -> Markup:
-    """Horizontal bars of per-class IoU in percent; rows: name, IoU, and of a second result or None, a mark."""
+    """Horizontal bars of per-class IoU in percent; rows: name, IoU, and of a second result or None,
+    a mark.
+    """
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -49,10 +73,20 @@ def class_bars(rows: Sequence[tuple[str, float, float | None]], titles: tuple[st
         places = np.arange(len(rows))
         axes.barh(places, values, 0.72, color=SERIES[0], label=titles[0])
         if any(mark is not None for mark in marks):
-            axes.plot([np.nan if m is None else m for m in marks], places, "|", ms=9, mew=2, color=INK, label=titles[1])
+            axes.plot(
+                [np.nan if m is None else m for m in marks],
+                places,
+                "|",
+                ms=9,
+                mew=2,
+                color=INK,
+                label=titles[1],
+            )
             figure.legend(loc="outside upper left", ncols=2)
         for place, value in zip(places, values):
-            axes.annotate(f"{value:.1f}", (101, place), va="center", ha="left", annotation_clip=False)
+            axes.annotate(
+                f"{value:.1f}", (101, place), va="center", ha="left", annotation_clip=False
+            )
         axes.set(xlim=(0, 100), ylim=(len(rows) - 0.4, -0.6), xlabel="IoU, %")
         axes.set_yticks(places, names)
         axes.tick_params(length=0)
@@ -62,7 +96,9 @@ def class_bars(rows: Sequence[tuple[str, float, float | None]], titles: tuple[st
 
 
 def confusion(matrix: ConfusionMatrix, names: Sequence[str]) -> Markup:
-    """Rows: classes in the truth; columns: what their pixels were predicted as, in percent of the row."""
+    """Rows: classes in the truth; columns: what their pixels were predicted as, in percent of the
+    row.
+    """
     counts = matrix.counts.cpu().numpy()
     seen = np.flatnonzero(counts.sum(1) + counts.sum(0))
     shares = counts[np.ix_(seen, seen)] / counts[seen].sum(1, keepdims=True).clip(1)
@@ -71,10 +107,21 @@ def confusion(matrix: ConfusionMatrix, names: Sequence[str]) -> Markup:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         colours = np.empty((*shares.shape, 4))
-        colours[..., :3], colours[..., 3] = HEAT, 0.9 * shares**0.6  # small shares are what one looks for
+        # small shares are what one looks for
+        colours[..., :3], colours[..., 3] = (
+            HEAT,
+            0.9 * shares**0.6,
+        )
         axes.imshow(colours, interpolation="none")
         for row, column in np.argwhere(shares >= 0.01) if wordy else ():
-            axes.text(column, row, f"{100 * shares[row, column]:.0f}", ha="center", va="center", fontsize=7)
+            axes.text(
+                column,
+                row,
+                f"{100 * shares[row, column]:.0f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+            )
         places = np.arange(len(seen))
         axes.set_xticks(places, labels, rotation=90)
         axes.set_yticks(places, labels)
@@ -85,13 +132,20 @@ def confusion(matrix: ConfusionMatrix, names: Sequence[str]) -> Markup:
     return svg("confusion", (side, side), draw)
 
 
-def curves(name: str, series: Curves, ylabel: str, marks: bool = False, log: bool = False) -> Markup:
+def curves(
+    name: str, series: Curves, ylabel: str, marks: bool = False, log: bool = False
+) -> Markup:
     """Values over iterations, one line a name; those without values keep their colour free."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for number, (title, points) in enumerate(series.items()):
-            style = {"marker": "o" if marks else "", "ms": 3.5, "lw": 1.6, "ls": "-" if number < len(SERIES) else "--"}
+            style = {
+                "marker": "o" if marks else "",
+                "ms": 3.5,
+                "lw": 1.6,
+                "ls": "-" if number < len(SERIES) else "--",
+            }
             if points:
                 axes.plot(*zip(*points), color=SERIES[number % len(SERIES)], label=title, **style)
         axes.set(xlabel="iteration", ylabel=ylabel, yscale="log" if log else "linear")

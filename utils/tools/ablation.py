@@ -1,8 +1,10 @@
-"""Compare the branches on equal terms: `python -m utils.tools.ablation --config configs/toy_voc.yaml --seeds 0 1 2`.
+"""Compare the branches on equal terms: `python -m utils.tools.ablation --config
+configs/toy_voc.yaml --seeds 0 1 2`.
 
-Trains CLIP only, ViT only and both, each for the configuration's budget, and as a ceiling the same network on true
-masks. Scores are mIoU of multi-scale + flip on the validation split, and on that of each --other_root (data of another
-seed). Finished runs are kept in the work folder and not trained again.
+Trains CLIP only, ViT only and both, each for the configuration's budget, and as a ceiling the same
+network on true masks. Scores are mIoU of multi-scale + flip on the validation split, and on that of
+each --other_root (data of another seed). Finished runs are kept in the work folder and not trained
+again.
 """
 
 import argparse
@@ -21,20 +23,26 @@ from datasets.specs import IGNORE
 from datasets.transforms import load_mask
 from model.cvf import CVF
 from model.losses import seg_loss
-from utils import distributed
 from utils.build import split_items
-from utils.config import CONFIGS, Config, Parser, load_config
-from utils.engine import checkpoint_of
-from utils.evaluation import ConfusionMatrix
-from utils.inference import resize
-from utils.recorder import read_results
-from utils.runtime import command
-from utils.segmenter import MULTI, Outputs, Segmenter
-from utils.testing import Job, matrices, predict_split
-from utils.training import FINAL, train
+from utils.common import distributed
+from utils.common.entry import Parser, command
+from utils.config import CONFIGS, Config, load_config
+from utils.inference.multi_scale import resize
+from utils.inference.predict import Job, matrices, predict_split
+from utils.inference.segmenter import Outputs, Segmenter
+from utils.metrics import MULTI, ConfusionMatrix
+from utils.run_folder.recorder import read_results
+from utils.training.loop import checkpoint_of
+from utils.training.stages import FINAL, train
 
 CEILING = "true masks (ceiling)"
-ROWS = {"ViT only": "vit", "CLIP only": "clip", "fusion": "fusion", CEILING: "fusion"}  # name -> branches
+# name -> branches
+ROWS = {
+    "ViT only": "vit",
+    "CLIP only": "clip",
+    "fusion": "fusion",
+    CEILING: "fusion",
+}
 
 
 class MaskedCrops(TaggedImages):
@@ -52,10 +60,16 @@ class MaskedCrops(TaggedImages):
         return {**sample, "labels": torch.from_numpy(labels)}
 
 
-def mask_losses(model: CVF, images: Tensor, batch: dict[str, Tensor], step: int, config: Config) -> dict[str, Tensor]:
+def mask_losses(
+    model: CVF, images: Tensor, batch: dict[str, Tensor], step: int, config: Config
+) -> dict[str, Tensor]:
     """Supervised segmentation loss: what the network could reach if pseudo labels were perfect."""
     labels = batch["labels"].long()
-    return {"seg": seg_loss(resize(model.segment(images).float(), labels.shape[-2:]), labels, distributed.total)}
+    return {
+        "seg": seg_loss(
+            resize(model.segment(images).float(), labels.shape[-2:]), labels, distributed.total
+        )
+    }
 
 
 def train_row(row: str, config: Config, folder: Path) -> Path:
@@ -64,7 +78,8 @@ def train_row(row: str, config: Config, folder: Path) -> Path:
     if final.is_file():
         return final
     shared = folder.with_name(f"ViT only-{config.seed}")
-    trained = shared != folder and (shared / "checkpoints" / FINAL).is_file()  # else its stage 1 may be half done
+    # else its stage 1 may be half done
+    trained = shared != folder and (shared / "checkpoints" / FINAL).is_file()
     stage_1 = str(checkpoint_of(shared, "classifier")) if trained else ""
     settings = {"branches": ROWS[row], "work_dir": str(folder), "mct_path": stage_1}
     if row == CEILING:
@@ -73,7 +88,9 @@ def train_row(row: str, config: Config, folder: Path) -> Path:
 
 
 def score_row(final: Path, config: Config, roots: list[str]) -> dict[str, float]:
-    """mIoU (0..100) of multi-scale + flip on the validation split of each root, and of the pseudo labels."""
+    """mIoU (0..100) of multi-scale + flip on the validation split of each root, and of the pseudo
+    labels.
+    """
     segmenter = Segmenter.from_checkpoint(final, Outputs(use_crf=False), device=config.device)
     folder, scores = final.parent.parent, {}
     for root in roots:
@@ -89,10 +106,16 @@ def score_row(final: Path, config: Config, roots: list[str]) -> dict[str, float]
 def main() -> None:
     """Command line."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default=str(CONFIGS / "toy_voc.yaml"), help="default: %(default)s")
+    parser.add_argument(
+        "--config", default=str(CONFIGS / "toy_voc.yaml"), help="default: %(default)s"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), default=list(ROWS), help="default: all")
-    parser.add_argument("--other_root", nargs="*", default=[], metavar="DIR", help="further data to score on")
+    parser.add_argument(
+        "--rows", nargs="+", choices=tuple(ROWS), default=list(ROWS), help="default: all"
+    )
+    parser.add_argument(
+        "--other_root", nargs="*", default=[], metavar="DIR", help="further data to score on"
+    )
     parser.add_argument("--work_dir", default="runs/ablation", help="default: %(default)s")
     parser.add_argument("--device", default="auto", help="default: %(default)s")
     args = parser.parse_args()
@@ -115,8 +138,13 @@ def main() -> None:
 
 
 def print_table(table: dict[str, list[dict[str, float]]], columns: list[str]) -> None:
-    """Mean and standard deviation over seeds, and the fusion's lead over the better branch in standard errors."""
-    print(f"{'mIoU %, mean (standard deviation)':36}" + "".join(f"{Path(column).name:>20}" for column in columns))
+    """Mean and standard deviation over seeds, and the fusion's lead over the better branch in
+    standard errors.
+    """
+    print(
+        f"{'mIoU %, mean (standard deviation)':36}"
+        + "".join(f"{Path(column).name:>20}" for column in columns)
+    )
     for row, runs in table.items():
         cells = []
         for column in columns:
@@ -126,11 +154,15 @@ def print_table(table: dict[str, list[dict[str, float]]], columns: list[str]) ->
         print(f"{row + f', {len(runs)} seeds':36}" + "".join(f"{cell:>20}" for cell in cells))
     for column in columns[1:]:
         for branch in ("CLIP only", "ViT only"):
-            gaps = [a[column] - b[column] for a, b in zip(table.get("fusion", []), table.get(branch, []))]
+            gaps = [
+                a[column] - b[column]
+                for a, b in zip(table.get("fusion", []), table.get(branch, []))
+            ]
             if len(gaps) > 1:
                 error = statistics.stdev(gaps) / len(gaps) ** 0.5
                 print(
-                    f"{Path(column).name}: fusion - {branch} {statistics.mean(gaps):+.1f}, standard error {error:.1f}"
+                    f"{Path(column).name}: fusion - {branch} {statistics.mean(gaps):+.1f}, "
+                    f"standard error {error:.1f}"
                 )
 
 

@@ -1,13 +1,17 @@
-"""CAM seeds and pseudo labels for a second stage elsewhere: `python -m utils.tools.export --model_path CKPT --out DIR`.
+"""CAM seeds and pseudo labels for a second stage elsewhere: `python -m utils.tools.export
+--model_path CKPT --out DIR`.
 
 For each image of a split, made with its tags as at the end of training:
-  seeds/NAME.npz or .npy    class scores at image size, 0..1, without background, float16, after the transition matrix
-  pseudo_labels/NAME.png    refined labels with the VOC palette: 0 background, class + 1; for any segmentation network
+  seeds/NAME.npz or .npy    class scores at image size, 0..1, without background, float16, after the
+  transition matrix pseudo_labels/NAME.png    refined labels with the VOC palette: 0 background,
+  class + 1; for any segmentation network
 --layout npz: `keys` (n,) int64, classes 0..K-1, and `scores` (n, H, W); read without pickle.
---layout irn: a pickled dict of `keys`, `cam` (a quarter of the size) and `high_res`, as IRN (jiwoon-ahn/irn) and what
-builds on it read in eval_cam, cam_to_ir_label and make_sem_seg_labels.
---layout mctformer: a pickled dict {class: (H, W)}, as evaluation.py of MCTformer (xulianuwa/MCTformer) reads.
---sweep scores both with the split's masks: pseudo labels, and seeds at every background threshold (the best is tuned).
+--layout irn: a pickled dict of `keys`, `cam` (a quarter of the size) and `high_res`, as IRN
+(jiwoon-ahn/irn) and what builds on it read in eval_cam, cam_to_ir_label and make_sem_seg_labels.
+--layout mctformer: a pickled dict {class: (H, W)}, as evaluation.py of MCTformer
+(xulianuwa/MCTformer) reads.
+--sweep scores both with the split's masks: pseudo labels, and seeds at every background threshold
+(the best is tuned).
 """
 
 import argparse
@@ -23,21 +27,23 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datasets.data import MaskedImages
-from datasets.files import write_whole
 from datasets.layouts import Item
 from datasets.specs import palette
 from datasets.transforms import mask_png
 from model.cvf import CVF
 from utils.build import image_tags, restore, split_items
-from utils.checkpoint import load_checkpoint
-from utils.config import Config, Parser
-from utils.errors import UserError
-from utils.evaluation import ConfusionMatrix
-from utils.inference import resize
-from utils.progress import progress
-from utils.runtime import choose_device, command, heed_parent_only, prepare_torch
-from utils.seeds import image_seeds, require_masks
-from utils.segmenter import checkpoint_config
+from utils.common.device import choose_device, prepare_torch
+from utils.common.entry import Parser, command
+from utils.common.errors import UserError
+from utils.common.files import write_whole
+from utils.common.progress import progress
+from utils.common.signals import heed_parent_only
+from utils.config import Config
+from utils.inference.multi_scale import resize
+from utils.inference.seeds import image_seeds, require_masks
+from utils.inference.segmenter import checkpoint_config
+from utils.metrics import ConfusionMatrix
+from utils.run_folder.checkpoint import load_checkpoint
 
 KINDS = ("fused", "clip", "vit")
 LAYOUTS = {"npz": ".npz", "irn": ".npy", "mctformer": ".npy"}
@@ -47,7 +53,8 @@ THRESHOLDS = torch.arange(1, 100) / 100
 class Sweep:
     """Confusion of seeds with masks at every background threshold, in one pass over the images.
 
-    At threshold t a pixel is background unless some class scores more than t; then it is the highest class.
+    At threshold t a pixel is background unless some class scores more than t; then it is the
+    highest class.
     """
 
     def __init__(self, num_classes: int, thresholds: Tensor) -> None:
@@ -56,13 +63,17 @@ class Sweep:
         self.counts = torch.zeros(len(thresholds) + 1, num_classes, num_classes, dtype=torch.int64)
 
     def update(self, keys: Tensor, scores: Tensor, truth: Tensor) -> None:
-        """Count an image: classes (n,), their scores (n, H, W), labels (H, W); labels outside 0..K do not count."""
+        """Count an image: classes (n,), their scores (n, H, W), labels (H, W); labels outside 0..K
+        do not count.
+        """
         top, slot = torch.cat([scores.new_zeros(1, *truth.shape), scores]).max(0)
         level = torch.bucketize(top, self.thresholds)  # how many thresholds it is above
         label = torch.cat([keys.new_zeros(1), keys + 1])[slot]
         counted = truth < self.size
         place = (level * self.size + truth) * self.size + label
-        self.counts += torch.bincount(place[counted], minlength=self.counts.numel()).view_as(self.counts)
+        self.counts += torch.bincount(place[counted], minlength=self.counts.numel()).view_as(
+            self.counts
+        )
 
     def matrices(self) -> list[ConfusionMatrix]:
         """One a threshold."""
@@ -82,30 +93,55 @@ def packed(layout: str, keys: Tensor, scores: Tensor) -> bytes:
     elif layout == "irn":
         size = [-(-side // 4) for side in scores.shape[-2:]]
         small = resize(scores[None], size)[0] if len(keys) else scores.new_zeros(0, *size)
-        np.save(stream, {"keys": names, "cam": small, "high_res": values.astype(np.float32)}, allow_pickle=True)
+        np.save(
+            stream,
+            {"keys": names, "cam": small, "high_res": values.astype(np.float32)},
+            allow_pickle=True,
+        )
     else:
         np.save(stream, dict(zip(names.tolist(), values)), allow_pickle=True)
     return stream.getvalue()
 
 
 def export(
-    model: CVF, images: Sequence[Item], tags: np.ndarray, config: Config, kind: str, layout: str, folder: Path,
+    model: CVF,
+    images: Sequence[Item],
+    tags: np.ndarray,
+    config: Config,
+    kind: str,
+    layout: str,
+    folder: Path,
     sweep: Sweep | None,
-) -> ConfusionMatrix:  # fmt: skip
-    """Write seeds of one kind and pseudo labels of every image; with a sweep, count both against the masks.
+) -> ConfusionMatrix:
+    """Write seeds of one kind and pseudo labels of every image; with a sweep, count both against
+    the masks.
 
-    Returns the counts of the pseudo labels, all 0 without a sweep. Raises UserError when the model has no such seeds.
+    Returns the counts of the pseudo labels, all 0 without a sweep. Raises UserError when the model
+    has no such seeds.
     """
     select, refined = config.max_iters >= config.switch_iters, ConfusionMatrix(tags.shape[1] + 1)
-    items = images if sweep else [Item(item.name, item.image, None) for item in images]  # else no mask is opened
-    loader = DataLoader(MaskedImages(items), None, num_workers=config.workers, worker_init_fn=heed_parent_only)
+    # else no mask is opened
+    items = images if sweep else [Item(item.name, item.image, None) for item in images]
+    loader = DataLoader(
+        MaskedImages(items), None, num_workers=config.workers, worker_init_fn=heed_parent_only
+    )
     for sample in progress(loader, desc="export"):
-        seeds = image_seeds(model, sample["image"], torch.from_numpy(tags[sample["index"]]), config, select)
+        seeds = image_seeds(
+            model, sample["image"], torch.from_numpy(tags[sample["index"]]), config, select
+        )
         if kind not in seeds.scores:
-            raise UserError(f"--kind {kind} is not made by this checkpoint; use {' or '.join(seeds.scores)}")
-        keys, scores, pseudo = seeds.keys.cpu(), seeds.scores[kind].float().cpu(), seeds.pseudo.cpu()
+            raise UserError(
+                f"--kind {kind} is not made by this checkpoint; use {' or '.join(seeds.scores)}"
+            )
+        keys, scores, pseudo = (
+            seeds.keys.cpu(),
+            seeds.scores[kind].float().cpu(),
+            seeds.pseudo.cpu(),
+        )
         labels = pseudo.numpy().astype(np.uint8)
-        write_whole(folder / "seeds" / f"{sample['name']}{LAYOUTS[layout]}", packed(layout, keys, scores))
+        write_whole(
+            folder / "seeds" / f"{sample['name']}{LAYOUTS[layout]}", packed(layout, keys, scores)
+        )
         write_whole(folder / "pseudo_labels" / f"{sample['name']}.png", mask_png(labels, palette()))
         if sweep:
             sweep.update(keys, scores, sample["mask"].long())
@@ -115,14 +151,21 @@ def export(
 
 def summary(sweep: Sweep, refined: ConfusionMatrix, kind: str, split: str) -> tuple[str, dict]:
     """What the masks say, as lines to print and as plain values."""
-    scores = {round(t, 4): 100 * m.miou() for t, m in zip(sweep.thresholds.tolist(), sweep.matrices())}
+    scores = {
+        round(t, 4): 100 * m.miou() for t, m in zip(sweep.thresholds.tolist(), sweep.matrices())
+    }
     best = max(scores, key=scores.get)
     text = (
         f"pseudo label mIoU {100 * refined.miou():.2f} ({split}; no threshold, nothing tuned)\n"
-        f"{kind} seed mIoU {scores[best]:.2f} at background threshold {best:g}, the best of {len(scores)}: tuned on "
-        f"the masks of {split}, an upper bound, not to be compared with seeds whose threshold was chosen without masks"
+        f"{kind} seed mIoU {scores[best]:.2f} at background threshold {best:g}, the best of "
+        f"{len(scores)}: tuned on "
+        f"the masks of {split}, an upper bound, not to be compared with seeds whose threshold was "
+        "chosen without masks"
     )
-    return text, {"pseudo label": 100 * refined.miou(), "tuned on masks": {"threshold": best, "mIoU by t": scores}}
+    return text, {
+        "pseudo label": 100 * refined.miou(),
+        "tuned on masks": {"threshold": best, "mIoU by t": scores},
+    }
 
 
 def main() -> None:
@@ -132,16 +175,36 @@ def main() -> None:
     add("--model_path", required=True, type=Path, metavar="FILE", help="final checkpoint of a run")
     add("--out", required=True, type=Path, metavar="DIR", help="folder to write")
     add("--split", default="", help="split or list file (default: the checkpoint's training split)")
-    add("--kind", default="", choices=KINDS, help="whose seeds (default: fused, or those of the only branch)")
-    add("--layout", default="npz", choices=tuple(LAYOUTS), help="of seed files (default: %(default)s)")
-    add("--sweep", action="store_true", help="score seeds at every threshold with the split's masks")
-    for name, text in (("data_root", "folder of the data set"), ("tags", "tags file"), ("clip_path", "CLIP weights")):
+    add(
+        "--kind",
+        default="",
+        choices=KINDS,
+        help="whose seeds (default: fused, or those of the only branch)",
+    )
+    add(
+        "--layout",
+        default="npz",
+        choices=tuple(LAYOUTS),
+        help="of seed files (default: %(default)s)",
+    )
+    add(
+        "--sweep", action="store_true", help="score seeds at every threshold with the split's masks"
+    )
+    for name, text in (
+        ("data_root", "folder of the data set"),
+        ("tags", "tags file"),
+        ("clip_path", "CLIP weights"),
+    ):
         add(f"--{name}", default=argparse.SUPPRESS, help=f"{text} (default: the checkpoint's)")
     add("--device", default="auto", help="default: %(default)s")
     flags = vars(parser.parse_args())
-    path, folder, layout, asked, scored = (flags.pop(name) for name in ("model_path", "out", "layout", "kind", "sweep"))
+    path, folder, layout, asked, scored = (
+        flags.pop(name) for name in ("model_path", "out", "layout", "kind", "sweep")
+    )
     checkpoint = load_checkpoint(path, "--model_path")
-    config = checkpoint_config(checkpoint["config"], path, {k: v for k, v in flags.items() if k != "split"})
+    config = checkpoint_config(
+        checkpoint["config"], path, {k: v for k, v in flags.items() if k != "split"}
+    )
     prepare_torch(config.threads)
     split = flags["split"] or config.train_split
     config = replace(config, train_split=split)  # tags are read for the training split
@@ -149,15 +212,29 @@ def main() -> None:
     images = split_items(config, split)
     if scored:
         require_masks(images, "--sweep")
-    tags, kind = image_tags(config, spec, images), asked or {"fusion": "fused"}.get(config.branches, config.branches)
+    tags, kind = (
+        image_tags(config, spec, images),
+        asked or {"fusion": "fused"}.get(config.branches, config.branches),
+    )
     sweep = Sweep(len(spec.label_names), THRESHOLDS) if scored else None
-    refined = export(model.to(choose_device(config.device)), images, tags, config, kind, layout, folder, sweep)
-    about = {"split": split, "images": len(images), "classes": spec.classes, "kind": kind, "layout": layout}
+    refined = export(
+        model.to(choose_device(config.device)), images, tags, config, kind, layout, folder, sweep
+    )
+    about = {
+        "split": split,
+        "images": len(images),
+        "classes": spec.classes,
+        "kind": kind,
+        "layout": layout,
+    }
     if sweep:
         text, about["mIoU"] = summary(sweep, refined, kind, split)
         print(text)
     write_whole(folder / "export.json", json.dumps(about, indent=1).encode())
-    print(f"{len(images)} images of {split}, made with their tags: {folder / 'seeds'}, {folder / 'pseudo_labels'}")
+    print(
+        f"{len(images)} images of {split}, made with their tags: {folder / 'seeds'}, "
+        f"{folder / 'pseudo_labels'}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Draw the method as it sees toy pictures: `python -m utils.tools.figure --model_path CKPT --out model.jpg`.
+"""Draw the method as it sees toy pictures: `python -m utils.tools.figure --model_path CKPT --out
+model.jpg`.
 
-One row a picture: image, CLIP CAM, ViT CAM, both fused, pseudo label, prediction, truth; all are real outputs.
+One row a picture: image, CLIP CAM, ViT CAM, both fused, pseudo label, prediction, truth; all are
+real outputs.
 """
 
 import argparse
@@ -14,16 +16,20 @@ from datasets.specs import IGNORE, VOC, DatasetSpec
 from datasets.toy.scene import LEAST_SIDE, Scene, random_classes, render
 from model.cvf import CVF
 from utils.build import restore
-from utils.checkpoint import load_checkpoint
-from utils.config import Config, Parser
-from utils.errors import UserError
-from utils.panels import method_row
-from utils.runtime import choose_device, command
-from utils.segmenter import CRF, Outputs, checkpoint_config, predict
-from utils.visualisation import stacked, titled_row
+from utils.common.device import choose_device
+from utils.common.entry import Parser, command
+from utils.common.errors import UserError
+from utils.config import Config
+from utils.drawing import stacked, titled_row
+from utils.inference.segmenter import Outputs, checkpoint_config, predict
+from utils.metrics import CRF
+from utils.run_folder.checkpoint import load_checkpoint
+from utils.training.panels import method_row
 
 
-def toy_row(model: CVF, spec: DatasetSpec, scene: Scene, config: Config) -> list[tuple[str, np.ndarray]]:
+def toy_row(
+    model: CVF, spec: DatasetSpec, scene: Scene, config: Config
+) -> list[tuple[str, np.ndarray]]:
     """Titled panels (H, W, 3) uint8 of a toy scene, as at the end of training."""
     tags = torch.zeros(len(spec.classes))
     tags[list(scene.classes)] = 1
@@ -31,31 +37,48 @@ def toy_row(model: CVF, spec: DatasetSpec, scene: Scene, config: Config) -> list
     predicted = predict(model, pixels, config, Outputs()).labels[CRF].cpu().numpy()
     truth = np.where(scene.labels == IGNORE, 0, scene.labels)
     labels = {"prediction": predicted, "truth": truth}
-    return method_row(model, scene.image, tags, labels, config, config.max_iters >= config.switch_iters)[0]
+    return method_row(
+        model, scene.image, tags, labels, config, config.max_iters >= config.switch_iters
+    )[0]
 
 
 def main() -> None:
     """Command line."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_path", required=True, help="checkpoint trained on the toy VOC")
-    parser.add_argument("--out", default="model.jpg", help="picture to write (default: %(default)s)")
     parser.add_argument(
-        "--pictures", type=int, nargs="+", default=[3, 12, 25], help="numbers of toy pictures (default: 3 12 25)"
+        "--out", default="model.jpg", help="picture to write (default: %(default)s)"
     )
-    parser.add_argument("--size", type=int, default=192, help="side of the pictures, px (default: %(default)s)")
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        nargs="+",
+        default=[3, 12, 25],
+        help="numbers of toy pictures (default: 3 12 25)",
+    )
+    parser.add_argument(
+        "--size", type=int, default=192, help="side of the pictures, px (default: %(default)s)"
+    )
     parser.add_argument("--device", default="auto", help="default: %(default)s")
     args = parser.parse_args()
     checkpoint = load_checkpoint(Path(args.model_path), "--model_path")
     config = checkpoint_config(checkpoint["config"], Path(args.model_path), {})
     model, spec = restore(checkpoint, config)
     if spec != VOC:
-        raise UserError(f"--model_path {args.model_path} knows the classes of {spec.name}; give one trained on VOC's")
+        raise UserError(
+            f"--model_path {args.model_path} knows the classes of {spec.name}; give one trained "
+            "on VOC's"
+        )
     if min(args.pictures) < 0:
-        raise UserError(f"--pictures {min(args.pictures)} is negative; pictures are numbered from 0")
+        raise UserError(
+            f"--pictures {min(args.pictures)} is negative; pictures are numbered from 0"
+        )
     if Path(args.out).suffix.lower() not in Image.registered_extensions():
         raise UserError(f"--out {args.out} has no suffix of a picture; use e.g. model.jpg")
     if args.size < LEAST_SIDE:
-        raise UserError(f"--size {args.size} is too small for a toy picture; use {LEAST_SIDE} or more")
+        raise UserError(
+            f"--size {args.size} is too small for a toy picture; use {LEAST_SIDE} or more"
+        )
     model.to(choose_device(args.device))
     rows = []
     for number in args.pictures:

@@ -1,11 +1,13 @@
-"""Train the toy CLIP that the embedded default uses, by image-text contrast on captioned toy pictures (never on masks).
+"""Train the toy CLIP that the embedded default uses, by image-text contrast on captioned toy
+pictures (never on masks).
 
     python -m utils.tools.pretrain_toy_clip --out clip/toy_clip.safetensors
 
-Pictures are rendered with known contents, captioned with random wordings of what they show, and laid out as mosaics:
-a canvas holds 1, 4 or 9 pictures, and the mean patch feature of each cell is contrasted with the captions. Attention
-spans the canvas, so patches learn to describe their own neighbourhood, which is what CAMs need. The value path of the
-last block is trained on the same contrast, so that the gradient at its input points to local evidence.
+Pictures are rendered with known contents, captioned with random wordings of what they show, and
+laid out as mosaics: a canvas holds 1, 4 or 9 pictures, and the mean patch feature of each cell is
+contrasted with the captions. Attention spans the canvas, so patches learn to describe their own
+neighbourhood, which is what CAMs need. The value path of the last block is trained on the same
+contrast, so that the gradient at its input points to local evidence.
 """
 
 import argparse
@@ -27,23 +29,34 @@ from datasets.specs import COCO, VOC
 from datasets.toy.scene import random_classes, render
 from datasets.toy.words import SYNONYMS, UNDRAWN, wordings
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD, normalise
-from utils.config import Parser
-from utils.optim import set_rate
-from utils.runtime import choose_device, command, prepare_torch
+from utils.common.device import choose_device, prepare_torch
+from utils.common.entry import Parser, command
+from utils.training.optim import set_rate
 
 TEMPLATES = (
-    "a clean origami {}.", "a photo of a {}.", "a photo of a {}", "a picture of {}", "{}", "an image with a {}",
+    "a clean origami {}.",
+    "a photo of a {}.",
+    "a photo of a {}",
+    "a picture of {}",
+    "{}",
+    "an image with a {}",
     "there is a {}",
-)  # fmt: skip
+)
 LINKS = (" and a ", " with a ", " on ", " in front of ")
 CANVAS = 192  # px, 12 x 12 patches: divides into mosaics of 1, 2 x 2 and 3 x 3 pictures
 CONCEPTS = tuple(SYNONYMS)  # every drawn class and background word
 DRAWN = {word for concept in CONCEPTS for word in wordings(concept)}
-NEVER = tuple(dict.fromkeys([*UNDRAWN, *(word for word in (*VOC.prompts, *COCO.prompts) if word not in DRAWN)]))
+NEVER = tuple(
+    dict.fromkeys(
+        [*UNDRAWN, *(word for word in (*VOC.prompts, *COCO.prompts) if word not in DRAWN)]
+    )
+)
 
 
 class PictureBank:
-    """Captioned pictures held in memory: images (n, size, size, 3) uint8 and concept indicators (n, concepts)."""
+    """Captioned pictures held in memory: images (n, size, size, 3) uint8 and concept indicators (n,
+    concepts).
+    """
 
     def __init__(self, count: int, size: int, single: float, seed: tuple[int, ...]):
         self.images = np.empty((count, size, size, 3), np.uint8)
@@ -58,16 +71,22 @@ class PictureBank:
                 self.concepts[i, CONCEPTS.index(word)] = 1
 
     def mosaic(self, rng: np.random.Generator, batch: int, side: int) -> tuple[Tensor, Tensor]:
-        """Canvases (B, 3, CANVAS, CANVAS) uint8 of side x side pictures and their concepts (B*side*side, concepts)."""
+        """Canvases (B, 3, CANVAS, CANVAS) uint8 of side x side pictures and their concepts
+        (B*side*side, concepts).
+        """
         cell = CANVAS // side
         chosen = rng.integers(len(self.images), size=batch * side * side)
         pictures = torch.from_numpy(self.images[chosen]).permute(0, 3, 1, 2).float()
         mirrored = torch.from_numpy(rng.random(len(chosen)) < 0.5)
         pictures = torch.where(mirrored[:, None, None, None], pictures.flip(3), pictures)
         gain = torch.from_numpy(rng.uniform(0.75, 1.25, (len(chosen), 3, 1, 1)).astype(np.float32))
-        pictures = F.interpolate(pictures * gain, (cell, cell), mode="bilinear", antialias=True).clamp(0, 255)
+        pictures = F.interpolate(
+            pictures * gain, (cell, cell), mode="bilinear", antialias=True
+        ).clamp(0, 255)
         canvas = pictures.view(batch, side, side, 3, cell, cell).permute(0, 3, 1, 4, 2, 5)
-        return canvas.reshape(batch, 3, CANVAS, CANVAS).to(torch.uint8), torch.from_numpy(self.concepts[chosen])
+        return canvas.reshape(batch, 3, CANVAS, CANVAS).to(torch.uint8), torch.from_numpy(
+            self.concepts[chosen]
+        )
 
 
 def wording(rng: np.random.Generator, word: str) -> str:
@@ -75,10 +94,13 @@ def wording(rng: np.random.Generator, word: str) -> str:
     return word if rng.random() < 0.4 else str(rng.choice(wordings(word)))
 
 
-def write_captions(rng: np.random.Generator, concepts: Tensor, extra: int = 64) -> tuple[list[str], Tensor]:
+def write_captions(
+    rng: np.random.Generator, concepts: Tensor, extra: int = 64
+) -> tuple[list[str], Tensor]:
     """Captions for a batch and the concepts each one needs (texts, concepts).
 
-    One prompt for each concept, some words that are never drawn, and `extra` captions composed for the batch.
+    One prompt for each concept, some words that are never drawn, and `extra` captions composed for
+    the batch.
     """
     say = lambda text: str(rng.choice(TEMPLATES)).format(text)
     texts, needs = [say(wording(rng, word)) for word in CONCEPTS], [torch.eye(len(CONCEPTS))]
@@ -95,27 +117,37 @@ def write_captions(rng: np.random.Generator, concepts: Tensor, extra: int = 64) 
     return texts, torch.cat(needs)
 
 
-def contrast(images: Tensor, texts: Tensor, positive: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+def contrast(
+    images: Tensor, texts: Tensor, positive: Tensor, scale: Tensor, bias: Tensor
+) -> Tensor:
     """Multi-positive InfoNCE in both directions plus a quarter of the pairwise sigmoid loss.
 
-    images (n, E) and texts (t, E) unnormalised, positive (n, t) 0/1: every picture that shows all a caption names.
+    images (n, E) and texts (t, E) unnormalised, positive (n, t) 0/1: every picture that shows all a
+    caption names.
     """
     logits = scale * F.normalize(images.float(), dim=1) @ F.normalize(texts.float(), dim=1).T
     nce = sum(
-        -((logits.log_softmax(axis) * positive).sum(axis) / positive.sum(axis).clamp(min=1)).mean() / 2
+        -((logits.log_softmax(axis) * positive).sum(axis) / positive.sum(axis).clamp(min=1)).mean()
+        / 2
         for axis in (0, 1)
     )
     return nce - F.logsigmoid((2 * positive - 1) * (logits + bias)).sum(1).mean() / 4
 
 
-def image_features(visual: VisionTransformer, images: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean patch feature of each cell (B*side*side, E), the same of the last block's values, class feature (B, E)."""
+def image_features(
+    visual: VisionTransformer, images: Tensor, side: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean patch feature of each cell (B*side*side, E), the same of the last block's values, class
+    feature (B, E).
+    """
     x, (h, w) = visual.embed(images)
     for block in visual.blocks[:-1]:
         x = block(x)
     last = visual.blocks[-1]
     normed = last.ln_1(x)
-    value_weight, value_bias = (p.chunk(3)[2] for p in (last.attn.in_proj_weight, last.attn.in_proj_bias))
+    value_weight, value_bias = (
+        p.chunk(3)[2] for p in (last.attn.in_proj_weight, last.attn.in_proj_bias)
+    )
     values = last.attn.out_proj(F.linear(normed, value_weight, value_bias))
     out = visual.project(last.mix(x, last.attn(normed)))
 
@@ -128,23 +160,35 @@ def image_features(visual: VisionTransformer, images: Tensor, side: int) -> tupl
 
 @torch.no_grad()
 def initialise(model: CLIP, bank: PictureBank) -> None:
-    """Starts that small ViTs like: whitened principal components as patch filters, sine-cosine positions."""
+    """Starts that small ViTs like: whitened principal components as patch filters, sine-cosine
+    positions.
+    """
     visual = model.visual
-    images = normalise(torch.from_numpy(bank.images[:400]).permute(0, 3, 1, 2), IMAGENET_MEAN, IMAGENET_STD)
-    patches = F.unfold(images, visual.patch_size, stride=visual.patch_size).transpose(1, 2).flatten(0, 1)
+    images = normalise(
+        torch.from_numpy(bank.images[:400]).permute(0, 3, 1, 2), IMAGENET_MEAN, IMAGENET_STD
+    )
+    patches = (
+        F.unfold(images, visual.patch_size, stride=visual.patch_size).transpose(1, 2).flatten(0, 1)
+    )
     values, vectors = torch.linalg.eigh(torch.cov(patches.T))
     values, vectors = values.flip(0)[: visual.width], vectors.flip(1)[:, : visual.width]
-    visual.conv1.weight.copy_((vectors / (values + values[40]).sqrt()).T.view_as(visual.conv1.weight))
+    visual.conv1.weight.copy_(
+        (vectors / (values + values[40]).sqrt()).T.view_as(visual.conv1.weight)
+    )
     rates = 40.0 ** -torch.linspace(0, 1, visual.width // 4)
     y, x = torch.meshgrid(torch.arange(visual.grid), torch.arange(visual.grid), indexing="ij")
-    waves = [wave(axis.flatten()[:, None] * rates) for axis in (y, x) for wave in (torch.sin, torch.cos)]
+    waves = [
+        wave(axis.flatten()[:, None] * rates) for axis in (y, x) for wave in (torch.sin, torch.cos)
+    ]
     visual.positional_embedding[1:] = 0.5 * torch.cat(waves, 1)
     visual.positional_embedding[0] = 0
 
 
 @torch.no_grad()
 def zero_shot_map(model: CLIP, count: int = 400, size: int = 224, seed: int = 987654) -> float:
-    """Mean average precision of tags on unseen scenes of 1-3 objects: cosine of mean patch feature and class prompt."""
+    """Mean average precision of tags on unseen scenes of 1-3 objects: cosine of mean patch feature
+    and class prompt.
+    """
     prompts = [VOC.template.format(word) for word in VOC.prompts]
     device = model.text_projection.device
     text = F.normalize(model.encode_text(Tokenizer()(prompts).to(device)), dim=1)
@@ -153,7 +197,11 @@ def zero_shot_map(model: CLIP, count: int = 400, size: int = 224, seed: int = 98
         rng = np.random.default_rng((seed, i))
         scene = render(rng, size, size, random_classes(rng))
         truth[i, list(scene.classes)] = 1
-        image = normalise(torch.from_numpy(scene.image).permute(2, 0, 1)[None].to(device), IMAGENET_MEAN, IMAGENET_STD)
+        image = normalise(
+            torch.from_numpy(scene.image).permute(2, 0, 1)[None].to(device),
+            IMAGENET_MEAN,
+            IMAGENET_STD,
+        )
         scores.append((F.normalize(model.visual(image)[:, 1:].mean(1), dim=1) @ text.T).cpu())
     order = torch.cat(scores).argsort(0, descending=True)
     hits = truth.gather(0, order)
@@ -170,7 +218,9 @@ def build(args: argparse.Namespace) -> CLIP:
 
 
 def optimiser_of(model: CLIP, bias: nn.Parameter, lr: float) -> torch.optim.AdamW:
-    """AdamW; matrices are decayed, embeddings and vectors are not, scale and bias of the logits learn faster."""
+    """AdamW; matrices are decayed, embeddings and vectors are not, scale and bias of the logits
+    learn faster.
+    """
     named = [(name, p) for name, p in model.named_parameters() if p is not model.logit_scale]
     decayed = [p for name, p in named if p.ndim > 1 and "embedding" not in name]
     others = [p for name, p in named if p.ndim <= 1 or "embedding" in name]
@@ -188,17 +238,28 @@ def rate(step: int, steps: int) -> float:
 
 
 def batch_loss(
-    model: CLIP, bias: Tensor, tokenizer: Tokenizer, canvas: Tensor, concepts: Tensor, side: int,
+    model: CLIP,
+    bias: Tensor,
+    tokenizer: Tokenizer,
+    canvas: Tensor,
+    concepts: Tensor,
+    side: int,
     rng: np.random.Generator,
-) -> Tensor:  # fmt: skip
-    """Contrast of the cells of mosaics with captions: mean patch feature, value path, class token of whole pictures."""
+) -> Tensor:
+    """Contrast of the cells of mosaics with captions: mean patch feature, value path, class token
+    of whole pictures.
+    """
     texts, needs = write_captions(rng, concepts)
     positive = (concepts @ needs.T >= needs.sum(1)).float().to(canvas.device)
     with torch.autocast(canvas.device.type, torch.bfloat16):
-        mean, value, whole = image_features(model.visual, normalise(canvas, IMAGENET_MEAN, IMAGENET_STD), side)
+        mean, value, whole = image_features(
+            model.visual, normalise(canvas, IMAGENET_MEAN, IMAGENET_STD), side
+        )
         text = model.encode_text(tokenizer(texts).to(canvas.device))
     scale = model.logit_scale.exp().clamp(max=100)
-    loss = contrast(mean, text, positive, scale, bias) + 0.5 * contrast(value, text, positive, scale, bias)
+    loss = contrast(mean, text, positive, scale, bias) + 0.5 * contrast(
+        value, text, positive, scale, bias
+    )
     return loss + 0.3 * contrast(whole, text, positive, scale, bias) if side == 1 else loss
 
 
@@ -219,7 +280,8 @@ def train(args: argparse.Namespace) -> CLIP:
             initialise(model, small)
         set_rate(optimiser, rate(step, args.steps))
         rng = np.random.default_rng((args.seed, step))
-        first = step < 0.35 * args.steps and not args.start  # single pictures of single objects first
+        # single pictures of single objects first
+        first = step < 0.35 * args.steps and not args.start
         side = int(rng.choice((1, 2, 3), p=(0.05, 0.35, 0.6) if first else (0.4, 0.4, 0.2)))
         canvas, concepts = (large if side == 1 else small).mosaic(rng, args.batch, side)
         loss = batch_loss(model, bias, tokenizer, canvas.to(device), concepts, side, rng)
@@ -235,8 +297,13 @@ def train(args: argparse.Namespace) -> CLIP:
 
 
 def save(model: CLIP, path: str) -> None:
-    """Half-precision safetensors with official names plus `token_ids`, written whole or not at all."""
-    tensors = {n: t.half() if t.is_floating_point() else t.to(torch.int32) for n, t in model.state_dict().items()}
+    """Half-precision safetensors with official names plus `token_ids`, written whole or not at
+    all.
+    """
+    tensors = {
+        n: t.half() if t.is_floating_point() else t.to(torch.int32)
+        for n, t in model.state_dict().items()
+    }
     partial = Path(path).with_suffix(".partial")
     save_file({n: t.contiguous() for n, t in tensors.items()}, partial)
     partial.replace(path)
@@ -246,21 +313,34 @@ def main() -> None:
     """Command line."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="clip/toy_clip.safetensors")
-    parser.add_argument("--start", default="", metavar="FILE", help="go on from these weights with a new schedule")
+    parser.add_argument(
+        "--start", default="", metavar="FILE", help="go on from these weights with a new schedule"
+    )
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=48, help="canvases a step")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--pictures", type=int, default=9000, help="small pictures held at a time")
-    parser.add_argument("--refresh", type=int, default=4, help="how often the pictures are rendered anew")
+    parser.add_argument(
+        "--refresh", type=int, default=4, help="how often the pictures are rendered anew"
+    )
     parser.add_argument("--snapshot", type=int, default=500, help="steps between saves; 0 for none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="default: %(default)s")
-    for name, default in (("width", 192), ("layers", 6), ("embed_dim", 128), ("text_width", 128), ("text_layers", 3)):
+    for name, default in (
+        ("width", 192),
+        ("layers", 6),
+        ("embed_dim", 128),
+        ("text_width", 128),
+        ("text_layers", 3),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
     start = time.time()
     save(train(args), args.out)
-    print(f"{args.out}: zero-shot tag mAP on 400 unseen scenes {zero_shot_map(load_clip(args.out)):.3f}")
+    print(
+        f"{args.out}: zero-shot tag mAP on 400 unseen scenes "
+        f"{zero_shot_map(load_clip(args.out)):.3f}"
+    )
     print(f"{args.steps} steps in {(time.time() - start) / 60:.1f} min")
 
 

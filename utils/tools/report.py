@@ -1,24 +1,25 @@
 """Draw a run, or compare several: `python -m utils.tools.report RUN [RUN...]`.
 
-One run folder: its report.html anew. Several: one page with their scores, classes, curves, settings and images side by
-side, next to the first folder unless --out names a file.
+One run folder: its report.html anew. Several: one page with their scores, classes, curves, settings
+and images side by side, next to the first folder unless --out names a file.
 """
 
 import argparse
 from pathlib import Path
 
-from utils.config import Parser
-from utils.errors import UserError
+from utils.common.entry import Parser, command
+from utils.common.errors import UserError
 from utils.report.comparison import write_comparison
 from utils.report.page import write_report
-from utils.runtime import command
 
 
 def main() -> None:
     """Command line."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="page of a comparison (default: comparison.html)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="page of a comparison (default: comparison.html)"
+    )
     args = parser.parse_args()
     if len(args.runs) == 1 and args.out:
         raise UserError(f"--out {args.out} is for a comparison; leave it out, or name a second run")

@@ -1,6 +1,8 @@
-"""Score label PNGs against masks: `python -m utils.tools.score --predictions DIR --masks DIR [--dataset coco]`.
+"""Score label PNGs against masks: `python -m utils.tools.score --predictions DIR --masks DIR
+[--dataset coco]`.
 
-Any folder of predictions against any folder of masks, matched by relative path; the same table as testing prints.
+Any folder of predictions against any folder of masks, matched by relative path; the same table as
+testing prints.
 """
 
 from pathlib import Path
@@ -11,15 +13,19 @@ from datasets.classes import read_classes
 from datasets.layouts import PICTURE_SUFFIXES, read_list
 from datasets.specs import IGNORE, SPECS
 from datasets.transforms import load_mask
-from utils.config import Parser
-from utils.errors import UserError
-from utils.evaluation import ConfusionMatrix, format_table
-from utils.runtime import command
+from utils.common.entry import Parser, command
+from utils.common.errors import UserError
+from utils.metrics import ConfusionMatrix, format_table
 
 
 def label_files(folder: Path, flag: str) -> dict[str, Path]:
-    """PNGs in and below a folder by name (relative path without .png). Raises UserError where there are none."""
-    found = {file.relative_to(folder).as_posix().removesuffix(".png"): file for file in sorted(folder.rglob("*.png"))}
+    """PNGs in and below a folder by name (relative path without .png). Raises UserError where there
+    are none.
+    """
+    found = {
+        file.relative_to(folder).as_posix().removesuffix(".png"): file
+        for file in sorted(folder.rglob("*.png"))
+    }
     if not found:
         raise UserError(f"{flag} {folder} holds no PNG; give a folder of label PNGs")
     return found
@@ -33,7 +39,11 @@ def files_to_score(predictions: Path, masks: Path, listed: str | None) -> list[t
     """
     predicted, true = label_files(predictions, "--predictions"), label_files(masks, "--masks")
     pictures = [name for name in true if name.lower().endswith(PICTURE_SUFFIXES)]
-    true = {**{name.rpartition(".")[0]: true[name] for name in pictures}, **true}  # a.JPG.png is the mask of a.JPG
+    # a.JPG.png is the mask of a.JPG
+    true = {
+        **{name.rpartition(".")[0]: true[name] for name in pictures},
+        **true,
+    }
     names = read_list(listed) if listed else sorted(predicted)
     for found, folder in ((predicted, predictions), (true, masks)):
         missing = [name for name in names if name not in found]
@@ -55,12 +65,16 @@ def score(pairs: list[tuple[Path, Path]], classes: int) -> ConfusionMatrix:
     for paths in tqdm(pairs, desc="scoring", disable=None):
         predicted, true = map(load_mask, paths)
         if predicted.shape != true.shape:
-            sizes = " but ".join(f"{path} is {a.shape[1]} x {a.shape[0]}" for path, a in zip(paths, (predicted, true)))
+            sizes = " but ".join(
+                f"{path} is {a.shape[1]} x {a.shape[0]}"
+                for path, a in zip(paths, (predicted, true))
+            )
             raise UserError(f"{sizes}; predict at the image's original size")
         for path, labels in zip(paths, (predicted[true != IGNORE], true[true != IGNORE])):
             if labels.size and labels.max() >= classes:
                 raise UserError(
-                    f"{path} holds label {labels.max()}, the classes are 0..{classes - 1}; name the data set they"
+                    f"{path} holds label {labels.max()}, the classes are 0..{classes - 1}; name "
+                    "the data set they"
                     " are of with --dataset or --classes"
                 )
         matrix.update(predicted, true)
@@ -71,11 +85,26 @@ def main() -> None:
     """Command line."""
     parser = Parser(description=__doc__)
     add = parser.add_argument
-    add("--predictions", required=True, type=Path, metavar="DIR", help="label PNGs, palette or grey, at original size")
-    add("--masks", required=True, type=Path, metavar="DIR", help="true label PNGs of the same names")
+    add(
+        "--predictions",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="label PNGs, palette or grey, at original size",
+    )
+    add(
+        "--masks", required=True, type=Path, metavar="DIR", help="true label PNGs of the same names"
+    )
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--dataset", choices=tuple(SPECS), default="voc", help="whose classes (default: %(default)s)")
-    kind.add_argument("--classes", type=Path, metavar="FILE", help="class list (YAML) of a custom data set")
+    kind.add_argument(
+        "--dataset",
+        choices=tuple(SPECS),
+        default="voc",
+        help="whose classes (default: %(default)s)",
+    )
+    kind.add_argument(
+        "--classes", type=Path, metavar="FILE", help="class list (YAML) of a custom data set"
+    )
     add("--list", metavar="FILE", help="names to score, one a line (default: all predictions)")
     args = parser.parse_args()
     spec = read_classes(args.classes) if args.classes else SPECS[args.dataset]

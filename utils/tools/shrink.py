@@ -1,15 +1,15 @@
-"""Make a checkpoint small enough to share: `python -m utils.tools.shrink --model_path CKPT --out model/toy_voc.pt`.
+"""Make a checkpoint small enough to share: `python -m utils.tools.shrink --model_path CKPT --out
+model/toy_voc.pt`.
 
-Keeps what testing needs, in half precision: trained tensors, text features, configuration, class names. CLIP is left
-out; testing finds it by its checksum.
+Keeps what testing needs, in half precision: trained tensors, text features, configuration, class
+names. CLIP is left out; testing finds it by its checksum.
 """
 
 from pathlib import Path
 
-from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.config import Parser
-from utils.errors import UserError
-from utils.runtime import command
+from utils.common.entry import Parser, command
+from utils.common.errors import UserError
+from utils.run_folder.checkpoint import load_checkpoint, save_checkpoint
 
 KEPT = ("classes", "clip_sha256", "text", "step", "config")
 
@@ -17,12 +17,17 @@ KEPT = ("classes", "clip_sha256", "text", "step", "config")
 def main() -> None:
     """Command line."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--model_path", required=True, metavar="FILE", help="final checkpoint of a run")
+    parser.add_argument(
+        "--model_path", required=True, metavar="FILE", help="final checkpoint of a run"
+    )
     parser.add_argument("--out", required=True, metavar="FILE", help="file to write")
     args = parser.parse_args()
     content = load_checkpoint(Path(args.model_path), "--model_path")
     if content.get("stage") == "classifier":
-        raise UserError(f"--model_path {args.model_path} is the ViT of stage 1 alone; give the final.pt beside it")
+        raise UserError(
+            f"--model_path {args.model_path} is the ViT of stage 1 alone; give the final.pt "
+            "beside it"
+        )
     model = {name: tensor.half() for name, tensor in content["model"].items()}
     save_checkpoint({**{key: content[key] for key in KEPT}, "model": model}, Path(args.out))
     print(f"{args.out}: {Path(args.out).stat().st_size / 1e6:.1f} MB")

@@ -1,8 +1,10 @@
-"""How fast data flows, a CPU core: `python -m utils.tools.throughput --dataset voc --root VOCdevkit/VOC2012`.
+"""How fast data flows, a CPU core: `python -m utils.tools.throughput --dataset voc --root
+VOCdevkit/VOC2012`.
 
-Loading of training crops (decoding, augmentation), the check of images and masks, and for COCO the conversion of its
-annotations to masks. Every figure is images a second of CPU time in one process, so that other work on the machine
-hardly matters; files are read once before, so that disks do not either.
+Loading of training crops (decoding, augmentation), the check of images and masks, and for COCO the
+conversion of its annotations to masks. Every figure is images a second of CPU time in one process,
+so that other work on the machine hardly matters; files are read once before, so that disks do not
+either.
 """
 
 import time
@@ -13,15 +15,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from datasets.check import Job, inspect
 from datasets.classes import spec_of
-from datasets.coco import write_mask
+from datasets.coco_json import coco_annotations, read_instances
 from datasets.data import TaggedImages
-from datasets.instances import coco_annotations, read_instances
 from datasets.layouts import Item, items
-from utils.config import Parser
-from utils.errors import UserError
-from utils.runtime import command
+from datasets.prepare.check import Job, inspect
+from datasets.prepare.coco import write_mask
+from utils.common.entry import Parser, command
+from utils.common.errors import UserError
 
 
 def rate(work: Callable[[int], object], count: int) -> float:
@@ -58,21 +59,39 @@ def main() -> None:
     add("--dataset", choices=("voc", "coco", "custom"), default="voc", help="default: %(default)s")
     add("--root", required=True, metavar="DIR", help="folder of the data set")
     add("--split", default="train", help="list of images (default: %(default)s)")
-    add("--images", type=int, default=500, metavar="N", help="images to measure with; few are repeated (default: 500)")
+    add(
+        "--images",
+        type=int,
+        default=500,
+        metavar="N",
+        help="images to measure with; few are repeated (default: 500)",
+    )
     add("--crops", type=int, nargs="+", default=[320, 448], metavar="PX", help="default: 320 448")
-    add("--train_long", type=int, default=0, metavar="PX", help="as in training (default: 0, images stay as they are)")
+    add(
+        "--train_long",
+        type=int,
+        default=0,
+        metavar="PX",
+        help="as in training (default: 0, images stay as they are)",
+    )
     args = parser.parse_args()
     if args.images < 1:
         raise UserError(f"--images {args.images} must be at least 1")
     classes = len(spec_of(args.dataset, args.root).classes)
     images = list(islice(cycle(items(args.dataset, args.root, args.split)), args.images))
     size = sum(len(item.image.read_bytes()) for item in images) / len(images)
-    print(f"{len(images)} images of {args.split}, {size / 1e3:.0f} kB on average; images a second on one core:")
+    print(
+        f"{len(images)} images of {args.split}, {size / 1e3:.0f} kB on average; images a second "
+        "on one core:"
+    )
     for crop in args.crops:
         print(f"  loading, crop {crop}: {loading(images, crop, args.train_long):.0f}")
     print(f"  check: {checking(images, classes):.0f}")
     if args.dataset == "coco":
-        print(f"  annotations to masks: {converting(coco_annotations(args.root, args.split), args.images):.0f}")
+        print(
+            "  annotations to masks: "
+            f"{converting(coco_annotations(args.root, args.split), args.images):.0f}"
+        )
 
 
 if __name__ == "__main__":

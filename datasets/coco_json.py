@@ -1,0 +1,179 @@
+"""COCO instance annotations: where they lie, what they say of each image, and the small file that
+stands for them.
+
+The instance JSON of a split is hundreds of MB. Once `datasets.prepare coco` has written the split's
+tags file, images and tags are read from that; it holds the SHA-256 of the JSON it was made from, so
+that it never stands for another.
+"""
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from utils.common.errors import UserError
+from utils.common.files import read_json, sha256_of
+
+_YEARS = ("2014", "2017")
+_AGAIN = "remove it and run `python -m datasets.prepare coco` again"
+
+
+class Shape(NamedTuple):
+    """One annotation: its number, category, whether it is a crowd, and its outline as in the JSON
+    (None: not kept).
+
+    Polygons are float64 arrays x0, y0, x1, y1, ... in px; a dict is run-length coded.
+    """
+
+    number: int
+    category: str
+    crowd: bool
+    outline: list[np.ndarray] | dict | None
+
+
+@dataclass
+class AnnotatedImage:
+    """An image of an instance JSON: its name (file name without suffix), size in px (None: not
+    given) and shapes.
+    """
+
+    name: str
+    height: int | None
+    width: int | None
+    shapes: list[Shape] = field(default_factory=list)
+
+
+def coco_year(root: str | Path, split: str) -> str:
+    """The first year, of 2014 and 2017, whose annotations or images of the split lie under `root`;
+    2014 if none.
+    """
+    root = Path(root)
+    for year in _YEARS:
+        folder = f"{split}{year}"
+        places = (
+            root / "annotations" / f"instances_{folder}.json",
+            root / f"coco{year}" / folder,
+            root / folder,
+        )
+        if any(place.exists() for place in places):
+            return year
+    return _YEARS[0]
+
+
+def coco_annotations(root: str | Path, split: str) -> Path:
+    """Path of the split's instance JSON (it may not exist)."""
+    return Path(root) / "annotations" / f"instances_{split}{coco_year(root, split)}.json"
+
+
+def coco_tags(root: str | Path, split: str) -> Path:
+    """Path of the tags file that `datasets.prepare coco` writes for the split (it may not
+    exist).
+    """
+    return Path(root) / "annotations" / f"tags_{split}{coco_year(root, split)}.json"
+
+
+def coco_classes(root: str | Path, split: str) -> dict[str, list[str]]:
+    """Names of all images of a split, in order, each with the sorted categories of its objects,
+    crowds included.
+
+    Read from the prepared tags file where there is one, else from the instance JSON; once in a
+    process as long as neither changes.
+
+    Raises:
+        UserError: both are missing, one is malformed, or the tags file was made from another JSON
+            than the one there.
+    """
+    files = (coco_annotations(root, split), coco_tags(root, split))
+    return _classes(*files, *map(_stamp, files))
+
+
+def read_instances(path: str | Path, outlines: bool) -> list[AnnotatedImage]:
+    """All images of an instance JSON in name order, with their annotations. Outlines, nearly all of
+    its bytes, are kept on request only, as arrays, which need a fifth of the memory of Python's
+    lists.
+
+    Raises:
+        UserError: the file is missing or malformed, or names an image twice.
+    """
+    content = read_json(path, partial(_compact, path) if outlines else _without_outline)
+    try:
+        images = {
+            entry["id"]: AnnotatedImage(_name(entry), entry.get("height"), entry.get("width"))
+            for entry in content["images"]
+        }
+        category = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
+        for entry in content["annotations"]:
+            shape = Shape(
+                entry.get("id"),
+                category[entry["category_id"]],
+                bool(entry.get("iscrowd")),
+                entry.get("segmentation"),
+            )
+            images[entry["image_id"]].shapes.append(shape)
+        found = sorted(images.values(), key=lambda image: image.name)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} is no instance JSON: entry or key {error} is missing or malformed; make or "
+            "copy it again"
+        ) from error
+    if not found:
+        raise UserError(f"{path} lists no image; use the official instance annotations")
+    twice = next((a.name for a, b in itertools.pairwise(found) if a.name == b.name), None)
+    if twice is not None or len(images) < len(content["images"]):
+        raise UserError(f"{path} lists an image {twice or 'id'} twice; remove the second entry")
+    return found
+
+
+def classes_of(images: Iterable[AnnotatedImage]) -> dict[str, list[str]]:
+    """The sorted categories of each image's objects, crowds included, by name."""
+    return {image.name: sorted({shape.category for shape in image.shapes}) for image in images}
+
+
+@lru_cache(maxsize=4)
+def _classes(annotations: Path, tags: Path, *_: tuple[int, int] | None) -> dict[str, list[str]]:
+    """`coco_classes` of two files; their stamps are there for the cache alone."""
+    if tags.is_file():
+        content = read_json(tags)
+        if annotations.is_file() and content.get("sha256") != sha256_of(annotations):
+            raise UserError(f"{tags} was made from another {annotations.name}; {_AGAIN}")
+        classes = content.get("tags")
+        if not isinstance(classes, dict) or not classes:
+            raise UserError(f"{tags} is no tags file of images; {_AGAIN}")
+        return dict(sorted(classes.items()))
+    return classes_of(read_instances(annotations, outlines=False))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file does: size and time of change; None where there is no file."""
+    if not path.is_file():
+        return None
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _name(entry: dict[str, Any]) -> str:
+    return str(PurePosixPath(entry["file_name"]).with_suffix(""))
+
+
+def _without_outline(entry: dict) -> dict:
+    entry.pop("segmentation", None)
+    return entry
+
+
+def _compact(path: str | Path, entry: dict) -> dict:
+    outline = entry.get("segmentation")
+    if isinstance(outline, list):
+        try:
+            entry["segmentation"] = [
+                np.array(polygon, np.float64).reshape(-1, 2).ravel() for polygon in outline
+            ]
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UserError(
+                f"{path}, annotation {entry.get('id')}: a polygon is no list x0, y0, x1, y1, ... "
+                f"({error}); correct it"
+            ) from error
+    return entry

@@ -1,0 +1,254 @@
+"""`python -m datasets.prepare check`: read every image and mask of a data set once, and list what
+is wrong with them.
+
+What is wrong ends the command with status 1. What loading copes with (grey, CMYK, EXIF ...) is only
+counted.
+"""
+
+import csv
+import hashlib
+import io
+import os
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from datasets.classes import spec_of
+from datasets.layouts import Item, items, layout_of
+from datasets.prepare.parallel import crew
+from datasets.specs import IGNORE, DatasetSpec
+from datasets.tags import find_tags
+from datasets.transforms import EXIF_ORIENTATION, decoded, load_mask, open_image, shown_size
+from utils.common.errors import UserError
+
+MISSING, BROKEN, BAD_MASK = (
+    "image missing",
+    "image truncated or unreadable",
+    "mask unreadable or no label map",
+)
+SIZE, VALUES, TAGS = (
+    "image and mask differ in size",
+    "mask value outside the classes",
+    "tags and mask disagree",
+)
+TWICE = "same bytes in two splits"
+WRONG = (MISSING, BROKEN, BAD_MASK, SIZE, VALUES, TAGS, TWICE)
+GREY, CMYK, PALETTE, ALPHA = "grey", "CMYK", "palette", "transparency (shown on white)"
+DEEP, TURNED, NO_MASK = "16 bits a channel", "turned by EXIF", "no mask, though others have one"
+NOTED = (GREY, CMYK, PALETTE, ALPHA, DEEP, TURNED, NO_MASK)
+_MODES = {"1": GREY, "L": GREY, "P": PALETTE, "CMYK": CMYK, "I": DEEP}
+
+
+class Job(NamedTuple):
+    """An image to inspect, the labels its tags give it (None: not known), and whether it should
+    have a mask.
+    """
+
+    item: Item
+    labels: tuple[int, ...] | None
+    scored: bool
+
+
+class Report(NamedTuple):
+    """What was found at an image: details by kind (of WRONG and NOTED), and the SHA-256 of its
+    file.
+    """
+
+    name: str
+    found: dict[str, str]
+    digest: bytes
+
+
+def add_command(kinds: Any) -> None:
+    """Adds the sub-command `check` to an argparse sub-parsers object."""
+    parser = kinds.add_parser(
+        "check", help="read all images and masks and list what is wrong", description=__doc__
+    )
+    add = parser.add_argument
+    add("--dataset", choices=("voc", "coco", "custom"), help="default: by what --root holds")
+    add("--root", required=True, metavar="DIR", help="folder of the data set")
+    add(
+        "--classes",
+        default="",
+        metavar="FILE",
+        help="class list of a custom data set (default: its classes.yaml)",
+    )
+    add(
+        "--tags",
+        default="",
+        metavar="FILE",
+        help="tags file (default: the data set's own annotations)",
+    )
+    add(
+        "--splits",
+        nargs="+",
+        metavar="SPLIT",
+        help="names in the data set, or list files called after their split"
+        " (default: train val, of VOC train_aug val)",
+    )
+    add(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes; 0: in this one (default: %(default)s)",
+    )
+    add(
+        "--fix_list",
+        type=Path,
+        metavar="DIR",
+        help="write lists without what is wrong, and faults.csv, here",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(args: Namespace) -> None:
+    args.dataset = args.dataset or layout_of(args.root)
+    spec = spec_of(args.dataset, args.root, args.classes)
+    splits = args.splits or (["train_aug", "val"] if args.dataset == "voc" else ["train", "val"])
+    jobs = {Path(split).stem: _jobs(args, split, spec) for split in splits}
+    start, total = time.perf_counter(), sum(map(len, jobs.values()))
+    with crew(args.workers) as each:
+        look = partial(inspect, classes=len(spec.classes))
+        reports = {
+            split: list(each(look, todo, f"checking {split}")) for split, todo in jobs.items()
+        }
+    seconds = time.perf_counter() - start
+    mark_duplicates(reports)
+    print(table(reports))
+    print(
+        f"{total} images in {seconds:.1f} s, {total / seconds:.0f} a second with "
+        f"{max(1, args.workers)} processes"
+    )
+    if args.fix_list:
+        write_lists(args.fix_list, reports)
+    if any(is_wrong(report) for checked in reports.values() for report in checked):
+        raise SystemExit(1)
+
+
+def _jobs(args: Namespace, split: str, spec: DatasetSpec) -> list[Job]:
+    split, listed = Path(split).stem, split if split.endswith(".txt") else None
+    images = items(args.dataset, args.root, split, listed, complete=False)
+    scored = any(item.mask is not None for item in images)
+    if args.dataset == "voc" and not args.tags and not (Path(args.root) / "Annotations").is_dir():
+        print(f"{args.root} has no Annotations: tags of {split} are not compared with its masks")
+        return [Job(item, None, scored) for item in images]
+    tags = find_tags(
+        args.dataset, args.root, split, [item.name for item in images], spec, args.tags
+    )
+    return [
+        Job(item, tuple((row.nonzero()[0] + 1).tolist()), scored) for item, row in zip(images, tags)
+    ]
+
+
+def inspect(job: Job, classes: int) -> Report:
+    """Read an image and its mask once. `classes` is K, without background."""
+    item, found = job.item, {}
+    content = b""
+    try:
+        content = item.image.read_bytes()
+        with open_image(io.BytesIO(content), item.image) as image:
+            mode, size = _mode(image), shown_size(image)  # the latter may decode the picture
+            turned = image.getexif().get(EXIF_ORIENTATION, 1) != 1
+            decoded(image)
+        found |= {kind: item.name for kind in [mode] * bool(mode) + [TURNED] * turned}
+        if item.mask is None:
+            found |= {NO_MASK: item.name} if job.scored else {}
+        else:
+            found |= _inspect_mask(item.mask, size, job.labels, classes)
+    except FileNotFoundError:
+        found[MISSING] = f"{item.image} does not exist"
+    except (OSError, UserError) as error:
+        found[BROKEN] = str(error)
+    return Report(item.name, found, hashlib.sha256(content).digest() if content else b"")
+
+
+def _mode(image: Image.Image) -> str:
+    """Which kind of NOTED a picture is by its header, "" for plain RGB."""
+    if image.has_transparency_data:
+        return ALPHA
+    raw = image.tile[0][3] if image.tile else ""
+    if "16" in str(raw[0] if isinstance(raw, tuple) else raw):
+        return DEEP
+    return _MODES.get(image.mode, "")
+
+
+def _inspect_mask(
+    path: Path, size: tuple[int, int], tags: tuple[int, ...] | None, classes: int
+) -> dict[str, str]:
+    try:
+        mask = load_mask(path)
+    except UserError as error:
+        return {BAD_MASK: str(error)}
+    found = {}
+    if mask.shape != size:
+        found[SIZE] = (
+            f"{path} is {mask.shape[1]} x {mask.shape[0]}, its image shows as {size[1]} x {size[0]}"
+        )
+    labels = np.bincount(mask.ravel(), minlength=IGNORE + 1)[:IGNORE].nonzero()[0].tolist()
+    if outside := [label for label in labels if label > classes]:
+        found[VALUES] = f"{path} holds {outside}; labels are 0..{classes} and {IGNORE}"
+    shown = {label for label in labels if 0 < label <= classes}
+    if tags is not None and shown != set(tags):
+        found[TAGS] = f"{path} shows labels {sorted(shown)}, the tags are {list(tags)}"
+    return found
+
+
+def mark_duplicates(reports: dict[str, list[Report]]) -> None:
+    """Adds TWICE to images of a split whose bytes occur in a later split."""
+    later: dict[bytes, str] = {}
+    for split in reversed(reports):
+        for report in reports[split]:
+            if report.digest in later:
+                report.found[TWICE] = f"{report.name} is also {later[report.digest]}"
+        later |= {
+            report.digest: f"{split} {report.name}" for report in reports[split] if report.digest
+        }
+
+
+def is_wrong(report: Report) -> bool:
+    """Whether an image has a finding of WRONG."""
+    return not report.found.keys().isdisjoint(WRONG)
+
+
+def table(reports: dict[str, list[Report]]) -> str:
+    """A line a kind that occurs, with its count in each split and the first case."""
+    wide = max(map(len, (*WRONG, *NOTED)))
+    lines = ["".join([" " * (wide + 2), *(f"{split:>10}" for split in reports), "  first"])]
+    for title, kinds in (("wrong:", WRONG), ("read as they are meant, nothing to do:", NOTED)):
+        rows = []
+        for kind in kinds:
+            cases = {
+                split: [r.found[kind] for r in checked if kind in r.found]
+                for split, checked in reports.items()
+            }
+            if first := next((case for found in cases.values() for case in found), None):
+                rows.append(
+                    f"  {kind:{wide}}"
+                    + "".join(f"{len(c):>10}" for c in cases.values())
+                    + f"  {first}"
+                )
+        lines += [title, *(rows or ["  nothing"])]
+    return "\n".join(lines)
+
+
+def write_lists(folder: Path, reports: dict[str, Sequence[Report]]) -> None:
+    """Writes {split}.txt without the wrong images, and faults.csv with every finding."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "faults.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("split", "image", "kind", "detail"))
+        for split, checked in reports.items():
+            writer.writerows(
+                (split, r.name, kind, detail) for r in checked for kind, detail in r.found.items()
+            )
+    for split, checked in reports.items():
+        kept = [report.name for report in checked if not is_wrong(report)]
+        path = folder / f"{split}.txt"
+        path.write_text("".join(f"{name}\n" for name in kept), encoding="utf-8")
+        print(f"{path}: {len(kept)} of {len(checked)} images")

@@ -1,0 +1,258 @@
+"""`python -m datasets.prepare coco`: MS COCO's instance annotations become masks and tags.
+
+A mask holds 0, the place of the category among the 80 plus 1, and 255 where only a crowd is. Of
+objects that overlap, the smaller is seen: they are painted by falling area (number of pixels),
+equal ones in the order of the file, over the crowds.
+"""
+
+import json
+import math
+import os
+from argparse import Namespace
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+from pycocotools import mask as coder
+
+from datasets.coco_json import (
+    AnnotatedImage,
+    Shape,
+    classes_of,
+    coco_annotations,
+    coco_tags,
+    coco_year,
+    read_instances,
+)
+from datasets.layouts import items
+from datasets.prepare.parallel import Each, crew
+from datasets.specs import COCO, IGNORE
+from datasets.tags import COCO_SOURCE, labels_in, tags_of, write_tags
+from datasets.transforms import mask_png
+from utils.common.errors import UserError
+from utils.common.files import read_json, sha256_of, write_whole
+
+RULE = "smaller objects over larger ones over crowds (255)"
+_MARKER = "made_from.json"
+_MOST_PIXELS = 1 << 27
+
+
+class Source(NamedTuple):
+    """The instance JSON of a split and the SHA-256 of its bytes."""
+
+    path: Path
+    sha256: str
+
+
+def add_command(kinds: Any) -> None:
+    """Adds the sub-command `coco` to an argparse sub-parsers object."""
+    parser = kinds.add_parser(
+        "coco", help="MS COCO: masks and tags from instances_*.json", description=__doc__
+    )
+    add = parser.add_argument
+    add(
+        "--root",
+        default="MSCOCO",
+        help="folder that holds coco2014/ (or coco2017/) and annotations/ (%(default)s)",
+    )
+    add("--splits", nargs="+", default=["train", "val"], metavar="SPLIT", help="default: train val")
+    add(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes; 0: in this one (default: %(default)s)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> None:
+    """Writes annotations/tags_*.json and mask/*, split by split; what is there already is not made
+    again.
+
+    Raises UserError where annotations or images are missing or malformed, or masks were made from
+    other annotations.
+    """
+    root = Path(args.root)
+    sources = {split: coco_annotations(root, split) for split in args.splits}
+    for path in sources.values():
+        if not path.is_file():
+            raise UserError(
+                f"{path} does not exist; put the instance annotations there, or name the --splits "
+                "you have"
+            )
+    with crew(
+        args.workers
+    ) as each:  # before annotations are read, so that no process holds a copy of them
+        for split, path in sources.items():
+            print(
+                f"{split}{coco_year(root, split)}: "
+                f"{convert(root, split, Source(path, sha256_of(path)), each)}"
+            )
+
+
+def convert(root: Path, split: str, source: Source, each: Each) -> str:
+    """Tags and masks of one split; returns what was done, in words. Raises UserError as `run`
+    does.
+    """
+    # large: read once, if something is to do
+    annotated = cache(partial(read_instances, source.path, outlines=True))
+    done = []
+    if not _is_from(coco_tags(root, split), source):
+        done.append(_write_tags(coco_tags(root, split), source, annotated()))
+    found, folder = items("coco", root, split), root / "mask" / f"{split}{coco_year(root, split)}"
+    missing = {item.name for item in found if item.mask is None}
+    if not _claim(folder, source):
+        done.append(f"{folder} holds masks that this command has not made, they are kept")
+    elif missing:
+        done.append(
+            _write_masks(
+                folder, source, [image for image in annotated() if image.name in missing], each
+            )
+        )
+    return "; ".join(done) or f"tags and masks of all {len(found)} images are there, nothing to do"
+
+
+def paint(image: AnnotatedImage) -> np.ndarray:
+    """(H, W) uint8 labels of an image, as the module says. Raises UserError naming an annotation
+    that is malformed.
+    """
+    sides = (image.height, image.width)
+    if not all(type(side) is int and side > 0 for side in sides) or math.prod(sides) > _MOST_PIXELS:
+        raise UserError(
+            f"image {image.name} is {image.width} x {image.height} px there; correct its width "
+            "and height"
+        )
+    foreign = next((shape for shape in image.shapes if shape.category not in COCO.classes), None)
+    if foreign:
+        raise UserError(
+            f"annotation {foreign.number} is of {foreign.category!r}, no category of COCO; "
+            "correct it"
+        )
+    labels = np.zeros(sides, np.uint8)
+    areas = [(shape, _area(shape, *sides)) for shape in image.shapes]
+    for shape, area in sorted(areas, key=lambda pair: (not pair[0].crowd, -int(pair[1].sum()))):
+        labels[area] = IGNORE if shape.crowd else COCO.classes.index(shape.category) + 1
+    return labels
+
+
+def write_mask(folder: Path, source: Path, image: AnnotatedImage) -> list[str]:
+    """Writes the mask of one image as a single-channel PNG; returns its tags that the mask does not
+    show.
+
+    Raises UserError naming `source`, the image and what is malformed.
+    """
+    try:
+        labels = paint(image)
+    except UserError as error:
+        raise UserError(f"{source}, {error}") from error
+    write_whole(folder / f"{image.name}.png", mask_png(labels))
+    shown = {COCO.label_names[label] for label in labels_in(labels)}
+    return sorted({shape.category for shape in image.shapes} - shown)
+
+
+def _area(shape: Shape, height: int, width: int) -> np.ndarray:
+    """(H, W) bool pixels of an annotation."""
+    place = f"annotation {shape.number}"
+    if isinstance(shape.outline, list):
+        return _polygons_area(shape.outline, height, width, place)
+    if isinstance(shape.outline, dict):
+        return _runs_area(shape.outline, height, width, place)
+    raise UserError(
+        f"{place} has no `segmentation` of polygons or runs; make or copy the file again"
+    )
+
+
+def _polygons_area(polygons: list[np.ndarray], height: int, width: int, place: str) -> np.ndarray:
+    """Pixels of the union of polygons, by COCO's own rasteriser; fewer than three points cover
+    none.
+    """
+    polygons = [polygon for polygon in polygons if len(polygon) >= 6]
+    if not polygons:
+        return np.zeros((height, width), bool)
+    reach = max(np.abs(polygon).max() for polygon in polygons)
+    if not reach <= 2 * max(
+        height, width
+    ):  # nor is nan; the rasteriser's memory grows with the coordinates
+        raise UserError(
+            f"{place} reaches to {reach:g} px in an image of {width} x {height}; correct its "
+            "polygon"
+        )
+    runs = coder.frPyObjects([polygon.tolist() for polygon in polygons], height, width)
+    return coder.decode(coder.merge(runs)).astype(bool)
+
+
+def _runs_area(runs: dict, height: int, width: int, place: str) -> np.ndarray:
+    """Pixels of run lengths, plain or in COCO's compressed form."""
+    try:
+        if runs["size"] != [height, width]:
+            raise ValueError(f"size {runs['size']}")
+        plain = isinstance(runs["counts"], list)
+        coded = (
+            coder.frPyObjects(runs, height, width)
+            if plain
+            else {**runs, "counts": runs["counts"].encode()}
+        )
+        return coder.decode(coded).astype(bool)
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise UserError(
+            f"{place} has no run lengths of {height} x {width} pixels ({error}); correct them"
+        ) from error
+
+
+def _is_from(tags: Path, source: Source) -> bool:
+    """Whether a tags file is there, whole and made from these annotations."""
+    try:
+        return tags.is_file() and read_json(tags).get("sha256") == source.sha256
+    except UserError:
+        return False
+
+
+def _write_tags(path: Path, source: Source, images: list[AnnotatedImage]) -> str:
+    classes = classes_of(images)
+    tags = tags_of(str(source.path), classes, list(classes), COCO, COCO_SOURCE)
+    write_tags(path, COCO, replace(tags, sha256=source.sha256))
+    empty = int((~tags.matrix.any(1)).sum())
+    return f"tags of {len(images)} images ({empty} without objects) in {path}"
+
+
+def _claim(folder: Path, source: Source) -> bool:
+    """Whether masks may be written into the folder: it is empty, or holds masks made from the same
+    file by this rule.
+
+    A marker says so; it is written before the first mask, so that those of an interrupted run count
+    and others do not.
+    """
+    marker, wanted = (
+        folder / _MARKER,
+        {"annotations": source.path.name, "sha256": source.sha256, "rule": RULE},
+    )
+    if marker.is_file():
+        if read_json(marker) != wanted:
+            raise UserError(
+                f"{folder} was made from another {source.path.name}; remove the folder and run "
+                "this again"
+            )
+        return True
+    if folder.is_dir() and any(folder.iterdir()):
+        return False
+    write_whole(marker, (json.dumps(wanted, indent=1) + "\n").encode())
+    return True
+
+
+def _write_masks(folder: Path, source: Source, images: list[AnnotatedImage], each: Each) -> str:
+    start = perf_counter()
+    hidden = list(each(partial(write_mask, folder, source.path), images, folder.name))
+    text = (
+        f"{len(images)} masks in {folder} ({len(images) / (perf_counter() - start):.0f} a second)"
+    )
+    unlike = [
+        f"{image.name} ({', '.join(classes)})" for image, classes in zip(images, hidden) if classes
+    ]
+    return (
+        f"{text}, {len(unlike)} of them without a tagged class, first {unlike[0]}"
+        if unlike
+        else text
+    )

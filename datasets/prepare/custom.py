@@ -1,0 +1,275 @@
+"""One's own pictures: a class list, tags from a CSV or from folder names, a split, and a
+configuration to train with.
+
+Nothing is copied: an index says where the pictures and masks lie, whatever their names and folders.
+"""
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from datasets.classes import CLASSES, read_classes
+from datasets.layouts import INDEX, INDEX_FORMAT, picture_names, pictures_below, read_list
+from datasets.prepare.tags_csv import NOTHING, pictures_named, tags_of_folders, tags_of_table
+from datasets.specs import DatasetSpec
+from datasets.tags import TAGS, Tags, write_tags
+from utils.common.errors import UserError
+from utils.common.files import write_whole
+
+# stage 2 sees each VOC picture about 12 times in 30000 iterations
+_EPOCHS, _BATCH, _FEWEST, _MOST = (
+    12,
+    4,
+    2000,
+    30000,
+)
+_LONG = 512  # px; training pictures are brought to the size that testing uses
+
+
+def add_command(kinds: Any) -> None:
+    """Adds the sub-command `custom` to an argparse sub-parsers object."""
+    text = "one's own pictures: any names, tags from a CSV or from folders"
+    parser = kinds.add_parser("custom", help=text, description=__doc__)
+    add = parser.add_argument
+    add(
+        "--images",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder of pictures, nested as you like",
+    )
+    add(
+        "--classes",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="YAML with `classes: [...]`, see README",
+    )
+    add(
+        "--tags",
+        type=Path,
+        metavar="FILE",
+        help="CSV with the columns image,tags; tags separated by ; "
+        f"(default: folders named after classes, or {NOTHING})",
+    )
+    add(
+        "--masks",
+        type=Path,
+        metavar="DIR",
+        help="label PNGs at the pictures' relative paths, only to score with",
+    )
+    add(
+        "--val_list",
+        type=Path,
+        metavar="FILE",
+        help="pictures to validate with, one path a line (default: drawn)",
+    )
+    add(
+        "--val_share",
+        type=float,
+        default=0.1,
+        metavar="X",
+        help="share drawn without a list (default: %(default)s)",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="INT",
+        help="of the drawn split (default: %(default)s)",
+    )
+    add(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder to write, which trains as --data_root",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(args: Namespace) -> None:
+    """Writes index, lists, tags, class list and configuration, and says what was found."""
+    spec = read_classes(args.classes)
+    _check_folders(args)
+    files = [
+        PurePosixPath(file.relative_to(args.images))
+        for file in pictures_below(args.images)
+        if not (args.masks and file.is_relative_to(args.masks))
+    ]
+    if not files:
+        raise UserError(f"--images {args.images} holds no picture; give another folder")
+    tags = (
+        tags_of_table(args.tags, files, spec)
+        if args.tags
+        else tags_of_folders(args.images, files, spec)
+    )
+    kept = [file for file in files if file in tags]
+    masks = [find_mask(args.masks, file) if args.masks else None for file in kept]
+    splits = _splits(args, kept, masks)
+    matrix = np.array([[name in tags[file] for name in spec.classes] for file in kept])
+    own = _write(args, spec, kept, masks, matrix, splits)
+    _say(
+        args,
+        spec,
+        matrix,
+        splits,
+        sum(mask is not None for mask in masks),
+        len(files) - len(kept),
+        own,
+    )
+
+
+def _check_folders(args: Namespace) -> None:
+    for flag in ("images", "masks"):
+        folder = getattr(args, flag)
+        if folder and not folder.is_dir():
+            raise UserError(
+                f"--{flag} {folder} is not a folder; give the folder that holds the {flag}"
+            )
+
+
+def _splits(
+    args: Namespace, files: Sequence[PurePosixPath], masks: Sequence[str | None]
+) -> dict[str, list[PurePosixPath]]:
+    """The listed or drawn validation pictures (if possible such as have a mask), and the others to
+    train on.
+    """
+    if args.val_list:
+        chosen = pictures_named(read_list(args.val_list), files, f"--val_list {args.val_list}")
+    else:
+        scorable = [file for file, mask in zip(files, masks) if mask] or files
+        chosen = draw(scorable, args.val_share, len(files), args.seed)
+    splits = {
+        "train": [file for file in files if file not in chosen],
+        "val": [file for file in files if file in chosen],
+    }
+    if not splits["train"]:
+        raise UserError(
+            f"all {len(files)} pictures are for validation; leave some of them to train on"
+        )
+    return splits
+
+
+def find_mask(root: Path, file: PurePosixPath) -> str | None:
+    """Relative path of a picture's mask: its own path with .png in place of its suffix, or after
+    it; None if none.
+    """
+    candidates = (f"{file}.png", str(file.with_suffix(".png")), str(file.with_suffix(".PNG")))
+    return next((path for path in candidates if (root / path).is_file()), None)
+
+
+def draw(files: Sequence[PurePosixPath], share: float, total: int, seed: int) -> set[PurePosixPath]:
+    """`share` of `total` pictures out of `files`, at least one; a function of their paths and the
+    seed alone.
+    """
+    if not 0 < share < 1:
+        raise UserError(f"--val_share {share} must lie between 0 and 1; use 0.1 for a tenth")
+    order = sorted(
+        files, key=lambda file: hashlib.sha256(f"{seed}/{file}".encode(errors="replace")).digest()
+    )
+    return set(order[: max(1, round(share * total))])
+
+
+def _write(
+    args: Namespace,
+    spec: DatasetSpec,
+    files: Sequence[PurePosixPath],
+    masks: Sequence[str | None],
+    matrix: np.ndarray,
+    splits: dict[str, list[PurePosixPath]],
+) -> bool:
+    """Writes the folder; whether the configuration is new."""
+    out = args.out
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--out {out} cannot be made ({error.strerror}); name another folder"
+        ) from error
+    names = dict(zip(files, picture_names(files)))
+    source = f"table {args.tags.name}" if args.tags else "names of folders"
+    write_tags(out / TAGS, spec, Tags(tuple(names.values()), matrix, source))
+    for split, members in splits.items():
+        write_whole(out / f"{split}.txt", "".join(f"{names[file]}\n" for file in members).encode())
+    if args.classes.resolve() != (out / CLASSES).resolve():
+        shutil.copyfile(args.classes, out / CLASSES)
+    content = {
+        "format": INDEX_FORMAT,
+        "images": _relative(args.images, out),
+        "masks": _relative(args.masks, out) if args.masks else None,
+        "files": {names[file]: (str(file), mask) for file, mask in zip(files, masks)},
+    }
+    write_whole(out / INDEX, json.dumps(content, indent=1).encode())
+    return _write_config(out, len(splits["train"]))
+
+
+def _relative(folder: Path, out: Path) -> str:
+    """So that data and index may move together."""
+    return os.path.relpath(folder.resolve(), out.resolve())
+
+
+def _write_config(out: Path, pictures: int) -> bool:
+    """Writes a configuration whose length suits so many training pictures, unless there is one;
+    whether it did.
+    """
+    path = out / "config.yaml"
+    if path.exists():
+        return False
+    iterations = min(_MOST, max(_FEWEST, _EPOCHS * pictures // _BATCH))
+    lines = [
+        "# Every setting that is not here is a default of utils/config.py; add any of them, or "
+        "give it as a flag.",
+        "dataset: custom",
+        f"data_root: {json.dumps(str(out.resolve()), ensure_ascii=False)}",
+        "train_split: train",
+        "val_split: val",
+        f"train_long: {_LONG}",
+        f"batch_size: {_BATCH}",
+        f"max_iters: {iterations}",
+        f"warmup_iters: {iterations // 20}",
+        f"switch_iters: {iterations * 2 // 3}",
+        f"eval_every: {iterations // 10}",
+        f"work_dir: {json.dumps(f'runs/{out.resolve().name}', ensure_ascii=False)}",
+    ]
+    path.write_text("\n".join([*lines, ""]), encoding="utf-8")
+    return True
+
+
+def _say(
+    args: Namespace,
+    spec: DatasetSpec,
+    matrix: np.ndarray,
+    splits: dict[str, list[PurePosixPath]],
+    masks: int,
+    left: int,
+    own: bool,
+) -> None:
+    counts = ", ".join(f"{name} {count}" for name, count in zip(spec.classes, matrix.sum(0)))
+    print(
+        f"{args.out}: {len(splits['train'])} training and {len(splits['val'])} validation "
+        f"pictures, {masks} masks"
+    )
+    print(f"pictures with each tag: {counts}; without any tag: {(~matrix.any(1)).sum()}")
+    for name, count in zip(spec.classes, matrix.sum(0)):
+        if not count:
+            print(f"no picture has the tag {name!r}: it cannot be learnt")
+    if left:
+        print(f"{left} pictures below {args.images} are not in {args.tags} and are left out")
+    for word in spec.dropped:
+        print(f"{word!r} names a class and is left out of the background words")
+    if not own:
+        print(f"{args.out / 'config.yaml'} was there and is kept")
+    print(
+        "check: python -m datasets.prepare check --dataset custom --root "
+        f"{shlex.quote(str(args.out))}"
+    )
+    print(f"train: python train_voc.py --config {shlex.quote(str(args.out / 'config.yaml'))}")

@@ -1,0 +1,67 @@
+"""The same work on many files, in several processes, with progress."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+from typing import Any
+
+from tqdm import tqdm
+
+from utils.common.errors import UserError
+
+Each = Callable[..., Iterator[Any]]
+_CHUNK = 16  # jobs that travel to a process together
+
+
+@contextmanager
+def crew(workers: int) -> Iterator[Each]:
+    """Starts `workers` processes (0: none, work is done here) and gives `each(function, jobs,
+    title)`.
+
+    `each` yields function(job) of every job, in their order, under a progress bar; it passes on the
+    first exception and drops what is left. The processes start at once: what the caller loads later
+    is in none of them. Raises UserError when one of them is ended from outside.
+    """
+    if workers < 1:
+        yield _here
+        return
+    with ProcessPoolExecutor(workers, initializer=_follow_parent) as pool:
+        pool.submit(os.getpid).result()
+        try:
+            yield partial(_spread, pool)
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a working process was ended from outside, perhaps for want of memory; run the "
+                "command again with fewer"
+                " --workers, what is done is kept"
+            ) from error
+
+
+def _here(function: Callable, jobs: Sequence, title: str = "") -> Iterator[Any]:
+    return map(function, tqdm(jobs, desc=title, disable=None))
+
+
+def _spread(
+    pool: ProcessPoolExecutor, function: Callable, jobs: Sequence, title: str = ""
+) -> Iterator[Any]:
+    return iter(
+        tqdm(pool.map(function, jobs, chunksize=_CHUNK), desc=title, total=len(jobs), disable=None)
+    )
+
+
+def _follow_parent() -> None:
+    """In a worker: leave Ctrl-C to the parent, and end with it even when it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent_process().sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)

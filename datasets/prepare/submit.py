@@ -1,0 +1,149 @@
+"""`python -m datasets.prepare submit voc`: predictions become the archive that the VOC evaluation
+server accepts.
+
+The archive holds results/VOC2012/Segmentation/{comp}_{split}_cls/NAME.png: one palette PNG an image
+of the list, at the image's own size, with labels 0..20. Source: VOC 2012 development kit,
+"Submission of results".
+"""
+
+import gzip
+import io
+import os
+import tarfile
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from datasets.layouts import Item, items
+from datasets.specs import VOC, palette
+from datasets.transforms import load_mask, mask_png, open_image, shown_size
+from utils.common.errors import UserError
+
+
+def add_command(kinds: Any) -> None:
+    """Adds the sub-command `submit` to an argparse sub-parsers object."""
+    parser = kinds.add_parser(
+        "submit", help="pack predictions for the VOC evaluation server", description=__doc__
+    )
+    add = parser.add_argument
+    add("dataset", choices=("voc",), help="whose server")
+    add(
+        "--work_dir",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder of a test run, which holds prediction/",
+    )
+    add(
+        "--root",
+        default="VOCdevkit/VOC2012",
+        metavar="DIR",
+        help="VOC with the test images (default: %(default)s)",
+    )
+    add("--split", default="test", help="list that was predicted (default: %(default)s)")
+    add(
+        "--comp",
+        choices=("comp5", "comp6"),
+        default="comp6",
+        help="comp6: trained on more than VOC, as CLIP was; comp5: on VOC alone (default: "
+        "%(default)s)",
+    )
+    add(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="archive to write (default: WORK_DIR/{comp}_{split}_cls.tgz)",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(args: Namespace) -> None:
+    folder = f"{args.comp}_{args.split}_cls"
+    out = args.out or args.work_dir / f"{folder}.tgz"
+    if not (args.work_dir / "prediction").is_dir():
+        raise UserError(
+            f"--work_dir {args.work_dir} has no folder prediction; predict --eval_set "
+            f"{args.split} first"
+        )
+    images = items("voc", args.root, args.split)
+    pack(images, args.work_dir / "prediction", f"results/VOC2012/Segmentation/{folder}", out)
+    print(
+        f"{out}: {len(images)} palette PNGs of {args.split} for {args.comp}, "
+        f"{out.stat().st_size / 1e6:.1f} MB; checked"
+    )
+
+
+def pack(images: Sequence[Item], predictions: Path, folder: str, out: Path) -> None:
+    """Writes the archive, the same bytes for the same predictions, and reads it again to check
+    every member.
+
+    Raises:
+        UserError: a prediction is missing, or is no label map of its image's size with labels of
+            the data set.
+    """
+    colours = palette()
+    partial = out.with_name(f"{out.name}.{os.getpid()}.part")
+    try:
+        with (
+            gzip.GzipFile(partial, "wb", mtime=0) as stream,
+            tarfile.open(fileobj=stream, mode="w") as archive,
+        ):
+            for item in tqdm(images, desc="packing", disable=None):
+                content = mask_png(_labels(item, predictions / f"{item.name}.png"), colours)
+                member = tarfile.TarInfo(f"{folder}/{item.name}.png")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+        _verify(partial, images, folder, colours)
+        partial.replace(out)
+    except OSError as error:
+        raise UserError(
+            f"{out} cannot be written ({error}); name another file with --out"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _labels(item: Item, path: Path) -> np.ndarray:
+    """(H, W) uint8 prediction of an image, checked."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; predict the whole list before packing it")
+    labels = load_mask(path)
+    with open_image(item.image) as image:
+        size = shown_size(image)
+    if labels.shape != size:
+        raise UserError(
+            f"{path} is {labels.shape[1]} x {labels.shape[0]} but its image is {size[1]} x "
+            f"{size[0]}"
+            "; predict it again"
+        )
+    if labels.max() > len(VOC.classes):
+        raise UserError(
+            f"{path} holds label {labels.max()}, VOC has 0..{len(VOC.classes)}; use a model "
+            "trained on VOC"
+        )
+    return labels
+
+
+def _verify(path: Path, images: Sequence[Item], folder: str, colours: np.ndarray) -> None:
+    """What was written must be what the server asks for; anything else is a fault of this
+    program.
+    """
+    with tarfile.open(path, "r:gz") as archive:
+        names = []
+        for member in archive:
+            names.append(member.name)
+            with Image.open(archive.extractfile(member)) as image:
+                image.load()
+                whole = (
+                    image.mode == "P"
+                    and image.getpalette()[: colours.size] == colours.ravel().tolist()
+                )
+                if not whole or np.asarray(image).max() > len(VOC.classes):
+                    raise ValueError(f"{path} has a wrong member {member.name}")
+    if names != [f"{folder}/{item.name}.png" for item in images]:
+        raise ValueError(f"{path} does not hold exactly the images of the list")

@@ -1,0 +1,162 @@
+"""`python -m datasets.prepare voc`: PASCAL VOC 2012's lists, tags, and with SBD its augmented
+masks.
+
+Training reads JPEGImages, Annotations and a list alone; masks are needed for scores only.
+"""
+
+import os
+from argparse import Namespace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datasets.layouts import Item, items, read_list
+from datasets.prepare.parallel import Each, crew
+from datasets.prepare.sbd import augment
+from datasets.specs import VOC
+from datasets.tags import Tags, differences, tags_from_masks, tags_from_voc_xml, write_tags
+from utils.common.errors import UserError
+from utils.common.files import write_whole
+
+FULL = {"train_aug": 10582, "train": 1464, "val": 1449}  # images in the lists of the whole data set
+_TAGGED = ("train_aug", "val")
+
+
+def add_command(kinds: Any) -> None:
+    """Adds the sub-command `voc` to an argparse sub-parsers object."""
+    parser = kinds.add_parser(
+        "voc", help="PASCAL VOC 2012: lists, tags, SegmentationClassAug", description=__doc__
+    )
+    add = parser.add_argument
+    add(
+        "--root",
+        default="VOCdevkit/VOC2012",
+        help="folder that holds JPEGImages/ and Annotations/ (%(default)s)",
+    )
+    add(
+        "--sbd",
+        metavar="DIR",
+        help="SBD's folder (cls/, train.txt, val.txt): make SegmentationClassAug and train_aug",
+    )
+    add(
+        "--tags_from",
+        choices=("xml", "masks"),
+        default="xml",
+        help="where tags come from (default: %(default)s)",
+    )
+    difficult = (
+        "objects marked difficult in the XML give tags too, as in the field's "
+        "cls_labels.npy (default: true)"
+    )
+    add("--difficult", choices=("true", "false"), default="true", help=difficult)
+    add(
+        "--out",
+        metavar="DIR",
+        help="folder for tags_train_aug.json and tags_val.json (default: --root)",
+    )
+    processes = "processes; 0: in this one, but for --sbd (default: %(default)s)"
+    add("--workers", type=int, default=os.cpu_count() or 1, help=processes)
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> None:
+    """Masks and list from SBD if it is given, then a tags file a list. What is there already is not
+    made again.
+
+    Raises UserError where a folder, list, image or annotation is missing or malformed.
+    """
+    root = Path(args.root)
+    _check_layout(root, args.tags_from)
+    # SciPy's reader may crash on a damaged .mat
+    workers = max(args.workers, 1) if args.sbd else args.workers
+    with crew(workers) as each:
+        if args.sbd:
+            print(augment(root, Path(args.sbd), each))
+        present = [split for split in FULL if _list(root, split).is_file()]
+        counts = {split: len(read_list(_list(root, split))) for split in present}
+        print(_described(root, counts))
+        for split in (split for split in _TAGGED if split in counts):
+            print(f"{split}: {_write_tags(root, split, Path(args.out or root), args, each)}")
+
+
+def _check_layout(root: Path, tags_from: str) -> None:
+    inner = next(
+        (root / part for part in ("VOC2012", "VOCdevkit/VOC2012") if (root / part).is_dir()), None
+    )
+    if inner:
+        raise UserError(f"--root {root} is the folder around VOC 2012; give --root {inner}")
+    needed = [
+        "JPEGImages",
+        "ImageSets/Segmentation",
+        *(["Annotations"] if tags_from == "xml" else []),
+    ]
+    missing = [folder for folder in needed if not (root / folder).is_dir()]
+    if missing:
+        raise UserError(
+            f"--root {root} has no folder {missing[0]}; give the VOC2012 folder of the unpacked "
+            "archive"
+        )
+
+
+def _list(root: Path, split: str) -> Path:
+    return root / "ImageSets" / "Segmentation" / f"{split}.txt"
+
+
+def _described(root: Path, counts: dict[str, int]) -> str:
+    """The numbers of images in the lists, and how they compare with the whole data set's."""
+    if not any(split in counts for split in _TAGGED):
+        raise UserError(
+            f"{_list(root, 'train_aug')} does not exist, nor val.txt; copy the lists of VOC 2012 "
+            "there"
+        )
+    found = ", ".join(f"{split} {counts.get(split, 'no list')}" for split in FULL)
+    if counts == FULL:
+        return f"{found}: the whole of VOC 2012"
+    whole = ", ".join(f"{split} {count}" for split, count in FULL.items())
+    advice = (
+        ""
+        if "train_aug" in counts
+        else "; --sbd DIR makes train_aug, or train with --train_split train"
+    )
+    return f"{found}: not the whole of VOC 2012, which has {whole}{advice}"
+
+
+def _write_tags(root: Path, split: str, out: Path, args: Namespace, each: Each) -> str:
+    """One tags file, and the list of images whose XML and masks disagree; returns what was done, in
+    words.
+    """
+    found = items("voc", root, split)
+    if args.tags_from == "masks":
+        tags = tags_from_masks(found, VOC, partial(each, title=f"masks of {split}"))
+    else:
+        tags = tags_from_voc_xml(root, [item.name for item in found], VOC, args.difficult == "true")
+    path = out / f"tags_{split}.json"
+    new = write_tags(path, VOC, tags)
+    said = f"tags of {len(found)} images, {tags.matrix.sum() / len(found):.2f} each, in {path}"
+    said = said if new else f"{said}, were there"
+    return (
+        said
+        if args.tags_from == "masks"
+        else f"{said}; {_compared(found, split, out, tags, new, each)}"
+    )
+
+
+def _compared(found: list[Item], split: str, out: Path, tags: Tags, new: bool, each: Each) -> str:
+    """Compares tags from XML with those of the masks there are; the file of differences is
+    complete.
+    """
+    masked = [k for k, item in enumerate(found) if item.mask is not None]
+    head = f"{len(masked)} of {len(found)} images have masks"
+    path = out / f"tags_{split}_differences.txt"
+    if not masked:
+        return head
+    if not new and path.is_file() and path.read_text(encoding="utf-8").startswith(head):
+        return f"compared before, see {path}"
+    own = Tags(tuple(found[k].name for k in masked), tags.matrix[masked], "XML")
+    theirs = tags_from_masks(
+        [found[k] for k in masked], VOC, partial(each, title=f"masks of {split}")
+    )
+    lines = differences(own, Tags(theirs.names, theirs.matrix, "mask"), VOC)
+    text = f"{head}, {len(lines)} of them show other classes than their XML"
+    write_whole(path, "".join(f"{line}\n" for line in (text, *lines)).encode())
+    return f"{text}, listed in {path}"

@@ -1,0 +1,93 @@
+"""What the stages of the method hand on to each other."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from model.class_rows import ClassRows
+
+
+@dataclass(frozen=True)
+class VitOutput:
+    """What one forward of `ClassTokenViT` gives; the attention maps carry no gradient.
+
+    cls_logits (B, K): mean over channels of the class tokens, averaged over both patch sizes.
+    patch_logits, patch_large_logits (B, K): ranked pooling of `scores` and of the large patches'
+    own scores.
+    cls_embeddings: class tokens (B, K, D), small then large patches, after every block and after
+    the exchange.
+    scores (B, K, h, w): class logits of every patch.
+    x_patch (B, D, h, w): patch tokens after the last block, no final norm.
+    class_to_patch (B, K, h, w): attention of the class tokens to the patches, mean over heads and
+    blocks.
+    patch_affinity (B, N, N): patch-to-patch attention, mean over heads, SUM over blocks or of the
+    block asked for.
+    attention: weights (B, heads, K+N, K+N) of every block.
+    The last three are None or empty unless `maps` asks for them.
+    """
+
+    cls_logits: Tensor
+    patch_logits: Tensor
+    patch_large_logits: Tensor
+    cls_embeddings: list[Tensor]
+    scores: Tensor
+    x_patch: Tensor
+    class_to_patch: Tensor | None
+    patch_affinity: Tensor | None
+    attention: list[Tensor]
+
+    @property
+    def cams(self) -> Tensor:
+        """Class activation maps (B, K, h, w), >= 0, no gradient: sqrt(attention * relu(scores))
+        (MCTformer+).
+
+        Needs `class_to_patch`.
+        """
+        return (self.class_to_patch * self.scores.detach().float().relu()).sqrt()
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """CAMs (n, h, w) of the n tagged classes and what they went through; None where a branch makes
+    no labels.
+
+    clip_cams: Grad-CAM, 0..1. vit_cams: the ViT's, >= 0. clip, vit: the same after the transition
+    matrix. transition (B, N, N). boxes (n, h, w) bool: where CLIP's CAMs may spread from.
+    """
+
+    rows: ClassRows
+    transition: Tensor
+    clip_cams: Tensor | None = None
+    boxes: Tensor | None = None
+    clip: Tensor | None = None
+    vit_cams: Tensor | None = None
+    vit: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """Label maps (B, H, W) long: 0 background, class + 1, 255 not to be trained on.
+
+    combined supervises the segmentation, affinity the predicted affinity (it is one of the others);
+    clip and vit are the branches' own, None where nothing asked for them.
+    """
+
+    combined: Tensor
+    affinity: Tensor
+    clip: Tensor | None
+    vit: Tensor | None
+    seeds: Seeds
+
+
+@dataclass(frozen=True)
+class CVFOutput:
+    """logits (B, K+1, h, w), predicted affinity (B, N, N) in 0..1, pooled patch logits (B, K) of
+    the ViT, labels.
+
+    patch_logits is None without a ViT; labels carry no gradient.
+    """
+
+    logits: Tensor
+    affinity: Tensor
+    patch_logits: Tensor | None
+    labels: PseudoLabels

@@ -1,0 +1,297 @@
+"""Bad input to the entry scripts: one sentence on stderr, exit status 2, before any training, no
+traceback.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT, run
+
+import test_msc_flip_voc
+import train_voc
+from datasets.prepare import __main__ as prepare
+from datasets.specs import COCO, VOC
+from datasets.tags import Tags, write_tags
+from utils.common import distributed
+from utils.common.device import choose_device
+from utils.common.entry import command
+from utils.common.errors import UserError
+from utils.tools import figure, report, shrink
+from utils.training import loop
+
+
+def refused(
+    capsys: pytest.CaptureFixture[str], main: Callable[[], None], said: str, *arguments: object
+) -> None:
+    """Asserts that the script exits with status 2, after one sentence on stderr that holds
+    `said`.
+    """
+    assert run(main, *arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0], lines
+
+
+def tags_file(folder: Path, change: Callable[[dict], object]) -> list[object]:
+    names = tuple(f"toy_train_{number:06d}" for number in range(24))
+    write_tags(folder / "tags.json", VOC, Tags(names, np.eye(24, 20, dtype=bool), "a test"))
+    content = json.loads((folder / "tags.json").read_text())
+    change(content["tags"])
+    (folder / "tags.json").write_text(json.dumps(content))
+    return ["--tags", folder / "tags.json"]
+
+
+def cut(path: Path, target: Path) -> Path:
+    """The first half of a file, under another name."""
+    target.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return target
+
+
+def text_file(folder: Path) -> Path:
+    (folder / "notes.pt").write_text("not weights\n")
+    return folder / "notes.pt"
+
+
+BAD_TRAINING: dict[str, tuple[Callable[[Path], list[object]], str]] = {
+    "wrong root": (lambda folder: ["--data_root", folder / "absent"], "absent is not a folder"),
+    "unknown class": (
+        lambda folder: tags_file(
+            folder, lambda tags: tags.update(toy_train_000003=["bird", "hors"])
+        ),
+        "image toy_train_000003 has class 'hors', which voc has not; did you mean 'horse'?",
+    ),
+    "untagged image": (
+        lambda folder: tags_file(folder, lambda tags: tags.pop("toy_train_000005")),
+        "no tags for 1 of 24 images, first toy_train_000005",
+    ),
+    "crop size": (
+        lambda _: ["--crop_size", 321],
+        "--crop_size 321 is not a multiple of patch 16; use 320 or 336",
+    ),
+    "missing CLIP": (
+        lambda folder: ["--clip_path", folder / "absent.pt"],
+        "absent.pt does not exist",
+    ),
+    "text as CLIP": (lambda folder: ["--clip_path", text_file(folder)], "notes.pt cannot be read"),
+    "missing DeiT": (
+        lambda folder: ["--init", "deit", "--deit_path", folder / "absent.pth"],
+        "--deit_path",
+    ),
+    "text as MCT": (lambda folder: ["--mct_path", text_file(folder)], "notes.pt cannot be read"),
+    "work_dir is a file": (
+        lambda folder: ["--work_dir", text_file(folder)],
+        "notes.pt cannot be made",
+    ),
+    "missing config": (
+        lambda folder: ["--config", folder / "absent.yaml"],
+        "absent.yaml does not exist",
+    ),
+    "mistyped flag": (
+        lambda _: ["--crop_sise", 64],
+        "unknown flag --crop_sise, did you mean '--crop_size'?",
+    ),
+    "no such device": (lambda _: ["--device", "gpu"], "--device gpu"),
+    "no map left": (
+        lambda _: ["--skipped_maps", 3, "--branches", "clip"],
+        "--skipped_maps 3 leaves no attention map",
+    ),
+    "no such block": (
+        lambda _: ["--cam_block", -3],
+        "--cam_block -3 is not in this CLIP of 3 blocks; use -1 to -2",
+    ),
+}
+
+
+def test_pictures_and_pages_that_cannot_be_drawn_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(
+        capsys,
+        command(report.main),
+        "--out a.html is for a comparison",
+        tmp_path,
+        "--out",
+        "a.html",
+    )
+    flags = ["--model_path", ROOT / "model" / "toy_voc.pt", "--out", tmp_path / "a.jpg"]
+    refused(capsys, command(figure.main), "--size 40 is too small", *flags, "--size", 40)
+    refused(capsys, command(figure.main), "--pictures -1 is negative", *flags, "--pictures", -1)
+    refused(
+        capsys,
+        command(figure.main),
+        "a.xyz has no suffix of a picture",
+        *flags[:2],
+        "--out",
+        tmp_path / "a.xyz",
+    )
+    monkeypatch.setattr(figure, "restore", lambda *_: (None, COCO))
+    refused(
+        capsys, command(figure.main), "knows the classes of coco; give one trained on VOC's", *flags
+    )
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda", "cuda:2"])
+def test_a_process_without_a_gpu_of_its_own_is_told(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device(name.partition(":")[0], 1) == torch.device("cuda", 1)
+    with pytest.raises(UserError, match=r"there is no GPU 2 \(2 seen\)"):
+        choose_device(name, 2)
+
+
+def test_one_device_for_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="--device cuda:1 is one device for 2 processes; use auto"):
+        distributed.start("cuda:1")
+
+
+@pytest.mark.parametrize("case", BAD_TRAINING)
+def test_bad_input_is_refused_before_any_training(
+    case: str,
+    start: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags, said = BAD_TRAINING[case]
+    monkeypatch.setattr(loop, "train_step", lambda *_: pytest.fail("it trained"))
+    refused(capsys, train_voc.main, said, *start, *flags(tmp_path))
+    assert not list(tmp_path.rglob("checkpoints/*"))
+
+
+def test_a_list_that_names_a_missing_image_is_refused(
+    start: list[str], toy_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = (toy_voc / "ImageSets" / "Segmentation" / "train.txt").read_text()
+    (tmp_path / "list.txt").write_text(names + "nowhere\n")
+    flags = ["--train_split", tmp_path / "list.txt"]
+    refused(capsys, train_voc.main, "1 of the 25 images", *start, *flags)
+
+
+def test_weights_that_are_no_clip_are_refused(
+    start: list[str], clip_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = cut(clip_file, tmp_path / "half.safetensors")
+    refused(capsys, train_voc.main, "half.safetensors cannot be read", *start, "--clip_path", half)
+    torch.save({"model": {"cls_token": torch.ones(1, 1, 384)}}, tmp_path / "deit.pth")
+    refused(
+        capsys,
+        train_voc.main,
+        "deit.pth is not a CLIP",
+        *start,
+        "--clip_path",
+        tmp_path / "deit.pth",
+    )
+
+
+def test_scores_of_seeds_need_masks_from_the_start(
+    start: list[str], without_masks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--data_root", without_masks, "--eval_seeds"]
+    refused(
+        capsys, train_voc.main, "toy_train_000000 has none; leave --eval_seeds out", *start, *flags
+    )
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(
+    trained: Path, start: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    flags = [*start, "--work_dir", trained]
+    refused(capsys, train_voc.main, "already holds a run; add --resume", *flags)
+    refused(
+        capsys,
+        train_voc.main,
+        "was trained with lr 0.0002, not 0.001",
+        *flags,
+        "--lr",
+        1e-3,
+        "--resume",
+    )
+    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+
+
+def test_checkpoints_that_cannot_be_tested_are_refused(
+    trained: Path, toy_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = trained / "checkpoints" / "final.pt"
+    other = torch.load(whole, weights_only=True)
+    torch.save({**other, "classes": ["cat", "dog"]}, tmp_path / "other.pt")
+    for path, said in (
+        (cut(whole, tmp_path / "half.pt"), "half.pt cannot be read"),
+        (text_file(tmp_path), "notes.pt cannot be read"),
+        (tmp_path / "absent.pt", "absent.pt does not exist"),
+        (tmp_path / "other.pt", "other classes (2) than voc"),
+        (trained / "checkpoints" / "classifier.pt", "stage 1 alone; test the final.pt beside it"),
+    ):
+        refused(capsys, test_msc_flip_voc.main, said, "--model_path", path, "--data_root", toy_voc)
+    stage_1 = [
+        "--model_path",
+        trained / "checkpoints" / "classifier.pt",
+        "--out",
+        tmp_path / "small.pt",
+    ]
+    refused(capsys, command(shrink.main), "stage 1 alone; give the final.pt beside it", *stage_1)
+    for flags, said in (
+        (["--eval_set", "tset"], "tset.txt does not exist"),
+        (["--resize_long", "0"], "--resize_long 0 must be at least 1"),
+        (["--no_crff"], "unknown flag --no_crff, did you mean '--no_crf'?"),
+    ):
+        refused(capsys, test_msc_flip_voc.main, said, "--model_path", whole, *flags)
+
+
+def test_preparing_data_refuses_as_training_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = command(prepare.main)
+    refused(
+        capsys,
+        main,
+        "unknown flag --sizee, did you mean '--size'?",
+        "toy",
+        "--root",
+        tmp_path / "a",
+        "--sizee",
+        64,
+    )
+    refused(
+        capsys,
+        main,
+        "size 8 of the toy data set is too small",
+        "toy",
+        "--root",
+        tmp_path / "a",
+        "--size",
+        8,
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def started(script: str, folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """A script started from `folder` in a process of its own."""
+    words = [sys.executable, ROOT / script, *map(str, arguments)]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_a_broken_picture_in_a_loading_process_is_one_sentence(
+    start: list[str], without_masks: Path, tmp_path: Path
+) -> None:
+    for path in (without_masks / "JPEGImages").iterdir():
+        cut(path, path)
+    ran = started("train_voc.py", tmp_path, *start, "--data_root", without_masks, "--workers", 1)
+    last = ran.stderr.splitlines()[-1]
+    assert ran.returncode == 2 and "Traceback" not in ran.stderr
+    assert last.startswith("error: image ") and "cannot be read" in last
+
+
+def test_a_script_runs_as_a_command_from_anywhere(tmp_path: Path) -> None:
+    ran = started("test_msc_flip_coco.py", tmp_path, "--model_paht", "x")
+    assert (ran.returncode, ran.stdout, len(ran.stderr.splitlines())) == (2, "", 1)
+    assert ran.stderr.startswith("error: ")

@@ -1,0 +1,120 @@
+"""The benchmark's measuring: turns, stages, memory, and what its command refuses."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch.profiler import record_function
+
+from utils.common.entry import ROOT
+from utils.common.errors import UserError
+from utils.config import Config
+from utils.inference.segmenter import Outputs, Segmenter
+from utils.tools.benchmark.__main__ import (
+    TAGS,
+    Row,
+    Setting,
+    against,
+    measure_par,
+    table,
+    tagged_batch,
+)
+from utils.tools.benchmark.crf_cases import crf_cases, crf_input, random_regions
+from utils.tools.benchmark.timing import Timing, measure, stages
+
+CPU = torch.device("cpu")
+CHECKPOINT = ROOT / "model" / "toy_voc.pt"
+
+
+def test_settings_are_measured_in_turns_after_a_warm_up():
+    called = []
+    timings = measure([lambda: called.append("A"), lambda: called.append("B")], 3, CPU)
+    assert "".join(called) == "AB" * 4
+    assert len(timings) == 2 and all(timing.seconds > 0 for timing in timings)
+
+
+def test_stages_are_told_apart_and_the_rest_is_what_remains():
+    a = torch.randn(300, 300)
+
+    def work():
+        with record_function("product"):
+            a @ a
+        for _ in range(20):
+            a.exp()
+
+    found = stages(work, ("product", "absent"), CPU)
+    assert found["product"]["gflop"] == pytest.approx(2 * 300**3 / 1e9)
+    assert (
+        found["product"]["seconds"] > 0
+        and found["absent"]["seconds"] == 0
+        and found["rest"]["seconds"] > 0
+    )
+
+
+def test_peak_memory_sees_what_is_held_for_a_moment():
+    """In a process of its own, as this one may hold freed memory that is used again."""
+    code = (
+        "import torch; from utils.tools.benchmark.timing import peak_memory\n"
+        "print(*(peak_memory(lambda: torch.ones(n), torch.device('cpu')) for n in (1, 50_000_000)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    little, much = map(int, run.stdout.split())
+    assert much - little > 150e6
+
+
+def test_the_second_setting_differs_where_it_says():
+    changed = against(Config(), ["precision=fp32", "crop_size=448", "clip_box_edges=true"])
+    assert (changed.precision, changed.crop_size, changed.clip_box_edges) == ("fp32", 448, True)
+    for wrong in (
+        "speed=1",
+        "precision",
+        "scales=1",
+        "crop_size=big",
+        "precision=fp16",
+        "clip_box_edges=yes",
+        "crop_size=50",
+        "device=cuda",
+    ):
+        with pytest.raises(UserError, match="--against|--crop_size 50"):
+            against(Config(), [wrong])
+
+
+@pytest.mark.parametrize(("images", "classes"), [(4, 20), (32, 20), (3, 3)])
+def test_every_image_of_a_batch_has_its_tags(images: int, classes: int):
+    assert (tagged_batch(classes, images, 32)["tags"].sum(1) == TAGS).all()
+
+
+def test_rows_are_read_in_yardsticks():
+    timing = Timing(2.0, 3.0, 0.1)
+    (row,) = measure_par(
+        [Setting("A", Config(crop_size=32, batch_size=1, par_iterations=1), CPU, 1)]
+    )
+    shown = table([row, Row("x", "A", timing)], {"vit": Timing(4.0, 4.0, 0.0), "vit bf16": timing})
+    assert "PAR (A)" in shown and "0.50 vit, 1.00 vit bf16" in shown
+
+
+def test_crf_input_is_a_fair_segmentation():
+    image, probs = crf_input(21, (96, 128))
+    assert image.shape == (96, 128, 3) and probs.shape == (21, 96, 128)
+    torch.testing.assert_close(probs.sum(0), torch.ones(96, 128))
+    assert 1 < len(probs.argmax(0).unique()) < 21
+
+
+def test_random_regions_are_of_few_labels_and_the_same_at_every_call():
+    probs = random_regions(81, (96, 128))
+    assert torch.equal(probs, random_regions(81, (96, 128))) and probs.amax(0).mean() > 0.5
+    assert 1 < len(probs.argmax(0).unique()) < 20
+
+
+def test_the_crf_gets_what_a_checkpoint_predicts(tmp_path, toy_voc):
+    photograph = next((toy_voc / "JPEGImages").iterdir())
+    shutil.copy(photograph, tmp_path / "a.jpg")
+    ((title, image, probs),) = crf_cases(tmp_path, CHECKPOINT, CPU)
+    segmenter = Segmenter.from_checkpoint(CHECKPOINT, Outputs(use_crf=False), device="cpu")
+    assert title.startswith("a.jpg, 21 x ") and image.dtype == torch.uint8
+    np.testing.assert_array_equal(probs.argmax(0).numpy(), segmenter(photograph))

@@ -1,0 +1,222 @@
+"""Whatever bytes stand in a file that a user hands in, its reader gives a result or one sentence,
+in bounded memory.
+"""
+
+import os
+import pickle
+import resource
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from archives import Payload, as_archive, save_torchscript
+from helpers import clip_tensors, tiny_clip
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from clip.loader import load_clip
+from datasets.transforms import load_image, load_mask
+from model.vit_loading import load_mct
+from utils.build import restore
+from utils.cli import checkpoint_config
+from utils.common.errors import UserError
+from utils.common.safe_tensors import load_plain, read_tensors
+from utils.config import load_config
+from utils.run_folder.checkpoint import load_checkpoint
+
+EXAMPLES = int(os.environ.get("CVF_FUZZ", "25"))  # a reader and kind of damage
+FUZZ = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=EXAMPLES <= 25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+MEMORY = 512 << 20  # bytes that reading a damaged file of less than a megabyte may add
+
+
+def refused_or_read(read: Callable[[], Any]) -> None:
+    """Asserts that reading ends well or with one sentence, within MEMORY."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        read()
+    except UserError as error:
+        assert len(str(error).splitlines()) == 1, error
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MEMORY
+
+
+def read_checkpoint(path: Path) -> None:
+    """What the test script does with --model_path, up to the first picture."""
+    content = load_checkpoint(path, "--model_path")
+    restore(content, checkpoint_config(content["config"], path, {}))
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    "image.png": load_image,
+    "image.jpg": load_image,
+    "mask.png": load_mask,
+    "checkpoint.pt": read_checkpoint,
+    "clip.safetensors": load_clip,
+    "torchscript.pt": load_clip,
+    "mct.pth": lambda path: load_mct(read_tensors(path, "--mct_path")),
+    "config.yaml": load_config,
+}
+
+
+@pytest.fixture(scope="module")
+def whole(
+    trained: Path, toy_voc: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
+    """A good file for each reader."""
+    folder = tmp_path_factory.mktemp("good")
+    tensors = clip_tensors(tiny_clip())
+    save_file(tensors, folder / "clip.safetensors")
+    save_torchscript(tensors, folder / "torchscript.pt")
+    vit = torch.load(trained / "checkpoints" / "classifier.pt", weights_only=True)["model"]
+    torch.save({"model": vit}, folder / "mct.pth")
+    picture = next((toy_voc / "JPEGImages").iterdir())
+    files = {
+        "image.jpg": picture,
+        "image.png": toy_voc / "SegmentationClassAug" / f"{picture.stem}.png",
+        "mask.png": toy_voc / "SegmentationClassAug" / f"{picture.stem}.png",
+        "checkpoint.pt": trained / "checkpoints" / "final.pt",
+        "config.yaml": trained / "config.yaml",
+        **{name: folder / name for name in ("clip.safetensors", "torchscript.pt", "mct.pth")},
+    }
+    return {name: file.read_bytes() for name, file in files.items()}
+
+
+@pytest.mark.parametrize("name", READERS)
+@given(data=st.data())
+@FUZZ
+def test_damaged_files(
+    name: str, data: st.DataObject, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Bytes changed, cut out, doubled or put in, most often near the start, where formats keep
+    their headers.
+    """
+    content = bytearray(whole[name])
+    for _ in range(data.draw(st.integers(1, 4))):
+        limit = data.draw(st.sampled_from([64, 2048, len(content)]))
+        place = data.draw(st.integers(0, max(0, min(limit, len(content)) - 1)))
+        end = place + data.draw(st.sampled_from([0, 1, 4, 100, len(content)]))
+        other = data.draw(st.binary(max_size=8) | st.none())
+        content[place:end] = bytes(content[place:end]) * 2 if other is None else other
+    (tmp_path / name).write_bytes(content)
+    refused_or_read(lambda: READERS[name](tmp_path / name))
+
+
+@pytest.mark.parametrize("name", READERS)
+@given(content=st.binary(max_size=200))
+@FUZZ
+def test_any_bytes(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    refused_or_read(lambda: READERS[name](tmp_path / name))
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(data=st.data())
+@FUZZ
+def test_checkpoints_of_any_content(
+    data: st.DataObject, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    """One value of a good checkpoint, or of the configuration in it, is another one."""
+    (tmp_path / "a.pt").write_bytes(whole["checkpoint.pt"])
+    content = torch.load(tmp_path / "a.pt", weights_only=True)
+    part = data.draw(st.sampled_from([content, content["config"], content["model"]]))
+    part[data.draw(st.sampled_from(sorted(part)))] = data.draw(VALUES | st.just(torch.zeros(3)))
+    torch.save(content, tmp_path / "a.pt")
+    refused_or_read(lambda: read_checkpoint(tmp_path / "a.pt"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("base: config.yaml", "its own base"),
+        ("base: [a]", "has the base"),
+        ("seed: 1" + 400 * "0", "seed is"),
+        ("lr: .nan", "lr is nan"),
+        ("scales: [.inf]", "scales is"),
+        ("lr: 2020-99-99", "not readable YAML"),
+        ("[" * 100_000, "not readable YAML"),
+        ("a: !!python/object/apply:os.system ['touch trace']", "not readable YAML"),
+        (
+            "work_dir:\n- &a [x, x, x]\n"
+            + "".join(
+                f"- &{k} [{', '.join([f'*{j}'] * 9)}]\n"
+                for j, k in zip("abcdefghijklmnop", "bcdefghijklmnopq")
+            ),
+            "work_dir is",
+        ),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_hostile_settings(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(text)
+    with pytest.raises(UserError, match=said) as caught:
+        load_config("config.yaml")
+    assert len(str(caught.value)) < 400 and not Path("trace").exists()
+
+
+def bomb_of_zeros(path: Path) -> None:
+    """A record of 1 GiB of zeros, deflated to a megabyte."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({}, 2))
+        with archive.open("archive/data/0", "w") as record:
+            for _ in range(1024):
+                record.write(bytes(1 << 20))
+
+
+def expanded(path: Path) -> None:
+    """One stored number that shows as 2^40 of them."""
+    torch.save({"visual.conv1.weight": torch.zeros(1).expand(1 << 20, 1 << 20)}, path)
+
+
+def tar_of_code(path: Path) -> None:
+    """The form in which old versions of PyTorch would run a pickle under `weights_only`."""
+    trace = path.with_name("trace")
+    path.with_name("pickle").write_bytes(pickle.dumps(Payload(open, str(trace), "w"), 2))
+    with tarfile.open(path, "w") as archive:
+        for name in ("storages", "tensors", "pickle"):
+            archive.add(path.with_name("pickle"), name)
+
+
+def archive_of_code(path: Path) -> None:
+    as_archive(Payload(open, str(path.with_name("trace")), "w"), path)
+
+
+@pytest.mark.parametrize("make", [bomb_of_zeros, expanded, tar_of_code, archive_of_code])
+@pytest.mark.parametrize("reader", [load_clip, lambda path: load_checkpoint(path, "--model_path")])
+def test_files_that_would_fill_the_memory_or_run_code(
+    make: Callable[[Path], None], reader: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    make(tmp_path / "a.pt")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match="a.pt cannot be read"):
+        reader(tmp_path / "a.pt")
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MEMORY
+    assert not (tmp_path / "trace").exists()
+
+
+def test_plain_files_of_every_age_are_read(tmp_path: Path) -> None:
+    shared = torch.arange(6.0)
+    for modern in (True, False):
+        torch.save(
+            {"a": shared, "b": shared[2:]}, tmp_path / "a.pt", _use_new_zipfile_serialization=modern
+        )
+        assert torch.equal(load_plain(tmp_path / "a.pt")["b"], shared[2:])

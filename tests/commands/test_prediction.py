@@ -1,0 +1,239 @@
+"""Prediction of a list: it goes on where it stopped, names what it cannot read, and says how large
+each class is.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import ROOT, VAL, run
+from PIL import Image
+
+import test_msc_flip_voc
+from utils.inference import predict as testing
+from utils.inference import segmenter
+from utils.run_folder.journal import FILE, read_journal
+
+CHECKPOINT = ROOT / "model" / "toy_voc.pt"
+
+
+@pytest.fixture
+def flags(trained: Path, tmp_path: Path) -> list[object]:
+    """Test the trained run quickly, results in `tmp_path / "out"`."""
+    checkpoint = trained / "checkpoints" / "final.pt"
+    return [
+        "--model_path",
+        checkpoint,
+        "--work_dir",
+        tmp_path / "out",
+        "--no_crf",
+        "--device",
+        "cpu",
+    ]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[object]:
+    """Predict three pictures with the shipped checkpoint, small and without CRF."""
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for number, name in enumerate(("a.png", "b.png", "deep/c d.jpg")):
+        Image.new("RGB", (40 + number, 30), (60 * number, 200, 40)).save(tmp_path / "in" / name)
+    where = ["--images", tmp_path / "in", "--work_dir", tmp_path / "out", "--device", "cpu"]
+    return ["--model_path", CHECKPOINT, *where, "--no_crf", "--resize_long", 64]
+
+
+def counted(patch: pytest.MonkeyPatch, stop_at: int | None = None) -> list[int]:
+    """A list that grows by every image predicted from now on; Ctrl-C comes before image
+    `stop_at`.
+    """
+    seen, real = [], segmenter.predict_batch
+
+    def predict(*args: object) -> list[segmenter.Prediction]:
+        if len(seen) == stop_at:
+            raise KeyboardInterrupt
+        seen.append(1)
+        return real(*args)
+
+    patch.setattr(segmenter, "predict_batch", predict)
+    return seen
+
+
+def results(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_an_interrupted_test_goes_on_to_the_same_table(
+    flags: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(test_msc_flip_voc.main, *flags) == 0
+    whole = results(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        counted(patch, stop_at=2)
+        assert run(test_msc_flip_voc.main, *flags) == 130
+    assert "the same command goes on with the images that are left" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "results.json").exists()
+    with (tmp_path / "out" / FILE).open("a") as file:
+        file.write('{"name": "torn')
+    with pytest.MonkeyPatch.context() as patch:
+        seen = counted(patch)
+        assert run(test_msc_flip_voc.main, *flags) == 0
+    assert (
+        len(seen) == VAL - 2
+        and f"2 of {VAL} images are finished already" in capsys.readouterr().out
+    )
+    assert results(tmp_path / "out") == whole
+
+
+def test_pictures_of_ones_own_leave_the_test_of_the_training_alone(
+    trained: Path, photos: list[object], tmp_path: Path
+) -> None:
+    copy = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("tensorboard"))
+    flags = ["--model_path", copy / "checkpoints" / "final.pt", "--no_crf", "--device", "cpu"]
+    assert run(test_msc_flip_voc.main, *flags) == 0
+    files = ("images.jsonl", "report.html", "prediction")
+    before = {name: (copy / name).stat().st_mtime_ns for name in files}
+    assert run(test_msc_flip_voc.main, *flags, "--images", tmp_path / "in") == 0
+    assert {name: (copy / name).stat().st_mtime_ns for name in files} == before
+    assert {"prediction", "overlay", "areas.json", "report.html"} <= {
+        path.name for path in (copy / "pictures").iterdir()
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        (lambda out, data: None, 0),
+        (lambda out, data: next((out / "prediction").iterdir()).unlink(), 1),
+        (
+            lambda out, data: os.utime(next((data / "SegmentationClassAug").glob("*val*")), (1, 1)),
+            1,
+        ),
+        (lambda out, data: (out / FILE).unlink(), VAL),
+        (lambda out, data: ["--scales", 1], VAL),
+    ],
+    ids=["nothing", "a lost PNG", "a new mask", "a lost journal", "another setting"],
+)
+def test_only_what_changed_is_predicted_again(
+    change: object, again: int, flags: list[object], toy_voc: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(toy_voc, tmp_path / "data")
+    flags = [*flags, "--data_root", data]
+    assert run(test_msc_flip_voc.main, *flags) == 0
+    more = change(tmp_path / "out", data) or []
+    with pytest.MonkeyPatch.context() as patch:
+        seen = counted(patch)
+        assert run(test_msc_flip_voc.main, *flags, *more) == 0
+    assert len(seen) == again and len(read_journal(tmp_path / "out")[1]) == VAL
+
+
+def test_journals_of_all_processes_are_read(flags: list[object], tmp_path: Path) -> None:
+    assert run(test_msc_flip_voc.main, *flags) == 0
+    whole, file = results(tmp_path / "out"), tmp_path / "out" / FILE
+    header, *lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([header, *lines[:1]]))
+    file.with_name("images-1.jsonl").write_text("".join(lines[1:]))
+    with pytest.MonkeyPatch.context() as patch:
+        seen = counted(patch)
+        assert run(test_msc_flip_voc.main, *flags) == 0
+    assert (
+        not seen
+        and results(tmp_path / "out") == whole
+        and not file.with_name("images-1.jsonl").exists()
+    )
+
+
+def test_a_bad_image_stops_or_is_skipped_and_named(
+    photos: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in" / "b.png").write_text("no picture")
+    assert run(test_msc_flip_voc.main, *photos) == 2
+    assert "b.png cannot be read (its content is no picture);" in capsys.readouterr().err
+    assert [entry["name"] for entry in read_journal(tmp_path / "out")[1]] == ["a"]
+    assert run(test_msc_flip_voc.main, *photos, "--on_bad_image", "skip") == 0
+    said = capsys.readouterr().out
+    assert (
+        "1 of 3 images were skipped" in said
+        and "b.png cannot be read" in said.split("were skipped")[1]
+    )
+    images = json.loads((tmp_path / "out" / "areas.json").read_text())["images"]
+    assert set(images) == {"a", "b", "deep/c d"} and "error" in images["b"]
+
+
+def test_areas_are_those_of_the_labels(photos: list[object], tmp_path: Path) -> None:
+    assert run(test_msc_flip_voc.main, *photos, "--sliding") == 0
+    content = json.loads((tmp_path / "out" / "areas.json").read_text())
+    assert content["tags"] == "none" and "windows of 64 px" in content["protocol"]
+    for name, image in content["images"].items():
+        labels = np.array(Image.open(tmp_path / "out" / "prediction" / f"{name}.png"))
+        assert (
+            list(labels.shape) == image["size"]
+            and (tmp_path / "out" / "overlay" / f"{name}.jpg").is_file()
+        )
+        assert sum(area["pixels"] for area in image["classes"].values()) == labels.size
+        assert image["classes"].get("background", {"pixels": 0})["pixels"] == int(
+            (labels == 0).sum()
+        )
+        assert sum(area["share"] for area in image["classes"].values()) == pytest.approx(
+            1, abs=1e-4
+        )
+
+
+def test_tags_restrict_the_images_they_name(
+    photos: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes = list(segmenter.Segmenter.from_checkpoint(CHECKPOINT, device="cpu").spec.classes)
+    path = tmp_path / "tags.json"
+    content = {
+        "format": 1,
+        "dataset": "voc",
+        "classes": classes,
+        "source": "me",
+        "tags": {"a": ["cat"], "x": ["dog"]},
+    }
+    path.write_text(json.dumps(content))
+    assert run(test_msc_flip_voc.main, *photos, "--tags", path) == 0
+    assert "1 of them restricted to their tags" in capsys.readouterr().out
+    images = json.loads((tmp_path / "out" / "areas.json").read_text())["images"]
+    assert images["a"]["tags"] == ["cat"] and set(images["a"]["classes"]) <= {"background", "cat"}
+    assert "tags" not in images["b"]
+    path.write_text(json.dumps({**content, "tags": {"x": ["dog"]}}))
+    for words, said in (
+        (photos, "names none of the 3 images"),
+        (photos[:2], "restricts predictions of --images alone"),
+    ):
+        assert run(test_msc_flip_voc.main, *words, "--tags", path, "--data_root", tmp_path) == 2
+        assert said in capsys.readouterr().err or words is not photos
+
+
+def test_patterns_are_expanded(photos: list[object], tmp_path: Path) -> None:
+    photos[3] = tmp_path / "in" / "**" / "*.jpg"
+    assert run(test_msc_flip_voc.main, *photos) == 0
+    assert [path.name for path in (tmp_path / "out" / "prediction").iterdir()] == ["c d.png"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    photos: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: object) -> list[str]:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(testing, "write_labels", full)
+    assert run(test_msc_flip_voc.main, *photos) == 1
+    assert (
+        "No space left on device; free space or name another --work_dir" in capsys.readouterr().err
+    )
+
+
+def test_the_effective_settings_are_printed(
+    photos: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(test_msc_flip_voc.main, *photos, "--print_config") == 0
+    printed = capsys.readouterr().out
+    assert "resize_long: 64\n" in printed and "branches: fusion\n" in printed

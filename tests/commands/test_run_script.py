@@ -1,0 +1,76 @@
+"""run_voc.sh: what it trains and tests, told by an interpreter that notes the commands instead of
+running them.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from utils.common.entry import ROOT
+
+NOTING = """#!/bin/bash
+case "$*" in
+  "- "* | "-c "* | *--print_config* | *--help*) exec {python} "$@" ;;
+  *) printf '%s\\n' "$*" >> {log} ;;
+esac
+"""
+
+
+def commands(
+    folder: Path, *flags: str, **environment: str
+) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """How the script ended, and the commands it gave."""
+    python, log = folder / "python", folder / "log"
+    python.write_text(NOTING.format(python=shlex.quote(sys.executable), log=shlex.quote(str(log))))
+    python.chmod(0o755)
+    variables = {**os.environ, "PYTHON": str(python), "VOC_ROOT": "", **environment}
+    done = subprocess.run(
+        ["bash", ROOT / "run_voc.sh", *flags],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done, log.read_text().splitlines() if log.exists() else []
+
+
+def test_the_checkpoint_that_was_trained_is_tested_wherever_the_settings_say_it_lies(
+    tmp_path: Path,
+) -> None:
+    base, own = tmp_path / "base.yaml", tmp_path / "own.yaml"
+    base.write_text(
+        f"base: {ROOT / 'configs' / 'voc.yaml'}\nwork_dir: 'runs/mine # "
+        f"{'long ' * 20}one'\ndevice: cpu\n"
+    )
+    own.write_text("base: base.yaml\nseed: 3\n")
+    done, (train, test) = commands(tmp_path, "--config", str(own), VOC_ROOT=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    default = f"--config configs/voc.yaml --data_root {tmp_path}"
+    assert train == f"train_voc.py --resume {default} --config {own}"
+    where = f"runs/mine # {'long ' * 20}one/checkpoints/final.pt"
+    assert test == f"test_msc_flip_voc.py --model_path {where} --device cpu"
+
+
+@pytest.mark.skipif((ROOT / "VOCdevkit").exists(), reason="there is data")
+def test_without_data_the_toy_set_is_drawn_and_several_processes_may_train(tmp_path: Path) -> None:
+    done, (draw, train, test) = commands(tmp_path, "--max_iters", "7", NPROC="2")
+    assert done.returncode == 0 and "running the embedded toy set" in done.stdout
+    assert draw == "-m datasets.prepare toy --layout voc --root data/toy_voc"
+    assert train.startswith("-m torch.distributed.run") and "--nproc_per_node 2" in train
+    assert train.endswith("train_voc.py --resume --config configs/toy_voc.yaml --max_iters 7")
+    assert test.endswith(
+        "test_msc_flip_voc.py --model_path runs/toy_voc/checkpoints/final.pt --device auto"
+    )
+
+
+def test_a_wrong_flag_and_a_question_start_nothing(tmp_path: Path) -> None:
+    done, given = commands(tmp_path, "--mx_iters", "7")
+    assert (done.returncode, given) == (2, []) and done.stderr.splitlines()[0].startswith(
+        "error: unknown flag"
+    )
+    done, given = commands(tmp_path, "--help")
+    assert (done.returncode, given) == (0, []) and "--crop_size" in done.stdout

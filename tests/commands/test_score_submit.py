@@ -1,0 +1,176 @@
+"""Scoring any folder of label PNGs, and packing predictions for the VOC server."""
+
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import run
+from PIL import Image
+
+import test_msc_flip_voc
+from datasets.layouts import items
+from datasets.prepare import __main__ as prepare
+from datasets.specs import VOC, palette
+from utils.common.entry import command
+from utils.metrics import MULTI, ConfusionMatrix, format_table
+from utils.run_folder.recorder import read_results
+from utils.tools import score
+
+prepare_main, score_main = command(prepare.main), command(score.main)
+
+
+@pytest.fixture
+def predicted(toy_voc: Path, tmp_path: Path) -> Path:
+    """Run folder whose prediction/ holds the masks of the toy val split, shifted by a row, with the
+    VOC palette.
+    """
+    (tmp_path / "run" / "prediction").mkdir(parents=True)
+    for item in items("voc", toy_voc, "val"):
+        with Image.open(item.mask) as mask:
+            labels = np.roll(np.array(mask), 3, 0)
+        image = Image.fromarray(np.where(labels == 255, 0, labels).astype(np.uint8))
+        image.putpalette(palette().ravel().tolist())
+        image.save(tmp_path / "run" / "prediction" / f"{item.name}.png")
+    return tmp_path / "run"
+
+
+def test_counts_and_table_are_those_of_testing(
+    trained: Path, toy_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [
+        "--data_root",
+        toy_voc,
+        "--work_dir",
+        tmp_path,
+        "--device",
+        "cpu",
+        "--no_crf",
+        "--workers",
+        0,
+    ]
+    assert (
+        run(test_msc_flip_voc.main, "--model_path", trained / "checkpoints" / "final.pt", *flags)
+        == 0
+    )
+    capsys.readouterr()
+    folders = tmp_path / "prediction", toy_voc / "SegmentationClass"
+    assert run(score_main, "--predictions", folders[0], "--masks", folders[1]) == 0
+    matrix = ConfusionMatrix.from_counts(read_results(tmp_path)[MULTI]["counts"])
+    assert capsys.readouterr().out.startswith(
+        format_table([("prediction (4)", matrix)], VOC.label_names)
+    )
+    scored = score.score(score.files_to_score(*folders, None), classes=21)
+    assert scored.counts.equal(matrix.counts)
+
+
+def test_masks_named_after_the_whole_picture_are_found(
+    predicted: Path, toy_voc: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "masks").mkdir()
+    for name in ("toy_val_000000", "toy_val_000001"):
+        mask = (toy_voc / "SegmentationClass" / f"{name}.png").read_bytes()
+        (tmp_path / "masks" / f"{name}.JPG.png").write_bytes(mask)
+    (tmp_path / "list").write_text("toy_val_000000\ntoy_val_000001\n")
+    listed = [predicted / "prediction", toy_voc / "SegmentationClass", tmp_path / "list"]
+    expected = score.score(score.files_to_score(*listed), classes=21)
+    listed[1] = tmp_path / "masks"
+    assert score.score(score.files_to_score(*listed), classes=21).counts.equal(expected.counts)
+
+
+def changed(folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    path = folder / "prediction" / "toy_val_000001.png"
+    with Image.open(path) as image:
+        labels = np.array(image)
+    Image.fromarray(change(labels)).save(path)
+
+
+BAD_SCORES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no predictions": (
+        lambda folder: [path.unlink() for path in folder.glob("prediction/*")],
+        "holds no PNG",
+    ),
+    "missing": (
+        lambda folder: (folder / "list").write_text("toy_val_000000\nother\n"),
+        "lacks 1 of 2 images, first other.png",
+    ),
+    "size": (
+        lambda folder: changed(folder, lambda labels: labels[:2, :3]),
+        "toy_val_000001.png is 3 x 2 but ",
+    ),
+    "label": (
+        lambda folder: changed(folder, lambda labels: labels + 21),
+        "toy_val_000001.png holds label ",
+    ),
+    "colours": (
+        lambda folder: changed(folder, lambda labels: np.stack([labels] * 3, -1)),
+        "has mode RGB",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SCORES)
+def test_what_cannot_be_scored_is_named(
+    case: str, predicted: Path, toy_voc: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil, said = BAD_SCORES[case]
+    spoil(predicted)
+    flags = ["--predictions", predicted / "prediction", "--masks", toy_voc / "SegmentationClass"]
+    flags += ["--list", predicted / "list"] if (predicted / "list").exists() else []
+    assert run(score_main, *flags) == 2
+    assert said in capsys.readouterr().err
+
+
+def submitted(root: Path, folder: Path, *more: object) -> int:
+    return run(
+        prepare_main, "submit", "voc", "--root", root, "--work_dir", folder, "--split", "val", *more
+    )
+
+
+@pytest.mark.parametrize("comp", ["comp5", "comp6"])
+def test_the_archive_is_what_the_server_asks_for(comp: str, predicted: Path, toy_voc: Path) -> None:
+    assert submitted(toy_voc, predicted, "--comp", comp) == 0
+    path, images = predicted / f"{comp}_val_cls.tgz", items("voc", toy_voc, "val")
+    with tarfile.open(path) as archive:
+        assert archive.getnames() == [
+            f"results/VOC2012/Segmentation/{comp}_val_cls/{item.name}.png" for item in images
+        ]
+        for member, item in zip(archive.getnames(), images):
+            source = predicted / "prediction" / f"{item.name}.png"
+            with Image.open(archive.extractfile(member)) as packed, Image.open(source) as label:
+                assert (
+                    packed.mode == "P"
+                    and packed.getpalette()[: 21 * 3] == palette(21).ravel().tolist()
+                )
+                np.testing.assert_array_equal(np.array(packed), np.array(label))
+    first = path.read_bytes()
+    assert submitted(toy_voc, predicted, "--comp", comp) == 0 and path.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (None, "does not exist; predict the whole list"),
+        (lambda labels: labels[:4, :5], "is 5 x 4 but its image is"),
+        (lambda labels: labels + 21, "holds label"),
+    ],
+)
+def test_what_the_server_would_refuse_is_not_packed(
+    change: Callable | None,
+    said: str,
+    predicted: Path,
+    toy_voc: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if change:
+        changed(predicted, change)
+    else:
+        (predicted / "prediction" / "toy_val_000001.png").unlink()
+    assert submitted(toy_voc, predicted / "absent") == 2
+    assert (
+        "absent has no folder prediction; predict --eval_set val first" in capsys.readouterr().err
+    )
+    assert submitted(toy_voc, predicted) == 2
+    error = capsys.readouterr().err
+    assert said in error and "toy_val_000001.png" in error and not list(predicted.glob("*.tgz*"))

@@ -1,0 +1,380 @@
+"""One's own data: the class list, the CSV, folders as tags, the split, and a run from odd names to
+predictions.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from helpers import run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import test_msc_flip_coco
+import test_msc_flip_voc
+import train_voc
+from datasets.classes import read_classes, spec_of
+from datasets.layouts import items
+from datasets.prepare import __main__ as prepare
+from datasets.prepare.custom import draw
+from datasets.prepare.tags_csv import tags_of_table
+from datasets.specs import BACKGROUND, TEMPLATE, VOC
+from datasets.tags import read_tags
+from datasets.toy.write import write_custom
+from utils.common.entry import command
+from utils.common.errors import UserError
+from utils.config import load_config
+
+prepare_main = command(prepare.main)
+ODD = (
+    "Küche/IMG 01.JPG",
+    "Küche/IMG 01.jpeg",
+    "sub dir/深い/写真.png",
+    "a;b/c (1).JPEG",
+    "com,ma/'q'.webp",
+    "dots.v2.final.bmp",
+    "x:y?.tif",
+    " _ .jpg",
+)
+CLASSES = (
+    "classes: [cat, dog, traffic light]\nbackground: [grass, Dog]\nprompts: {cat: 'cat, kitten'}\n"
+)
+
+
+def written(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Folder `photos` of pictures under odd names, beside classes.yaml and tags.csv, which leaves
+    the last one out.
+    """
+    for number, name in enumerate(ODD):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 32), (20 * number, 0, 0)).save(tmp_path / "photos" / name)
+    written(tmp_path / "classes.yaml", CLASSES)
+    rows = [
+        f'"{name}",{("cat", "dog;cat", "", "traffic light")[n % 4]}'
+        for n, name in enumerate(ODD[:-1])
+    ]
+    written(tmp_path / "tags.csv", "\n".join(["image,tags", *rows, ""]))
+    return tmp_path
+
+
+def prepared(folder: Path, *more: object) -> int:
+    flags = [
+        "--images",
+        folder / "photos",
+        "--classes",
+        folder / "classes.yaml",
+        "--out",
+        folder / "out",
+    ]
+    return run(prepare_main, "custom", *flags, *more)
+
+
+def test_a_class_list_says_what_it_means(tmp_path: Path) -> None:
+    spec = read_classes(written(tmp_path / "c.yaml", CLASSES))
+    assert (spec.name, spec.classes, spec.prompts) == (
+        "custom",
+        ("cat", "dog", "traffic light"),
+        ("cat, kitten", "dog", "traffic light"),
+    )
+    assert (spec.background, spec.dropped, spec.template) == (("grass",), ("Dog",), TEMPLATE)
+    short = read_classes(
+        written(tmp_path / "c.yaml", "classes:\n- no\n- 7\n- sky\ntemplate: 'a photo of {}'")
+    )
+    assert short.classes == ("no", "7", "sky") and short.dropped == ("sky",)
+    assert (
+        set(short.background) == set(BACKGROUND) - {"sky"} and short.texts()[0] == "a photo of no"
+    )
+    assert (
+        spec_of("voc", tmp_path) is VOC
+        and spec_of("custom", "nowhere", tmp_path / "c.yaml") == short
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("classes: [a, b\nprompts: {}", "line 2 is not YAML"),
+        ("- a\n- b\n", "must hold `classes"),
+        ("", "must hold `classes"),
+        ("background: [sky]\n", "has no list `classes`"),
+        ("clases: [a]\n", "line 1 has the key 'clases', did you mean 'classes'?"),
+        ("classes: [a]\nclasses: [b]\n", "line 2 has the key 'classes' a second time"),
+        ("classes: a\n", "line 1 should be a list"),
+        ("classes:\n- a\n- [b]\n", "line 3 should be a name"),
+        ("classes:\n- a\n-\n", "line 3 should be a name"),
+        ("classes:\n- Cat\n- cat\n", "line 3 has the class 'cat'"),
+        ("classes: [background]", "line 1 has the class 'background'"),
+        ("classes: ['a;b']", "line 1 has the class 'a;b'"),
+        ("classes: []", "lists 0 classes; give 1 to 254"),
+        (
+            "classes: [cat]\nprompts:\n  cta: x\n",
+            "line 3 words the class 'cta', which is not listed, did you mean",
+        ),
+        ("classes: [cat]\ntemplate: a photo\n", "line 2 has the template 'a photo'"),
+        ("classes: [cat]\ntemplate: '{} {0.__class__}'\n", "line 2 has the template"),
+        (b"classes: [\xff]\n", "cannot be read as YAML text"),
+        ("[" * 1200, "c.yaml"),
+    ],
+)
+def test_a_malformed_class_list_is_one_sentence_with_its_line(
+    text: str | bytes, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError) as caught:
+        read_classes(written(tmp_path / "c.yaml", text))
+    assert (
+        said in str(caught.value)
+        and "c.yaml" in str(caught.value)
+        and "\n" not in str(caught.value)
+    )
+
+
+def test_a_yaml_tag_is_never_obeyed(tmp_path: Path) -> None:
+    text = f"classes: !!python/object/apply:os.mkdir [{tmp_path / 'made'}]"
+    assert read_classes(written(tmp_path / "c.yaml", text)).classes == (str(tmp_path / "made"),)
+    assert not (tmp_path / "made").exists()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.sampled_from("classes: [ab]{}\n-&*!'\"|>#%@,\t\0é7"), max_size=60))
+def test_any_text_is_a_class_list_or_one_sentence(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    path = written(tmp_path_factory.getbasetemp() / "fuzz.yaml", text)
+    try:
+        assert read_classes(path).classes
+    except UserError as error:
+        assert "fuzz.yaml" in str(error)
+
+
+def test_odd_names_are_indexed_split_and_tagged(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prepared(photos, "--tags", photos / "tags.csv", "--val_share", 0.3) == 0
+    said = capsys.readouterr().out
+    assert "5 training and 2 validation pictures, 0 masks" in said
+    assert "1 pictures below" in said and "left out" in said
+    assert "'Dog' names a class and is left out of the background words" in said
+    found = [item for split in ("train", "val") for item in items("custom", photos / "out", split)]
+    assert {item.image for item in found} == {photos / "photos" / name for name in ODD[:-1]}
+    assert {item.name for item in found} >= {
+        "Küche/IMG 01",
+        "Küche/IMG 01.jpeg",
+        "dots.v2.final",
+        "x_y_",
+    }
+    spec = spec_of("custom", photos / "out")
+    names = ["Küche/IMG 01", "Küche/IMG 01.jpeg", "a;b/c (1)", "sub dir/深い/写真"]
+    matrix = read_tags(photos / "out" / "tags.json", spec, names)
+    assert matrix.tolist() == [
+        [True, False, False],
+        [True, True, False],
+        [False, False, True],
+        [False, False, False],
+    ]
+    shutil.move(photos, photos.with_name("moved"))
+    assert len(items("custom", photos.with_name("moved") / "out", "train")) == 5
+    config = load_config(photos.with_name("moved") / "out" / "config.yaml")
+    assert (config.dataset, config.data_root) == ("custom", str(photos / "out"))
+
+
+def test_a_second_run_gives_the_same_and_keeps_an_edited_configuration(photos: Path) -> None:
+    out = photos / "out"
+    assert prepared(photos, "--tags", photos / "tags.csv") == 0
+    first = {path.name: path.read_bytes() for path in out.iterdir()}
+    written(out / "config.yaml", "dataset: custom\nlr: 0.1\n")
+    assert prepared(photos, "--tags", photos / "tags.csv") == 0
+    again = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert again == {**first, "config.yaml": b"dataset: custom\nlr: 0.1\n"}
+
+
+def test_masks_are_found_by_path_and_are_no_pictures(photos: Path) -> None:
+    masks = photos / "photos" / "masks"
+    for name in ("Küche/IMG 01.JPG.png", "sub dir/深い/写真.png"):
+        (masks / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (40, 32)).save(masks / name)
+    assert (
+        prepared(photos, "--tags", photos / "tags.csv", "--masks", masks, "--val_share", 0.2) == 0
+    )
+    found = {
+        item.name: item.mask
+        for split in ("train", "val")
+        for item in items("custom", photos / "out", split)
+    }
+    assert (
+        found["Küche/IMG 01"] == masks / "Küche/IMG 01.JPG.png"
+        and found["Küche/IMG 01.jpeg"] is None
+    )
+    assert (
+        found["sub dir/深い/写真"] == masks / "sub dir/深い/写真.png" and len(found) == len(ODD) - 1
+    )
+    assert {item.name for item in items("custom", photos / "out", "val")} <= {
+        "Küche/IMG 01",
+        "sub dir/深い/写真",
+    }
+    assert prepared(photos, "--tags", photos / "tags.csv", "--out", photos / "tags.csv") == 2
+
+
+def test_folders_are_tags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places = ("cat/1.jpg", "set/cat/dog/2.jpg", "background/3.jpg", "set/dog/4.jpg")
+    for place in places:
+        (tmp_path / "photos" / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / place)
+    written(tmp_path / "classes.yaml", "classes: [cat, dog]")
+    written(tmp_path / "val.txt", "cat/1.jpg\n4\n")
+    assert prepared(tmp_path, "--val_list", tmp_path / "val.txt") == 0
+    assert [item.name for item in items("custom", tmp_path / "out", "val")] == [
+        "cat/1",
+        "set/dog/4",
+    ]
+    names = [place.removesuffix(".jpg") for place in places]
+    matrix = read_tags(tmp_path / "out" / "tags.json", spec_of("custom", tmp_path / "out"), names)
+    assert matrix.tolist() == [[True, False], [True, True], [False, False], [False, True]]
+    (tmp_path / "photos" / "5.jpg").touch()
+    assert prepared(tmp_path) == 2
+    assert "5.jpg lies in no folder named after a class" in capsys.readouterr().err
+
+
+BAD_TABLES: dict[str, tuple[str | bytes, str]] = {
+    "header": ("file,tags\n", "line 1 is 'file,tags'; the header must be image,tags"),
+    "empty": ("", "line 1 is ''"),
+    "no rows": ("image,tags\n\n", "lists no picture"),
+    "cells": ("image,tags\na;b/c (1).JPEG,cat,dog\n", "line 2 has 3 cells"),
+    "unknown class": (
+        "image,tags\n写真,cat\nx:y?,caat\n",
+        "line 3 has the tag 'caat', which is no class, did you mean 'cat'?",
+    ),
+    "unknown picture": (
+        "image,tags\ndots.v2.finla.bmp,cat\n",
+        "line 2: 'dots.v2.finla.bmp' is no picture below --images, did you mean "
+        "'dots.v2.final.bmp'?",
+    ),
+    "two pictures": (
+        "image,tags\nKüche/IMG 01,cat\n",
+        "line 2: 'Küche/IMG 01' may be Küche/IMG 01.JPG or Küche/IMG 01.jpeg",
+    ),
+    "twice": ("image,tags\n写真,cat\n写真.png,dog\n", "line 3 lists '写真.png' a second time"),
+    "outside": (
+        "image,tags\n../classes.yaml,cat\n",
+        "line 2: '../classes.yaml' is no picture below",
+    ),
+    "absolute": ("image,tags\n/etc/passwd,cat\n", "line 2: '/etc/passwd' is no picture below"),
+    "quotes": ('image,tags\n"a"b,cat\n', "line 2 is not CSV"),
+    "latin-1": (
+        "image,tags\nKüche/IMG 01.JPG,cat\n".encode("latin-1"),
+        "cannot be read as UTF-8 text",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TABLES)
+def test_a_malformed_table_is_one_sentence_with_its_line(
+    case: str, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, said = BAD_TABLES[case]
+    assert prepared(photos, "--tags", written(photos / "bad.csv", text)) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "bad.csv" in lines[0] and said in lines[0], lines
+    assert not (photos / "out").exists()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.sampled_from('image,tgs;"\n\r\t\0 é\\'), max_size=40))
+def test_any_text_is_a_table_or_one_sentence(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    path = written(tmp_path_factory.getbasetemp() / "fuzz.csv", "image,tags\n" + text)
+    try:
+        assert tags_of_table(path, [Path("a.jpg")], VOC)
+    except UserError as error:
+        assert "fuzz.csv" in str(error) and "\n" not in str(error)
+
+
+def test_the_drawn_split_depends_on_paths_and_seed_alone() -> None:
+    files = [Path(f"{number}.jpg") for number in range(50)]
+    chosen = draw(files, 0.2, 50, seed=0)
+    assert len(chosen) == 10 and chosen == draw(files[::-1], 0.2, 50, seed=0) != draw(
+        files, 0.2, 50, seed=1
+    )
+    assert len(draw(files, 0.001, 50, 0)) == 1
+    with pytest.raises(UserError, match="--val_share 1.5"):
+        draw(files, 1.5, 50, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda folder: written(folder / "val.txt", "../x\n"), "lists '../x'"),
+        (lambda folder: written(folder / "val.txt", "other\n"), "lists 'other', which"),
+        (lambda folder: written(folder / "index.json", "{}"), "is no index of format 1"),
+        (
+            lambda folder: written(
+                folder / "index.json",
+                (folder / "index.json").read_text().replace("dots.v2.final.bmp", "../c.bmp"),
+            ),
+            "has no plain file names at 'dots.v2.final'",
+        ),
+    ],
+)
+def test_an_index_that_leads_elsewhere_is_refused(
+    change: Callable[[Path], Path], said: str, photos: Path
+) -> None:
+    assert (
+        prepared(
+            photos,
+            "--tags",
+            photos / "tags.csv",
+            "--val_list",
+            written(photos / "v", "dots.v2.final.bmp"),
+        )
+        == 0
+    )
+    change(photos / "out")
+    with pytest.raises(UserError, match=said):
+        items("custom", photos / "out", "val")
+
+
+def test_odd_names_train_and_predict(quick: list[str], tmp_path: Path) -> None:
+    """The README's example, made small; the second script runs without the prepared folder."""
+    write_custom(tmp_path, train=10, val=2, size=96, seed=0)
+    flags = ["--tags", tmp_path / "tags.csv", "--masks", tmp_path / "masks"]
+    assert prepared(tmp_path, *flags) == 0
+    assert (
+        run(
+            prepare_main, "check", "--dataset", "custom", "--root", tmp_path / "out", "--workers", 0
+        )
+        == 0
+    )
+    config, work = tmp_path / "out" / "config.yaml", tmp_path / "run"
+    assert run(train_voc.main, "--config", config, "--work_dir", work, *quick) == 0
+    shutil.rmtree(tmp_path / "out")
+    flags = [
+        "--model_path",
+        work / "checkpoints" / "final.pt",
+        "--images",
+        tmp_path / "photos",
+        "--device",
+        "cpu",
+    ]
+    assert run(test_msc_flip_voc.main, *flags, "--workers", 0, "--no_crf") == 0
+    photos, work = (
+        [path for path in (tmp_path / "photos").rglob("*") if path.is_file()],
+        work / "pictures",
+    )
+    labels = {
+        path.relative_to(work / "prediction").as_posix()
+        for path in (work / "prediction").rglob("*.png")
+    }
+    assert len(labels) == len(photos) == 12 and "a;b, c/深い train 2.png" in labels
+    for path in photos:
+        label = path.relative_to(tmp_path / "photos").with_suffix(".png")
+        with Image.open(path) as photo, Image.open(work / "prediction" / label) as image:
+            assert image.size == photo.size
+    assert run(test_msc_flip_coco.main, *flags) == 2

@@ -1,0 +1,199 @@
+"""The class-token ViT: sizes, streams, and the three ways to begin."""
+
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+
+from model.class_token_vit import ClassTokenViT
+from model.transformer import Block
+from model.vit_loading import (
+    DEIT_UNUSED,
+    MCT_UNUSED,
+    from_clip,
+    from_deit,
+    half_size_kernel,
+    load_mct,
+)
+from utils.common.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 47), (64, 64), (112, 48)])
+def test_any_size_from_two_patches_up(height, width):
+    vit, images = tiny.vit(), torch.randn(2, 3, height, width)
+    out, (h, w) = vit(images, maps="patch"), (height // 16, width // 16)
+    assert out.x_patch.shape == (2, 64, h, w) and out.patch_affinity.shape == (2, h * w, h * w)
+    assert out.scores.shape == out.cams.shape == out.class_to_patch.shape == (2, tiny.CLASSES, h, w)
+    torch.testing.assert_close(vit.patch_features(images), out.x_patch)
+
+
+def test_smaller_images_are_refused():
+    with pytest.raises(ValueError, match="31 x 64 px; both sides must be at least 32"):
+        tiny.vit()(torch.randn(1, 3, 31, 64))
+
+
+def test_attention_on_request_is_what_the_sums_are_made_of():
+    vit, images, classes = tiny.vit(), torch.randn(1, 3, 48, 64), tiny.CLASSES
+    out = vit(images, maps="all")
+    weights = torch.stack(out.attention)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(4, 1, 2, classes + 12))
+    torch.testing.assert_close(out.patch_affinity, weights.mean(2).sum(0)[:, classes:, classes:])
+    to_patch = weights.mean((0, 2))[:, :classes, classes:]
+    torch.testing.assert_close(out.class_to_patch.flatten(2), to_patch)
+    torch.testing.assert_close(out.cams, (out.class_to_patch * out.scores.clamp(min=0)).sqrt())
+
+
+def test_maps_are_made_only_where_asked_for():
+    vit, images = tiny.vit(), torch.randn(1, 3, 48, 64)
+    everything, patch, none = (vit(images, maps=maps) for maps in ("all", "patch", "none"))
+    assert none.class_to_patch is None and none.patch_affinity is None and none.attention == []
+    assert patch.attention == []
+    torch.testing.assert_close(patch.cams, everything.cams)
+    torch.testing.assert_close(patch.patch_affinity, everything.patch_affinity)
+    for out in (patch, none):
+        assert torch.equal(out.scores, everything.scores)
+
+
+def test_patch_affinity_may_come_from_one_block():
+    vit, images = tiny.vit(), torch.randn(1, 3, 48, 64)
+    everything, third = vit(images, maps="all"), vit(images, maps="patch", patch_block=3)
+    patches = slice(tiny.CLASSES, None)
+    torch.testing.assert_close(
+        third.patch_affinity, everything.attention[2].mean(1)[:, patches, patches]
+    )
+    torch.testing.assert_close(third.cams, everything.cams)
+
+
+def test_maps_carry_no_gradient_and_logits_do():
+    out = tiny.vit()(torch.randn(1, 3, 48, 48), maps="patch")
+    assert not (
+        out.cams.requires_grad
+        or out.patch_affinity.requires_grad
+        or out.class_to_patch.requires_grad
+    )
+    small, large = out.cls_embeddings[-2:]
+    torch.testing.assert_close(out.cls_logits, (small.mean(-1) + large.mean(-1)) / 2)
+    assert (
+        out.cls_logits.requires_grad
+        and out.patch_logits.requires_grad
+        and out.x_patch.requires_grad
+    )
+
+
+def test_large_patches_reach_small_ones_through_class_tokens():
+    vit, images = tiny.vit(), torch.randn(1, 3, 64, 64)
+    before = vit.patch_features(images)
+    torch.nn.init.zeros_(vit.patch_embed_large.proj.weight)
+    assert (vit.patch_features(images) - before).abs().max() > 1e-4
+
+
+def test_every_tensor_learns_from_tags():
+    vit = tiny.vit()
+    out = vit(torch.randn(2, 3, 64, 64))
+    embeddings = torch.stack(out.cls_embeddings).square().mean()
+    (
+        out.cls_logits.sum() + out.patch_logits.sum() + out.patch_large_logits.sum() + embeddings
+    ).backward()
+    assert [name for name, p in vit.named_parameters() if p.grad is None] == []
+
+
+def test_weights_are_those_of_the_fused_attention():
+    attention, x = Block(32, 4, 64).attn, torch.randn(2, 9, 32)
+    fused, weights = attention(x, rows=9)
+    assert attention(x)[1] is None and not weights.requires_grad
+    values = attention.qkv(x).chunk(3, dim=-1)[2].unflatten(2, (4, 8)).transpose(1, 2)
+    torch.testing.assert_close(fused, attention.proj((weights @ values).transpose(1, 2).flatten(2)))
+    torch.testing.assert_close(attention(x, rows=2)[1], weights[:, :, :2])
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_a_saved_vit_is_built_again_from_its_tensors(pre_norm):
+    vit, images = tiny.vit(heads=1, mlp_ratio=3, pre_norm=pre_norm), torch.randn(1, 3, 48, 64)
+    unused = {name: torch.zeros(1) for name in MCT_UNUSED}
+    again = load_mct({**vit.state_dict(), **unused})
+    torch.testing.assert_close(again(images).scores, vit(images).scores)
+
+
+def test_loading_names_what_is_missing_and_what_is_unexpected():
+    state = tiny.vit().state_dict()
+    wrong = {name: tensor for name, tensor in state.items() if name != "head.bias"} | {
+        "extra": torch.zeros(1)
+    }
+    with pytest.raises(
+        UserError, match="^some.pth does not fit.*missing: head.bias; unexpected: extra"
+    ):
+        load_mct(wrong, source="some.pth")
+    with pytest.raises(UserError, match="has no tensor cls_token"):
+        load_mct({"weight": torch.zeros(1)})
+    with pytest.raises(UserError, match="of another shape: alpha"):
+        load_mct({**state, "alpha": torch.zeros(2)})
+
+
+def deit_state(dim=64, depth=2, side=4):
+    """A DeiT checkpoint of 4 x 4 patches with its classifier."""
+    blocks = torch.nn.ModuleList(Block(dim, 1, 4 * dim) for _ in range(depth))
+    state = {f"blocks.{name}": tensor for name, tensor in blocks.state_dict().items()}
+    state |= {
+        "patch_embed.proj.weight": torch.randn(dim, 3, 16, 16),
+        "patch_embed.proj.bias": torch.randn(dim),
+    }
+    state |= {
+        "cls_token": torch.randn(1, 1, dim),
+        "pos_embed": torch.randn(1, side * side + 1, dim),
+    }
+    return state | {name: torch.zeros(1) for name in DEIT_UNUSED}
+
+
+def test_deit_start():
+    state = deit_state()
+    vit = from_deit(state, num_classes=7, input_size=64)
+    own = vit.state_dict()
+    assert all(
+        torch.equal(own[name], tensor)
+        for name, tensor in state.items()
+        if name.startswith("blocks.")
+    )
+    assert torch.equal(vit.pos_embed_pat, state["pos_embed"][:, 1:])
+    assert torch.equal(vit.pos_embed_cls[0, 3], state["pos_embed"][0, 0])
+    spread = vit.cls_token[0] - state["cls_token"][0]
+    assert 0.01 < spread.std() < 0.03 and spread.std(0).min() > 0  # the copies differ
+    assert from_deit(state, 7, input_size=96).pos_embed_pat.shape == (1, 36, 64)
+    assert torch.isfinite(vit(torch.randn(1, 3, 64, 64)).scores).all()
+
+
+def test_deit_start_refuses_other_checkpoints():
+    state = deit_state()
+    del state["blocks.1.norm1.bias"]
+    with pytest.raises(UserError, match="^--deit_path does not fit.*missing: blocks.1.norm1.bias"):
+        from_deit(state, 7)
+    with pytest.raises(UserError, match="^--deit_path has no tensor cls_token"):
+        from_deit({}, 7)
+
+
+def test_large_patches_begin_as_small_ones_on_the_half_size_image():
+    kernel, images = torch.randn(5, 3, 16, 16), torch.randn(2, 3, 64, 96)
+    large = F.conv2d(images, half_size_kernel(kernel), stride=32)
+    small = F.conv2d(F.avg_pool2d(images, 2), kernel, stride=16)
+    torch.testing.assert_close(large, small, rtol=1e-4, atol=1e-4)
+
+
+def test_clip_start_sees_the_patches_as_clip_does():
+    visual, images = tiny.tower(), torch.randn(2, 3, 48, 48)  # CLIP's native grid
+    vit = from_clip(visual, num_classes=tiny.CLASSES, input_size=48)
+    expected, _ = visual.embed(images)
+    torch.testing.assert_close(
+        vit._embed(images, vit.patch_embed)[:, tiny.CLASSES :], expected[:, 1:]
+    )
+    block, tokens = visual.blocks[2], torch.randn(1, 9, 128)
+    _, weights = vit.blocks[2].attn(vit.blocks[2].norm1(tokens), rows=9)
+    torch.testing.assert_close(
+        weights.mean(1), block.with_attention(tokens)[1], rtol=1e-3, atol=1e-5
+    )
+    assert isinstance(vit, ClassTokenViT) and len(vit.blocks) == len(visual.blocks)
+    torch.nn.init.zeros_(vit.blocks[0].mlp.fc1.weight)
+    assert visual.blocks[0].mlp.c_fc.weight.any()  # a copy, so training it leaves CLIP alone

@@ -1,0 +1,78 @@
+"""A training step must not make the CPU wait for a GPU: nothing of it asks for a tensor's
+values.
+"""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from datasets.transforms import normalise
+from model import boxes
+from model.losses import criterion
+
+aten = torch.ops.aten
+WAITS = {
+    aten._local_scalar_dense,
+    aten.nonzero,
+    aten.equal,
+    aten.is_nonzero,
+    aten.masked_select,
+    aten._unique2,
+}
+# `torch.tensor(values, device=...)`, whose copy to a GPU waits for all that it is doing
+LITERALS = aten.lift_fresh
+# of what is on the CPU
+ALLOWED = {
+    ("rows.py", "from_tags"),
+    ("rows.py", "copies"),
+    ("par.py", "_closeness"),
+}
+
+
+class NoWaits(TorchDispatchMode):
+    """Notes each operation that would wait for a GPU, but those of ALLOWED; also a boolean index,
+    whose size it has.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        indices = (
+            args[1] if func.overloadpacket in (aten.index, aten.index_put, aten.index_put_) else ()
+        )
+        masks = any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices
+        )
+        if func.overloadpacket in {*WAITS, LITERALS} or masks:
+            frames = {(Path(frame.filename).name, frame.function) for frame in inspect.stack(0)}
+            if not frames & ALLOWED:
+                self.found.append(
+                    f"{func} in {[name for name in frames if name[0] in ('cvf.py', 'cam.py')]}"
+                )
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_forward_and_backward_of_a_step_ask_for_no_value(monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(boxes, "boxes_by_spreading", boxes.boxes_by_products)  # as on a GPU
+    model, (images, tags) = tiny.cvf(), tiny.batch()
+    valid = torch.ones(3, 64, 48, dtype=torch.bool)
+    with NoWaits() as mode:
+        for select in (False, True):
+            sum(criterion(model(normalise(images), tags, select, valid), tags).values()).backward()
+    assert not mode.found
+
+
+def test_a_boolean_index_an_item_and_a_literal_are_noted():
+    values = torch.rand(4)
+    with NoWaits() as mode:
+        values[values > 0.5]
+        values.sum().item()
+        torch.tensor([1.0, 2.0])
+    assert len(mode.found) == 3

@@ -1,0 +1,208 @@
+"""Settings: which source wins, what is refused, what scales, and what the ready files say."""
+
+import errno
+from argparse import ArgumentParser
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from utils.common.entry import Parser
+from utils.common.errors import UserError
+from utils.config import (
+    CONFIGS,
+    SCALED,
+    Config,
+    add_config_flags,
+    from_dict,
+    load_config,
+    save_config,
+)
+
+# What the published mode switches back on (design, section 7), beside the folder of its runs.
+PUBLISHED = {
+    "label_fusion": "max_id",
+    "propagation_mask": "last_class",
+    "vit_map": "summed",
+    "map_selection": "mass",
+    "clip_box_edges": True,
+    "affinity_labels": "clip",
+    "ignore_padding": False,
+    "schedule": "published",
+    "train_vit": False,
+    "pad_images": False,
+}
+
+
+def written(folder: Path, text: str, name: str = "own.yaml") -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def flags(*arguments: str) -> dict[str, Any]:
+    parser = Parser(allow_abbrev=False)
+    add_config_flags(parser)
+    return vars(parser.parse_args(list(arguments)))
+
+
+def test_defaults_then_base_then_yaml_then_flags(tmp_path: Path) -> None:
+    written(tmp_path, "crop_size: 64\nradius: 3\nlr: 1e-3\n", "base.yaml")
+    path = written(tmp_path, "base: base.yaml\nradius: 4\nlr: 0.5\n")
+    config = load_config(path, {"lr": 0.25})
+    assert (config.crop_size, config.radius, config.lr) == (64, 4, 0.25)
+    assert config.max_iters == Config().max_iters
+    assert load_config(tmp_path / "base.yaml").lr == 1e-3  # YAML reads 1e-3 as text
+
+
+def test_every_field_is_a_flag_and_absent_flags_change_nothing() -> None:
+    assert flags() == {}
+    for f in fields(Config):
+        default = getattr(Config(), f.name)
+        words = [str(item) for item in default] if isinstance(default, list) else [str(default)]
+        assert flags(f"--{f.name}", *words) == {f.name: default}
+    assert flags("--eval_seeds") == {"eval_seeds": True}
+    assert flags("--train_vit", "false", "--scales", "1", "1.5") == {
+        "train_vit": False,
+        "scales": [1.0, 1.5],
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--lerning_rate", "1"], "unknown flag --lerning_rate"),
+        (["--crop_sise", "64"], "unknown flag --crop_sise, did you mean '--crop_size'?"),
+        (["--crop", "64"], "unknown flag --crop"),  # no abbreviations
+        (["--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
+        (["--branches", "both"], "argument --branches: invalid choice: 'both'"),
+        (["--eval_seeds", "maybe"], "'maybe' is not true or false"),
+        (["--lr"], "argument --lr: expected one argument"),
+    ],
+)
+def test_a_bad_flag_is_one_sentence_and_status_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        flags(*arguments)
+    lines = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2
+    assert len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("crop_sise: 64\n", "unknown key crop_sise, did you mean 'crop_size'?"),
+        ("qqq: 64\n", "unknown key qqq; remove it"),
+        ("max_iters: many\n", "max_iters is 'many'; it must be of type int"),
+        ("max_iters: 1.5\n", "max_iters is 1.5"),
+        ("max_iters: true\n", "max_iters is True"),
+        ("eval_seeds: 1\n", "eval_seeds is 1; it must be of type bool"),
+        ("mct_path:\n", "mct_path is None"),
+        ("scales: 1\n", "scales is 1"),
+        ("branches: both\n", "branches is 'both'; choose from clip, vit, fusion"),
+        ("crop_size: 321\n", "--crop_size 321 is not a multiple of patch 16; use 320 or 336"),
+        ("mct_crop_size: 16\n", "--mct_crop_size 16 .* use 32 or 48"),
+        ("max_iters: 0\n", "--max_iters 0 must be at least 1"),
+        ("decoder_layers: 1000000000\n", "--decoder_layers 1000000000 must be at most 100"),
+        ("workers: -1\n", "--workers -1 must not be negative"),
+        ("lr: -0.1\n", "--lr -0.1 must not be negative"),
+        ("skipped_maps: -1\n", "--skipped_maps -1 must not be negative"),
+        ("wide_width: 0\n", "--wide_width 0 must be at least 1"),
+        ("box_threshold: 40\n", "--box_threshold 40 must lie between 0 and 1"),
+        ("scales: []\n", "--scales"),
+        ("scales: [1, 0]\n", "--scales"),
+        ("scale_min: 3\n", "--scale_min 3.0 must be positive and at most --scale_max 2.0"),
+        ("decoder_width: 100\n", "--decoder_width 100 is not a multiple of the decoder's 8 heads"),
+        ("a: [\n", "not readable YAML"),
+        ("- 1\n", "must hold `key: value` lines"),
+        ("base: absent.yaml\n", "absent.yaml does not exist"),
+    ],
+)
+def test_bad_values_are_refused(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        load_config(written(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_max_iters_brings_the_schedule_along(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, "max_iters: 30000\nwarmup_iters: 1500\nswitch_iters: 20000\neval_every: 3000\n"
+    )
+    short = load_config(path, {"max_iters": 300})
+    assert [getattr(short, key) for key in SCALED] == [15, 200, 100]
+    assert [
+        load_config(path, {"max_iters": 6000, **own}).eval_every for own in ({}, {"eval_every": 7})
+    ] == [600, 7]
+    assert load_config(path, {"max_iters": 300, "switch_iters": 7}).switch_iters == 7
+    often = written(tmp_path, "max_iters: 30000\neval_every: 30\n")
+    assert load_config(often, {"max_iters": 1}).eval_every == 30
+    assert load_config(path, {"lr": 1.0}).switch_iters == 20000
+
+
+def test_a_saved_config_reloads_to_the_same(tmp_path: Path) -> None:
+    config = load_config(
+        CONFIGS / "toy_voc.yaml", {"max_iters": 77, "scales": [0.5], "tags": "a: #b", "lr": 3e-7}
+    )
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+    assert from_dict(asdict(config), "checkpoint") == config
+
+
+def test_a_config_that_cannot_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_config(Config(), tmp_path / "config.yaml")
+
+    def full(file: Path, content: bytes | str, *_: object, **__: object) -> None:
+        file.open("wb").close()
+        raise OSError(errno.ENOSPC, "disk full")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(UserError, match="config.yaml cannot be written"):
+        save_config(Config(seed=1), tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == Config()
+
+
+def difference(one: str, other: str) -> dict[str, Any]:
+    a, b = (asdict(load_config(CONFIGS / f"{name}.yaml")) for name in (one, other))
+    return {key: b[key] for key in a if a[key] != b[key]}
+
+
+@pytest.mark.parametrize("data", ["voc", "coco"])
+def test_published_differs_in_the_published_switches_alone(data: str) -> None:
+    assert difference(data, f"published_{data}") == {
+        **PUBLISHED,
+        "work_dir": f"runs/published_{data}",
+    }
+
+
+def test_the_ready_files_hold_the_protocol() -> None:
+    voc, coco = load_config(CONFIGS / "voc.yaml"), load_config(CONFIGS / "coco.yaml")
+    assert (voc.max_iters, voc.switch_iters, voc.batch_size, voc.warmup_iters) == (
+        30000,
+        20000,
+        4,
+        1500,
+    )
+    assert (coco.max_iters, coco.switch_iters, coco.batch_size, coco.warmup_iters) == (
+        80000,
+        40000,
+        8,
+        1500,
+    )
+    assert (voc.box_threshold, coco.box_threshold) == (0.4, 0.7)
+    assert set(difference("toy_voc", "toy_coco")) <= set(difference("voc", "coco"))
+
+
+def test_help_shows_every_default(capsys: pytest.CaptureFixture[str]) -> None:
+    parser: ArgumentParser = Parser()
+    add_config_flags(parser)
+    with pytest.raises(SystemExit) as stopped:
+        parser.parse_args(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert stopped.value.code == 0
+    assert all(f"--{f.name}" in shown for f in fields(Config))
+    assert shown.count("(default: ") == len(fields(Config))

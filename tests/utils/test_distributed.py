@@ -1,0 +1,131 @@
+"""Several processes as torchrun starts them, on the CPU: what they compute is what one process
+computes.
+"""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+from utils.run_folder.recorder import read_results
+
+STEPS, FEW = 20, 4
+LOSSES = ("loss", "seg", "affinity", "patch", "cls", "contrast")
+
+
+def command(
+    processes: int,
+    data: Path,
+    folder: Path,
+    flags: list[str],
+    steps: int = STEPS,
+    restarts: int = 0,
+) -> list[str]:
+    """Training of so many iterations in so many processes."""
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    start = [*launch, f"--max_restarts={restarts}"] if processes > 1 else []
+    length = [
+        "--max_iters",
+        steps,
+        "--eval_every",
+        steps,
+        "--batch_size",
+        4,
+        "--resume",
+        "--eval_seeds",
+    ]
+    paths = ["--data_root", data, "--work_dir", folder]
+    return [
+        sys.executable,
+        *start,
+        str(ROOT / "train_voc.py"),
+        *flags,
+        *map(str, (*length, *paths)),
+    ]
+
+
+def train(*arguments: object) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command(*arguments), cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def losses(folder: Path) -> dict[tuple[str, str, str], float]:
+    """Every logged loss, by stage, iteration and name."""
+    with (folder / "metrics.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["name"] in LOSSES]
+    return {(row["stage"], row["iteration"], row["name"]): float(row["value"]) for row in rows}
+
+
+def assert_same_training(one: Path, several: Path) -> None:
+    """Both runs logged the same losses at every iteration of both stages: the sums within 1e-4 of
+    themselves.
+
+    The terms may differ by more where a label of these tiny pictures hangs on rounding and one
+    patch pair changes.
+    """
+    expected, actual = losses(one), losses(several)
+    assert expected.keys() == actual.keys() and ("segmenter", str(FEW), "loss") in expected
+    assert actual == pytest.approx(expected, abs=1e-3)
+    for key in (key for key in expected if key[2] == "loss"):
+        assert actual[key] == pytest.approx(expected[key], rel=1e-4), key
+
+
+@pytest.fixture(scope="module")
+def alone(toy_voc: Path, quick: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    train(1, toy_voc, folder, quick)
+    return folder
+
+
+def test_two_processes_train_as_one_does(toy_voc, quick, tmp_path):
+    flags = [*quick, "--eval_images", "1"]
+    for processes in (1, 2):
+        train(processes, toy_voc, tmp_path / str(processes), flags, FEW)
+    assert_same_training(tmp_path / "1", tmp_path / "2")
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("processes", [2, 4])
+def test_several_processes_train_as_one_does(processes, alone, toy_voc, quick, tmp_path):
+    train(processes, toy_voc, tmp_path / "run", quick)
+    assert_same_training(alone, tmp_path / "run")
+
+
+@pytest.mark.heavy
+def test_several_processes_count_every_image_once(alone, toy_voc, quick, tmp_path):
+    folder = shutil.copytree(alone, tmp_path / "run")
+    (folder / "results.json").unlink()
+    # nothing is left to train, so the same weights are evaluated again
+    train(2, toy_voc, folder, quick)
+    expected, actual = read_results(alone), read_results(folder)
+    assert "pseudo label" in expected and expected == actual
+
+
+@pytest.mark.heavy
+def test_a_lost_process_is_replaced_and_training_resumes(alone, toy_voc, quick, tmp_path):
+    folder = tmp_path / "run"
+    started = subprocess.Popen(command(2, toy_voc, folder, quick, restarts=1), cwd=ROOT)
+    while not (folder / "checkpoints" / "segmenter.pt").exists():
+        assert started.poll() is None
+        time.sleep(0.05)
+    os.kill(children(started.pid)[0], signal.SIGKILL)
+    assert started.wait(timeout=600) == 0
+    assert_same_training(alone, folder)
+
+
+def children(parent: int) -> list[int]:
+    """Process ids of a process's children."""
+    listed = subprocess.run(
+        ["pgrep", "-P", str(parent)], capture_output=True, text=True, check=True
+    ).stdout
+    return [int(line) for line in listed.split()]

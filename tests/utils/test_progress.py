@@ -1,0 +1,55 @@
+"""Bars in a log file and in quiet mode, and what a training says where."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import run
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train_voc
+from utils.common import progress as module
+from utils.common.progress import progress
+
+
+def test_a_bar_in_a_file_is_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(module.SECONDS, False, 0)
+    with progress(total=3, desc="outer") as bar:
+        for _ in range(3):
+            for _ in progress(range(2), desc="inner", leave=False):
+                pass
+            bar.update()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("outer: 3/3 [") and any(
+        line.startswith("inner: 1/2 [") for line in lines
+    )
+    assert all(line.isprintable() and line.strip() == line != "" for line in lines)
+
+
+def test_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in progress(range(1000), desc="quick"):
+        pass
+    assert len(capsys.readouterr().err.splitlines()) <= 1
+
+
+def test_quiet_training_draws_panels_and_trains_as_ever(
+    trained: Path, start: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(train_voc.main, *start, "--visualise", "2", "--quiet") == 0
+    assert "".join(capfd.readouterr()) == ""
+    folder = tmp_path / "run"
+    assert (folder / "train.log").read_text().count("single scale mIoU") == 2 and (
+        folder / "report.html"
+    ).is_file()
+    names = sorted(path.stem for path in (folder / "panels").iterdir())
+    assert len(names) == 2
+    events = EventAccumulator(str(folder / "tensorboard"), {"images": 0}).Reload()
+    assert sorted(events.Tags()["images"]) == [f"panels/{name}" for name in names]
+    assert [event.step for event in events.Images(f"panels/{names[0]}")] == [3, 4]
+    one, other = (
+        torch.load(path / "checkpoints" / "final.pt", weights_only=True)
+        for path in (folder, trained)
+    )
+    assert all(torch.equal(one["model"][name], tensor) for name, tensor in other["model"].items())

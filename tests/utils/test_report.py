@@ -1,0 +1,329 @@
+"""report.html against what a run folder holds, hostile names included, and in a real browser where
+there is one.
+"""
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets.specs import IGNORE
+from utils.common.errors import UserError
+from utils.config import Config, save_config
+from utils.metrics import ConfusionMatrix
+from utils.report import gallery
+from utils.report.comparison import differences, distinct, scores, write_comparison
+from utils.report.folder import Scored, read_run
+from utils.report.page import CRF, SINGLE, costs, mistakes, protocol, report_line, write_report
+from utils.run_folder.recorder import add_result
+
+CLASSES = ("cat", "<script>alert('x')</script>", "a \"$x_1$\" & 'b'", "\u732b")
+SIZE = (24, 36)
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
+    None,
+)
+
+
+def label_maps(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Truth with the classes 0, 1 + number % 4 and IGNORE, and a prediction that is wrong in
+    `number` columns.
+    """
+    truth = np.zeros(SIZE, np.uint8)
+    truth[6:, 12:] = 1 + number % len(CLASSES)
+    truth[5] = IGNORE
+    predicted = np.where(truth == IGNORE, 0, truth).astype(np.uint8)
+    predicted[:, :number] = 1
+    return truth, predicted
+
+
+def make_run(folder: Path, images: int = 24, **settings: object) -> Path:
+    """A run folder as training and testing leave it."""
+    for part in ("in", "prediction", "panels/of <b>"):
+        (folder / part).mkdir(parents=True)
+    save_config(Config(**settings), folder / "config.yaml")
+    (folder / "environment.txt").write_text("python: 3\ndevice: <i>cpu</i>\n")
+    curves = [
+        ("segmenter", i, name, 1 / i)
+        for i in (1, 2, 3)
+        for name in ("loss", "seg", "lr", "seconds", "memory")
+    ]
+    curves += [
+        ("evaluation", i, title, 10 * i) for i in (2, 3) for title in (SINGLE, "pseudo label")
+    ]
+    rows = ["stage,iteration,name,value", *(",".join(map(str, row)) for row in curves)]
+    (folder / "metrics.csv").write_text("\n".join(rows) + "\n")
+    Image.new("RGB", (70, 20), "red").save(folder / "panels" / "of <b>" / "x.png")
+    total, lines = (
+        ConfusionMatrix(len(CLASSES) + 1),
+        [{"format": 1, "checkpoint": "0", "options": {"crf": True}}],
+    )
+    for number in range(images):
+        name, (truth, predicted) = f"<img src=x>{number}", label_maps(number)
+        matrix = ConfusionMatrix(len(CLASSES) + 1)
+        matrix.update(predicted, truth)
+        total.counts += matrix.counts
+        image, mask = folder / "in" / f"{number}.jpg", folder / "in" / f"{number}.png"
+        Image.new("RGB", SIZE[::-1], (0, 10 * number, 99)).save(image)
+        Image.fromarray(truth).save(mask)
+        Image.fromarray(predicted).save(folder / "prediction" / f"{name}.png")
+        pairs = torch.cat(
+            [matrix.counts.nonzero(), matrix.counts[matrix.counts > 0][:, None]], 1
+        ).tolist()
+        entry = {
+            "name": name,
+            "image": str(image),
+            "mask": str(mask),
+            "size": SIZE,
+            "results": {SINGLE: [], CRF: pairs},
+        }
+        lines.append(entry)
+    (folder / "images.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for title in (SINGLE, CRF, "pseudo label"):
+        add_result(folder, title, "val", images, total, CLASSES)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """`make_run` with its defaults."""
+    return make_run(tmp_path / "run & co")
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text outside scripts and styles."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text, self._raw = "", False
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._raw = tag in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._raw = False
+
+    def handle_data(self, data: str) -> None:
+        self.text += "" if self._raw else f" {data}"
+
+
+def alternatives(page: Page) -> list[tuple[str, str | None]]:
+    return [pair for _, attrs in page.tags for pair in attrs.items() if pair[0] == "alt"]
+
+
+def test_an_image_is_scored_as_by_the_confusion_matrix(folder: Path) -> None:
+    run = read_run(folder)
+    assert run.names == ("background", *CLASSES)
+    for scored in run.images:
+        truth, predicted = label_maps(int(scored.image.stem))
+        matrix = ConfusionMatrix(len(CLASSES) + 1)
+        matrix.update(predicted, truth)
+        ious = matrix.iou().tolist()
+        assert scored.miou == pytest.approx(matrix.miou())
+        present = [label for label in range(len(ious)) if matrix.counts[label].sum()]
+        assert scored.ious == pytest.approx({label: ious[label] for label in present})
+
+
+def test_the_gallery_takes_the_extremes_the_middle_and_each_class_once() -> None:
+    images = [
+        Scored(str(i), Path(), None, i / 20, {0: 1.0, 1 + i % 3: (i * 7 % 20) / 20})
+        for i in range(20)
+    ]
+    images.append(Scored("unscored", Path(), None, math.nan, {}))
+    chosen = {
+        group: [int(s.name) for s in part] for group, part in gallery.choose(images, 3).items()
+    }
+    assert (
+        chosen["best"] == [19, 18, 17]
+        and chosen["worst"] == [0, 1, 2]
+        and chosen["median"] == [11, 10, 9]
+    )
+    taken = [number for part in chosen.values() for number in part]
+    assert len(set(taken)) == len(taken)
+    for label in (1, 2, 3):
+        having = sorted(
+            (image for image in images if label in image.ious), key=lambda image: image.ious[label]
+        )
+        assert {int(having[0].name), int(having[-1].name)} <= set(taken)
+
+
+@pytest.mark.parametrize("count", range(8))
+def test_few_images_are_shown_once_each(count: int) -> None:
+    images = [Scored(str(i), Path(), None, i / 9, {0: 1.0}) for i in range(count)]
+    assert sorted(s.name for part in gallery.choose(images, 3).values() for s in part) == [
+        s.name for s in images
+    ]
+
+
+def test_what_comes_from_the_run_is_text_and_nothing_is_loaded(folder: Path) -> None:
+    page = Page(write_report(folder))
+    tags = [tag for tag, _ in page.tags]
+    assert (
+        all(name in page.text for name in CLASSES)
+        and "<img src=x>" in page.text
+        and "<i>cpu</i>" in page.text
+    )
+    assert (
+        tags.count("script") == 1
+        and "i" not in tags
+        and ("alt", "Panels of of <b>/x") in alternatives(page)
+    )
+    for tag, attrs in page.tags:
+        for name in ("src", "href", "xlink:href", "data", "action"):
+            assert (attrs.get(name) or "data:").startswith(("data:", "#")), (tag, attrs)
+    assert "default-src 'none'" in str(page.tags)
+
+
+def test_the_scores_and_the_counts_are_those_of_the_results(folder: Path) -> None:
+    result, text = read_run(folder).results[CRF], " ".join(Page(write_report(folder)).text.split())
+    assert (
+        f"{CRF} {100 * result.matrix.miou():.1f} mIoU %, val, 24 images 5 of 5 classes present"
+        in text
+    )
+    truth, predicted, share = mistakes(result.matrix, ("background", *CLASSES))[0]
+    assert f"{truth} {predicted} {share:.1f}" in text
+    counts = result.matrix.counts.double()
+    expected = 100 * (counts / counts.sum(1, keepdim=True)).fill_diagonal_(0).max()
+    assert share == pytest.approx(float(expected))
+
+
+def test_costs_and_protocol_are_those_of_the_run(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path, images=1, resize_long=333, scales=[1.25, 0.5]))
+    assert [(cost.stage, cost.iterations, cost.memory) for cost in costs(run)] == [
+        ("segmenter", 3, 1.0)
+    ]
+    assert costs(run)[0].minutes == pytest.approx(3 * (1 / 3) / 60)
+    words, sliding = protocol(run), protocol(replace(run, options={"sliding": True}))
+    assert (
+        "at their own size, by overlapping windows of 333 px" in sliding
+        and "long side" not in sliding
+    )
+    assert (
+        "long side of 333 px" in words
+        and "scale 1.25;" in words
+        and "scales 1.25 and 0.5," in words
+    )
+    assert (
+        "10 iterations; Gaussian kernel of 3 px, weight 3; bilateral kernel of 64 px and 5 grey "
+        "levels" in words
+    )
+
+
+def test_a_picture_that_is_gone_is_named_and_the_rest_is_shown(folder: Path) -> None:
+    (folder / "in" / "0.jpg").unlink()
+    # of another size than its mask
+    Image.new("L", (3, 3)).save(folder / "prediction" / "<img src=x>1.png")
+    page = Page(write_report(folder))
+    assert "is gone: <img src=x>0, <img src=x>1." in " ".join(page.text.split())
+    assert sum(attrs.get("class") == "card" for _, attrs in page.tags) > 15
+
+
+def test_a_line_that_an_interrupt_cut_off_is_left_out(folder: Path) -> None:
+    with (folder / "images.jsonl").open("a") as file:
+        file.write('{"name": "torn", "resu')
+    (folder / "images-1.jsonl").write_text(
+        json.dumps({"name": "other", "image": "x", "mask": None, "results": {}}) + "\n"
+    )
+    assert len(read_run(folder).images) == 25
+
+
+@pytest.mark.parametrize("part", ["prediction", "images.jsonl", "metrics.csv", "results.json"])
+def test_a_run_that_lacks_a_part_is_still_drawn(folder: Path, part: str) -> None:
+    path = folder / part
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    assert report_line(folder) == f"report: {folder / 'report.html'}"
+
+
+def test_a_failed_report_is_a_warning_that_names_the_reason(tmp_path: Path, folder: Path) -> None:
+    assert report_line(tmp_path / "none").startswith("warning: no report.html (UserError: ")
+    (folder / "results.json").write_text("{")
+    with pytest.raises(UserError, match="holds a broken file"):
+        read_run(folder)
+
+
+def test_a_comparison_puts_runs_side_by_side(tmp_path: Path) -> None:
+    one, other = (
+        make_run(tmp_path / "a" / "run", lr=0.1),
+        make_run(tmp_path / "b" / "run", images=6, lr=0.2),
+    )
+    runs = [read_run(one), read_run(other)]
+    assert distinct([one, other]) == ["a/run", "b/run"]
+    assert len(set(distinct([one, one]))) == 2
+    assert differences(runs) == [("lr", [0.1, 0.2])]
+    assert scores(runs)[0].values == tuple(100 * run.results[SINGLE].matrix.miou() for run in runs)
+    page = Page(write_comparison([one, other], tmp_path / "page.html"))
+    assert "a/run" in page.text and sum(attrs.get("class") == "card" for _, attrs in page.tags) == 6
+
+
+def test_a_run_that_was_not_tested_yet_is_compared_by_its_curves(
+    folder: Path, tmp_path: Path
+) -> None:
+    untested = make_run(tmp_path / "untested", images=1)
+    for name in ("results.json", "images.jsonl"):
+        (untested / name).unlink()
+    for runs in ([folder, untested], [untested, folder], [untested, untested]):
+        page = Page(write_comparison(runs, tmp_path / "page.html"))
+        assert "untested" in page.text and "Loss, segmenter" in page.text
+
+
+def test_runs_of_other_classes_are_not_compared(folder: Path, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "other", images=1)
+    results = (other / "results.json").read_text()
+    assert f'"{CLASSES[0]}"' in results
+    (other / "results.json").write_text(results.replace(f'"{CLASSES[0]}"', '"walrus"'))
+    with pytest.raises(UserError, match="compare runs on one data set"):
+        write_comparison([folder, other], tmp_path / "page.html")
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium")
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1280, "light")])
+def test_it_works_in_a_browser(folder: Path, width: int, scheme: str) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    said: list[str] = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_page(
+            viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True
+        )
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on(
+            "request",
+            lambda request: said.append(request.url) if request.url.startswith("http") else None,
+        )
+        page.goto(write_report(folder).as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert (
+            page.evaluate("getComputedStyle(document.body).backgroundColor")
+            == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[scheme]
+        )
+        assert page.locator(".card:visible").count() == 18
+        page.select_option("#filter", "2")
+        shown = page.locator(".card:visible")
+        labels = [shown.nth(i).get_attribute("data-labels").split() for i in range(shown.count())]
+        assert (
+            labels
+            and all("2" in part for part in labels)
+            and page.inner_text("#count") == f"{len(labels)} images"
+        )
+        page.select_option("#filter", "")
+        opacity = "getComputedStyle(document.querySelector('.view img')).opacity"
+        assert page.evaluate(opacity) == "0.65"
+        page.fill("#fade", "20")
+        assert page.evaluate(opacity) == "0.2"
+        page.locator(".card .tile").nth(1).click()
+        assert page.locator("dialog .tile").is_visible()
+        page.keyboard.press("Escape")
+        assert not page.locator("dialog").is_visible()
+        browser.close()
+    assert not said

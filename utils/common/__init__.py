@@ -1,0 +1,1 @@
+"""The ground that every package stands on; it imports nothing of this repository."""

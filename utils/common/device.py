@@ -1,0 +1,134 @@
+"""Where and how a run executes: device, precision, threads and memory."""
+
+import contextlib
+import functools
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.common.entry import ROOT
+from utils.common.errors import UserError
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """`auto` is this process's GPU where there is one, else the CPU. Raises UserError for one that
+    is not there.
+    """
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(found if name == "auto" else name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name} is no device known here; use auto, cpu, cuda or cuda:N")
+    if device.type == "cpu":
+        return device
+    if device.index is None:
+        device = torch.device("cuda", local_rank)
+    if device.index >= torch.cuda.device_count():
+        raise UserError(
+            f"--device {name}: there is no GPU {device.index} ({torch.cuda.device_count()} seen); "
+            "use --device cpu, or no more processes than GPUs"
+        )
+    return device
+
+
+@functools.cache
+def _cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bf16 itself; emulated bf16 is slower than fp32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def uses_bf16(device: torch.device, precision: str) -> bool:
+    """Whether networks run under bf16 autocast: on request, or with `auto` where the device has
+    it.
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":  # `is_bf16_supported` also says yes where bf16 is emulated, at a loss
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return _cpu_has_bf16()
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """bf16 autocast or nothing; refinement of CAMs leaves it again by itself."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(device, precision))
+
+
+def fetch(value: Tensor) -> Callable[[], Tensor]:
+    """Start to bring a tensor to the CPU. The result, when called, waits for that alone and gives
+    the tensor there; a GPU goes on with what it is given in between.
+    """
+    if not value.is_cuda:
+        return lambda: value
+    host = torch.empty_like(value, device="cpu", pin_memory=True)
+    host.copy_(value, non_blocking=True)
+    copied = torch.cuda.current_stream(value.device).record_event()
+
+    def wait() -> Tensor:
+        copied.synchronize()
+        return host
+
+    return wait
+
+
+def prepare_torch(threads: int) -> None:
+    """Limit PyTorch's CPU threads (0: its own choice) and keep float32 exact.
+
+    Denormals count as zero: slow, they mean nothing here. TF32 is off: the min-max of ViT CAMs
+    magnifies rounding.
+    """
+    torch.set_flush_denormal(True)
+    torch.backends.cudnn.allow_tf32 = False
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def peak_memory(device: torch.device) -> float:
+    """Most memory in use so far, in units of 10^9 bytes: of the GPU by PyTorch, else of the
+    process; nan on Windows.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    if resource is None:
+        return float("nan")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def describe_environment(device: torch.device) -> str:
+    """Versions, device and commit, one `name: value` a line."""
+    git = ["git", "rev-parse", "HEAD"]
+    found = (
+        shutil.which("git")
+        and subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    )
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "none"
+    lines = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda or "none",
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "device": str(device),
+        "gpu": gpu,
+        "threads": str(torch.get_num_threads()),
+        "commit": (found or "unknown").strip(),
+    }
+    return "".join(f"{name}: {value}\n" for name, value in lines.items())

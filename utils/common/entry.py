@@ -1,0 +1,169 @@
+"""What every command shares: its flags, its exit status, and one sentence for whatever went
+wrong.
+"""
+
+import argparse
+import contextlib
+import errno
+import functools
+import importlib.util
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from utils.common.errors import UserError, nearest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def parse_bool(text: str) -> bool:
+    """`true` or `false`, for argparse."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
+    return text.lower() == "true"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that says what is wrong in one sentence, naming the nearest flag when one is
+    mistyped; exit status 2.
+
+    Flags are not abbreviated.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message in one sentence and exit with 2."""
+        self.exit(2, f"error: {message}; see --help\n")
+
+    def parse_known_args(
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse's, but a flag that is left over is an error."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:  # here, where a sub-command knows its own flags
+            self.error(
+                f"unknown flag {unknown[0]}{nearest(unknown[0], self._option_string_actions)}"
+            )
+        return parsed, unknown
+
+
+_REMEDIES = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free space or name another --work_dir"
+    ),
+    **dict.fromkeys(
+        (errno.EROFS, errno.EACCES, errno.EPERM), "make it writable or name another --work_dir"
+    ),
+    **dict.fromkeys(
+        (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT), "check the disk or mount"
+    ),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "lower --workers or raise `ulimit -n`"),
+    **dict.fromkeys(
+        (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+        "name another file or folder",
+    ),
+    errno.ENOENT: "put back what was moved or deleted",
+}
+
+
+def explain(error: Exception) -> str | None:
+    """One sentence, with the fix, for a fault of disk, memory or a loading process; None for any
+    other error, a bug.
+    """
+    text = str(error)
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return (
+            "the GPU is out of memory; lower --batch_size, --mct_batch_size or --crop_size to "
+            "train, --resize_long to "
+            "test; the last checkpoint is kept"
+        )
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in text:
+        return (
+            "out of memory; lower --batch_size, --crop_size or --workers; the last checkpoint "
+            "is kept"
+        )
+    if isinstance(error, RuntimeError) and "DataLoader worker" in text:
+        return (
+            f"a data loading process died ({text.splitlines()[0].rstrip('. ')}), perhaps for want "
+            "of memory; lower "
+            "--workers (0 uses none); the last checkpoint is kept"
+        )
+    if isinstance(error, OSError) and error.errno in _REMEDIES:
+        place = error.filename or "a file of this run"
+        return (
+            f"{place}: {error.strerror}; {_REMEDIES[error.errno]}; what is written so far is kept"
+        )
+    return None
+
+
+def check_imports() -> None:
+    """Refuse to run with another installed package in place of one of this repository's."""
+    for name in ("clip", "datasets", "model", "utils"):
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None or ROOT not in Path(spec.origin).resolve().parents:
+            where = spec.origin if spec else "nowhere"
+            raise UserError(
+                f"the package {name} is imported from {where}, not from {ROOT}; run the command "
+                "inside that folder"
+            )
+
+
+def command(main: Callable[[], None]) -> Callable[[], None]:
+    """Wrap an entry point: a user's mistake prints one sentence and exits with 2, a fault of the
+    machine with 1.
+
+    An interrupt, by Ctrl-C or SIGTERM, exits with 130.
+    """
+
+    @functools.wraps(main)
+    def run() -> None:
+        try:
+            check_imports()
+            with _terminating():
+                main()
+        except UserError as error:
+            print(f"error: {sentence(error)}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt as stop:
+            kept = "`--resume` continues a training from its last checkpoint"
+            print(f"interrupted; what is written is kept: {str(stop) or kept}", file=sys.stderr)
+            sys.exit(130)
+        except Exception as error:
+            if (said := explain(error)) is None:
+                raise
+            print(f"error: {said}", file=sys.stderr)
+            sys.exit(1)
+
+    return run
+
+
+@contextlib.contextmanager
+def _terminating() -> Iterator[None]:
+    """SIGTERM, by which batch systems end a job, interrupts as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def sentence(error: UserError) -> str:
+    """What the error says; one from a data loading process stands at the end of that process's
+    traceback.
+    """
+    return (
+        str(error)
+        .strip()
+        .splitlines()[-1]
+        .removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
+    )

@@ -1,0 +1,88 @@
+"""Pictures of what the method computes: heat maps over the image, labels in the field's colours,
+titled rows.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from datasets.specs import IGNORE, palette
+
+MARGIN, TITLE = 8, 22  # px around a panel and above it
+
+
+def heat(image: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Scores (H, W) in 0..1 as a heat map over a faded image (H, W, 3) uint8."""
+    colours = cv2.applyColorMap((255 * scores.clip(0, 1)).astype(np.uint8), cv2.COLORMAP_TURBO)[
+        ..., ::-1
+    ]
+    return (0.4 * image + 0.6 * colours).astype(np.uint8)
+
+
+def coloured(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Labels (H, W) in the VOC palette over a faded image (H, W, 3) uint8; background shows the
+    image.
+    """
+    colours = palette()[labels]
+    return np.where((labels > 0)[..., None], 0.25 * image + 0.75 * colours, 0.55 * image).astype(
+        np.uint8
+    )
+
+
+def titled_row(panels: list[tuple[str, np.ndarray]]) -> Image.Image:
+    """Panels (title, (H, W, 3) uint8) of one size side by side on white, each under its title."""
+    height, width = panels[0][1].shape[:2]
+    step = max(width, *(int(_font().getlength(title)) for title, _ in panels)) + MARGIN
+    canvas = Image.new("RGB", (len(panels) * step + MARGIN, height + TITLE + 2 * MARGIN), "white")
+    draw = ImageDraw.Draw(canvas)
+    for number, (title, panel) in enumerate(panels):
+        middle = MARGIN + number * step + (step - MARGIN) // 2
+        draw.text((middle, MARGIN + TITLE / 2), title, "black", _font(), anchor="mm")
+        canvas.paste(Image.fromarray(panel), (middle - width // 2, MARGIN + TITLE))
+    return canvas
+
+
+def legend(labels: Sequence[np.ndarray], names: Sequence[str], width: int) -> Image.Image:
+    """A swatch and the name of each class in label maps, in lines of at most `width` px on white.
+
+    names: of labels 0..K. Background has no entry; IGNORE is "not labelled".
+    """
+    present = np.unique(np.concatenate([np.unique(part) for part in labels]))
+    entries = [
+        (label, "not labelled" if label == IGNORE else names[label])
+        for label in present.tolist()
+        if label
+    ]
+    places, left, top = [], MARGIN, 0
+    for _, name in entries:
+        wide = int(_font().getlength(name)) + TITLE + 2 * MARGIN
+        if left > MARGIN and left + wide > width:
+            left, top = MARGIN, top + TITLE
+        places.append((left, top))
+        left += wide
+    canvas = Image.new("RGB", (width, top + TITLE + MARGIN if entries else MARGIN), "white")
+    draw = ImageDraw.Draw(canvas)
+    for (label, name), (left, top) in zip(entries, places):
+        draw.rectangle(
+            (left, top + 3, left + 14, top + 17), tuple(palette()[label].tolist()), "black"
+        )
+        draw.text((left + TITLE, top + 10), name, "black", _font(), anchor="lm")
+    return canvas
+
+
+def stacked(rows: list[Image.Image]) -> Image.Image:
+    """Rows of pictures one under the other on white."""
+    canvas = Image.new(
+        "RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white"
+    )
+    top = 0
+    for row in rows:
+        canvas.paste(row, (0, top))
+        top += row.height
+    return canvas
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(15)

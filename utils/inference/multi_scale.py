@@ -1,0 +1,94 @@
+"""From an image to logits and labels: resizing, padding, scales, mirror images."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PATCH = 16
+SMALLEST = 32  # px; smaller sides are padded
+# shrinking by more than this needs a filter; the published protocol, which has none, stays below
+ALIASED = 2
+Segment = Callable[[Tensor], Tensor]  # normalised images (B, 3, H, W) -> logits (B, K+1, h, w)
+
+
+def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, C, h, w) to (B, C, *size), bilinear with half-pixel centres."""
+    return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
+
+
+def resize_long(image: Tensor, long: int) -> Tensor:
+    """(B, 3, H, W) with its longer side brought to `long` px; the other side is rounded down, at
+    least 1.
+
+    A picture more than ALIASED times too large is averaged over the pixels that fall together, as
+    most would be unread.
+    """
+    longest = max(image.shape[-2:])  # in integers, as 98 * (512 / 98) falls short of 512
+    size = [max(1, side * long // longest) for side in image.shape[-2:]]
+    if longest > ALIASED * long:
+        return F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
+    return resize(image, size)
+
+
+def padding_of(height: int, width: int, padded: bool = True) -> tuple[int, int]:
+    """Rows and columns to add so that both sides are at least SMALLEST and, if `padded`, multiples
+    of a patch.
+    """
+    step = PATCH if padded else 1
+    return tuple(max(SMALLEST, -(-side // step) * step) - side for side in (height, width))
+
+
+def pad(image: Tensor, rows: int, columns: int) -> Tensor:
+    """Append rows and columns by reflection; where an image is too small to reflect, its border is
+    repeated.
+    """
+    for axis, count in ((2, rows), (3, columns)):
+        mode = "reflect" if count < image.shape[axis] else "replicate"
+        if count:
+            image = F.pad(image, (0, 0, 0, count) if axis == 2 else (0, count, 0, 0), mode=mode)
+    return image
+
+
+def logits_of(segment: Segment, image: Tensor, padded: bool = True) -> Tensor:
+    """Logits of an image of any size: on its patch grid, or at its pixels where padding had to be
+    cut off again.
+
+    Not `padded`: pixels beyond the last whole patch are left unseen, as the published code does.
+    """
+    height, width = image.shape[-2:]
+    rows, columns = padding_of(height, width, padded)
+    if not rows and not columns:
+        return segment(image)
+    logits = segment(pad(image, rows, columns))
+    return resize(logits, (height + rows, width + columns))[..., :height, :width]
+
+
+def multi_scale(
+    segment: Segment,
+    image: Tensor,
+    scales: Sequence[float] = (1.0, 0.75),
+    flip: bool = True,
+    padded: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Single-scale logits and the mean over scales, each with its mirror image if `flip`, both (B,
+    K+1, h, w).
+
+    image (B, 3, H, W) normalised; `padded` as in `logits_of`. The single scale is the first one
+    without its mirror image; its logits' size is that of both results (design: "Inference"; golden
+    K).
+    """
+    single = total = None
+    for scale in scales:
+        size = [max(1, int(side * scale)) for side in image.shape[-2:]]
+        scaled = image if size == list(image.shape[-2:]) else resize(image, size)
+        logits = logits_of(
+            segment, torch.cat([scaled, scaled.flip(3)]) if flip else scaled, padded
+        ).float()
+        plain, *mirrored = logits.split(len(image))
+        if single is None:
+            single, total = plain, torch.zeros_like(plain)
+        mean = (plain + mirrored[0].flip(3)) / 2 if flip else plain
+        total += mean if mean.shape == total.shape else resize(mean, total.shape[-2:])
+    return single, total / len(scales)

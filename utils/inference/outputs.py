@@ -1,0 +1,94 @@
+"""The files that prediction leaves for each picture, and the class areas of all; each whole or not
+at all.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from datasets.specs import palette
+from utils.drawing import coloured
+from utils.run_folder.journal import Entry
+
+AREAS = "areas.json"
+JPEG_LONGEST = 65500  # px; the format holds no longer side
+STRIP = 512  # rows that are blended at a time
+Saver = Callable[[BinaryIO], Any]
+
+
+def write_labels(labels: np.ndarray, name: str, folder: Path) -> list[str]:
+    """Labels (H, W) uint8 as `prediction/` PNG with the VOC palette and as `prediction_cmap/` RGB
+    PNG; their paths.
+    """
+    colours = palette()
+    indexed = Image.fromarray(labels)
+    indexed.putpalette(colours.ravel().tolist())
+    return [
+        _write(folder, f"prediction/{name}.png", lambda file: indexed.save(file, "PNG")),
+        _write(
+            folder,
+            f"prediction_cmap/{name}.png",
+            lambda file: indexed.convert("RGB").save(file, "PNG"),
+        ),
+    ]
+
+
+def write_overlay(image: np.ndarray, labels: np.ndarray, name: str, folder: Path) -> str:
+    """Labels (H, W) uint8 over a picture (H, W, 3) uint8, in `overlay/`; a JPEG unless a side is
+    too long for one.
+    """
+    kind, suffix = ("JPEG", "jpg") if max(labels.shape) <= JPEG_LONGEST else ("PNG", "png")
+    strips = (slice(top, top + STRIP) for top in range(0, len(labels), STRIP))
+    blended = Image.fromarray(
+        np.concatenate([coloured(image[rows], labels[rows]) for rows in strips])
+    )
+    return _write(
+        folder, f"overlay/{name}.{suffix}", lambda file: blended.save(file, kind, quality=92)
+    )
+
+
+def write_logits(logits: np.ndarray, name: str, folder: Path) -> str:
+    """Logits (K+1, h, w) as float16 .npy in `logits/`."""
+    return _write(
+        folder, f"logits/{name}.npy", lambda file: np.save(file, logits.astype(np.float16))
+    )
+
+
+def write_areas(
+    entries: Sequence[Entry], classes: Sequence[str], facts: dict[str, Any], folder: Path
+) -> Path:
+    """`areas.json`: facts, then pixels and share (0..1) of each class found in each picture, by its
+    name.
+    """
+    images = {}
+    for entry in entries:
+        total = entry["size"][0] * entry["size"][1]
+        found = {classes[int(label)]: pixels for label, pixels in entry["pixels"].items()}
+        areas = {
+            name: {"pixels": pixels, "share": round(pixels / total, 6)}
+            for name, pixels in found.items()
+        }
+        more = {key: entry[key] for key in ("tags", "error") if key in entry}
+        images[entry["name"]] = {
+            "image": entry["image"],
+            "size": entry["size"],
+            **more,
+            "classes": areas,
+        }
+    text = json.dumps({**facts, "images": images}, indent=1)
+    return folder / _write(folder, AREAS, lambda file: file.write(text.encode()))
+
+
+def _write(folder: Path, name: str, save: Saver) -> str:
+    """Write to a temporary name, then rename; returns `name`, which is relative to the folder."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        save(file)
+    partial.replace(path)
+    return name

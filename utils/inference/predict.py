@@ -1,0 +1,218 @@
+"""Predict a list of pictures into a run folder, going on where an interrupted run stopped, and
+count confusion.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from datasets.data import MaskedImages
+from datasets.layouts import Item
+from utils.common import distributed
+from utils.common.device import fetch, uses_bf16
+from utils.common.errors import UserError
+from utils.common.progress import progress
+from utils.inference.outputs import write_labels, write_logits, write_overlay
+from utils.inference.segmenter import Segmenter
+from utils.metrics import ConfusionMatrix
+from utils.run_folder.claim import claimed
+from utils.run_folder.journal import Entry, Journal, begin, read_journal, stamp
+
+TIMED = 3  # images after which the time for the others is told
+# settings that change what is predicted
+DECIDES = (
+    "resize_long",
+    "scales",
+    "statistics",
+    "pad_images",
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to predict, and where to. Names of `images` are unique.
+
+    overlays: also draw the labels over each picture. tags: classes that may occur in an image, by
+    its name; all may in an image that is not there.
+    """
+
+    images: Sequence[Item]
+    folder: Path
+    overlays: bool = False
+    tags: dict[str, list[str]] = field(default_factory=dict)
+
+
+def predict_split(segmenter: Segmenter, job: Job, ranks: tuple[int, int] = (0, 1)) -> list[Entry]:
+    """Predict every image that is not finished yet; returns the journal's entries of all of them.
+
+    The folder gets `prediction/` (label PNGs with the VOC palette), `prediction_cmap/` (the same as
+    RGB), and if asked for `overlay/` and `logits/` (multi-scale, float16 .npy, (K+1, h, w)). Of
+    several processes, process r of w takes every w-th image.
+
+    Raises:
+        UserError: an image cannot be read and `on_bad_image` is "stop", or another process uses the
+            folder. What was
+            finished until then is kept.
+    """
+    folder, main = job.folder, distributed.is_main()
+    folder.mkdir(parents=True, exist_ok=True)
+    with claimed(folder) if main else nullcontext():
+        if main and (said := begin(folder, segmenter.sha256, _options(segmenter, job), job.images)):
+            print(said)
+        distributed.barrier()
+        finished = {entry["name"] for entry in read_journal(folder)[1]}
+        distributed.barrier()  # nobody appends before everybody has read
+        left = [item for item in job.images if item.name not in finished][ranks[0] :: ranks[1]]
+        with Journal(folder, ranks[0]) as journal:
+            _predict_each(segmenter, job, left, journal)
+        distributed.barrier()
+        return read_journal(folder)[1]
+
+
+def matrices(entries: Sequence[Entry], num_labels: int) -> dict[str, ConfusionMatrix]:
+    """Confusion of all entries by result, in the order of results; empty without masks."""
+    totals: dict[str, ConfusionMatrix] = {}
+    for entry in entries:
+        for title, pairs in entry["results"].items():
+            totals.setdefault(title, ConfusionMatrix(num_labels)).add_pairs(pairs)
+    return totals
+
+
+def _predict_each(segmenter: Segmenter, job: Job, left: Sequence[Item], journal: Journal) -> None:
+    """Predict images and note them. The files of one are written while a GPU computes the next,
+    even if that fails.
+    """
+    config, clock, finish = segmenter.config, time.perf_counter(), None
+    with progress(None, config.quiet, total=len(left), desc="testing") as bar:
+        try:
+            for count, (item, sample) in enumerate(_read_ahead(left, config.workers), 1):
+                before, finish = finish, _predicted(segmenter, job, item, sample)
+                if before is not None:
+                    journal.add(before())
+                bar.update()
+                if count == TIMED < len(left) and distributed.is_main():
+                    tqdm.write(_estimate((time.perf_counter() - clock) / count, len(left) - count))
+        finally:
+            if finish is not None:
+                journal.add(finish())
+
+
+def _predicted(segmenter: Segmenter, job: Job, item: Item, sample: Future) -> Callable[[], Entry]:
+    """Set off the prediction of one image; returns what is left to do for its entry. UserError as
+    `predict_split`.
+    """
+    entry = {
+        "name": item.name,
+        "image": str(item.image),
+        "mask": item.mask and str(item.mask),
+        "size": [0, 0],
+        "results": {},
+        "pixels": {},
+        "files": [],
+        "changed": stamp(item),
+    }
+    try:
+        image, mask = (sample.result().get(key) for key in ("image", "mask"))
+    except UserError as error:
+        if segmenter.config.on_bad_image == "stop":
+            raise
+        tqdm.write(f"skipped: {error}")
+        entry["error"] = str(error)
+        return lambda: entry
+    tags = job.tags.get(item.name)
+    if tags is not None:
+        entry["tags"] = tags
+    prediction = segmenter.predict(image[None], segmenter.allowed(tags))[0]
+    labels = {title: fetch(each) for title, each in prediction.labels.items()}
+    logits = fetch(prediction.logits[0]) if segmenter.options.save_logits else None
+
+    def finish() -> Entry:
+        maps = {title: fetched().numpy() for title, fetched in labels.items()}
+        last = list(maps.values())[-1]
+        files = _write(item.name, job, image, last, logits and logits())
+        pixels = {
+            str(label): count
+            for label, count in enumerate(np.bincount(last.ravel()).tolist())
+            if count
+        }
+        results = {
+            title: _pairs(each, mask, len(segmenter.classes))
+            for title, each in maps.items()
+            if mask is not None
+        }
+        return {
+            **entry,
+            "size": list(last.shape),
+            "results": results,
+            "pixels": pixels,
+            "files": files,
+        }
+
+    return finish
+
+
+def _write(
+    name: str, job: Job, image: Tensor, labels: np.ndarray, logits: Tensor | None
+) -> list[str]:
+    """Write what belongs to an image (3, H, W) with labels (H, W) and perhaps logits (K+1, h, w);
+    the files' paths.
+    """
+    files = write_labels(labels, name, job.folder)
+    if job.overlays:
+        files.append(write_overlay(image.permute(1, 2, 0).numpy(), labels, name, job.folder))
+    if logits is not None:
+        files.append(write_logits(logits.numpy(), name, job.folder))
+    return files
+
+
+def _pairs(labels: np.ndarray, mask: Tensor, num_labels: int) -> list[list[int]]:
+    """[truth, prediction, pixels] of label maps (H, W) uint8."""
+    matrix = ConfusionMatrix(num_labels)
+    matrix.update(labels, mask)
+    return matrix.pairs()
+
+
+def _options(segmenter: Segmenter, job: Job) -> dict[str, Any]:
+    """Everything but the checkpoint that changes what is predicted or written."""
+    config = segmenter.config
+    return {
+        **{name: getattr(config, name) for name in DECIDES},
+        **asdict(segmenter.options),
+        "overlays": job.overlays,
+        "device": segmenter.device.type,
+        "bf16": uses_bf16(segmenter.device, config.precision),
+        "tags": job.tags,
+    }
+
+
+def _estimate(seconds: float, images: int) -> str:
+    """How long so many images will take."""
+    left = timedelta(seconds=round(seconds * images))
+    return f"{seconds:.2f} s an image: about {left} (h:mm:ss) for the other {images}"
+
+
+def _read_ahead(items: Sequence[Item], workers: int) -> Iterator[tuple[Item, Future]]:
+    """Items in order, their samples read meanwhile by `workers` threads.
+
+    Not by processes: those hand pictures over in shared memory, of which containers may have less
+    than a picture needs.
+    """
+    data = MaskedImages(items)
+    waiting: deque[tuple[Item, Future]] = deque()
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for index, item in enumerate(items):
+            waiting.append((item, pool.submit(data.__getitem__, index)))
+            if len(waiting) > workers:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()

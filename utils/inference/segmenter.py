@@ -1,0 +1,272 @@
+"""A trained checkpoint as a function from pictures to labels, for the test scripts and for other
+programs.
+
+It works inside a checkout of this repository:
+
+    from utils.inference import Segmenter
+    segmenter = Segmenter.from_checkpoint("model/toy_voc.pt")
+    labels = segmenter("photo.jpg")  # (H, W) uint8
+    print([segmenter.classes[label] for label in set(labels.ravel())])
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from datasets.specs import DatasetSpec
+from datasets.transforms import decoded, load_image, normalise
+from model.cvf import CVF
+from utils.build import STATISTICS, restore
+from utils.common.device import autocast, choose_device
+from utils.common.errors import UserError
+from utils.common.files import sha256_of
+from utils.config import Config, from_dict, read_yaml, validated
+from utils.inference.multi_scale import multi_scale, resize_long
+from utils.inference.windows import crf_labels, crf_labels_by_windows, label_map, sliding
+from utils.metrics import CRF, MULTI, SINGLE
+from utils.run_folder.checkpoint import PATHS, load_checkpoint
+
+CRF_LONGEST = 1024  # px; pictures larger than this and resize_long are shrunk for the CRF
+BATCH = 8  # pictures of one size that are predicted together
+# not the checkpoint's business
+HERE = (
+    "device",
+    "precision",
+    "workers",
+    "threads",
+    "on_bad_image",
+    "quiet",
+)
+Picture = str | Path | Image.Image | np.ndarray | Tensor
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is computed beside the logits. `crf_backend` is "torch" or "pydensecrf".
+
+    sliding: a picture is seen at its own size, by overlapping windows of `resize_long` px, instead
+    of as a whole.
+    """
+
+    use_crf: bool = True
+    crf_backend: str = "torch"
+    save_logits: bool = False
+    sliding: bool = False
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's labels (H, W) uint8 by result, and its multi-scale logits (1, K+1, h, w)."""
+
+    labels: dict[str, Tensor]
+    logits: Tensor
+
+    @property
+    def last(self) -> np.ndarray:
+        """Labels (H, W) uint8 of the last result, on the CPU."""
+        return list(self.labels.values())[-1].cpu().numpy()
+
+
+def predict(model: CVF, image: Tensor, config: Config, options: Outputs) -> Prediction:
+    """Labels of one image (3, H, W) uint8, at its own size, on the model's device."""
+    return predict_batch(model, image[None], config, options)[0]
+
+
+@torch.no_grad()
+def predict_batch(
+    model: CVF, images: Tensor, config: Config, options: Outputs, allowed: Tensor | None = None
+) -> list[Prediction]:
+    """As `predict`, of images (B, 3, H, W) uint8. Labels that are not `allowed` (K+1,) bool are
+    given to no pixel.
+    """
+    device, size = model.text.device, images.shape[-2:]
+    images = images.to(device)
+    prepare = partial(_normalised, statistics=config.statistics)
+    with autocast(device, config.precision):
+        if options.sliding:
+            parts = [
+                sliding(model.segment, image[None], prepare, config.resize_long, config.scales)
+                for image in images
+            ]
+            single, multi = (torch.cat(logits) for logits in zip(*parts))
+        else:
+            small = prepare(resize_long(images.float(), config.resize_long))
+            single, multi = multi_scale(
+                model.segment, small, config.scales, padded=config.pad_images
+            )
+    predictions = []
+    for image, one, many in zip(images, single.split(1), multi.split(1)):
+        labels = {SINGLE: label_map(one, size, allowed), MULTI: label_map(many, size, allowed)}
+        if options.use_crf and options.sliding:
+            labels[CRF] = crf_labels_by_windows(image, many, allowed, options.crf_backend)
+        elif options.use_crf:
+            longest = max(CRF_LONGEST, config.resize_long)
+            labels[CRF] = crf_labels(image, many, allowed, options.crf_backend, longest)
+        predictions.append(Prediction(labels, many))
+    return predictions
+
+
+def _normalised(images: Tensor, statistics: str) -> Tensor:
+    return normalise(images, *STATISTICS[statistics])
+
+
+class Segmenter:
+    """Model, classes and settings of a checkpoint; call it on pictures."""
+
+    def __init__(
+        self, model: CVF, spec: DatasetSpec, config: Config, options: Outputs, sha256: str
+    ) -> None:
+        """
+        Args:
+            model: on the device it shall run on.
+            spec: names of its classes.
+            config: settings; what matters here are resize_long, scales, statistics, pad_images and
+                precision.
+            options: CRF and windows.
+            sha256: of the checkpoint's file.
+        """
+        self.model, self.spec, self.config, self.options, self.sha256 = (
+            model.eval(),
+            spec,
+            config,
+            options,
+            sha256,
+        )
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: str | Path, options: Outputs = Outputs(), local_rank: int = 0, **settings: Any
+    ) -> "Segmenter":
+        """Load a checkpoint that training wrote; it brings its configuration along.
+
+        Args:
+            path: the file.
+            options: CRF and windows.
+            local_rank: number of the GPU for `device="auto"`.
+            settings: fields of `Config` that shall differ, such as device="cpu", scales=[1.0] or
+                clip_path="...".
+
+        Raises:
+            UserError: the file is no checkpoint, its CLIP is not found, or a setting is unknown or
+                does not fit.
+        """
+        path = Path(path)
+        checkpoint = load_checkpoint(path, "--model_path")
+        config = checkpoint_config(checkpoint["config"], path, settings)
+        device = choose_device(config.device, local_rank)
+        model, spec = restore(checkpoint, config, settings.get("clip_path"))
+        return cls(model.to(device), spec, config, options, sha256_of(path))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of labels 0..K, background first."""
+        return self.spec.label_names
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.model.text.device
+
+    def __call__(
+        self, pictures: Picture | Sequence[Picture], tags: Sequence[str] | None = None
+    ) -> np.ndarray | list[np.ndarray]:
+        """Labels (H, W) uint8 of a picture at the size it is displayed at; a list of them for a
+        list or tuple.
+
+        Args:
+            pictures: paths, PIL images, arrays (H, W, 3) or (H, W) uint8, or tensors (3, H, W)
+                uint8, RGB. Those of a
+                list are all held in memory; those of equal size are predicted together.
+            tags: names of the classes that may occur, beside background; by default all.
+
+        Raises:
+            UserError: a file cannot be read, or a tag is no class of this checkpoint.
+            ValueError: an array or tensor of another form.
+        """
+        if not isinstance(pictures, (list, tuple)):
+            return self([pictures], tags)[0]
+        images, allowed = [_tensor(picture) for picture in pictures], self.allowed(tags)
+        by_size: dict[torch.Size, list[int]] = {}
+        for index, image in enumerate(images):
+            by_size.setdefault(image.shape, []).append(index)
+        labels: list[np.ndarray] = [np.empty(0)] * len(images)
+        for same in by_size.values():
+            for batch in (same[start : start + BATCH] for start in range(0, len(same), BATCH)):
+                predictions = self.predict(
+                    torch.stack([images[index].to(self.device) for index in batch]), allowed
+                )
+                for index, prediction in zip(batch, predictions):
+                    labels[index] = prediction.last
+        return labels
+
+    def predict(self, images: Tensor, allowed: Tensor | None = None) -> list[Prediction]:
+        """All results of images (B, 3, H, W) uint8, with the labels `allowed` (K+1,) bool alone."""
+        return predict_batch(self.model, images, self.config, self.options, allowed)
+
+    def allowed(self, tags: Sequence[str] | None) -> Tensor | None:
+        """(K+1,) bool of background and the tagged classes; None for no tags. UserError on an
+        unknown class.
+        """
+        if tags is None:
+            return None
+        if unknown := [tag for tag in tags if tag not in self.spec.classes]:
+            raise UserError(
+                f"tag {unknown[0]!r} is no class of this checkpoint; its classes are "
+                f"{self.spec.classes}"
+            )
+        chosen = {self.classes[0], *tags}
+        return torch.tensor([name in chosen for name in self.classes], device=self.device)
+
+
+def checkpoint_config(stored: dict[str, Any], model_path: Path, flags: dict[str, Any]) -> Config:
+    """The checkpoint's configuration, its paths from the run folder it lies in (if whole), flags on
+    top.
+
+    Results go to the run folder, or for a checkpoint that lies elsewhere to runs/test_NAME.
+    """
+    values = {
+        key: value for key, value in stored.items() if key in {f.name for f in fields(Config)}
+    }
+    run = model_path.resolve().parent.parent
+    if (run / "config.yaml").is_file():
+        saved = read_yaml(run / "config.yaml")
+        values |= {key: saved[key] for key in PATHS if key in saved}
+        values["work_dir"] = str(run)
+    else:
+        values["work_dir"] = str(Path("runs") / f"test_{model_path.stem}")
+    for key in HERE:
+        values[key] = getattr(Config(), key)
+    return validated(from_dict({**values, **flags}, str(model_path)))
+
+
+def _tensor(picture: Picture) -> Tensor:
+    """(3, H, W) uint8 RGB of a picture in any of its forms."""
+    if isinstance(picture, Tensor):
+        if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3:
+            raise ValueError(
+                f"tensor {tuple(picture.shape)} of {picture.dtype} is not (3, H, W) of torch.uint8"
+            )
+        return picture
+    if isinstance(picture, np.ndarray):
+        if (
+            picture.dtype != np.uint8
+            or picture.ndim not in (2, 3)
+            or picture.shape[2:] not in ((), (3,))
+        ):
+            raise ValueError(
+                f"array {picture.shape} of {picture.dtype} is not (H, W, 3) or (H, W) of uint8"
+            )
+        picture = Image.fromarray(picture)
+    array = (
+        np.array(decoded(picture.copy()))
+        if isinstance(picture, Image.Image)
+        else load_image(picture)
+    )
+    return torch.from_numpy(array).permute(2, 0, 1)

@@ -1,0 +1,182 @@
+"""Pictures of any size in bounded memory: parts of resized maps, overlapping windows, labels strip
+by strip.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from utils.inference.crf import crf
+from utils.inference.multi_scale import PATCH, SMALLEST, Segment, resize, resize_long
+
+STRIP = 2**22  # values of a score map that are held at a time
+CRF_SIDE, CRF_OVERLAP = 768, 192  # px
+SHARE = 4  # windows of the network overlap by this part of their side
+
+
+def windows(length: int, side: int, overlap: int, step: int = 1) -> list[slice]:
+    """Spans of `side` (or `length` if that is less) that cover 0..length, each sharing `overlap` or
+    more with the next.
+
+    They start at multiples of `step`, which divides length, side and overlap.
+    """
+    side = min(side, length)
+    count = 1 + -(-(length - side) // (side - overlap)) if side < length else 1
+    starts = [i * (length - side) // max(1, count - 1) // step * step for i in range(count)]
+    return [slice(start, start + side) for start in starts]
+
+
+def resize_part(
+    maps: Tensor, size: Sequence[int], rows: slice, columns: slice | None = None
+) -> Tensor:
+    """`resize(maps, size)[..., rows, columns]` of maps (B, C, h, w), without the rest; uint8 maps
+    give float32.
+    """
+    maps = _interpolated(maps, 2, size[0], rows)
+    if columns is None:
+        return resize(maps, (maps.shape[2], size[1]))
+    return _interpolated(maps, 3, size[1], columns)
+
+
+def label_map(logits: Tensor, size: Sequence[int], allowed: Tensor | None = None) -> Tensor:
+    """Logits (1, C, h, w) -> their argmax at `size`, (H, W) uint8; labels not `allowed` (C,) are
+    left out.
+    """
+    height, width = size
+    strip = max(1, STRIP // (logits.shape[1] * width))
+    labels = torch.empty(height, width, dtype=torch.uint8, device=logits.device)
+    for top in range(0, height, strip):
+        rows = slice(top, min(top + strip, height))
+        scores = _allowed(resize_part(logits, size, rows)[0], allowed)
+        labels[rows] = scores.max(0).indices  # on the CPU a third of argmax's time
+    return labels
+
+
+def crf_labels(
+    image: Tensor, logits: Tensor, allowed: Tensor | None, backend: str, longest: int
+) -> Tensor:
+    """Labels (H, W) uint8 of the dense CRF on a picture (3, H, W) uint8 seen as a whole, with
+    logits (1, C, h, w).
+
+    A side over `longest` px is brought to that for the CRF, whose kernels would else be small
+    beside a patch.
+    """
+    size = image.shape[-2:]
+    if max(size) > longest:
+        image = resize_long(image[None].float(), longest)[0].round().to(torch.uint8)
+    probs = _allowed(resize(logits, image.shape[-2:])[0], allowed).softmax(0)
+    left, marginals = crf(image.permute(1, 2, 0), probs, backend=backend)
+    return left.to(torch.uint8)[label_map(marginals[None], size).long()]
+
+
+def crf_labels_by_windows(
+    image: Tensor, logits: Tensor, allowed: Tensor | None, backend: str
+) -> Tensor:
+    """As `crf_labels` at the picture's own size.
+
+    Each window keeps its part up to the middle of what it shares with the next, further from its
+    border than the CRF's kernels reach.
+    """
+    size = image.shape[-2:]
+    labels = torch.empty(size, dtype=torch.uint8, device=image.device)
+    for rows, own_rows in _cores(windows(size[0], CRF_SIDE, CRF_OVERLAP)):
+        for columns, own_columns in _cores(windows(size[1], CRF_SIDE, CRF_OVERLAP)):
+            scores = resize_part(logits, size, rows, columns)[0]
+            probs = _allowed(scores, allowed).softmax(0)
+            left, marginals = crf(image[:, rows, columns].permute(1, 2, 0), probs, backend=backend)
+            inner = _within(own_rows, rows), _within(own_columns, columns)
+            labels[own_rows, own_columns] = left[marginals.max(0).indices[inner]].to(torch.uint8)
+    return labels
+
+
+def sliding(
+    segment: Segment,
+    image: Tensor,
+    prepare: Callable[[Tensor], Tensor],
+    side: int,
+    scales: Sequence[float],
+) -> tuple[Tensor, Tensor]:
+    """As `inference.multi_scale` with mirror images, for a picture at its own size, by windows of
+    about `side` px.
+
+    image (1, 3, H, W) uint8; `prepare` normalises a window. Each scale brings the sides to the
+    nearest multiples of a patch. Windows are weighted by a bell and added up on the patch grid, so
+    that no seam remains and memory grows with the grid alone.
+    """
+    single = total = None
+    for scale in scales:
+        size = [max(SMALLEST, round(length * scale / PATCH) * PATCH) for length in image.shape[-2:]]
+        plain, mean = _one_scale(
+            segment, image, prepare, max(SMALLEST, side // PATCH * PATCH), size
+        )
+        if single is None:
+            single, total = plain, torch.zeros_like(mean)
+        total += resize(mean, total.shape[-2:])
+    return single, total / len(scales)
+
+
+def _one_scale(
+    segment: Segment,
+    image: Tensor,
+    prepare: Callable[[Tensor], Tensor],
+    side: int,
+    size: Sequence[int],
+) -> tuple[Tensor, Tensor]:
+    """Logits (1, K+1, h, w) of the picture at `size`, plain and averaged with its mirror image."""
+    overlap = max(PATCH, side // SHARE // PATCH * PATCH)
+    weights = torch.zeros(1, 1, *(length // PATCH for length in size), device=image.device)
+    totals: list[Tensor] = []
+    for rows in windows(size[0], side, overlap, PATCH):
+        for columns in windows(size[1], side, overlap, PATCH):
+            part = prepare(resize_part(image, size, rows, columns))
+            plain, mirrored = segment(torch.cat([part, part.flip(3)])).float().split(1)
+            if not totals:
+                totals = [plain.new_zeros(1, plain.shape[1], *weights.shape[2:]) for _ in range(2)]
+            bell = _bell(plain.shape[-2:]).to(plain)
+            place = (
+                ...,
+                *(slice(span.start // PATCH, span.stop // PATCH) for span in (rows, columns)),
+            )
+            weights[place] += bell
+            totals[0][place] += bell * plain
+            totals[1][place] += bell * (plain + mirrored.flip(3)) / 2
+    return totals[0] / weights, totals[1] / weights
+
+
+def _bell(grid: Sequence[int]) -> Tensor:
+    """(h, w) weights that fall smoothly from the middle towards 0 at the border."""
+    rows, columns = (torch.sin(torch.pi * (torch.arange(n) + 0.5) / n) ** 2 for n in grid)
+    return rows[:, None] * columns
+
+
+def _cores(spans: list[slice]) -> Iterator[tuple[slice, slice]]:
+    """Each span with the part of it that ends in the middle of what it shares with its
+    neighbours.
+    """
+    cuts = [(here.stop + after.start) // 2 for here, after in itertools.pairwise(spans)]
+    for span, start, stop in zip(spans, [spans[0].start, *cuts], [*cuts, spans[-1].stop]):
+        yield span, slice(start, stop)
+
+
+def _within(inner: slice, outer: slice) -> slice:
+    return slice(inner.start - outer.start, inner.stop - outer.start)
+
+
+def _interpolated(maps: Tensor, axis: int, length: int, part: slice) -> Tensor:
+    """Positions `part` along one axis of maps (B, C, h, w) when it is brought to `length`."""
+    source = maps.shape[axis]
+    place = torch.arange(part.start, part.stop, device=maps.device)
+    place = ((place + 0.5) * (source / length) - 0.5).clamp(0, source - 1)
+    low = place.long()
+    share = (place - low).view(-1, *(1,) * (3 - axis))
+    near, far = (
+        maps.index_select(axis, at).float() for at in (low, (low + 1).clamp_max(source - 1))
+    )
+    return torch.lerp(near, far, share)
+
+
+def _allowed(scores: Tensor, allowed: Tensor | None) -> Tensor:
+    """Scores (C, H, W) with those of labels that are not allowed (C,) at minus infinity."""
+    return scores if allowed is None else scores.masked_fill(~allowed[:, None, None], -torch.inf)

@@ -1,0 +1,151 @@
+"""The one metric: an integer confusion matrix and the scores read off it."""
+
+import numpy as np
+import torch
+
+# Titles of the results of a run: test results, and what `--eval_seeds` scores.
+SINGLE = "single scale"
+MULTI = "multi-scale + flip"
+CRF = "multi-scale + flip + CRF"
+TITLES = {"clip": "CLIP seed", "vit": "ViT seed", "fused": "fused seed", "pseudo": "pseudo label"}
+
+_LABELS = 256  # values of a label map
+_WIDTH = 100  # characters a line of a table
+
+
+class ConfusionMatrix:
+    """Pixel counts of truth against prediction. `counts` (C, C) int64, rows = truth, may be summed
+    over processes.
+
+    Source: design, protocol (mIoU over the classes that occur in the truth, background included,
+    255 ignored).
+    """
+
+    def __init__(self, num_classes: int, device: torch.device | str = "cpu") -> None:
+        """
+        Args:
+            num_classes: C = K + 1, background included.
+            device: where counts live and are made.
+        """
+        self.num_classes = num_classes
+        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
+
+    @classmethod
+    def from_counts(cls, counts: list[list[int]]) -> "ConfusionMatrix":
+        """The matrix with these counts, rows = truth, as `counts.tolist()` gave them."""
+        matrix = cls(len(counts))
+        matrix.counts = torch.tensor(counts, dtype=torch.int64)
+        return matrix
+
+    def update(
+        self, prediction: torch.Tensor | np.ndarray, truth: torch.Tensor | np.ndarray
+    ) -> None:
+        """Adds the pixels of label maps of one shape, labels 0..255. Pixels whose truth is C or
+        more are ignored.
+
+        Raises:
+            ValueError: the shapes differ, a label is outside 0..255, or a counted pixel's
+                prediction is C or more.
+        """
+        prediction, truth = (
+            torch.as_tensor(labels).to(self.counts.device) for labels in (prediction, truth)
+        )
+        if prediction.shape != truth.shape:
+            raise ValueError(
+                f"prediction {tuple(prediction.shape)} and truth {tuple(truth.shape)} differ in "
+                "shape"
+            )
+        for labels in (prediction, truth):  # else one label would count as another
+            if labels.dtype != torch.uint8 and ((labels < 0) | (labels >= _LABELS)).any():
+                raise ValueError(f"labels outside 0..{_LABELS - 1}")
+        # All pairs of labels are counted first: picking pixels takes ten times as long.
+        pairs = torch.bincount(
+            (truth.int() * _LABELS + prediction.int()).flatten(), minlength=_LABELS**2
+        )
+        counts = pairs.view(_LABELS, _LABELS)[: self.num_classes]
+        if counts[:, self.num_classes :].any():
+            raise ValueError(f"prediction has labels outside 0..{self.num_classes - 1}")
+        self.counts += counts[:, : self.num_classes]
+
+    def pairs(self) -> list[list[int]]:
+        """The counts above 0 as [truth, prediction, pixels], for a file."""
+        truth, predicted = self.counts.nonzero(as_tuple=True)
+        return torch.stack([truth, predicted, self.counts[truth, predicted]], 1).tolist()
+
+    def add_pairs(self, pairs: list[list[int]]) -> None:
+        """Adds counts as `pairs` gave them. Raises IndexError on a label outside 0..C-1."""
+        if pairs:
+            truth, predicted, pixels = torch.tensor(pairs, device=self.counts.device).T
+            self.counts.index_put_((truth, predicted), pixels, accumulate=True)
+
+    def iou(self) -> torch.Tensor:
+        """(C,) float64 on the CPU: intersection over union, 0..1; nan for a class in neither truth
+        nor prediction.
+        """
+        hits, truth, predicted = self._sums()
+        return hits / (truth + predicted - hits)
+
+    def miou(self) -> float:
+        """Mean IoU, 0..1, of the classes that occur in the truth; nan without any."""
+        return self.iou()[self._sums()[1] > 0].mean().item()
+
+    def mean_accuracy(self) -> float:
+        """Mean over the classes in the truth of the share of their pixels that is found, 0..1; nan
+        without any.
+        """
+        hits, truth, _ = self._sums()
+        return (hits / truth)[truth > 0].mean().item()
+
+    def pixel_accuracy(self) -> float:
+        """Share of the counted pixels that is right, 0..1; nan without any."""
+        hits, truth, _ = self._sums()
+        return (hits.sum() / truth.sum()).item()
+
+    def present(self) -> int:
+        """Number of classes that occur in the truth."""
+        return int((self._sums()[1] > 0).sum())
+
+    def _sums(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Per class, float64: pixels hit, pixels in the truth, pixels predicted."""
+        counts = self.counts.cpu().double()
+        return counts.diagonal(), counts.sum(1), counts.sum(0)
+
+
+def format_table(rows: list[tuple[str, ConfusionMatrix]], class_names: tuple[str, ...]) -> str:
+    """Scores in percent as text of at most 100 columns (for up to seven results with short titles).
+
+    Args:
+        rows: title and counts of each result, such as ("single scale", matrix).
+        class_names: names of labels 0..K.
+
+    Returns:
+        A line a result with mIoU, accuracies and "n of K+1 classes present", then the IoU of each
+        class, in columns numbered like the results; "-" where a class is in neither truth nor
+        prediction.
+    """
+    titles = [f"[{number}] {title}" for number, (title, _) in enumerate(rows, 1)]
+    wide = max(map(len, titles))
+    lines = [f"{'':{wide}}   mIoU  pixel acc  mean acc"]
+    for title, (_, matrix) in zip(titles, rows):
+        scores = f"{_percent(matrix.miou()):>7}{_percent(matrix.pixel_accuracy()):>11}"
+        scores += f"{_percent(matrix.mean_accuracy()):>10}"
+        lines.append(
+            f"{title:{wide}}{scores}  {matrix.present()} of {matrix.num_classes} classes present"
+        )
+    name_width = max(map(len, class_names))
+    heads = "".join(f"{f'[{number}]':>7}" for number in range(1, len(rows) + 1))
+    values = zip(*(matrix.iou().tolist() for _, matrix in rows))
+    cells = [
+        f"{name:{name_width}}" + "".join(f"{_percent(value):>7}" for value in row)
+        for name, row in zip(class_names, values)
+    ]
+    head = f"{'IoU':{name_width}}{heads}"
+    columns = max(1, min((_WIDTH + 3) // (len(head) + 3), len(cells)))
+    height = -(-len(cells) // columns)
+    lines += ["", "   ".join([head] * -(-len(cells) // height))]
+    lines += ["   ".join(cells[line::height]) for line in range(height)]
+    return "\n".join(lines) + "\n"
+
+
+def _percent(value: float) -> str:
+    return "-" if np.isnan(value) else f"{100 * value:.2f}"

@@ -1,0 +1,185 @@
+"""Checkpoints of tensors and plain types only, written whole or not at all, read without unpickling
+code.
+"""
+
+import contextlib
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from utils.common.errors import UserError
+from utils.common.safe_tensors import load_plain
+from utils.config import Config
+
+FORMAT = 1
+STEP_DIGITS = 8
+CONTENT = {
+    "format": int,
+    "config": dict,
+    "model": dict,
+    "step": int,
+    "classes": list,
+    "clip_sha256": str,
+    "text": Tensor,
+}
+PATHS = (
+    "data_root",
+    "classes",
+    "tags",
+    "clip_path",
+    "deit_path",
+    "mct_path",
+    "work_dir",
+    "train_split",
+    "val_split",
+)
+
+
+def portable(config: Config) -> dict[str, Any]:
+    """The configuration as plain values, absolute paths cut to their last part."""
+    values = asdict(config)
+    for key in PATHS:
+        if Path(values[key]).is_absolute():
+            values[key] = Path(values[key]).name
+    return values
+
+
+def save_checkpoint(content: dict[str, Any], path: Path) -> None:
+    """Write to a temporary name, flush to disk, rename: the file at `path` is whole at every
+    moment.
+
+    Raises UserError where the disk does not take it; the file that was at `path` stays.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            torch.save({"format": FORMAT, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _flush_folder(path.parent)
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # torch.save hides what the disk said behind a RuntimeError
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise UserError(
+            f"checkpoint {path} cannot be written ({cause.strerror}); the one before is kept, "
+            "free space or make the folder writable and go on with --resume"
+        ) from None
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename in `folder` last through a power cut, where the system can."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def keep_numbered(path: Path, step: int, keep: int) -> None:
+    """Keep the checkpoint at `path` under a numbered name too, so that `keep` are left; drop older
+    numbered ones.
+
+    With `keep` 1 there are none: the file at `path` is the only one. A second name costs no space
+    of its own.
+    """
+    if keep > 1:
+        name = _numbered_name(path, step)
+        name.unlink(missing_ok=True)
+        try:
+            os.link(path, name)
+        except OSError:  # a file system without second names
+            shutil.copyfile(path, name)
+    for old in numbered(path)[keep if keep > 1 else 0 :]:
+        old.unlink(missing_ok=True)
+
+
+def numbered(path: Path) -> list[Path]:
+    """Older checkpoints kept beside the one at `path`, newest first."""
+    return sorted(
+        path.parent.glob(f"{path.stem}_{'[0-9]' * STEP_DIGITS}{path.suffix}"), reverse=True
+    )
+
+
+def _numbered_name(path: Path, step: int) -> Path:
+    return path.with_name(f"{path.stem}_{step:0{STEP_DIGITS}d}{path.suffix}")
+
+
+def load_checkpoint(path: Path, flag: str) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU. Raises UserError when it is missing, truncated or not one of
+    ours.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"{flag} {path} does not exist; give the path of a checkpoint that training wrote"
+        )
+    try:
+        content = load_plain(path)
+    except Exception:  # bytes that are no checkpoint make torch.load fail in any way
+        raise UserError(
+            f"{flag} {path} cannot be read; it is truncated or not a checkpoint of this project"
+        ) from None
+    if not isinstance(content, dict) or not _is_whole(content) or content["format"] != FORMAT:
+        raise UserError(
+            f"{flag} {path} is not a checkpoint of this project (format {FORMAT}); give one that "
+            "training wrote"
+        )
+    return content
+
+
+def _is_whole(content: dict[str, Any]) -> bool:
+    """Whether all that any use of a checkpoint relies on is there, in its type."""
+    return all(isinstance(content.get(key), kind) for key, kind in CONTENT.items()) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor)
+        for name, tensor in content["model"].items()
+    )
+
+
+def trained_state(module: nn.Module, frozen: str = "clip.") -> dict[str, Tensor]:
+    """A module's tensors without those of the frozen CLIP, which is found by its checksum
+    instead.
+    """
+    return {
+        name: tensor for name, tensor in module.state_dict().items() if not name.startswith(frozen)
+    }
+
+
+def load_trained_state(
+    module: nn.Module, state: dict[str, Tensor], frozen: str = "clip.", assign: bool = False
+) -> None:
+    """Load what `trained_state` saved. Every other tensor must be there and fit; raises UserError
+    naming the first.
+
+    `assign` puts the tensors, in the module's precision, in the place of its own, which may be on
+    the device "meta".
+    """
+    own = module.state_dict()
+    expected = {name for name in own if not name.startswith(frozen)}
+    if wrong := sorted(expected ^ set(state)):
+        kind = "lacks" if wrong[0] in expected else "has an unknown"
+        raise UserError(
+            f"the checkpoint {kind} tensor {wrong[0]} ({len(wrong)} names differ); it was made "
+            "for other settings"
+        )
+    for name in state:
+        if own[name].shape != state[name].shape:
+            shapes = f"{tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+            raise UserError(
+                f"tensor {name} of the checkpoint is {shapes}; it was made for other classes or "
+                "settings"
+            )
+    state = {name: tensor.to(own[name].dtype) for name, tensor in state.items()}
+    module.load_state_dict({**own, **state}, assign=assign)

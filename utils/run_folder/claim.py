@@ -1,0 +1,72 @@
+"""The lock that keeps a run folder to one process, and the count of pictures that could not be
+read.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from utils.common.errors import UserError
+
+LOCK = ".lock"
+PATIENCE = (
+    12.0  # seconds; loading processes of a killed run hold its lock until they notice, 5 s at most
+)
+BAD_IMAGES = "bad_images.jsonl"
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; the claim dies with it. Raises UserError where another
+    process holds it.
+    """
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        raise UserError(
+            f"--work_dir {folder} is in use by another process; wait for its end or name another "
+            "folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def note_bad_image(folder: Path, place: str, reason: str) -> None:
+    """Say that a picture was skipped, and keep that in the run folder: one JSON line {"place",
+    "reason"} a picture.
+    """
+    tqdm.write(f"{place}: skipped, {reason}")
+    with (folder / BAD_IMAGES).open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"place": place, "reason": reason}) + "\n")
+
+
+def readable(
+    samples: Iterable[dict[str, Any]], folder: Path, place: str
+) -> Iterator[dict[str, Any]]:
+    """The samples without an "error" of `MaskedImages`; the others are noted."""
+    for sample in samples:
+        if "error" in sample:
+            note_bad_image(folder, place, sample["error"])
+        else:
+            yield sample
+
+
+def bad_images(folder: Path) -> list[dict[str, str]]:
+    """What `note_bad_image` kept in a run folder, repetitions by resumed runs and torn lines left
+    out.
+    """
+    file = folder / BAD_IMAGES
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    noted = []
+    for line in dict.fromkeys(text.split("\n")):
+        with contextlib.suppress(ValueError):
+            noted.append(json.loads(line))
+    return noted

@@ -1,0 +1,408 @@
+"""Measure what CVF costs on this machine: `python -m utils.tools.benchmark --part step stage1 image
+par crf`.
+
+Full-size models with random weights. Two yardsticks are measured in the same minute, so that
+figures carry over to other machines: "vit", one ViT-B/16 encoder forward of 4 x 401 tokens in
+float32 (arithmetic), and "nbr", 20 rounds of weighted sums over 48 neighbours of 3 x 320 x 320
+values, by convolutions (memory). Every setting of a run is a flag, and `--against precision=fp32`
+measures a second setting in turns with the first.
+"""
+
+import importlib.util
+import json
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clip.model import CLIP, VisionTransformer
+from datasets.classes import spec_of
+from datasets.specs import DatasetSpec
+from datasets.transforms import normalise
+from model.class_token_vit import ClassTokenViT
+from model.cvf import CVF
+from model.par import refine
+from utils.build import STATISTICS, build_cvf
+from utils.common.device import autocast, choose_device, prepare_torch
+from utils.common.entry import Parser, command
+from utils.common.errors import UserError
+from utils.config import (
+    CONFIGS,
+    Config,
+    add_config_flags,
+    field_types,
+    from_dict,
+    load_config,
+    validated,
+)
+from utils.inference.crf import crf
+from utils.inference.multi_scale import multi_scale, resize, resize_long
+from utils.tools.benchmark.crf_cases import crf_cases
+from utils.tools.benchmark.timing import Timing, Work, measure, peak_memory, stages
+from utils.training.loop import Run, Stage, train_step
+from utils.training.optim import adamw
+from utils.training.stages import classifier_losses, pseudo_label_losses
+
+STAGES = ("CLIP", "ViT", "fusion", "decoder", "Grad-CAM", "affinity", "boxes", "PAR", "losses")
+TAGS = 2  # tags an image in the training step
+TEST_SIZE = (375, 500)
+VIT_GFLOP = 273  # matrix products of "vit", attention itself left out
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; `peak` bytes and `stages` where the part has them."""
+
+    part: str
+    setting: str
+    timing: Timing
+    note: str = ""
+    peak: int = 0
+    stages: dict[str, dict[str, float]] | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured: a configuration under a name, on a device, so many times; the CRF on the
+    JPEGs of a folder and what a checkpoint says of them.
+    """
+
+    name: str
+    config: Config
+    device: torch.device
+    repeats: int
+    images: Path | None = None
+    model_path: Path | None = None
+
+
+def _spec(config: Config) -> DatasetSpec:
+    return spec_of(config.dataset, config.data_root, config.classes)
+
+
+def full_size(config: Config, device: torch.device) -> CVF:
+    """CVF of ViT-B/16 and DeiT-S, random weights."""
+    torch.manual_seed(config.seed)
+    spec = _spec(config)
+    clip = CLIP(VisionTransformer(768, 12, 512), 512, 64, 1, vocabulary=1).requires_grad_(False)
+    text = F.normalize(torch.randn(len(spec.texts()), 512), dim=1)
+    vit = None if config.branches == "clip" else ClassTokenViT(len(spec.classes))
+    return build_cvf(config, clip, text, vit, len(spec.classes)).to(device)
+
+
+def yardsticks(device: torch.device, repeats: int) -> dict[str, Timing]:
+    """Seconds of "vit" and "nbr" (module docstring), and of "vit" in bf16."""
+    layer = nn.TransformerEncoderLayer(
+        768, 12, 3072, dropout=0, activation="gelu", batch_first=True, norm_first=True
+    )
+    encoder = nn.TransformerEncoder(layer, 12, enable_nested_tensor=False).to(device).eval()
+    tokens = torch.randn(4, 401, 768, device=device)
+    weights, start = (
+        torch.rand(1, 48, 320, 320, device=device),
+        torch.rand(3, 1, 320, 320, device=device),
+    )
+    pick = torch.eye(9, device=device)[[0, 1, 2, 3, 5, 6, 7, 8]].view(8, 1, 3, 3)
+
+    def neighbours() -> None:
+        maps = start
+        for _ in range(20):
+            sides = [
+                F.conv2d(F.pad(maps, [d] * 4, mode="replicate"), pick, dilation=d)
+                for d in (1, 2, 4, 8, 12, 24)
+            ]
+            maps = (torch.cat(sides, 1) * weights).sum(1, keepdim=True) / 48
+
+    def half() -> None:
+        with torch.autocast(device.type, torch.bfloat16):
+            encoder(tokens)
+
+    with torch.no_grad():
+        works = {"vit": lambda: encoder(tokens), "vit bf16": half, "nbr": neighbours}
+        return dict(zip(works, measure(list(works.values()), repeats, device)))
+
+
+def tagged_batch(classes: int, count: int, side: int) -> dict[str, Tensor]:
+    """A batch of `count` pictures of side x side px with TAGS tags each, as the loader gives it."""
+    tags = torch.zeros(count, classes)
+    for image in range(count):
+        tags[image, (torch.arange(TAGS) * 7 + image) % classes] = 1
+    pictures = resize(torch.rand(count, 3, 20, 20) * 255, (side, side))
+    return {
+        "image": (pictures + 10 * torch.randn_like(pictures)).clamp(0, 255).to(torch.uint8),
+        "valid": torch.ones(count, side, side, dtype=torch.bool),
+        "tags": tags,
+        "index": torch.arange(count),
+    }
+
+
+def one_step(
+    module: nn.Module, losses: Callable, batch: dict[str, Tensor], setting: Setting
+) -> Work:
+    """Forward, backward and update, as training does them."""
+    optimiser = adamw([(module.parameters(), 1e-5)], setting.config.weight_decay)
+    stage = Stage(
+        "benchmark", module, optimiser, lambda _: 1.0, losses, None, 1, len(batch["index"])
+    )
+    run = Run(setting.config, setting.device, 0, 1, Path(), None)
+    return lambda: train_step(stage, run, batch, 0)
+
+
+def segmenter_step(setting: Setting) -> Work:
+    """One iteration of stage 2."""
+    config = setting.config
+    model = full_size(config, setting.device).train()
+    losses = lambda images, batch, step: pseudo_label_losses(model, images, batch, step, config)
+    batch = tagged_batch(len(_spec(config).classes), config.batch_size, config.crop_size)
+    return one_step(model, losses, batch, setting)
+
+
+def classifier_step(setting: Setting) -> Work:
+    """One iteration of stage 1."""
+    config, classes = setting.config, len(_spec(setting.config).classes)
+    torch.manual_seed(config.seed)
+    vit = ClassTokenViT(classes, input_size=config.mct_crop_size).to(setting.device).train()
+    losses = lambda images, batch, step: classifier_losses(vit, images, batch, config)
+    return one_step(
+        vit, losses, tagged_batch(classes, config.mct_batch_size, config.mct_crop_size), setting
+    )
+
+
+def measure_step(settings: list[Setting]) -> Iterator[Row]:
+    """Training step of stage 2: time, peak memory, and where the time goes."""
+    works = [segmenter_step(setting) for setting in settings]
+    for setting, work, timing in _timed(settings, works):
+        c = setting.config
+        note = f"batch {c.batch_size}, crop {c.crop_size}, {TAGS} tags an image"
+        peak = peak_memory(work, setting.device)
+        yield Row(
+            "training step", setting.name, timing, note, peak, stages(work, STAGES, setting.device)
+        )
+
+
+def measure_classifier(settings: list[Setting]) -> Iterator[Row]:
+    """Training step of stage 1, the class-token ViT."""
+    works = [classifier_step(setting) for setting in settings]
+    for setting, work, timing in _timed(settings, works):
+        note = f"batch {setting.config.mct_batch_size}, crop {setting.config.mct_crop_size}"
+        yield Row("stage 1 step", setting.name, timing, note, peak_memory(work, setting.device))
+
+
+def measure_image(settings: list[Setting]) -> Iterator[Row]:
+    """Test protocol on one image without the CRF, and the forwards of its two encoders alone."""
+    image = normalise(
+        torch.randint(0, 256, (1, 3, *TEST_SIZE), dtype=torch.uint8), *STATISTICS["imagenet"]
+    )
+    models = [full_size(s.config, s.device).eval() for s in settings]
+    images = [image.to(s.device) for s in settings]
+
+    def protocol(model: CVF, image: Tensor, setting: Setting) -> None:
+        with torch.no_grad(), autocast(setting.device, setting.config.precision):
+            _, multi = multi_scale(
+                model.segment, resize_long(image, setting.config.resize_long), setting.config.scales
+            )
+            resize(multi, TEST_SIZE).argmax(1)
+
+    def encoders(model: CVF, image: Tensor, setting: Setting) -> None:
+        def both(pixels: Tensor) -> Tensor:
+            if model.vit is not None:
+                model.vit.patch_features(pixels)
+            return (
+                model.clip(pixels)[:, 1:]
+                .transpose(1, 2)
+                .unflatten(2, [side // 16 for side in pixels.shape[-2:]])
+            )
+
+        with torch.no_grad(), autocast(setting.device, setting.config.precision):
+            multi_scale(both, resize_long(image, setting.config.resize_long), setting.config.scales)
+
+    for part, run in (("test image", protocol), ("its encoders alone", encoders)):
+        works = [
+            lambda r=run, m=m, i=i, s=s: r(m, i, s) for m, i, s in zip(models, images, settings)
+        ]
+        for setting, work, timing in _timed(settings, works):
+            note = f"{TEST_SIZE[1]} x {TEST_SIZE[0]}, scales {setting.config.scales}, mirrored"
+            yield Row(part, setting.name, timing, note, peak_memory(work, setting.device))
+
+
+def measure_par(settings: list[Setting]) -> Iterator[Row]:
+    """Pixel-adaptive refinement alone."""
+
+    def work(setting: Setting) -> Work:
+        c = setting.config
+        size = (c.crop_size, c.crop_size)
+        images = torch.randn(c.batch_size, 3, *size, device=setting.device)
+        masks = torch.rand(c.batch_size, 1 + TAGS, *size, device=setting.device)
+        return lambda: refine(images, masks, c.par_iterations)
+
+    for setting, _, timing in _timed(settings, [work(s) for s in settings]):
+        c = setting.config
+        note = (
+            f"{c.batch_size} x {1 + TAGS} x {c.crop_size} x {c.crop_size}, {c.par_iterations} "
+            "rounds"
+        )
+        yield Row("PAR", setting.name, timing, note)
+
+
+def measure_crf(settings: list[Setting]) -> Iterator[Row]:
+    """Dense CRF by each way that is installed, and how far each agrees with the last of them."""
+    setting = settings[0]
+    for title, image, probs in crf_cases(setting.images, setting.model_path, setting.device):
+        ways: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
+            "plausible labels": lambda i=image, p=probs: crf(i, p),
+            "all labels": lambda i=image, p=probs: crf(i, p, plausible=0),
+        }
+        if importlib.util.find_spec("pydensecrf"):
+            ways["pydensecrf, all labels"] = lambda i=image, p=probs: crf(
+                i, p, backend="pydensecrf", plausible=0
+            )
+        _, reference = list(ways.values())[-1]()
+        for (way, work), timing in zip(
+            ways.items(), measure(list(ways.values()), setting.repeats, setting.device)
+        ):
+            labels, marginals = work()
+            same = (labels[marginals.argmax(0)] == reference.argmax(0)).double().mean().item()
+            apart = (marginals - reference[labels]).abs()
+            note = (
+                f"{title}, {len(labels)} labels; beside the last way same label on "
+                f"{100 * same:.4f}%"
+            )
+            note += f", marginals apart {apart.mean():.1e} on average, {apart.max():.1e} at most"
+            yield Row(f"CRF, {way}", setting.name, timing, note)
+
+
+PARTS = {
+    "step": measure_step,
+    "stage1": measure_classifier,
+    "image": measure_image,
+    "par": measure_par,
+    "crf": measure_crf,
+}
+
+
+def _timed(settings: list[Setting], works: list[Work]) -> Iterator[tuple[Setting, Work, Timing]]:
+    return zip(settings, works, measure(works, settings[0].repeats, settings[0].device))
+
+
+def against(config: Config, pairs: list[str]) -> Config:
+    """The configuration with `key=value` settings replaced. Raises UserError on one that is no
+    setting or value.
+    """
+    changes: dict[str, Any] = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        kind = field_types().get(key)
+        if kind in (None, list) or not value:
+            raise UserError(
+                f"--against {pair} is not key=value of a setting with one value; use e.g. "
+                "precision=fp32"
+            )
+        if key in ("device", "threads"):
+            raise UserError(
+                f"--against {pair} cannot be measured in turns; run the command a second time "
+                f"with --{key}"
+            )
+        changes[key] = {"true": True, "false": False}.get(value, value) if kind is bool else value
+    return validated(from_dict({**asdict(config), **changes}, "--against"))
+
+
+def table(rows: list[Row], units: dict[str, Timing]) -> str:
+    """Rows and yardsticks as text."""
+    lines = [
+        f"{name:44}{t.seconds:9.3f} s {t.cpu:8.3f} CPU s   +-{50 * t.spread:.0f}%"
+        for name, t in units.items()
+    ]
+    for row in rows:
+        t, title = row.timing, f"{row.part} ({row.setting})"
+        in_units = ", ".join(
+            f"{t.seconds / unit.seconds:.2f} {name}" for name, unit in units.items()
+        )
+        memory = f"   peak {row.peak / 1e9:.2f} GB" if row.peak else ""
+        lines.append(
+            f"{title:44}{t.seconds:9.3f} s {t.cpu:8.3f} CPU s   = {in_units}{memory}   {row.note}"
+        )
+        lines += stage_lines(row.stages or {}, VIT_GFLOP / units["vit bf16"].seconds)
+    return "\n".join(lines)
+
+
+def stage_lines(found: dict[str, dict[str, float]], rate: float) -> list[str]:
+    """A line a stage; `rate` (GFLOP/s) is what "vit bf16" reaches, and gives a stage of matrix
+    products its floor.
+    """
+    whole, lines = sum(stage["seconds"] for stage in found.values()), []
+    for name, stage in found.items():
+        share, work = 100 * stage["seconds"] / whole, stage["gflop"]
+        floor = (
+            f"{work:7.0f} GFLOP, {work / rate:.3f} s at the speed of vit bf16" if work >= 1 else ""
+        )
+        lines.append(f"    {name:40}{stage['seconds']:9.3f} s {share:5.1f}%   {floor}")
+    return lines
+
+
+def main() -> None:
+    """Command line."""
+    parser = Parser(description=__doc__)
+    parser.add_argument(
+        "--config", default=str(CONFIGS / "voc.yaml"), help="YAML file (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--part", nargs="+", choices=tuple(PARTS), default=list(PARTS), help="default: all"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=5, metavar="INT", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--against", nargs="+", metavar="KEY=VALUE", help="second setting, measured in turns"
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="JPEG files for the CRF (default: drawn pictures)",
+    )
+    predicted = "checkpoint whose predictions of --images the CRF gets (default: random regions)"
+    parser.add_argument("--model_path", type=Path, metavar="FILE", help=predicted)
+    parser.add_argument("--json", metavar="FILE", help="also write every figure here")
+    add_config_flags(parser)
+    flags = vars(parser.parse_args())
+    own = {
+        name: flags.pop(name)
+        for name in ("config", "part", "repeats", "against", "images", "model_path", "json")
+    }
+    config = load_config(own["config"], flags)
+    if own["images"] and not any(own["images"].glob("*.jpg")):
+        raise UserError(
+            f"--images {own['images']} holds no .jpg file; name a folder of photographs"
+        )
+    if own["model_path"] and not own["images"]:
+        raise UserError(
+            f"--model_path {own['model_path']} is for the CRF on photographs; add --images DIR"
+        )
+    if own["repeats"] < 1:
+        raise UserError(f"--repeats {own['repeats']} must be at least 1")
+    prepare_torch(config.threads)
+    device = choose_device(config.device)
+    settings = [Setting("A", config, device, own["repeats"], own["images"], own["model_path"])]
+    if own["against"]:
+        other = against(config, own["against"])
+        settings.append(Setting("B: " + " ".join(own["against"]), other, device, own["repeats"]))
+    units = yardsticks(device, own["repeats"])
+    rows = [row for part in own["part"] for row in PARTS[part](settings)]
+    print(
+        f"{platform.machine()}, {device}, {torch.get_num_threads()} threads, PyTorch "
+        f"{torch.__version__}"
+    )
+    print(table(rows, units))
+    if own["json"]:
+        content = {
+            "yardsticks": {n: asdict(t) for n, t in units.items()},
+            "rows": [asdict(row) for row in rows],
+        }
+        Path(own["json"]).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    command(main)()

@@ -1,0 +1,1 @@
+"""From image-level tags to a checkpoint."""

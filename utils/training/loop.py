@@ -1,0 +1,321 @@
+"""The training loop, and what a stage of training is made of."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from datasets.data import IterationSampler, TaggedImages
+from datasets.transforms import normalise
+from utils.build import STATISTICS
+from utils.common import distributed
+from utils.common.device import autocast, fetch, peak_memory
+from utils.common.errors import UserError
+from utils.common.progress import progress
+from utils.common.signals import StopRequest, heed_parent_only
+from utils.config import Config
+from utils.run_folder.checkpoint import (
+    PATHS,
+    keep_numbered,
+    load_checkpoint,
+    load_trained_state,
+    numbered,
+    portable,
+    save_checkpoint,
+    trained_state,
+)
+from utils.run_folder.claim import note_bad_image
+from utils.run_folder.recorder import Recorder
+from utils.training.optim import load_state, set_rate
+
+# settings that a resumed run may change: they say where it runs and how it is watched
+MAY_CHANGE = {
+    *PATHS,
+    "device",
+    "precision",
+    "workers",
+    "threads",
+    "log_every",
+    "checkpoint_every",
+    "eval_every",
+    "eval_seeds",
+    "eval_images",
+    "resize_long",
+    "scales",
+    "pad_images",
+    "visualise",
+    "quiet",
+    "keep",
+    "on_bad_image",
+}
+# iterations between two looks whether another process is asked to stop; a look waits for the GPU
+LOOK_EVERY = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run executes and what it writes; `facts` go into every checkpoint (classes, CLIP's
+    checksum, ...).
+    """
+
+    config: Config
+    device: torch.device
+    rank: int
+    world: int
+    folder: Path
+    recorder: Recorder
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training. `losses(images, batch, step)` gives named, weighted terms, whose sum
+    is minimised.
+    """
+
+    name: str
+    module: nn.Module
+    optimiser: torch.optim.Optimizer
+    rate: Callable[[int], float]
+    losses: Callable[[Tensor, dict[str, Tensor], int], dict[str, Tensor]]
+    data: TaggedImages
+    iterations: int
+    batch_size: int
+    evaluate: Callable[[int], None] | None = None
+
+
+def checkpoint_of(folder: Path, stage: str) -> Path:
+    """The file a stage is resumed from."""
+    return folder / "checkpoints" / f"{stage}.pt"
+
+
+def save(stage: Stage, run: Run, step: int, validated: bool = True) -> None:
+    """Write all that resuming at `step` needs; augmentation is a function of the step, nothing else
+    is random.
+
+    `validated`: whether the validation due at `step`, if any, is done. Raises UserError rather than
+    replace a good checkpoint with weights that are not finite.
+    """
+    if not distributed.is_main():
+        return
+    model = trained_state(stage.module)
+    if spoilt := [name for name, tensor in model.items() if not torch.isfinite(tensor).all()]:
+        raise UserError(
+            f"{len(spoilt)} tensors of {stage.name}, first {spoilt[0]}, are not finite after "
+            f"iteration {step}; the "
+            "checkpoint before is kept, lower --lr or use --precision fp32"
+        )
+    content = {
+        **run.facts,
+        "stage": stage.name,
+        "step": step,
+        "validated": validated,
+        "config": portable(run.config),
+        "model": model,
+        "optimiser": stage.optimiser.state_dict(),
+    }
+    path = checkpoint_of(run.folder, stage.name)
+    save_checkpoint(content, path)
+    keep_numbered(path, step, run.config.keep)
+
+
+def resume(stage: Stage, run: Run) -> tuple[int, bool]:
+    """Load the stage's checkpoint, if any; returns the step to go on from, and whether its
+    validation is done.
+
+    Where the file is damaged, the newest whole one that `--keep` left is taken. Raises UserError if
+    it is another run's, or none is whole.
+    """
+    path = checkpoint_of(run.folder, stage.name)
+    if not path.is_file():
+        return 0, True
+    content = _newest_whole(path, run)
+    check_same_run(run.config, content["config"], path)
+    if content["clip_sha256"] != run.facts["clip_sha256"]:
+        raise UserError(
+            f"--resume: {path} was trained with another CLIP than --clip_path "
+            f"{run.config.clip_path}; give that"
+        )
+    if content["classes"] != run.facts["classes"]:
+        raise UserError(f"--resume: {path} was trained with other classes; use another --work_dir")
+    if "optimiser" not in content:
+        raise UserError(
+            f"--resume: {path} is a final checkpoint, which cannot be continued; use another "
+            "--work_dir"
+        )
+    load_trained_state(stage.module, content["model"])
+    load_state(stage.optimiser, content["optimiser"])
+    return content["step"], content.get("validated", True)
+
+
+def _newest_whole(path: Path, run: Run) -> dict[str, Any]:
+    """The checkpoint at `path`, or where that cannot be read, the newest of its older ones that
+    can.
+    """
+    try:
+        return load_checkpoint(path, "--resume")
+    except UserError as error:
+        for older in numbered(path):
+            with contextlib.suppress(UserError):
+                content = load_checkpoint(older, "--resume")
+                run.recorder.say(f"{error}; going on from {older}")
+                return content
+        raise
+
+
+def check_same_run(config: Config, theirs: dict[str, Any], path: Path) -> None:
+    """Raises UserError when the settings in the file at `path` describe another training than
+    `config`.
+    """
+    for key, ours in asdict(config).items():
+        if key not in MAY_CHANGE and ours != theirs.get(key):
+            raise UserError(
+                f"--resume: {path} was trained with {key} {theirs.get(key)!r}, not {ours!r}; use "
+                "another --work_dir"
+            )
+
+
+def run_stage(stage: Stage, run: Run) -> None:
+    """Train a stage to its end, from its checkpoint if there is one; log, validate and save on the
+    way.
+
+    SIGINT or SIGTERM: the iteration is finished, or a validation left, a checkpoint written, then
+    KeyboardInterrupt raised.
+    """
+    (start, validated), end, config = resume(stage, run), stage.iterations, run.config
+    run.recorder.rewind(stage.name, start)
+    if stage.evaluate is not None:
+        run.recorder.rewind("evaluation", start if validated and start < end else start - 1)
+    if start >= end:
+        run.recorder.say(f"{stage.name}: complete ({end} iterations)")
+        return
+    stage.module.train()
+    bar = progress(quiet=config.quiet, total=end, initial=start, desc=stage.name)
+    with StopRequest() as stop, bar:
+        if not validated:
+            run_validation(stage, run, stop, start)
+        clock = time.perf_counter()
+        for done, batch in zip(range(start + 1, end + 1), batches(stage, run, start)):
+            terms = train_step(stage, run, batch, done - 1)
+            bar.update()
+            if done % config.log_every == 0 or done == end:
+                values = log(
+                    stage, run, done, terms, (time.perf_counter() - clock) / (done - start)
+                )
+                bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
+            look = run.world == 1 or done % LOOK_EVERY == 0
+            stopping = look and distributed.agreed(stop.made, run.device)
+            due = stage.evaluate is not None and done % config.eval_every == 0 and done < end
+            if due and not stopping:
+                run_validation(stage, run, stop, done)
+            if done % config.checkpoint_every == 0 or done == end or stopping:
+                save(stage, run, done, validated=not (due and stopping))
+            if stopping and done < end:
+                raise KeyboardInterrupt
+
+
+def batches(stage: Stage, run: Run, start: int) -> Iterator[dict[str, Tensor]]:
+    """Batches from iteration `start` on; pictures that were skipped as unreadable are noted."""
+    config = run.config
+    sampler = IterationSampler(
+        len(stage.data), stage.batch_size, config.seed, start, stage.iterations, run.rank, run.world
+    )
+    on_gpu = run.device.type == "cuda"
+    loader = DataLoader(
+        stage.data,
+        batch_sampler=sampler,
+        num_workers=config.workers,
+        pin_memory=on_gpu,
+        worker_init_fn=heed_parent_only,
+    )
+    for iteration, batch in enumerate(loader, start + 1):
+        for reason in filter(None, batch.pop("skipped")):
+            note_bad_image(run.folder, f"{stage.name} iteration {iteration}", reason)
+        yield batch
+
+
+def run_validation(stage: Stage, run: Run, stop: StopRequest, done: int) -> None:
+    """Validate after iteration `done`. A request to stop leaves it, with a checkpoint that has it
+    made up for.
+    """
+    try:
+        with stop.interrupting():
+            stage.evaluate(done)
+    except KeyboardInterrupt:
+        save(stage, run, done, validated=False)
+        raise
+
+
+def log(
+    stage: Stage, run: Run, done: int, terms: dict[str, Tensor], seconds: float
+) -> dict[str, float]:
+    """Record and return loss terms, learning rate, seconds an iteration (mean of this session),
+    peak memory in GB.
+    """
+    totals = distributed.total(
+        torch.stack(list(terms.values()))
+    ).tolist()  # each process holds its share
+    values = {
+        **dict(zip(terms, totals)),
+        "lr": stage.optimiser.param_groups[0]["lr"],
+        "seconds": seconds,
+    }
+    values["memory"] = peak_memory(run.device)
+    run.recorder.scalars(stage.name, done, values)
+    return values
+
+
+def train_step(stage: Stage, run: Run, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+    """One iteration: forward, backward, update. Returns the terms and their sum, `loss`,
+    detached.
+    """
+    set_rate(stage.optimiser, stage.rate(step))
+    # Tags and names are read on the CPU, where nothing waits for the GPU; the losses move them.
+    batch = {
+        n: v if n in ("tags", "index") else v.to(run.device, non_blocking=True)
+        for n, v in batch.items()
+    }
+    images = normalise(batch["image"], *STATISTICS[run.config.statistics])
+    with autocast(run.device, run.config.precision):
+        terms = stage.losses(images, batch, step)
+    loss = sum(terms.values())
+    finite = fetch(torch.isfinite(loss))
+    stage.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    if not finite():
+        raise UserError(keep_for_replay(stage, run, batch, terms, step))
+    distributed.sum_gradients(p for group in stage.optimiser.param_groups for p in group["params"])
+    stage.optimiser.step()
+    return {**{name: term.detach() for name, term in terms.items()}, "loss": loss.detach()}
+
+
+def keep_for_replay(
+    stage: Stage, run: Run, batch: dict[str, Tensor], terms: dict[str, Tensor], step: int
+) -> str:
+    """Write what made a loss not finite: weights, batch, names, terms. Returns the sentence that
+    says so.
+    """
+    names = [stage.data.names[i] for i in batch["index"].tolist()]
+    values = {name: float(term.detach()) for name, term in terms.items()}
+    file = run.folder / f"nonfinite_{stage.name}_{step}_{run.rank}.pt"
+    content = {
+        "stage": stage.name,
+        "step": step,
+        "images": names,
+        "terms": values,
+        "config": portable(run.config),
+    }
+    batch = {name: tensor.cpu() for name, tensor in batch.items()}
+    save_checkpoint(
+        {**run.facts, **content, "batch": batch, "model": trained_state(stage.module)}, file
+    )
+    return (
+        f"the loss is not finite at {stage.name} iteration {step}: {values}, images {names}; "
+        f"all of it is in {file}, lower --lr or use --precision fp32"
+    )

@@ -1,0 +1,73 @@
+"""Learning-rate schedules as pure functions of the step, and the optimiser's parameter groups."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def schedule(
+    step: int,
+    max_iters: int,
+    warmup: int,
+    published: bool = False,
+    warmup_ratio: float = 1e-6,
+    power: float = 1.0,
+) -> float:
+    """Factor of the base rate used by step 0, 1, ...: linear warm-up, then polynomial decay to 0.
+
+    Ours rises to 1 and falls from there. The published one decays by the step count from the start,
+    so it drops at the end of the warm-up (design: schedules), and stays at its last factor after
+    max_iters.
+    """
+    if step < warmup:
+        return 1 - (1 - step / warmup) * (1 - warmup_ratio)
+    step = min(step, max_iters - 1)
+    if published:
+        return (1 - step / max_iters) ** power
+    return (1 - (step - warmup) / max(1, max_iters - warmup)) ** power
+
+
+def cosine(step: int, max_iters: int, warmup: int) -> float:
+    """Linear warm-up, then half a cosine down to 1% of the rate (MCTformer+'s schedule)."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.01 + 0.99 * (
+        0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, max_iters - warmup))
+    )
+
+
+def adamw(
+    groups: Iterable[tuple[Iterable[nn.Parameter], float]], weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW over (parameters, learning rate) groups; vectors (biases, norms) are not decayed."""
+    split = []
+    for parameters, rate in groups:
+        parameters = [p for p in parameters if p.requires_grad]
+        for decay, chosen in (
+            (weight_decay, [p for p in parameters if p.ndim > 1]),
+            (0.0, [p for p in parameters if p.ndim <= 1]),
+        ):
+            if chosen:
+                split.append({"params": chosen, "lr": rate, "base_lr": rate, "weight_decay": decay})
+    fused = all(p.is_cuda for group in split for p in group["params"])
+    return torch.optim.AdamW(split, betas=(0.9, 0.999), fused=fused)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
+    """Scale every group's base rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+def load_state(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """`load_state_dict` of a state that another device may have written: which kernel updates stays
+    this one's.
+    """
+    groups = [
+        {**theirs, "fused": own["fused"]}
+        for theirs, own in zip(state["param_groups"], optimiser.param_groups)
+    ]
+    optimiser.load_state_dict({**state, "param_groups": groups})

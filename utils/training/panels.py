@@ -1,0 +1,88 @@
+"""What the method makes of an image, in a row: image, CLIP CAM, ViT CAM, fused, pseudo label,
+prediction, truth.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from datasets.layouts import Item
+from datasets.transforms import load_image, load_mask
+from model.cvf import CVF
+from utils.common.errors import UserError
+from utils.config import Config
+from utils.drawing import coloured, heat, legend, stacked, titled_row
+from utils.inference.seeds import image_seeds
+from utils.inference.segmenter import Outputs, predict
+from utils.metrics import MULTI
+from utils.run_folder.claim import note_bad_image
+from utils.training.loop import Run
+
+CAMS = {"clip": "CLIP CAM", "vit": "ViT CAM", "fused": "fused"}
+
+
+def method_row(
+    model: CVF,
+    image: np.ndarray,
+    tags: Tensor,
+    labels: dict[str, np.ndarray],
+    config: Config,
+    select: bool,
+) -> tuple[list[tuple[str, np.ndarray]], np.ndarray]:
+    """Titled panels (H, W, 3) uint8 of an image of that form with tags (K,), and its pseudo label
+    (H, W) uint8.
+
+    labels: further label maps (H, W) uint8 by title, drawn behind the pseudo label. A CAM panel
+    shows the highest score of any tagged class at each pixel. The model is in eval mode.
+    """
+    seeds = image_seeds(model, torch.from_numpy(image).permute(2, 0, 1), tags, config, select)
+    empty = torch.zeros(1, *image.shape[:2])  # an image without tags has no score
+    cams = {
+        kind: torch.cat([empty, scores.cpu()]).amax(0).numpy()
+        for kind, scores in seeds.scores.items()
+    }
+    pseudo = seeds.pseudo.cpu().numpy().astype(np.uint8)
+    panels = [
+        ("image", image),
+        *((title, heat(image, cams[kind])) for kind, title in CAMS.items() if kind in cams),
+    ]
+    labels = {"pseudo label": pseudo, **labels}
+    return [*panels, *((title, coloured(image, part)) for title, part in labels.items())], pseudo
+
+
+def draw_panels(model: CVF, images: Sequence[Item], tags: np.ndarray, run: Run, step: int) -> None:
+    """Record panels of `config.visualise` training images, spread over the list; tags (n, K).
+
+    Truth is drawn where an image has a mask; the prediction is multi-scale + flip without CRF.
+    """
+    config, mode, names = run.config, model.training, ("background", *run.facts["classes"])
+    model.eval()
+    for index in np.unique(np.linspace(0, len(images) - 1, config.visualise).round().astype(int)):
+        item = images[index]
+        try:
+            picture = _panel(model, item, torch.from_numpy(tags[index]), names, config, step)
+        except UserError as error:
+            if config.on_bad_image == "stop":
+                raise
+            note_bad_image(run.folder, "panels", str(error))
+            continue
+        run.recorder.picture(item.name, step, picture)
+    model.train(mode)
+
+
+def _panel(
+    model: CVF, item: Item, tags: Tensor, names: Sequence[str], config: Config, step: int
+) -> Image.Image:
+    image = load_image(item.image)
+    predicted = predict(
+        model, torch.from_numpy(image).permute(2, 0, 1), config, Outputs(use_crf=False)
+    ).labels[MULTI]
+    labels = {"prediction": predicted.cpu().numpy()}
+    if item.mask is not None:
+        labels["truth"] = load_mask(item.mask)
+    row, pseudo = method_row(model, image, tags, labels, config, step >= config.switch_iters)
+    picture = titled_row(row)
+    return stacked([picture, legend([pseudo, *labels.values()], names, picture.width)])

@@ -1,0 +1,269 @@
+"""The two stages of CVF: the class-token ViT from tags, then the segmentation from both branches'
+pseudo labels.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clip.loader import load_clip
+from clip.text import text_features
+from datasets.classes import spec_of
+from datasets.data import TaggedImages
+from datasets.layouts import Item
+from datasets.specs import DatasetSpec
+from model.class_token_vit import ClassTokenViT
+from model.cvf import CVF
+from model.losses import classifier_criterion, criterion
+from utils.build import STATISTICS, build_cvf, build_vit, image_tags, split_items, testing_script
+from utils.common import distributed
+from utils.common.device import choose_device, prepare_torch
+from utils.common.errors import UserError
+from utils.config import Config, read_yaml
+from utils.inference.seeds import require_masks
+from utils.report.page import report_line
+from utils.run_folder.checkpoint import portable, save_checkpoint, trained_state
+from utils.run_folder.claim import BAD_IMAGES, bad_images, claimed
+from utils.run_folder.recorder import Recorder
+from utils.training.loop import Run, Stage, check_same_run, run_stage
+from utils.training.optim import adamw, cosine, schedule
+from utils.training.validation import report
+
+FINAL = "final.pt"
+Losses = Callable[[CVF, Tensor, dict[str, Tensor], int, Config], dict[str, Tensor]]
+
+
+def train(
+    config: Config,
+    resume: bool = False,
+    crops: type[TaggedImages] = TaggedImages,
+    losses: Losses | None = None,
+) -> Path:
+    """The whole training of one configuration; returns the path of the final checkpoint.
+
+    `crops` and `losses` replace the training samples and the loss of stage 2 (the ablation's
+    ceiling does).
+    """
+    rank, world, local = distributed.start(config.device)
+    prepare_torch(config.threads)
+    device, folder = choose_device(config.device, local), Path(config.work_dir)
+    check_folder(folder, config, resume)
+    for name in ("batch_size", "mct_batch_size"):
+        if getattr(config, name) % world:
+            raise UserError(
+                f"--{name} {getattr(config, name)} cannot be shared by {world} processes; use a "
+                "multiple"
+            )
+    spec = spec_of(config.dataset, config.data_root, config.classes)
+    training, validation = (
+        split_items(config, config.train_split),
+        split_items(config, config.val_split),
+    )
+    tags = image_tags(config, spec, training)
+    if config.eval_seeds:
+        require_masks(training[: config.eval_images or None])
+    clip = load_clip(config.clip_path)
+    vit = None if config.branches == "clip" else build_vit(config, clip, len(spec.classes))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"--work_dir {folder} cannot be made ({reason}); name another folder"
+        ) from None
+    with claimed(folder) if rank == 0 else nullcontext():
+        text = text_features(clip, spec.texts(), folder)
+        facts = {"classes": list(spec.classes), "clip_sha256": clip.sha256, "text": text}
+        if config.clip_path == "toy":
+            facts["clip"] = clip.state_dict()
+        run = Run(config, device, rank, world, folder, Recorder(folder, config, device), facts)
+        run.recorder.say(plan(config, spec, training, validation, tags, device))
+        model = build_cvf(config, clip, text, vit, len(spec.classes)).to(device)
+        if vit is not None and not config.mct_path:
+            train_classifier(vit, training, tags, run)
+        data = training_data(training, tags, config, config.crop_size, crops)
+        evaluate = partial(report, model, training, tags, validation, run)
+        final = train_segmenter(model, data, losses or pseudo_label_losses, run, evaluate)
+        if bad := len(bad_images(folder)):
+            run.recorder.say(
+                f"{bad} times a picture could not be read and was skipped, see "
+                f"{folder / BAD_IMAGES}"
+            )
+        if distributed.is_main():
+            run.recorder.say(report_line(folder))
+        run.recorder.say(
+            f"checkpoint: {final}\ntest: python {testing_script(config)} --model_path {final}"
+        )
+        run.recorder.close()
+    distributed.stop()
+    return final
+
+
+def check_folder(folder: Path, config: Config, resume: bool) -> None:
+    """Raises UserError where the run folder holds checkpoints that are not to be continued, or
+    another training's.
+    """
+    if not resume and (folder / "checkpoints").is_dir() and any((folder / "checkpoints").iterdir()):
+        raise UserError(
+            f"--work_dir {folder} already holds a run; add --resume to continue it, or name "
+            "another folder"
+        )
+    if resume and (folder / "config.yaml").is_file():
+        check_same_run(config, read_yaml(folder / "config.yaml"), folder / "config.yaml")
+
+
+def plan(
+    config: Config,
+    spec: DatasetSpec,
+    training: Sequence,
+    validation: Sequence,
+    tags: np.ndarray,
+    device: torch.device,
+) -> str:
+    """One paragraph that says what the run will do, before it does it."""
+    stage_1 = (
+        "none"
+        if config.branches == "clip"
+        else config.mct_path or f"{config.mct_epochs} epochs from {config.init}"
+    )
+    dropped = (
+        f"; left out of the background, as they name classes: {', '.join(spec.dropped)}"
+        if spec.dropped
+        else ""
+    )
+    return (
+        f"{spec.name}: {len(training)} training images with {tags.sum() / len(tags):.1f} tags "
+        "each, "
+        f"{len(validation)} validation images, {len(spec.classes)} classes + background{dropped}\n"
+        f"CLIP {config.clip_path}; class-token ViT: {stage_1}; branches {config.branches}\n"
+        f"{config.max_iters} iterations of batch {config.batch_size} at {config.crop_size} px on "
+        f"{device}; "
+        f"run folder {config.work_dir}"
+    )
+
+
+def train_classifier(
+    vit: ClassTokenViT, training: Sequence[Item], tags: np.ndarray, run: Run
+) -> None:
+    """Stage 1: the class-token ViT learns the tags (MCTformer+, section 3; design: "Class-token ViT
+    pre-training").
+    """
+    config = run.config
+    # images without tags teach a classifier of tags little and have no contrastive term
+    tagged = tags.any(1)
+    images = [item for item, has in zip(training, tagged) if has]
+    if not images:
+        raise UserError(
+            f"no image of --train_split {config.train_split} has a tag; check --tags or the "
+            "annotations"
+        )
+    data = training_data(images, tags[tagged], config, config.mct_crop_size)
+    iterations = math.ceil(config.mct_epochs * len(images) / config.mct_batch_size)
+    fresh = [
+        p
+        for n, p in vit.named_parameters()
+        if n.startswith(("head.", "cls_token", "pos_embed_cls", "fuse_token."))
+    ]
+    known = {id(p) for p in fresh}
+    lr = config.mct_lr * config.mct_batch_size / 512
+    groups = [
+        ([p for p in vit.parameters() if id(p) not in known], lr),
+        (fresh, lr * config.mct_head_lr_factor),
+    ]
+
+    losses = lambda pixels, batch, step: classifier_losses(vit, pixels, batch, config)
+    rate = lambda step: cosine(step, iterations, max(1, iterations // 20))
+    run_stage(
+        Stage(
+            "classifier",
+            vit,
+            adamw(groups, config.weight_decay),
+            rate,
+            losses,
+            data,
+            iterations,
+            config.mct_batch_size,
+        ),
+        run,
+    )
+
+
+def classifier_losses(
+    vit: ClassTokenViT, images: Tensor, batch: dict[str, Tensor], config: Config
+) -> dict[str, Tensor]:
+    """Losses of one batch of tagged images in stage 1."""
+    output = vit(images)
+    output = replace(output, cls_logits=output.cls_logits.float() * config.vit_logit_scale)
+    return classifier_criterion(output, batch["tags"], reduce=distributed.total)
+
+
+def train_segmenter(
+    model: CVF, data: TaggedImages, losses: Losses, run: Run, evaluate: Callable[[int], None]
+) -> Path:
+    """Stage 2: the decoder learns pseudo labels that the branches make on the fly (design, section
+    1).
+    """
+    config = run.config
+    if model.vit is not None and not config.train_vit:  # the published optimiser leaves these out
+        for part in (model.vit, model.wide, model.alpha):
+            part.requires_grad_(False)
+    slow = [] if model.vit is None else list(model.vit.parameters())
+    ids = {id(p) for p in slow}
+    fast = [p for p in model.parameters() if id(p) not in ids]
+    stage = Stage(
+        name="segmenter",
+        module=model,
+        optimiser=adamw(
+            [(fast, config.lr), (slow, config.lr * config.vit_lr_factor)], config.weight_decay
+        ),
+        rate=lambda step: schedule(
+            step, config.max_iters, config.warmup_iters, config.schedule == "published"
+        ),
+        losses=lambda images, batch, step: losses(model, images, batch, step, config),
+        data=data,
+        iterations=config.max_iters,
+        batch_size=config.batch_size,
+        evaluate=evaluate,
+    )
+    run_stage(stage, run)
+    final = run.folder / "checkpoints" / FINAL
+    if distributed.is_main():
+        content = {
+            "step": config.max_iters,
+            "config": portable(config),
+            "model": trained_state(model),
+        }
+        save_checkpoint({**run.facts, **content}, final)
+    evaluate(config.max_iters)
+    return final
+
+
+def pseudo_label_losses(
+    model: CVF, images: Tensor, batch: dict[str, Tensor], step: int, config: Config
+) -> dict[str, Tensor]:
+    """Weighted losses of one batch of tagged images (design: "Losses")."""
+    valid = batch["valid"] if config.ignore_padding else None
+    output = model(images, batch["tags"], step >= config.switch_iters, valid)
+    weights = {"seg": 1.0, "affinity": config.w_attn, "patch": config.w_pat}
+    terms = criterion(output, batch["tags"], config.radius, reduce=distributed.total)
+    return {name: weights[name] * term for name, term in terms.items()}
+
+
+def training_data(
+    images: Sequence[Item],
+    tags: np.ndarray,
+    config: Config,
+    crop_size: int,
+    crops: type[TaggedImages] = TaggedImages,
+) -> TaggedImages:
+    """Augmented crops of tagged images."""
+    mean, _ = STATISTICS[config.statistics]
+    scale, skip = (config.scale_min, config.scale_max), config.on_bad_image == "skip"
+    return crops(images, tags, crop_size, scale, config.seed, mean, config.train_long, skip)
