@@ -27,8 +27,8 @@ WAITS = {
 LITERALS = aten.lift_fresh
 # of what is on the CPU
 ALLOWED = {
-    ("rows.py", "from_tags"),
-    ("rows.py", "copies"),
+    ("class_rows.py", "from_tags"),
+    ("class_rows.py", "copies"),
     ("par.py", "_closeness"),
 }
 
