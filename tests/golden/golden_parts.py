@@ -1,5 +1,5 @@
-"""Checks of single pieces against a golden file, one function a case (sections A to G, I and J of
-its README).
+"""Checks of single pieces against a golden file, one function a case (tests/golden/README.md,
+"Pieces").
 """
 
 import json

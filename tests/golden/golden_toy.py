@@ -20,7 +20,7 @@ from datasets.specs import SPECS
 from datasets.transforms import normalise
 from model.cvf import CVF
 from model.outputs import CVFOutput
-from model.pseudo_labels import seed_labels
+from model.pseudo_labels import seed_labels, to_size
 from utils.build import STATISTICS
 from utils.config import Config, load_config
 from utils.inference.crf import crf
@@ -43,7 +43,7 @@ def norms_close(actual: Tensor, expected: Tensor) -> None:
 
 COMPARE: dict[
     str, Compare
-] = {  # by the last word of an array's name; tolerances of the golden README
+] = {  # by the last word of an array's name; tests/golden/README.md, "How close is close"
     "text": close,
     "logits": close,
     "affinity": close,
@@ -85,7 +85,7 @@ def measured(golden: GoldenFile) -> Named:
         batch = {"tags": golden["tags"].float(), "valid": golden["valid"]}
         for stage, step in (("before", config.switch_iters - 1), ("after", config.switch_iters)):
             yield from training(model, images, batch, step, config, variant, f"{variant}_{stage}")
-        yield from testing(model, golden["test_picture"], config)
+        yield from testing(model, golden["test_picture"], config, variant)
 
 
 def training(
@@ -129,20 +129,22 @@ def training(
 
 
 @torch.no_grad()
-def testing(model: CVF, picture: Tensor, config: Config) -> Named:
-    """Logits and labels of a picture (H, W, 3) uint8 at its own size, which has to be padded at
-    every scale.
+def testing(model: CVF, picture: Tensor, config: Config, variant: str) -> Named:
+    """Logits and labels of a picture (H, W, 3) uint8 at its own size, which is no whole number of
+    patches at any scale.
     """
     image = normalise(picture.permute(2, 0, 1)[None], *STATISTICS[config.statistics])
-    single, multi = multi_scale(model.segment, image, config.scales)
-    yield "single_scale_logits", single[..., ::EVERY, ::EVERY]
-    yield "multi_scale_logits", multi[..., ::EVERY, ::EVERY]
+    results = multi_scale(model.segment, image, config.scales, padded=config.pad_images)
+    single, multi = (to_size(logits, picture.shape[:2]) for logits in results)
+    yield f"{variant}_single_scale_logits", single[..., ::EVERY, ::EVERY]
+    yield f"{variant}_multi_scale_logits", multi[..., ::EVERY, ::EVERY]
+
     # Random weights see one label everywhere; taken from their means and stretched, the logits show
     # several.
     probs = (CONTRAST * (multi[0] - multi[0].mean(dim=(1, 2), keepdim=True))).softmax(0)
-    yield "multi_scale_labels", probs.argmax(0)
+    yield f"{variant}_multi_scale_labels", probs.argmax(0)
     left, marginals = crf(picture, probs)
-    yield "crf_labels", left[marginals.argmax(0)]
+    yield f"{variant}_crf_labels", left[marginals.argmax(0)]
 
 
 TOY: dict[str, Callable[[GoldenFile], None]] = {"toy_forward": check_toy_forward}

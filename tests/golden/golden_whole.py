@@ -1,5 +1,5 @@
-"""Checks of the whole model under the published configurations (sections H and K of the golden
-README).
+"""Checks of the whole model under the published configurations (tests/golden/README.md,
+"The whole model").
 """
 
 import json
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from golden_file import GoldenFile, close, each_close, mostly_same, same
 from golden_parts import check_texts
 from golden_weights import head_shapes
@@ -23,9 +24,11 @@ from model.outputs import CVFOutput
 from model.pseudo_labels import to_size
 from utils.build import build_cvf
 from utils.config import Config, load_config
-from utils.inference.multi_scale import multi_scale, resize_long
+from utils.inference.multi_scale import PATCH, multi_scale, resize_long
 
 CONFIGS = ROOT / "configs"
+# px; no multiples of a patch at scales 1 and 0.75, which brings both to whole numbers
+UNEVEN = (372, 500)
 
 
 def published_config(golden: GoldenFile) -> Config:
@@ -138,15 +141,37 @@ def check_inference(golden: GoldenFile) -> None:
     photo = golden["image_u8"]
     image = normalise(photo.permute(2, 0, 1)[None])
     close(image[0], golden["image"])
-    model = whole_model(
-        golden,
-        torch.ones(golden.config["mct"]["num_classes"] + 1, golden.config["clip"]["embed_dim"]),
-    )
+
+    config = published_config(golden)
+    text = torch.ones(golden.config["mct"]["num_classes"] + 1, golden.config["clip"]["embed_dim"])
+    model = whole_model(golden, text, config)
+    scales, padded = golden.config["scales"], config.pad_images
+
     large = resize_long(image, golden.config["resize_long"])
-    single, multi = multi_scale(model.segment, large, golden.config["scales"], flip=True)
+    single, multi = multi_scale(model.segment, large, scales, padded=padded)
     for logits, name, labels in ((single, "segs", "pred"), (multi, "msc_segs", "msc_pred")):
         close(logits, golden[name])
         mostly_same(to_size(logits, photo.shape[:2])[0].argmax(0), golden[labels])
+
+    uneven = to_size(image, UNEVEN)
+    single, multi = multi_scale(model.segment, uneven, scales, padded=padded)
+    whole_patches = [side // PATCH * PATCH for side in UNEVEN]
+    seen = uneven[..., : whole_patches[0], : whole_patches[1]]
+    close(single, model.segment(seen))
+    close(multi, published_multi_scale(model, uneven, scales))
+
+
+def published_multi_scale(model: CVF, image: Tensor, scales: list[float]) -> Tensor:
+    """The published loop over scales and mirror images, written out: nothing is padded."""
+    results: list[Tensor] = []
+    for scale in scales:
+        scaled = F.interpolate(image, scale_factor=scale, mode="bilinear", align_corners=False)
+        plain, mirrored = model.segment(scaled), model.segment(scaled.flip(3))
+        if results:
+            size = results[0].shape[-2:]
+            plain, mirrored = to_size(plain, size), to_size(mirrored, size)
+        results.append((plain + mirrored.flip(3)) / 2)
+    return torch.stack(results).mean(dim=0)
 
 
 WHOLE: dict[str, Callable[[GoldenFile], None]] = {

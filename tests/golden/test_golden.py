@@ -1,6 +1,6 @@
-"""Parity with the published arithmetic: CVF_GOLDEN names a folder of .npz files; some are kept in
-tests/data/golden.
+"""Parity with the published arithmetic, and with our own as it was frozen (tests/golden/README.md).
 
+The files of this folder always run; those of the folder that CVF_GOLDEN names run in addition.
 Every array of every file is an input or is compared: one that no check reads fails the test, and so
 does a file of an unknown case. Sizes, class sets and seeds come from the files.
 """
@@ -14,15 +14,22 @@ from golden_parts import PARTS
 from golden_toy import TOY
 from golden_whole import WHOLE
 
-FOLDER = Path(os.environ.get("CVF_GOLDEN") or Path(__file__).resolve().parent)
-FILES = sorted(FOLDER.glob("*.npz"))
+FOLDERS = {"own": Path(__file__).resolve().parent}
+if given := os.environ.get("CVF_GOLDEN"):
+    FOLDERS["given"] = Path(given)
+FILES = {
+    f"{origin}-{path.stem}": path
+    for origin, folder in FOLDERS.items()
+    for path in sorted(folder.glob("*.npz"))
+}
 
 
-def test_there_are_golden_files():
-    assert FILES, f"{FOLDER} holds no .npz file"
+@pytest.mark.parametrize("origin", FOLDERS)
+def test_there_are_golden_files(origin: str):
+    assert any(FOLDERS[origin].glob("*.npz")), f"{FOLDERS[origin]} holds no .npz file"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES.values(), ids=FILES.keys())
 def test_parity(path: Path):
     golden = GoldenFile(path)
     check = {**PARTS, **WHOLE, **TOY}.get(golden.config["case"])
