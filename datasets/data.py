@@ -27,7 +27,7 @@ class TaggedImages(Dataset):
     """Training images with their image-level labels; of an item, only name and image file are kept.
 
     The view of an image is a pure function of (seed, iteration, index), so that neither the number
-    of workers or processes nor resuming changes what is trained on (design: decisions, randomness).
+    of workers or processes nor resuming changes what is trained on (model/README.md, "Decisions").
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class TaggedImages(Dataset):
 
 class MaskedImages(Dataset):
     """Whole images with their masks, at original size. Of several processes, process r of w gets
-    images r, r + w, ..., so that each image is seen exactly once (design: protocol).
+    images r, r + w, ..., so that each image is seen exactly once.
     """
 
     def __init__(

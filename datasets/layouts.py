@@ -40,8 +40,7 @@ def items(
     list_file: str | Path | None = None,
     complete: bool = True,
 ) -> list[Item]:
-    """The images of a split, each checked to exist (design: command line, "VOC layout", "COCO
-    layout").
+    """The images of a split, each checked to exist.
 
     They come in the order of the list; without one, COCO's come in name order.
 

@@ -15,7 +15,7 @@ def unit_rows(maps: Tensor) -> Tensor:
 
 @record_function("affinity")
 def transition_matrix(affinity: Tensor, rounds: int = 3) -> Tensor:
-    """Affinity (B, N, N) > 0 -> transition matrix (B, N, N) (CLIP-ES, section 3.3; golden C).
+    """Affinity (B, N, N) > 0 -> transition matrix (B, N, N) (CLIP-ES, section 3.3).
 
     Rounds of dividing columns, then rows, by their sums come near a doubly stochastic matrix, which
     is made symmetric and squared.
@@ -30,7 +30,7 @@ def select_by_mass(predicted: Tensor, maps: Tensor) -> Tensor:
     """Predicted affinity (B, N, N) times the mean of those maps (J, B, N, N) that hold at least the
     average total mass.
 
-    The published choice, which looks at totals only, and its divisor (golden C).
+    The published choice, which looks at totals only, and its divisor (model/README.md, "Affinity").
     """
     distance = (predicted - maps).sum(dim=(-2, -1))
     return _mean_of_kept(maps, distance, eps=1e-5) * predicted
@@ -40,8 +40,8 @@ def select_by_fit(predicted: Tensor, maps: Tensor) -> Tensor:
     """Predicted affinity (B, N, N) times the mean of those maps (J, B, N, N) that lie at least
     averagely near to it.
 
-    Distance is mean |predicted - map|, all of them with rows summing to 1 (design: "Affinity",
-    ours).
+    Distance is mean |predicted - map|, all of them with rows summing to 1 (ours;
+    model/README.md, "Affinity").
     """
     maps = unit_rows(maps)
     distance = (unit_rows(predicted) - maps).abs().mean(dim=(-2, -1))
@@ -66,7 +66,7 @@ def build_affinity(
     affinity (B, N, N).
 
     Before the switch-over the mean of the maps; after it (`select`) the selected maps times the
-    predicted affinity (design: "Affinity").
+    predicted affinity (model/README.md, "Affinity").
     """
     count = method.late_maps if select else method.early_maps
     end = max(0, len(clip_maps) - method.skipped_maps)
@@ -81,6 +81,7 @@ def build_affinity(
     return (select_by_fit if method.map_selection == "fit" else select_by_mass)(predicted, stack)
 
 
+@record_function("propagation")
 def propagate(
     transition: Tensor, rows: ClassRows, cams: Tensor, mask: Tensor | None = None
 ) -> Tensor:

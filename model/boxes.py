@@ -11,7 +11,7 @@ _BOX_ROUNDS = 8  # rounds of spreading between two looks at whether anything sti
 @record_function("boxes")
 def box_mask(maps: Tensor, threshold: float, clip_edges: bool = False) -> Tensor:
     """CAMs (n, h, w) in 0..1 -> (n, h, w) bool: inside a bounding box of a connected strong region
-    (CLIP-ES; golden C).
+    (CLIP-ES, section 3.3).
 
     Strong is above `threshold` times the map's peak, in grey levels 0..255 rounded down; regions
     are 8-connected. `clip_edges` keeps boxes off the last row and column, as published. An empty

@@ -31,7 +31,7 @@ class GradCAM:
 
 def normalise(maps: Tensor, eps: float = 1e-7) -> Tensor:
     """Maps (n, h, w), each brought to 0..1: (m - min) / (eps + max(m - min)). A constant map
-    becomes 0 (golden B).
+    becomes 0.
     """
     maps = maps - maps.amin(dim=(-2, -1), keepdim=True)
     return maps / (eps + maps.amax(dim=(-2, -1), keepdim=True))
@@ -43,8 +43,8 @@ def text_probabilities(
     """Patch tokens (B, N, E) in the joint space, texts (T, E), allowed (B, T) bool -> probabilities
     (B, T).
 
-    Softmax of exp(logit_scale) * cosine between the mean patch and each allowed text (design: "CLIP
-    CAM").
+    Softmax of exp(logit_scale) * cosine between the mean patch and each allowed text
+    (model/README.md, "Grad-CAM").
     """
     image = F.normalize(patches.mean(dim=1), dim=-1)
     logits = image @ F.normalize(text, dim=-1).T * math.exp(logit_scale)
@@ -67,8 +67,8 @@ def gradcam(
     tokens (B, T, C): the residual stream that enters that block; text (K+M, E): text features, K
     classes then M >= 1 background words; logit_scale: CLIP's own, a logarithm. The channel weight
     is the patch mean of d probability / d activation, the residual path being constant; map =
-    relu(weighted sum of the activations), normalised twice as published (CLIP-ES; golden B). Builds
-    its own graph under `torch.no_grad` too, but not in inference mode. Under autocast the blocks
+    relu(weighted sum of the activations), normalised twice as published (CLIP-ES). Builds its
+    own graph under `torch.no_grad` too, but not in inference mode. Under autocast the blocks
     run in half precision; all that follows them (text match, weighted sum, min-max) in float32.
     """
     # One copy of an image for each of its classes, or one if it has none. Copies do not mix, so a

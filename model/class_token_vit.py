@@ -45,8 +45,8 @@ class CrossAttention(nn.Module):
 
 
 class TokenFusion(nn.Module):
-    """Class tokens read the tokens of one patch size by cross-attention (design: class-specific
-    exchange).
+    """Class tokens read the tokens of one patch size by cross-attention (model/README.md,
+    "ViT").
     """
 
     def __init__(self, dim: int, heads: int, hidden: int) -> None:
@@ -70,9 +70,9 @@ class ClassTokenViT(nn.Module):
     MCTformer+ checkpoints.
 
     After half of the blocks both streams take the LARGE stream's class tokens, each updated by what
-    its own patches say (design: "ViT branch"). `pre_norm` adds a LayerNorm before the first block,
-    as CLIP's tower has one. Images may have any size from twice the patch up; the position table of
-    `input_size` is resized to it.
+    its own patches say (model/README.md, "ViT"). `pre_norm` adds a LayerNorm before the first
+    block, as CLIP's tower has one. Images may have any size from twice the patch up; the position
+    table of `input_size` is resized to it.
     """
 
     def __init__(

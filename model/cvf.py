@@ -75,7 +75,7 @@ class CVF(nn.Module):
     def forward(
         self, images: Tensor, tags: Tensor, select: bool, valid: Tensor | None = None
     ) -> CVFOutput:
-        """One training step's forward (design, section 1; golden H).
+        """One training step's forward (model/README.md, "The figure").
 
         images (B, 3, H, W) normalised; tags (B, K), above 0 where tagged, an image may have none,
         best on the CPU (a GPU is then not waited for); select: the switch-over has happened; valid
@@ -95,8 +95,8 @@ class CVF(nn.Module):
     def seeds(
         self, images: Tensor, tags: Tensor, select: bool, valid: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Label maps (B, H, W) long, to be scored against masks: what CAMs and refinement are worth
-        (design: protocol).
+        """Label maps (B, H, W) long, to be scored against masks: what CAMs and refinement are
+        worth.
 
         "clip", "vit", "fused": seeds after the transition, without refinement, those of the
         branches in use; "pseudo": the final labels. Arguments as in `forward`; `valid` cuts the

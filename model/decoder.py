@@ -72,12 +72,13 @@ class LargeFOV(nn.Module):
         return self.layers(features)
 
 
+@record_function("predicted affinity")
 def predicted_affinity(tokens: Tensor) -> Tensor:
     """Fused tokens (B, N, dim) -> how likely two patches share a label, (B, N, N) in 0..1: sigmoid
     of their products.
 
-    In float32: the transition matrix is made from it, and large products overflow half precision
-    (design: "Decoder").
+    In float32: the transition matrix is made from it, and large products overflow half
+    precision (model/README.md, "Decoder").
     """
     with float32_region(tokens.device):
         tokens = tokens.float()

@@ -30,8 +30,8 @@ def single_process(counts: Tensor) -> Tensor:
 
 
 def seg_loss(logits: Tensor, labels: Tensor, reduce: Reduce = single_process) -> Tensor:
-    """Half the sum of two mean cross-entropies, over background and over foreground pixels (WeCLIP;
-    golden F).
+    """Half the sum of two mean cross-entropies, over background and over foreground pixels
+    (WeCLIP).
 
     logits (B, K+1, H, W), labels (B, H, W) long with 255 left out. A kind of pixel that no image
     has counts 0.
@@ -59,7 +59,7 @@ def radius_mask(grid: tuple[int, int], radius: int, device: torch.device | None 
 
 
 def affinity_labels(labels: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Tensor:
-    """Pairwise targets of the predicted affinity (AFA, section 3.3; golden F).
+    """Pairwise targets of the predicted affinity (AFA, section 3.3).
 
     labels (B, H, W) are read at each patch's top-left pixel -> (B, N, N) uint8: 1 the same label
     (background is one), 0 not, 255 where either is 255 or `mask` (N, N) bool is False.
@@ -78,7 +78,7 @@ def affinity_labels(labels: Tensor, grid: tuple[int, int], mask: Tensor | None =
 
 def affinity_loss(predicted: Tensor, targets: Tensor, reduce: Reduce = single_process) -> Tensor:
     """Mean distance of predicted affinities (B, N, N) in 0..1 from targets 1 and 0, each kind half
-    (AFA; golden F).
+    (AFA).
 
     Both counts are raised by one, so that a missing kind gives 0; targets 255 are left out.
     """
@@ -120,8 +120,8 @@ def class_contrast_loss(
 def criterion(
     output: CVFOutput, tags: Tensor, radius: int = 8, reduce: Reduce = single_process
 ) -> dict[str, Tensor]:
-    """The unweighted losses of `CVF.forward` (design: "Losses"): "seg", "affinity" and, with a ViT,
-    "patch".
+    """The unweighted losses of `CVF.forward` (model/README.md, "Losses"): "seg", "affinity"
+    and, with a ViT, "patch".
 
     tags (B, K) in {0, 1}; `radius` in patches. The logits are brought to the labels' size.
     """
@@ -146,7 +146,7 @@ def classifier_criterion(
     """The unweighted losses of the class-token ViT's own training from tags (B, K): "cls", "patch"
     and "contrast".
 
-    "patch" is the mean over the two patch sizes (design: "Class-token ViT pre-training").
+    "patch" is the mean over the two patch sizes (model/README.md, "Training of the ViT").
     """
     patch = tag_loss(output.patch_logits, tags, reduce) + tag_loss(
         output.patch_large_logits, tags, reduce

@@ -16,7 +16,7 @@ _CHOICES = {
 
 @dataclass(frozen=True)
 class Method:
-    """Settings of `CVF` (design, sections 1 to 3). ValueError on a word that is no choice.
+    """Settings of `CVF` (model/README.md, "Settings"). ValueError on a word that is no choice.
 
     branches: which branches make the labels and the affinity. cam_block: CLIP block whose ln_1
     Grad-CAM reads, -1 last. early_maps, late_maps: last CLIP attention maps in use before and after

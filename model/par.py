@@ -24,8 +24,8 @@ def refine(
     iterations: int = 20,
     dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24),
 ) -> Tensor:
-    """Normalised images (B, 3, H, W) and masks (B, C, h, w) -> refined masks (B, C, h, w) (AFA
-    section 3.4; golden E).
+    """Normalised images (B, 3, H, W) and masks (B, C, h, w) -> refined masks (B, C, h, w) (AFA,
+    section 3.4).
 
     The images are first brought to the masks' size. In every round a pixel becomes the weighted sum
     of its neighbours, 8 directions at each dilation; the weights sum to 1.01 (as published), so

@@ -109,7 +109,7 @@ def make_labels(
 
 def _vit_label_at_patch_size(images: Tensor, seeds: Seeds, method: Method) -> Tensor:
     """Labels (B, H, W) of the ViT branch, refined on the patch grid and then resized, as published
-    (golden E, H).
+    (model/README.md, "Pseudo labels").
     """
     scores = seeds.rows.pack(normalise(seeds.vit, VIT_EPS))
     channels = with_background(scores, method.background_power_vit)

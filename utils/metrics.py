@@ -17,8 +17,7 @@ class ConfusionMatrix:
     """Pixel counts of truth against prediction. `counts` (C, C) int64, rows = truth, may be summed
     over processes.
 
-    Source: design, protocol (mIoU over the classes that occur in the truth, background included,
-    255 ignored).
+    mIoU is over the classes that occur in the truth, background included; 255 is ignored.
     """
 
     def __init__(self, num_classes: int, device: torch.device | str = "cpu") -> None:

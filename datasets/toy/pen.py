@@ -17,8 +17,7 @@ class Pen:
     """Collects `parts`, polygons ((P, 2) float, tone), painted in order: x to the right, y down,
     about -1..1.
 
-    All chance comes from the generator it is given, so a drawing is a pure function of it. Source:
-    design, section 6.
+    All chance comes from the generator it is given, so a drawing is a pure function of it.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:

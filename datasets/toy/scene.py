@@ -64,7 +64,7 @@ def render(
     `scale` bounds the longer side of an object over the picture's shorter side; None means 0.45-0.9
     for one object and
     0.35-0.6 for more, and at times adds a second object of a class. Raises ValueError for a picture
-    below LEAST_SIDE or classes that do not exist. Source: design, section 6.
+    below LEAST_SIDE or classes that do not exist.
     """
     if min(height, width) < LEAST_SIDE:
         raise ValueError(f"picture {height} x {width} is below {LEAST_SIDE} px")

@@ -114,7 +114,7 @@ def paint(rng: np.random.Generator, shape: Shape, size: float) -> Sprite:
     """One object of a class in a random pose and dress, its longer side about `size` pixels.
 
     Drawn at twice the size and averaged, so that its borders are smooth; a dark outline and shading
-    from above keep it apart from any background. Source: design, section 6.
+    from above keep it apart from any background.
     """
     pen = Pen(rng)
     shape.draw(pen)

@@ -50,7 +50,6 @@ def picture(seed: int, split: str, number: int, size: int) -> Scene:
     or 3/4 of it.
 
     The first class cycles through all classes, so that they are balanced; up to two more are drawn.
-    Source: design, section 6.
     """
     rng = np.random.default_rng((seed, _SPLITS.index(split), number))
     short = size * 3 // 4

@@ -20,7 +20,8 @@ from utils.config import (
     save_config,
 )
 
-# What the published mode switches back on (design, section 7), beside the folder of its runs.
+# What the published mode switches back on (model/README.md, "Departures with a switch"), beside
+# the folder of its runs.
 PUBLISHED = {
     "label_fusion": "max_id",
     "propagation_mask": "last_class",

@@ -15,7 +15,7 @@ from torch.nn.functional import embedding_bag
 
 from utils.common.errors import UserError
 
-MIN_PROB = 1e-5  # probabilities are clipped here before the logarithm (golden I)
+MIN_PROB = 1e-5  # probabilities are clipped here before the logarithm
 # on sixteen photographs at least 99.91% of pixels kept the label that they have with all labels
 PLAUSIBLE = 1e-2
 CHUNK = 16384  # points updated at a time on a CPU, whose caches hold them

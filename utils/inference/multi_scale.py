@@ -76,8 +76,8 @@ def multi_scale(
     K+1, h, w).
 
     image (B, 3, H, W) normalised; `padded` as in `logits_of`. The single scale is the first one
-    without its mirror image; its logits' size is that of both results (design: "Inference"; golden
-    K).
+    without its mirror image; its logits' size is that of both results (model/README.md,
+    "Inference").
     """
     single = total = None
     for scale in scales:

@@ -58,7 +58,7 @@ def image_seeds(
     """Seeds and pseudo label of one image (3, H, W) uint8 with tags (K,), above 0 where tagged; the
     model in eval mode.
 
-    `select`: the switch-over has happened (design, section 1).
+    `select`: the switch-over has happened (model/README.md, "Affinity").
     """
     device, (height, width) = model.text.device, image.shape[-2:]
     pixels, tags = padded(image.to(device), config), tags.cpu()

@@ -19,8 +19,8 @@ def schedule(
     """Factor of the base rate used by step 0, 1, ...: linear warm-up, then polynomial decay to 0.
 
     Ours rises to 1 and falls from there. The published one decays by the step count from the start,
-    so it drops at the end of the warm-up (design: schedules), and stays at its last factor after
-    max_iters.
+    so it drops at the end of the warm-up (model/README.md, "Decisions"), and
+    stays at its last factor after max_iters.
     """
     if step < warmup:
         return 1 - (1 - step / warmup) * (1 - warmup_ratio)

@@ -152,8 +152,8 @@ def plan(
 def train_classifier(
     vit: ClassTokenViT, training: Sequence[Item], tags: np.ndarray, run: Run
 ) -> None:
-    """Stage 1: the class-token ViT learns the tags (MCTformer+, section 3; design: "Class-token ViT
-    pre-training").
+    """Stage 1: the class-token ViT learns the tags (MCTformer+; model/README.md, "Training of
+    the ViT").
     """
     config = run.config
     # images without tags teach a classifier of tags little and have no contrastive term
@@ -207,8 +207,8 @@ def classifier_losses(
 def train_segmenter(
     model: CVF, data: TaggedImages, losses: Losses, run: Run, evaluate: Callable[[int], None]
 ) -> Path:
-    """Stage 2: the decoder learns pseudo labels that the branches make on the fly (design, section
-    1).
+    """Stage 2: the decoder learns pseudo labels that the branches make on the fly (model/README.md,
+    "The figure").
     """
     config = run.config
     if model.vit is not None and not config.train_vit:  # the published optimiser leaves these out
@@ -248,7 +248,7 @@ def train_segmenter(
 def pseudo_label_losses(
     model: CVF, images: Tensor, batch: dict[str, Tensor], step: int, config: Config
 ) -> dict[str, Tensor]:
-    """Weighted losses of one batch of tagged images (design: "Losses")."""
+    """Weighted losses of one batch of tagged images (model/README.md, "Losses")."""
     valid = batch["valid"] if config.ignore_padding else None
     output = model(images, batch["tags"], step >= config.switch_iters, valid)
     weights = {"seg": 1.0, "affinity": config.w_attn, "patch": config.w_pat}

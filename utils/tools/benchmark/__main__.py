@@ -48,7 +48,19 @@ from utils.training.loop import Run, Stage, train_step
 from utils.training.optim import adamw
 from utils.training.stages import classifier_losses, pseudo_label_losses
 
-STAGES = ("CLIP", "ViT", "fusion", "decoder", "Grad-CAM", "affinity", "boxes", "PAR", "losses")
+STAGES = (
+    "CLIP",
+    "ViT",
+    "fusion",
+    "predicted affinity",
+    "decoder",
+    "Grad-CAM",
+    "affinity",
+    "boxes",
+    "propagation",
+    "PAR",
+    "losses",
+)
 TAGS = 2  # tags an image in the training step
 TEST_SIZE = (375, 500)
 VIT_GFLOP = 273  # matrix products of "vit", attention itself left out
