@@ -1,8 +1,10 @@
-"""The ViT branch: a vision transformer with one token a class, on patches of two sizes
-(MCTformer+).
+"""The ViT branch: a vision transformer with one token per class, on patches of one or two sizes
+(MCTformer, MCTformer+).
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -65,14 +67,26 @@ class TokenFusion(nn.Module):
         return torch.cat([classes + self.mlp(self.norm2(classes)), patches], dim=1)
 
 
-class ClassTokenViT(nn.Module):
-    """Two streams, small and large patches, through the same blocks; tensor names are those of
-    MCTformer+ checkpoints.
+# What differs between MCTformer's versions (Xu et al., 2022 and 2024).
+# plus: MCTformer+, and all that is trained here. Ranked pooling of the patch scores, CAM
+#       sqrt(mean attention * scores).
+# v2:   one position table for class tokens and patches, mean pooling, CAM
+#       sum of attention * scores.
+# v1:   as v2 without a patch head; its CAM is the attention alone.
+VERSIONS = ("plus", "v2", "v1")
 
-    After half of the blocks both streams take the LARGE stream's class tokens, each updated by what
-    its own patches say (model/README.md, "ViT"). `pre_norm` adds a LayerNorm before the first
-    block, as CLIP's tower has one. Images may have any size from twice the patch up; the position
-    table of `input_size` is resized to it.
+
+class ClassTokenViT(nn.Module):
+    """A vision transformer with a token per class, on patches of one or of two sizes; tensor names
+    are those of MCTformer's checkpoints.
+
+    streams: 2 sends small and large patches through the same blocks. After half of them both
+    streams take the LARGE stream's class tokens, each updated by what its own patches say
+    (model/README.md, "ViT"). 1 has small patches alone, as the published MCTformers do.
+    version: how logits and CAMs are read from the tokens, one of `VERSIONS`. pre_norm adds a
+    LayerNorm before the first block, as CLIP's tower has one. Images may have any size from the
+    largest patch up; the position table of `input_size`, px, is resized to it. ValueError for an
+    unknown version or number of streams.
     """
 
     def __init__(
@@ -85,47 +99,66 @@ class ClassTokenViT(nn.Module):
         patch: int = 16,
         input_size: int = 448,
         pre_norm: bool = False,
+        streams: int = 2,
+        version: str = "plus",
     ) -> None:
         super().__init__()
-        hidden, native = int(embed_dim * mlp_ratio), input_size // patch
+        possible = (1, 2) if version == "plus" else (1,)
+        if version not in VERSIONS or streams not in possible:
+            raise ValueError(f"there is no class-token ViT {version!r} of {streams} streams")
+        hidden = int(embed_dim * mlp_ratio)
+        native = input_size // patch
         self.num_classes, self.patch = num_classes, patch
+        self.streams, self.version = streams, version
+
         self.cls_token = nn.Parameter(torch.empty(1, num_classes, embed_dim))
-        self.pos_embed_cls = nn.Parameter(torch.empty(1, num_classes, embed_dim))
-        self.pos_embed_pat = nn.Parameter(torch.empty(1, native**2, embed_dim))
-        self.alpha = nn.Parameter(torch.full((1,), 0.5))
+        if version == "plus":
+            self.pos_embed_cls = nn.Parameter(torch.empty(1, num_classes, embed_dim))
+            self.pos_embed_pat = nn.Parameter(torch.empty(1, native**2, embed_dim))
+        else:
+            self.pos_embed = nn.Parameter(torch.empty(1, num_classes + native**2, embed_dim))
+        if streams == 2:
+            self.alpha = nn.Parameter(torch.full((1,), 0.5))
+
         self.patch_embed = PatchEmbed(embed_dim, patch)
-        self.patch_embed_large = PatchEmbed(embed_dim, 2 * patch)
+        if streams == 2:
+            self.patch_embed_large = PatchEmbed(embed_dim, 2 * patch)
         self.norm_pre = nn.LayerNorm(embed_dim) if pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(Block(embed_dim, heads, hidden) for _ in range(depth))
-        self.fuse_token = TokenFusion(embed_dim, heads, hidden)
-        self.head = nn.Conv2d(embed_dim, num_classes, 3, padding=1)
-        for table in (self.cls_token, self.pos_embed_cls, self.pos_embed_pat):
-            nn.init.trunc_normal_(table, std=0.02)
+        if streams == 2:
+            self.fuse_token = TokenFusion(embed_dim, heads, hidden)
+        self.head = None if version == "v1" else nn.Conv2d(embed_dim, num_classes, 3, padding=1)
+
+        for name, table in self.named_parameters(recurse=False):
+            if name != "alpha":
+                nn.init.trunc_normal_(table, std=0.02)
 
     @record_function("ViT")
     def forward(self, images: Tensor, maps: str = "none", patch_block: int = 0) -> VitOutput:
-        """Normalised images (B, 3, H, W) -> `VitOutput`. ValueError where a side is below twice the
-        patch.
+        """Normalised images (B, 3, H, W) -> `VitOutput`. ValueError where a side is below the
+        largest patch.
 
         maps: which attention maps are kept, "none", "patch" (`class_to_patch`, `patch_affinity`) or
         "all" (also `attention`). patch_block: the block, from 1, whose patch rows are
         `patch_affinity`; 0 sums all.
         """
-        small, large = (
-            self._embed(images, self.patch_embed),
-            self._embed(images, self.patch_embed_large),
-        )
-        classes, embeddings, attention = self.num_classes, [], []
+        streams = self._embed(images)
+        classes = self.num_classes
+        embeddings, attention = [], []
         class_rows = patch_rows = 0.0
         for number, block in enumerate(self.blocks):
+            if self.streams == 2 and number == len(self.blocks) // 2:
+                streams = self._exchange(streams)
+                embeddings += [tokens[:, :classes] for tokens in streams]
+
             patches_too = maps == "all" or (maps == "patch" and patch_block in (0, number + 1))
-            rows = small.shape[1] if patches_too else 0 if maps == "none" else classes
-            if number == len(self.blocks) // 2:
-                small, large = self._exchange(small, large)
-                embeddings += [small[:, :classes], large[:, :classes]]
-            small, weights = block(small, rows)
-            large, _ = block(large)
-            embeddings += [small[:, :classes], large[:, :classes]]
+            rows = 0 if maps == "none" else classes
+            if patches_too:
+                rows = streams[0].shape[1]
+            small, weights = block(streams[0], rows)
+            streams = [small, *(block(tokens)[0] for tokens in streams[1:])]
+            embeddings += [tokens[:, :classes] for tokens in streams]
+
             if rows:
                 mean = weights.mean(dim=1, dtype=torch.float32)
                 class_rows = class_rows + mean[:, :classes]
@@ -133,71 +166,116 @@ class ClassTokenViT(nn.Module):
                 patch_rows = patch_rows + mean[:, classes:, classes:]
             if maps == "all":
                 attention.append(weights)
-        x_patch, x_large = (
-            self._map(small, images, self.patch),
-            self._map(large, images, 2 * self.patch),
-        )
-        scores = self.head(x_patch + self.alpha * _resize(x_large, x_patch.shape[-2:], "bilinear"))
+
+        x_patch = self._map(streams[0], images, self.patch)
+        scores, patch_large_logits = self._scores(x_patch, streams, images)
+        class_to_patch = None
+        if maps != "none":
+            to_patch = class_rows[..., classes:] / len(self.blocks)
+            class_to_patch = to_patch.unflatten(2, x_patch.shape[-2:])
         return VitOutput(
-            cls_logits=(small[:, :classes] + large[:, :classes]).mean(dim=-1) / 2,
-            patch_logits=ranked_pool(scores),
-            patch_large_logits=ranked_pool(self.head(x_large)),
+            cls_logits=sum(tokens[:, :classes] for tokens in streams).mean(dim=-1) / self.streams,
+            patch_logits=None if scores is None else self.pool(scores),
+            patch_large_logits=patch_large_logits,
             cls_embeddings=embeddings,
             scores=scores,
             x_patch=x_patch,
-            class_to_patch=None
-            if maps == "none"
-            else (class_rows[..., classes:] / len(self.blocks)).unflatten(2, x_patch.shape[-2:]),
+            class_to_patch=class_to_patch,
             patch_affinity=patch_rows if maps in ("patch", "all") else None,
             attention=attention,
+            cams=None if maps == "none" else self._cams(class_to_patch, scores),
         )
 
     def patch_features(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> `VitOutput.x_patch` (B, D, h, w) alone, by fused
         attention.
 
-        The large patches are followed only up to the exchange, where their class tokens reach the
-        small ones.
+        Large patches are followed only up to the exchange, where their class tokens reach the small
+        ones.
         """
-        small, large = (
-            self._embed(images, self.patch_embed),
-            self._embed(images, self.patch_embed_large),
-        )
+        streams = self._embed(images)
         half = len(self.blocks) // 2
         for block in self.blocks[:half]:
-            small, large = block(small)[0], block(large)[0]
-        small = self.fuse_token(large[:, : self.num_classes], small[:, self.num_classes :])
+            streams = [block(tokens)[0] for tokens in streams]
+
+        small = streams[0]
+        if self.streams == 2:
+            small = self.fuse_token(streams[1][:, : self.num_classes], small[:, self.num_classes :])
         for block in self.blocks[half:]:
             small = block(small)[0]
         return self._map(small, images, self.patch)
+
+    def pool(self, scores: Tensor) -> Tensor:
+        """Class maps (B, K, h, w) -> logits (B, K): ranked pooling, in version "v2" the mean."""
+        return ranked_pool(scores) if self.version == "plus" else scores.mean(dim=(-2, -1))
+
+    def positions(self) -> tuple[Tensor, Tensor]:
+        """Position tables of the class tokens (1, K, D) and of the patches of `input_size`
+        (1, N, D).
+        """
+        if self.version == "plus":
+            return self.pos_embed_cls, self.pos_embed_pat
+        return self.pos_embed[:, : self.num_classes], self.pos_embed[:, self.num_classes :]
 
     def position(self, grid: tuple[int, int]) -> Tensor:
         """Position table of an h x w grid (1, D, h, w): the one of `input_size`, resized
         bicubically.
         """
-        side = round(self.pos_embed_pat.shape[1] ** 0.5)
-        return _resize(
-            self.pos_embed_pat.transpose(1, 2).unflatten(2, (side, side)), grid, "bicubic"
-        )
+        _, table = self.positions()
+        side = math.isqrt(table.shape[1])
+        return _resize(table.transpose(1, 2).unflatten(2, (side, side)), grid, "bicubic")
 
-    def _embed(self, images: Tensor, patch_embed: PatchEmbed) -> Tensor:
-        """(B, 3, H, W) -> (B, K+P, D), class tokens first, positions added."""
-        if min(images.shape[-2:]) < 2 * self.patch:
-            height, width = images.shape[-2:]
+    def _embed(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> tokens (B, K+P, D) of each stream, class tokens first, positions
+        added.
+        """
+        height, width = images.shape[-2:]
+        if min(height, width) < self.streams * self.patch:
             raise ValueError(
-                f"image of {height} x {width} px; both sides must be at least {2 * self.patch}"
+                f"image of {height} x {width} px; both sides must be at least "
+                f"{self.streams * self.patch}"
             )
+        streams = [self._tokens(images, self.patch_embed)]
+        if self.streams == 2:
+            streams.append(self._tokens(images, self.patch_embed_large))
+        return streams
+
+    def _tokens(self, images: Tensor, patch_embed: PatchEmbed) -> Tensor:
+        """(B, 3, H, W) -> tokens (B, K+P, D) of one patch size."""
+        position, _ = self.positions()
+        classes = (self.cls_token + position).expand(len(images), -1, -1)
         patches = patch_embed(images)
         patches = patches + self.position(patches.shape[-2:])
-        classes = (self.cls_token + self.pos_embed_cls).expand(len(images), -1, -1)
         return self.norm_pre(torch.cat([classes, patches.flatten(2).transpose(1, 2)], dim=1))
 
-    def _exchange(self, small: Tensor, large: Tensor) -> tuple[Tensor, Tensor]:
+    def _exchange(self, streams: list[Tensor]) -> list[Tensor]:
         """Tokens of both streams, (B, K+P, D) each -> the same with class tokens that know both."""
-        classes = large[:, : self.num_classes]
-        return tuple(
-            self.fuse_token(classes, stream[:, self.num_classes :]) for stream in (small, large)
-        )
+        classes = streams[1][:, : self.num_classes]
+        return [self.fuse_token(classes, tokens[:, self.num_classes :]) for tokens in streams]
+
+    def _scores(
+        self, x_patch: Tensor, streams: list[Tensor], images: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Small patches (B, D, h, w) and last tokens of all streams -> class maps (B, K, h, w) and
+        the large patches' own logits (B, K); None where there is no head, or no large patches.
+        """
+        if self.head is None:
+            return None, None
+        if self.streams == 1:
+            return self.head(x_patch), None
+        x_large = self._map(streams[1], images, 2 * self.patch)
+        scores = self.head(x_patch + self.alpha * _resize(x_large, x_patch.shape[-2:], "bilinear"))
+        return scores, self.pool(self.head(x_large))
+
+    @torch.no_grad()
+    def _cams(self, class_to_patch: Tensor, scores: Tensor | None) -> Tensor:
+        """Attention and class maps (B, K, h, w) -> class activation maps (B, K, h, w), >= 0, as the
+        version has them.
+        """
+        if self.version == "v1":
+            return class_to_patch
+        cams = class_to_patch * scores.float().relu()
+        return cams.sqrt() if self.version == "plus" else len(self.blocks) * cams
 
     def _map(self, tokens: Tensor, images: Tensor, patch: int) -> Tensor:
         """(B, K+P, D) -> patch tokens as a map (B, D, H // patch, W // patch)."""

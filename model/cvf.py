@@ -12,7 +12,7 @@ from model.affinity import build_affinity, propagate, transition_matrix
 from model.boxes import box_mask
 from model.cam import gradcam
 from model.class_rows import ClassRows
-from model.class_token_vit import ClassTokenViT, ranked_pool
+from model.class_token_vit import ClassTokenViT
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder, predicted_affinity
 from model.method import Method
 from model.outputs import CVFOutput, PseudoLabels, Seeds, VitOutput
@@ -86,7 +86,7 @@ class CVF(nn.Module):
         fused = self.fusion([tokens[:, 1:] for tokens in features.tokens])
         affinity = predicted_affinity(fused)
         logits = self._logits(fused, None if vit is None else vit.x_patch, features.grid)
-        patch_logits = None if vit is None else ranked_pool(self.vit.head(vit.x_patch))
+        patch_logits = None if vit is None else self.vit.pool(self.vit.head(vit.x_patch))
         seeds = self._seeds(features, vit, affinity, tags, select)
         labels = self._labels(images, seeds, valid)
         return CVFOutput(logits, affinity, patch_logits, labels)

@@ -146,13 +146,13 @@ def classifier_criterion(
     """The unweighted losses of the class-token ViT's own training from tags (B, K): "cls", "patch"
     and "contrast".
 
-    "patch" is the mean over the two patch sizes (model/README.md, "Training of the ViT").
+    "patch" is the mean over the patch sizes (model/README.md, "Training of the ViT").
     """
-    patch = tag_loss(output.patch_logits, tags, reduce) + tag_loss(
-        output.patch_large_logits, tags, reduce
-    )
+    patch = tag_loss(output.patch_logits, tags, reduce)
+    if output.patch_large_logits is not None:
+        patch = (patch + tag_loss(output.patch_large_logits, tags, reduce)) / 2
     return {
         "cls": tag_loss(output.cls_logits, tags, reduce),
-        "patch": patch / 2,
+        "patch": patch,
         "contrast": class_contrast_loss(output.cls_embeddings, tags, reduce=reduce),
     }

@@ -9,41 +9,35 @@ from model.class_rows import ClassRows
 
 @dataclass(frozen=True)
 class VitOutput:
-    """What one forward of `ClassTokenViT` gives; the attention maps carry no gradient.
+    """What one forward of `ClassTokenViT` gives; the attention maps and CAMs carry no gradient.
 
-    cls_logits (B, K): mean over channels of the class tokens, averaged over both patch sizes.
-    patch_logits, patch_large_logits (B, K): ranked pooling of `scores` and of the large patches'
-    own scores.
+    cls_logits (B, K): mean over channels of the class tokens, averaged over the patch sizes.
+    patch_logits, patch_large_logits (B, K): pooled `scores`, and the large patches' own; None
+    without a patch head, the latter also without large patches.
     cls_embeddings: class tokens (B, K, D), small then large patches, after every block and after
     the exchange.
-    scores (B, K, h, w): class logits of every patch.
+    scores (B, K, h, w): class logits of every patch; None without a patch head.
     x_patch (B, D, h, w): patch tokens after the last block, no final norm.
     class_to_patch (B, K, h, w): attention of the class tokens to the patches, mean over heads and
     blocks.
     patch_affinity (B, N, N): patch-to-patch attention, mean over heads, SUM over blocks or of the
     block asked for.
     attention: weights (B, heads, K+N, K+N) of every block.
-    The last three are None or empty unless `maps` asks for them.
+    cams (B, K, h, w): class activation maps, >= 0, sqrt(class_to_patch * relu(scores)) in
+    MCTformer+.
+    The last four are None or empty unless `maps` asks for them.
     """
 
     cls_logits: Tensor
-    patch_logits: Tensor
-    patch_large_logits: Tensor
+    patch_logits: Tensor | None
+    patch_large_logits: Tensor | None
     cls_embeddings: list[Tensor]
-    scores: Tensor
+    scores: Tensor | None
     x_patch: Tensor
     class_to_patch: Tensor | None
     patch_affinity: Tensor | None
     attention: list[Tensor]
-
-    @property
-    def cams(self) -> Tensor:
-        """Class activation maps (B, K, h, w), >= 0, no gradient: sqrt(attention * relu(scores))
-        (MCTformer+).
-
-        Needs `class_to_patch`.
-        """
-        return (self.class_to_patch * self.scores.detach().float().relu()).sqrt()
+    cams: Tensor | None
 
 
 @dataclass(frozen=True)

@@ -11,153 +11,156 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.class_token_vit import ClassTokenViT
+from model.vit_forms import CLIP_TOWER, HUGGING_FACE, in_deit_names, refuse_others
 from utils.common.errors import UserError
 
 HEAD_WIDTH = 64  # channels an attention head has in DeiT, MCTformer+ and CLIP
 NEW_TOKEN_NOISE = 0.02  # tells the copies of one class token apart
-# stored by MCTformer+, never used
-MCT_UNUSED = (
-    "pos_embed",
-    "pos_embed_pat_large",
-    "norm.weight",
-    "norm.bias",
-)
 DEIT_UNUSED = ("norm.weight", "norm.bias", "head.weight", "head.bias")  # the ImageNet classifier
-_CLIP_BLOCK = {
-    "attn.in_proj_weight": "attn.qkv.weight",
-    "attn.in_proj_bias": "attn.qkv.bias",
-    "attn.out_proj.weight": "attn.proj.weight",
-    "attn.out_proj.bias": "attn.proj.bias",
-    "ln_1.weight": "norm1.weight",
-    "ln_1.bias": "norm1.bias",
-    "ln_2.weight": "norm2.weight",
-    "ln_2.bias": "norm2.bias",
-    "mlp.c_fc.weight": "mlp.fc1.weight",
-    "mlp.c_fc.bias": "mlp.fc1.bias",
-    "mlp.c_proj.weight": "mlp.fc2.weight",
-    "mlp.c_proj.bias": "mlp.fc2.bias",
+# stored by MCTformer's versions, never used
+MCT_UNUSED = {
+    "plus": ("pos_embed", "pos_embed_pat_large", "norm.weight", "norm.bias"),
+    "v2": ("norm.weight", "norm.bias"),
+    "v1": ("norm.weight", "norm.bias", "head.weight", "head.bias"),
 }
+MCT_WANTED = "give MCTformer V2, MCTformer+ or a classifier.pt of this project"
+DEIT_WANTED = "give DeiT-S (deit_small_patch16_224), the official, timm's or Hugging Face's file"
+
+# tensors that sizes are read from, and how many dimensions they have
+_TOWER = {"cls_token": 3, "patch_embed.proj.weight": 4, "blocks.0.mlp.fc1.weight": 2}
+_OF_MCT = {
+    "plus": {**_TOWER, "pos_embed_pat": 3},
+    "v2": {**_TOWER, "pos_embed": 3, "head.weight": 4},
+    "v1": {**_TOWER, "pos_embed": 3, "head.weight": 2},
+}
+_OF_DEIT = {**_TOWER, "pos_embed": 3, "patch_embed.proj.bias": 1}
 
 
 def load_mct(
     state: dict[str, Tensor], heads: int | None = None, source: str = "--mct_path"
 ) -> ClassTokenViT:
-    """A trained class-token ViT, sizes read from its tensors (names of MCTformer+ checkpoints, or
-    saved by us).
+    """Build a trained class-token ViT from its tensors: MCTformer V1, V2, MCTformer+, or one that
+    this project saved. Version, streams and sizes are read from them.
 
-    heads: embed_dim / 64 unless given. Raises UserError, which begins with `source`, on missing or
-    unexpected tensors; those in `MCT_UNUSED` may be there.
+    heads: embed_dim / 64 unless given. Raises UserError, which begins with `source`, on another
+    model's tensors, on missing and on unexpected ones; those in `MCT_UNUSED` may be there.
     """
-    state = {name: tensor.float() for name, tensor in state.items() if name not in MCT_UNUSED}
-    _require(
-        state,
-        ("cls_token", "pos_embed_pat", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight"),
-        source,
-    )
+    state = in_deit_names(state, HUGGING_FACE)
+    refuse_others(state, source, MCT_WANTED)
+    version = _version(state)
+    _require(state, _OF_MCT[version], source)
     _, num_classes, dim = state["cls_token"].shape
+    if version == "v1" and num_classes == 1 and len(state["head.weight"]) != 1:
+        raise UserError(
+            f"{source} is a ViT with one class token, which --deit_path takes; {MCT_WANTED}"
+        )
+
+    if version == "plus":
+        rows = state["pos_embed_pat"].shape[1]
+    else:
+        rows = state["pos_embed"].shape[1] - num_classes
     patch = state["patch_embed.proj.weight"].shape[-1]
     vit = ClassTokenViT(
         num_classes,
         dim,
         _depth(state),
-        heads or _heads(dim),
+        heads or _heads(dim, source),
         state["blocks.0.mlp.fc1.weight"].shape[0] / dim,
         patch,
-        math.isqrt(state["pos_embed_pat"].shape[1]) * patch,
+        _side(rows, source) * patch,
         pre_norm="norm_pre.weight" in state,
+        streams=2 if "patch_embed_large.proj.weight" in state else 1,
+        version=version,
     )
-    _load(vit, state, source)
+    unused = MCT_UNUSED[version]
+    _load(vit, {name: tensor for name, tensor in state.items() if name not in unused}, source)
     return vit
 
 
 def from_deit(
-    state: dict[str, Tensor], num_classes: int, input_size: int = 224, source: str = "--deit_path"
+    state: dict[str, Tensor],
+    num_classes: int,
+    input_size: int = 224,
+    source: str = "--deit_path",
+    streams: int = 2,
 ) -> ClassTokenViT:
-    """A new class-token ViT that starts from DeiT's ImageNet weights (the checkpoint's "model";
-    Touvron et al., 2021).
+    """Start a new class-token ViT from DeiT's ImageNet weights (Touvron et al., 2021), in the names
+    of its publisher, of timm or of Hugging Face.
 
-    Class tokens are copies of DeiT's plus noise; large patches see what small patches see in the
-    image at half size; the position table is resized to `input_size`, px. Raises UserError, which
-    begins with `source`, on missing or unexpected tensors; those in `DEIT_UNUSED` may be there.
+    Class tokens are copies of DeiT's plus noise; large patches, of two streams, see what small
+    patches see in the image at half size; the position table is resized to `input_size`, px. Raises
+    UserError, which begins with `source`, on another model's tensors, on missing and on unexpected
+    ones; those in `DEIT_UNUSED` may be there.
     """
-    state = {name: tensor.float() for name, tensor in state.items() if name not in DEIT_UNUSED}
-    names = ("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias")
-    _require(state, (*names, "blocks.0.mlp.fc1.weight"), source)
-    token, position, kernel, bias = (state.pop(name) for name in names)
-    return _start(state, token[0, 0], position[0], kernel, bias, num_classes, input_size, source)
+    state = in_deit_names(state, HUGGING_FACE)
+    refuse_others(state, source, DEIT_WANTED)
+    _require(state, _OF_DEIT, source)
+    if state["cls_token"].shape[:2] != (1, 1) or "pos_embed_pat" in state:
+        raise UserError(
+            f"{source} is a trained class-token ViT, which --mct_path takes; {DEIT_WANTED}"
+        )
+    return _start(state, num_classes, input_size, source, streams)
 
 
 def from_clip(
-    visual: nn.Module, num_classes: int, input_size: int = 224, source: str = "the CLIP image tower"
+    visual: nn.Module,
+    num_classes: int,
+    input_size: int = 224,
+    source: str = "the CLIP image tower",
+    streams: int = 2,
 ) -> ClassTokenViT:
-    """A new class-token ViT that starts from CLIP's image tower (official tensor names), with its
+    """Start a new class-token ViT from CLIP's image tower (official tensor names), with its
     `ln_pre` kept.
 
     As `from_deit`; CLIP's patches have no bias, its final norm and projection are left out.
     """
-    state = {name: tensor.float() for name, tensor in visual.state_dict().items()}
-    token, position, kernel = (
-        state[name] for name in ("class_embedding", "positional_embedding", "conv1.weight")
-    )
-    copied = {f"norm_pre.{kind}": state[f"ln_pre.{kind}"] for kind in ("weight", "bias")}
-    prefix = "transformer.resblocks."
-    for name, tensor in state.items():
-        if name.startswith(prefix):
-            number, rest = name[len(prefix) :].split(".", 1)
-            copied[f"blocks.{number}.{_CLIP_BLOCK[rest]}"] = tensor
-    return _start(
-        copied,
-        token,
-        position,
-        kernel,
-        token.new_zeros(len(token)),
-        num_classes,
-        input_size,
-        source,
-    )
+    state = in_deit_names(visual.state_dict(), CLIP_TOWER)
+    token = state["cls_token"]
+    state |= {
+        "cls_token": token[None, None],
+        "pos_embed": state["pos_embed"][None],
+        "patch_embed.proj.bias": token.new_zeros(len(token)),
+    }
+    return _start(state, num_classes, input_size, source, streams)
 
 
 def _start(
-    state: dict[str, Tensor],
-    token: Tensor,
-    position: Tensor,
-    kernel: Tensor,
-    bias: Tensor,
-    num_classes: int,
-    input_size: int,
-    source: str,
+    state: dict[str, Tensor], num_classes: int, input_size: int, source: str, streams: int
 ) -> ClassTokenViT:
-    """A new ViT around the blocks in `state`, a class token (D,), positions (1 + s * s, D) and a
-    patch embedding.
-    """
-    dim, patch = kernel.shape[0], kernel.shape[-1]
-    hidden = state["blocks.0.mlp.fc1.weight"].shape[0]
+    """A new class-token ViT around the blocks of a ViT with one class token, in DeiT's names."""
+    token, position = state["cls_token"], state["pos_embed"][0]
+    kernel, bias = state["patch_embed.proj.weight"], state["patch_embed.proj.bias"]
+    dim, patch = token.shape[-1], kernel.shape[-1]
+    native = _side(len(position) - 1, source)
     vit = ClassTokenViT(
         num_classes,
         dim,
         _depth(state),
-        _heads(dim),
-        hidden / dim,
+        _heads(dim, source),
+        state["blocks.0.mlp.fc1.weight"].shape[0] / dim,
         patch,
         input_size,
         "norm_pre.weight" in state,
+        streams,
     )
+
     tokens = token.expand(1, num_classes, dim)
     new = {
         "cls_token": tokens + NEW_TOKEN_NOISE * torch.randn_like(tokens),
         "pos_embed_cls": position[:1].repeat(num_classes, 1)[None],
-        "pos_embed_pat": _resized(position[1:], input_size // patch),
-        "patch_embed.proj.weight": kernel,
-        "patch_embed.proj.bias": bias,
-        "patch_embed_large.proj.weight": half_size_kernel(kernel),
-        "patch_embed_large.proj.bias": bias,
+        "pos_embed_pat": _resized(position[1:], native, input_size // patch),
     }
+    if streams == 2:
+        new["patch_embed_large.proj.weight"] = half_size_kernel(kernel)
+        new["patch_embed_large.proj.bias"] = bias
     fresh = {
         name: tensor
         for name, tensor in vit.state_dict().items()
         if name.startswith(("fuse_token.", "head.", "alpha"))
     }
-    _load(vit, {**fresh, **new, **state}, source)
+    unused = ("pos_embed", *DEIT_UNUSED)
+    kept = {name: tensor for name, tensor in state.items() if name not in unused}
+    _load(vit, {**kept, **fresh, **new}, source)
     return vit
 
 
@@ -168,9 +171,8 @@ def half_size_kernel(kernel: Tensor) -> Tensor:
     return kernel.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3) / 4
 
 
-def _resized(table: Tensor, side: int) -> Tensor:
-    """Position table (s * s, D) -> (1, side * side, D), bicubic."""
-    native = math.isqrt(len(table))
+def _resized(table: Tensor, native: int, side: int) -> Tensor:
+    """Position table (native * native, D) -> (1, side * side, D), bicubic."""
     if native == side:
         return table[None]
     square = table.T.unflatten(1, (native, native))[None]
@@ -186,14 +188,46 @@ def _depth(state: dict[str, Tensor]) -> int:
     return len({name.split(".")[1] for name in state if name.startswith("blocks.")})
 
 
-def _heads(dim: int) -> int:
+def _version(state: dict[str, Tensor]) -> str:
+    """Which of `VERSIONS` these tensors are: only MCTformer+ has two position tables, V1 no
+    convolution on the patches.
+    """
+    if "pos_embed_pat" in state:
+        return "plus"
+    head = state.get("head.weight")
+    return "v1" if head is not None and head.ndim == 2 else "v2"
+
+
+def _heads(dim: int, source: str) -> int:
     """Attention heads of a tower of this width."""
-    return max(1, dim // HEAD_WIDTH)
+    heads = max(1, dim // HEAD_WIDTH)
+    if dim % heads:
+        raise UserError(
+            f"{source} is a ViT of width {dim}, no multiple of {HEAD_WIDTH} channels per head; "
+            "give one that is"
+        )
+    return heads
 
 
-def _require(state: dict[str, Tensor], names: tuple[str, ...], source: str) -> None:
-    """UserError where a tensor is missing that the sizes are read from."""
-    if missing := [name for name in names if name not in state]:
+def _side(rows: int, source: str) -> int:
+    """Rows and columns of the square grid of patches that a position table was made for."""
+    side = math.isqrt(max(0, rows))
+    if side < 1 or side * side != rows:
+        raise UserError(
+            f"{source} has positions of {rows} patches, which are no square; give a ViT of square "
+            "images"
+        )
+    return side
+
+
+def _require(state: dict[str, Tensor], dimensions: dict[str, int], source: str) -> None:
+    """UserError where a tensor is missing, or of other dimensions, that sizes are read from."""
+    missing = [
+        name
+        for name, number in dimensions.items()
+        if name not in state or state[name].ndim != number or not state[name].numel()
+    ]
+    if missing:
         raise UserError(
             f"{source} has no tensor {', '.join(missing)}; it is no checkpoint of the expected kind"
         )

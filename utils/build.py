@@ -21,7 +21,7 @@ from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder
 from model.method import Method
-from model.vit_loading import from_clip, from_deit, load_mct
+from model.vit_loading import MCT_WANTED, from_clip, from_deit, load_mct
 from utils.common.errors import UserError
 from utils.common.files import sha256_of
 from utils.common.safe_tensors import read_tensors
@@ -75,6 +75,11 @@ def build_vit(config: Config, clip: CLIP, num_classes: int) -> ClassTokenViT:
             read_tensors(Path(config.mct_path), "--mct_path"),
             source=f"--mct_path {config.mct_path}",
         )
+        if vit.version == "v1":
+            raise UserError(
+                f"--mct_path {config.mct_path} is MCTformer V1, which has no patch head, so that "
+                f"its attention gives seeds but nothing to train stage 2 on; {MCT_WANTED}"
+            )
         if vit.num_classes != num_classes:
             raise UserError(
                 f"--mct_path {config.mct_path} has {vit.num_classes} classes, this data set has "
@@ -83,7 +88,7 @@ def build_vit(config: Config, clip: CLIP, num_classes: int) -> ClassTokenViT:
             )
         return vit
     if config.init == "clip_visual" or (config.init == "auto" and config.clip_path == "toy"):
-        return from_clip(clip.visual, num_classes, config.mct_crop_size)
+        return from_clip(clip.visual, num_classes, config.mct_crop_size, streams=config.mct_streams)
     path = Path(config.deit_path)
     state = read_tensors(path, "--deit_path")
     if not matches_publisher(path, sha256_of(path)):
@@ -91,7 +96,13 @@ def build_vit(config: Config, clip: CLIP, num_classes: int) -> ClassTokenViT:
             f"--deit_path {path} is not the published file; fetch it with `python -m "
             "utils.tools.download`"
         )
-    return from_deit(state, num_classes, config.mct_crop_size, source=f"--deit_path {path}")
+    return from_deit(
+        state,
+        num_classes,
+        config.mct_crop_size,
+        source=f"--deit_path {path}",
+        streams=config.mct_streams,
+    )
 
 
 def build_cvf(

@@ -79,7 +79,10 @@ class Config:
         "ImageNet weights the class-token ViT starts from",
     )
     mct_path: str = _option(
-        "", "weights", "trained class-token ViT (MCTformer+ checkpoint); given, stage 1 is skipped"
+        "",
+        "weights",
+        "trained class-token ViT (MCTformer V2, MCTformer+ or a classifier.pt of this project); "
+        "given, stage 1 is skipped",
     )
     init: str = _option(
         "auto",
@@ -152,6 +155,9 @@ class Config:
     wide_width: int = _option(512, "method", "channels of the wide-view head on the ViT (LargeFOV)")
     vit_logit_scale: float = _option(1.0, "method", "factor on class-token logits in stage 1")
 
+    mct_streams: int = _option(
+        2, "stage 1: class-token ViT", "patch sizes: 1, 16 px as MCTformer+, or 2, 32 px too"
+    )
     mct_epochs: int = _option(45, "stage 1: class-token ViT", "epochs over the training images")
     mct_batch_size: int = _option(32, "stage 1: class-token ViT", "global batch, images")
     mct_lr: float = _option(
@@ -327,6 +333,7 @@ def from_dict(values: dict[str, Any], source: str) -> Config:
 
 
 _AT_LEAST_1 = (
+    "mct_streams",
     "max_iters",
     "batch_size",
     "mct_batch_size",
@@ -362,7 +369,7 @@ _NOT_NEGATIVE = (
     "background_power_fused",
 )
 
-_AT_MOST = {"decoder_width": 2**16, "wide_width": 2**16, "decoder_layers": 100}
+_AT_MOST = {"decoder_width": 2**16, "wide_width": 2**16, "decoder_layers": 100, "mct_streams": 2}
 
 
 def validated(config: Config) -> Config:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from helpers import ROOT, run
+from vit_files import as_v1, deit, mctformer_plus, saved
 
 import test_msc_flip_voc
 import train_voc
@@ -57,6 +59,11 @@ def text_file(folder: Path) -> Path:
     return folder / "notes.pt"
 
 
+def deit_file(folder: Path, state: dict[str, torch.Tensor]) -> list[object]:
+    """Flags that start the ViT from these tensors."""
+    return ["--init", "deit", "--deit_path", saved(folder / "deit.pth", state)]
+
+
 BAD_TRAINING: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "wrong root": (lambda folder: ["--data_root", folder / "absent"], "absent is not a folder"),
     "unknown class": (
@@ -83,6 +90,35 @@ BAD_TRAINING: dict[str, tuple[Callable[[Path], list[object]], str]] = {
         "--deit_path",
     ),
     "text as MCT": (lambda folder: ["--mct_path", text_file(folder)], "notes.pt cannot be read"),
+    "V1 as MCT": (
+        lambda folder: ["--mct_path", saved(folder / "v1.pth", as_v1(mctformer_plus()))],
+        "v1.pth is MCTformer V1, which has no patch head",
+    ),
+    "DeiT as MCT": (
+        lambda folder: ["--mct_path", saved(folder / "deit.pth", deit())],
+        "deit.pth is a ViT with one class token, which --deit_path takes",
+    ),
+    "MCT of other classes": (
+        lambda folder: ["--mct_path", saved(folder / "mct.pth", tiny.vit(streams=1).state_dict())],
+        "mct.pth has 5 classes, this data set has 20",
+    ),
+    "MCT as DeiT": (
+        lambda folder: deit_file(folder, mctformer_plus()),
+        "deit.pth is a trained class-token ViT, which --mct_path takes",
+    ),
+    "distilled DeiT": (
+        lambda folder: deit_file(folder, deit() | {"dist_token": torch.zeros(1, 1, 64)}),
+        "deit.pth is a distilled DeiT, which has a second token; give DeiT-S",
+    ),
+    "DINOv2": (
+        lambda folder: deit_file(folder, deit(patch=14) | {"blocks.0.ls1.gamma": torch.ones(64)}),
+        "deit.pth is a ViT with LayerScale, as DINOv2 has; give DeiT-S",
+    ),
+    "DeiT of other patches": (
+        lambda folder: deit_file(folder, deit(patch=8)),
+        "deit.pth is a ViT with patches of 8 px, not 16; give DeiT-S",
+    ),
+    "three streams": (lambda _: ["--mct_streams", 3], "--mct_streams 3 must be at most 2"),
     "work_dir is a file": (
         lambda folder: ["--work_dir", text_file(folder)],
         "notes.pt cannot be made",

@@ -18,10 +18,11 @@ from helpers import clip_tensors, tiny_clip
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from vit_files import deit, in_hugging_face_names, saved
 
 from clip.loader import load_clip
 from datasets.transforms import load_image, load_mask
-from model.vit_loading import load_mct
+from model.vit_loading import from_deit, load_mct
 from utils.build import restore
 from utils.cli import checkpoint_config
 from utils.common.errors import UserError
@@ -63,6 +64,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "clip.safetensors": load_clip,
     "torchscript.pt": load_clip,
     "mct.pth": lambda path: load_mct(read_tensors(path, "--mct_path")),
+    "deit.pth": lambda path: from_deit(read_tensors(path, "--deit_path"), 5),
     "config.yaml": load_config,
 }
 
@@ -78,6 +80,7 @@ def whole(
     save_torchscript(tensors, folder / "torchscript.pt")
     vit = torch.load(trained / "checkpoints" / "classifier.pt", weights_only=True)["model"]
     torch.save({"model": vit}, folder / "mct.pth")
+    saved(folder / "deit.pth", in_hugging_face_names(deit()))
     picture = next((toy_voc / "JPEGImages").iterdir())
     files = {
         "image.jpg": picture,
@@ -85,7 +88,10 @@ def whole(
         "mask.png": toy_voc / "SegmentationClassAug" / f"{picture.stem}.png",
         "checkpoint.pt": trained / "checkpoints" / "final.pt",
         "config.yaml": trained / "config.yaml",
-        **{name: folder / name for name in ("clip.safetensors", "torchscript.pt", "mct.pth")},
+        **{
+            name: folder / name
+            for name in ("clip.safetensors", "torchscript.pt", "mct.pth", "deit.pth")
+        },
     }
     return {name: file.read_bytes() for name, file in files.items()}
 

@@ -4,11 +4,12 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
+from vit_files import deit
 
 from model.class_token_vit import ClassTokenViT
+from model.losses import classifier_criterion, tag_loss
 from model.transformer import Block
 from model.vit_loading import (
-    DEIT_UNUSED,
     MCT_UNUSED,
     from_clip,
     from_deit,
@@ -23,9 +24,10 @@ def _seeded():
     torch.manual_seed(0)
 
 
+@pytest.mark.parametrize("streams", [1, 2])
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 47), (64, 64), (112, 48)])
-def test_any_size_from_two_patches_up(height, width):
-    vit, images = tiny.vit(), torch.randn(2, 3, height, width)
+def test_any_size_from_two_patches_up(height, width, streams):
+    vit, images = tiny.vit(streams=streams), torch.randn(2, 3, height, width)
     out, (h, w) = vit(images, maps="patch"), (height // 16, width // 16)
     assert out.x_patch.shape == (2, 64, h, w) and out.patch_affinity.shape == (2, h * w, h * w)
     assert out.scores.shape == out.cams.shape == out.class_to_patch.shape == (2, tiny.CLASSES, h, w)
@@ -35,6 +37,14 @@ def test_any_size_from_two_patches_up(height, width):
 def test_smaller_images_are_refused():
     with pytest.raises(ValueError, match="31 x 64 px; both sides must be at least 32"):
         tiny.vit()(torch.randn(1, 3, 31, 64))
+    with pytest.raises(ValueError, match="64 x 15 px; both sides must be at least 16"):
+        tiny.vit(streams=1)(torch.randn(1, 3, 64, 15))
+
+
+def test_unknown_versions_and_numbers_of_streams_are_refused():
+    for choice in ({"streams": 3}, {"version": "v3"}, {"streams": 2, "version": "v2"}):
+        with pytest.raises(ValueError, match="there is no class-token ViT"):
+            tiny.vit(**choice)
 
 
 def test_attention_on_request_is_what_the_sums_are_made_of():
@@ -92,13 +102,11 @@ def test_large_patches_reach_small_ones_through_class_tokens():
     assert (vit.patch_features(images) - before).abs().max() > 1e-4
 
 
-def test_every_tensor_learns_from_tags():
-    vit = tiny.vit()
+@pytest.mark.parametrize("streams", [1, 2])
+def test_every_tensor_learns_from_tags(streams):
+    vit, tags = tiny.vit(streams=streams), torch.eye(2, tiny.CLASSES)
     out = vit(torch.randn(2, 3, 64, 64))
-    embeddings = torch.stack(out.cls_embeddings).square().mean()
-    (
-        out.cls_logits.sum() + out.patch_logits.sum() + out.patch_large_logits.sum() + embeddings
-    ).backward()
+    sum(classifier_criterion(out, tags).values()).backward()
     assert [name for name, p in vit.named_parameters() if p.grad is None] == []
 
 
@@ -111,10 +119,22 @@ def test_weights_are_those_of_the_fused_attention():
     torch.testing.assert_close(attention(x, rows=2)[1], weights[:, :, :2])
 
 
+def test_one_stream_is_what_small_patches_see_alone():
+    vit, tags = tiny.vit(streams=1), torch.eye(1, tiny.CLASSES)
+    out = vit(torch.randn(1, 3, 48, 64))
+    assert len(out.cls_embeddings) == len(vit.blocks) and out.patch_large_logits is None
+    torch.testing.assert_close(out.cls_logits, out.cls_embeddings[-1].mean(-1))
+    torch.testing.assert_close(out.scores, vit.head(out.x_patch))
+    patch = classifier_criterion(out, tags)["patch"]
+    torch.testing.assert_close(patch, tag_loss(out.patch_logits, tags))
+
+
+@pytest.mark.parametrize("streams", [1, 2])
 @pytest.mark.parametrize("pre_norm", [False, True])
-def test_a_saved_vit_is_built_again_from_its_tensors(pre_norm):
-    vit, images = tiny.vit(heads=1, mlp_ratio=3, pre_norm=pre_norm), torch.randn(1, 3, 48, 64)
-    unused = {name: torch.zeros(1) for name in MCT_UNUSED}
+def test_a_saved_vit_is_built_again_from_its_tensors(pre_norm, streams):
+    sizes = {"heads": 1, "mlp_ratio": 3, "pre_norm": pre_norm, "streams": streams}
+    vit, images = tiny.vit(**sizes), torch.randn(1, 3, 48, 64)
+    unused = {name: torch.zeros(1) for name in MCT_UNUSED["plus"]}
     again = load_mct({**vit.state_dict(), **unused})
     torch.testing.assert_close(again(images).scores, vit(images).scores)
 
@@ -134,23 +154,8 @@ def test_loading_names_what_is_missing_and_what_is_unexpected():
         load_mct({**state, "alpha": torch.zeros(2)})
 
 
-def deit_state(dim=64, depth=2, side=4):
-    """A DeiT checkpoint of 4 x 4 patches with its classifier."""
-    blocks = torch.nn.ModuleList(Block(dim, 1, 4 * dim) for _ in range(depth))
-    state = {f"blocks.{name}": tensor for name, tensor in blocks.state_dict().items()}
-    state |= {
-        "patch_embed.proj.weight": torch.randn(dim, 3, 16, 16),
-        "patch_embed.proj.bias": torch.randn(dim),
-    }
-    state |= {
-        "cls_token": torch.randn(1, 1, dim),
-        "pos_embed": torch.randn(1, side * side + 1, dim),
-    }
-    return state | {name: torch.zeros(1) for name in DEIT_UNUSED}
-
-
 def test_deit_start():
-    state = deit_state()
+    state = deit()
     vit = from_deit(state, num_classes=7, input_size=64)
     own = vit.state_dict()
     assert all(
@@ -166,15 +171,6 @@ def test_deit_start():
     assert torch.isfinite(vit(torch.randn(1, 3, 64, 64)).scores).all()
 
 
-def test_deit_start_refuses_other_checkpoints():
-    state = deit_state()
-    del state["blocks.1.norm1.bias"]
-    with pytest.raises(UserError, match="^--deit_path does not fit.*missing: blocks.1.norm1.bias"):
-        from_deit(state, 7)
-    with pytest.raises(UserError, match="^--deit_path has no tensor cls_token"):
-        from_deit({}, 7)
-
-
 def test_large_patches_begin_as_small_ones_on_the_half_size_image():
     kernel, images = torch.randn(5, 3, 16, 16), torch.randn(2, 3, 64, 96)
     large = F.conv2d(images, half_size_kernel(kernel), stride=32)
@@ -187,7 +183,7 @@ def test_clip_start_sees_the_patches_as_clip_does():
     vit = from_clip(visual, num_classes=tiny.CLASSES, input_size=48)
     expected, _ = visual.embed(images)
     torch.testing.assert_close(
-        vit._embed(images, vit.patch_embed)[:, tiny.CLASSES :], expected[:, 1:]
+        vit._tokens(images, vit.patch_embed)[:, tiny.CLASSES :], expected[:, 1:]
     )
     block, tokens = visual.blocks[2], torch.randn(1, 9, 128)
     _, weights = vit.blocks[2].attn(vit.blocks[2].norm1(tokens), rows=9)

@@ -102,7 +102,9 @@ def full_size(config: Config, device: torch.device) -> CVF:
     spec = _spec(config)
     clip = CLIP(VisionTransformer(768, 12, 512), 512, 64, 1, vocabulary=1).requires_grad_(False)
     text = F.normalize(torch.randn(len(spec.texts()), 512), dim=1)
-    vit = None if config.branches == "clip" else ClassTokenViT(len(spec.classes))
+    vit = None
+    if config.branches != "clip":
+        vit = ClassTokenViT(len(spec.classes), streams=config.mct_streams)
     return build_cvf(config, clip, text, vit, len(spec.classes)).to(device)
 
 
@@ -176,7 +178,8 @@ def classifier_step(setting: Setting) -> Work:
     """One iteration of stage 1."""
     config, classes = setting.config, len(_spec(setting.config).classes)
     torch.manual_seed(config.seed)
-    vit = ClassTokenViT(classes, input_size=config.mct_crop_size).to(setting.device).train()
+    vit = ClassTokenViT(classes, input_size=config.mct_crop_size, streams=config.mct_streams)
+    vit = vit.to(setting.device).train()
     losses = lambda images, batch, step: classifier_losses(vit, images, batch, config)
     return one_step(
         vit, losses, tagged_batch(classes, config.mct_batch_size, config.mct_crop_size), setting
