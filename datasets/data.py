@@ -2,7 +2,11 @@
 of masks.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -21,6 +25,45 @@ from datasets.transforms import (
 from utils.common.errors import UserError
 
 MOST_SKIPPED = 10  # images in a row; more mean that the disk is gone, not that a file is broken
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images to train on, and their tags (n, K) bool."""
+
+    items: Sequence[Item]
+    tags: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def first(self, count: int | None) -> "Split":
+        """Return the first `count` images; all for None."""
+        return Split(self.items[:count], self.tags[:count])
+
+    def tagged(self) -> "Split":
+        """Return the images that have a tag."""
+        chosen = self.tags.any(1)
+        return Split([item for item, has in zip(self.items, chosen) if has], self.tags[chosen])
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """SHA-256 of the names, and of the tags, both in order; files and pixels do not count."""
+        names = json.dumps([item.name for item in self.items])
+        tags = np.packbits(self.tags, axis=1)
+        return {
+            "images": hashlib.sha256(names.encode()).hexdigest(),
+            "tags": hashlib.sha256(tags.tobytes()).hexdigest(),
+        }
+
+
+class Batch(TypedDict):
+    """Views of B training images, as `TaggedImages` gives them and a loader puts them together."""
+
+    image: torch.Tensor  # (B, 3, c, c) uint8
+    valid: torch.Tensor  # (B, c, c) bool, False on padding
+    tags: torch.Tensor  # (B, K) float32, 1 where tagged
+    index: torch.Tensor  # (B,) int64, place in the list of images
 
 
 class TaggedImages(Dataset):

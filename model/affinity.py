@@ -60,15 +60,19 @@ def _mean_of_kept(maps: Tensor, distance: Tensor, eps: float = 0.0) -> Tensor:
 
 @record_function("affinity")
 def build_affinity(
-    clip_maps: list[Tensor], vit_map: Tensor | None, predicted: Tensor, method: Method, select: bool
+    clip_maps: list[Tensor],
+    vit_map: Tensor | None,
+    predicted: Tensor,
+    method: Method,
+    after_switch: bool,
 ) -> Tensor:
     """Attention maps (B, N, N), CLIP's in block order and the ViT's, and predicted affinity ->
     affinity (B, N, N).
 
-    Before the switch-over the mean of the maps; after it (`select`) the selected maps times the
-    predicted affinity (model/README.md, "Affinity").
+    Before the switch-over the mean of the maps; after it the selected maps times the predicted
+    affinity (model/README.md, "Affinity").
     """
-    count = method.late_maps if select else method.early_maps
+    count = method.late_maps if after_switch else method.early_maps
     end = max(0, len(clip_maps) - method.skipped_maps)
     maps = clip_maps[max(0, end - count) : end]
     if vit_map is not None:
@@ -76,7 +80,7 @@ def build_affinity(
     stack = torch.stack(maps).float()
     if method.vit_map != "summed":
         stack = unit_rows(stack)
-    if not select:
+    if not after_switch:
         return stack.mean(dim=0)
     return (select_by_fit if method.map_selection == "fit" else select_by_mass)(predicted, stack)
 

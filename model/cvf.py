@@ -73,27 +73,27 @@ class CVF(nn.Module):
         return self._logits(self.fusion(tokens), x_patch, grid)
 
     def forward(
-        self, images: Tensor, tags: Tensor, select: bool, valid: Tensor | None = None
+        self, images: Tensor, tags: Tensor, after_switch: bool, valid: Tensor | None = None
     ) -> CVFOutput:
         """One training step's forward (model/README.md, "The figure").
 
         images (B, 3, H, W) normalised; tags (B, K), above 0 where tagged, an image may have none,
-        best on the CPU (a GPU is then not waited for); select: the switch-over has happened; valid
-        (B, H, W) bool, False on padding, which gets label 255.
+        best on the CPU (a GPU is then not waited for); after_switch: affinity is selected rather
+        than averaged; valid (B, H, W) bool, False on padding, which gets label 255.
         """
-        features = self._clip_features(images, select)
+        features = self._clip_features(images, after_switch)
         vit = None if self.vit is None else self.vit(images, "patch", self.method.vit_map_block)
         fused = self.fusion([tokens[:, 1:] for tokens in features.tokens])
         affinity = predicted_affinity(fused)
         logits = self._logits(fused, None if vit is None else vit.x_patch, features.grid)
         patch_logits = None if vit is None else self.vit.pool(self.vit.head(vit.x_patch))
-        seeds = self._seeds(features, vit, affinity, tags, select)
+        seeds = self._seeds(features, vit, affinity, tags, after_switch)
         labels = self._labels(images, seeds, valid)
         return CVFOutput(logits, affinity, patch_logits, labels)
 
     @torch.no_grad()
     def seeds(
-        self, images: Tensor, tags: Tensor, select: bool, valid: Tensor | None = None
+        self, images: Tensor, tags: Tensor, after_switch: bool, valid: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Label maps (B, H, W) long, to be scored against masks: what CAMs and refinement are
         worth.
@@ -102,19 +102,19 @@ class CVF(nn.Module):
         branches in use; "pseudo": the final labels. Arguments as in `forward`; `valid` cuts the
         final labels only.
         """
-        labels = self(images, tags, select, valid).labels
+        labels = self(images, tags, after_switch, valid).labels
         with float32_region(images.device):
             seeds = seed_labels(labels.seeds, images.shape[-2:], self.method)
         return {**seeds, "pseudo": labels.combined}
 
     @record_function("CLIP")
     @torch.no_grad()
-    def _clip_features(self, images: Tensor, select: bool) -> Any:
+    def _clip_features(self, images: Tensor, after_switch: bool) -> Any:
         """CLIP's `ImageFeatures` of blocks 1..L-1: tokens, and those attention maps that
         `build_affinity` reads.
         """
         method = self.method
-        count = (method.late_maps if select else method.early_maps) + method.skipped_maps
+        count = (method.late_maps if after_switch else method.early_maps) + method.skipped_maps
         return self.clip.features(images, maps=0 if method.branches == "vit" else count - 1)
 
     @torch.no_grad()
@@ -139,7 +139,12 @@ class CVF(nn.Module):
 
     @torch.no_grad()
     def _seeds(
-        self, features: Any, vit: VitOutput | None, affinity: Tensor, tags: Tensor, select: bool
+        self,
+        features: Any,
+        vit: VitOutput | None,
+        affinity: Tensor,
+        tags: Tensor,
+        after_switch: bool,
     ) -> Seeds:
         """CAMs of both branches and their way through the transition matrix, in float32, without
         autograd.
@@ -155,7 +160,7 @@ class CVF(nn.Module):
         with float32_region(affinity.device):
             vit_map = None if vit is None else vit.patch_affinity
             transition = transition_matrix(
-                build_affinity(clip_maps, vit_map, affinity, method, select)
+                build_affinity(clip_maps, vit_map, affinity, method, after_switch)
             )
             if clip_cams is not None:
                 boxes = box_mask(clip_cams, method.box_threshold, method.clip_box_edges)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from model.method import DECODER_HEADS
 from model.precision import float32_region
 from model.transformer import Block, quick_gelu
 
@@ -38,7 +39,9 @@ class SegmentationDecoder(nn.Module):
     (WeCLIP).
     """
 
-    def __init__(self, num_labels: int, dim: int = 256, layers: int = 3, heads: int = 8) -> None:
+    def __init__(
+        self, num_labels: int, dim: int = 256, layers: int = 3, heads: int = DECODER_HEADS
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
             Block(dim, heads, 4 * dim, quick_gelu, eps=1e-5) for _ in range(layers)

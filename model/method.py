@@ -1,59 +1,142 @@
-"""The choices that define a variant of the method. Defaults are ours; `configs/published_*.yaml`
-holds the others.
+"""The choices that define a variant of the method. `configs/published.yaml` holds the published
+ones.
 """
 
 from dataclasses import dataclass
 
-_CHOICES = {
-    "branches": ("fusion", "clip", "vit"),
-    "label_fusion": ("scores", "max_id"),
-    "propagation_mask": ("none", "last_class"),
-    "vit_map": ("scaled", "summed"),
-    "map_selection": ("fit", "mass"),
-    "affinity_labels": ("combined", "clip"),
-}
+from utils.common.errors import UserError
+from utils.common.options import Role, Settings, option
+
+DECODER_HEADS = 8
 
 
 @dataclass(frozen=True)
-class Method:
-    """Settings of `CVF` (model/README.md, "Settings"). ValueError on a word that is no choice.
+class Method(Settings):
+    """Settings of `CVF`, in which its variants differ (model/README.md, "Settings").
 
-    branches: which branches make the labels and the affinity. cam_block: CLIP block whose ln_1
-    Grad-CAM reads, -1 last. early_maps, late_maps: last CLIP attention maps in use before and after
-    the switch-over, counted from the last but `skipped_maps`. box_threshold: share of a CAM's peak
-    that counts as strong. par_*: pixel-adaptive refinement. label_fusion: mean of both branches'
-    scores before one refinement at image size, or published: the larger label number, ViT labels
-    being refined at patch size. background_power_*: background score is (1 - max)^power.
-    propagation_mask: published propagates ViT CAMs within the boxes of the image's last class.
-    vit_map: the ViT's affinity with rows summing to 1, or published as it is. vit_map_block: the
-    ViT block it comes from, 1 is the first, 0 sums all. map_selection: late maps by fit to the
-    predicted affinity, or published by mass.
-    clip_box_edges: published, boxes leave out the last row and column. affinity_labels: the label
-    map that supervises the predicted affinity.
+    label_fusion: the mean of both branches' scores before one refinement at image size; or
+    published, the larger label number, ViT labels being refined at patch size.
+    vit_map: the ViT's affinity with rows that sum to 1, or published, as it is.
+    map_selection: late maps by their fit to the predicted affinity, or published, by their mass.
     """
 
-    branches: str = "fusion"
-    cam_block: int = -1
-    early_maps: int = 8
-    late_maps: int = 6
-    skipped_maps: int = 0
-    box_threshold: float = 0.4
-    par_iterations: int = 20
-    par_dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24)
-    label_fusion: str = "scores"
-    background_power_clip: float = 1.0
-    background_power_vit: float = 1.0
-    background_power_fused: float = 1.0
-    propagation_mask: str = "none"
-    vit_map: str = "scaled"
-    vit_map_block: int = 0
-    map_selection: str = "fit"
-    clip_box_edges: bool = False
-    affinity_labels: str = "combined"
+    branches: str = option(
+        "fusion",
+        "method",
+        "which branches make labels and logits",
+        Role.METHOD,
+        choices=("clip", "vit", "fusion"),
+    )
+    cam_block: int = option(
+        -1, "method", "CLIP block whose first LayerNorm Grad-CAM reads; -1 is the last", Role.METHOD
+    )
+    early_maps: int = option(
+        8, "method", "last CLIP attention maps averaged before the switch-over", Role.METHOD, low=1
+    )
+    late_maps: int = option(
+        6,
+        "method",
+        "last CLIP attention maps selected from after the switch-over",
+        Role.METHOD,
+        low=1,
+    )
+    skipped_maps: int = option(
+        0, "method", "last CLIP attention maps left out of both", Role.METHOD, low=0
+    )
+    box_threshold: float = option(
+        0.4,
+        "method",
+        "share of a CAM's peak that counts as a strong region, 0..1",
+        Role.METHOD,
+        low=0,
+        high=1,
+    )
+    par_iterations: int = option(
+        20, "method", "rounds of pixel-adaptive refinement", Role.METHOD, low=0
+    )
+    label_fusion: str = option(
+        "scores",
+        "method",
+        "how the branches' pseudo labels are joined",
+        Role.METHOD,
+        choices=("scores", "max_id"),
+    )
+    background_power_clip: float = option(
+        1.0, "method", "background score of CLIP CAMs is (1 - max)^power", Role.METHOD, low=0
+    )
+    background_power_vit: float = option(
+        1.0, "method", "background score of ViT CAMs is (1 - max)^power", Role.METHOD, low=0
+    )
+    background_power_fused: float = option(
+        1.0, "method", "background score of fused CAMs is (1 - max)^power", Role.METHOD, low=0
+    )
+    propagation_mask: str = option(
+        "none",
+        "method",
+        "box mask under which ViT CAMs are propagated; published: last_class",
+        Role.METHOD,
+        choices=("none", "last_class"),
+    )
+    vit_map: str = option(
+        "scaled",
+        "method",
+        "scale of the ViT's attention map; published: summed",
+        Role.METHOD,
+        choices=("scaled", "summed"),
+    )
+    vit_map_block: int = option(
+        0,
+        "method",
+        "ViT block that the map comes from, 1 is the first; 0: the sum of all",
+        Role.METHOD,
+    )
+    map_selection: str = option(
+        "fit",
+        "method",
+        "late selection of maps; published: mass",
+        Role.METHOD,
+        choices=("fit", "mass"),
+    )
+    clip_box_edges: bool = option(
+        False, "method", "boxes leave out the last row and column; published: true", Role.METHOD
+    )
+    affinity_labels: str = option(
+        "combined",
+        "method",
+        "labels that supervise affinity",
+        Role.METHOD,
+        choices=("combined", "clip"),
+    )
+
+
+@dataclass(frozen=True)
+class HeadSettings(Settings):
+    """Sizes of what is trained from nothing."""
+
+    decoder_width: int = option(
+        256,
+        "method",
+        "channels of the fused features and the decoder",
+        Role.METHOD,
+        low=1,
+        high=2**16,
+    )
+    decoder_layers: int = option(
+        3, "method", "transformer layers of the decoder", Role.METHOD, low=0, high=100
+    )
+    wide_width: int = option(
+        512,
+        "method",
+        "channels of the wide-view head on the ViT (LargeFOV)",
+        Role.METHOD,
+        low=1,
+        high=2**16,
+    )
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; choose from {', '.join(choices)}"
-                )
+        super().__post_init__()
+        if self.decoder_width % DECODER_HEADS:
+            raise UserError(
+                f"--decoder_width {self.decoder_width} is not a multiple of the decoder's "
+                f"{DECODER_HEADS} heads; use 256"
+            )

@@ -11,6 +11,7 @@ from torch.profiler import record_function
 
 from model.precision import to_device
 
+DILATIONS = (1, 2, 4, 8, 12, 24)  # how far neighbours are, px
 _DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 _SHARPNESS = 0.3  # deviations are measured in units of 0.3 of the neighbours' own
 _POSITION_WEIGHT = 0.01  # share of the purely positional weights, on top of the colour weights
@@ -22,7 +23,7 @@ def refine(
     images: Tensor,
     masks: Tensor,
     iterations: int = 20,
-    dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24),
+    dilations: tuple[int, ...] = DILATIONS,
 ) -> Tensor:
     """Normalised images (B, 3, H, W) and masks (B, C, h, w) -> refined masks (B, C, h, w) (AFA,
     section 3.4).

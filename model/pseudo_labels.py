@@ -84,9 +84,7 @@ def make_labels(
 
     def refined(name: str) -> Tensor:
         channels = with_background(scores[name], powers[name])
-        return label_map(
-            refine(images, channels, method.par_iterations, method.par_dilations), seeds.rows
-        )
+        return label_map(refine(images, channels, method.par_iterations), seeds.rows)
 
     if "fused" not in scores:
         labels = {name: refined(name) for name in scores}
@@ -113,7 +111,7 @@ def _vit_label_at_patch_size(images: Tensor, seeds: Seeds, method: Method) -> Te
     """
     scores = seeds.rows.pack(normalise(seeds.vit, VIT_EPS))
     channels = with_background(scores, method.background_power_vit)
-    refined = refine(images, channels, method.par_iterations, method.par_dilations)
+    refined = refine(images, channels, method.par_iterations)
     return label_map(to_size(refined, images.shape[-2:]), seeds.rows)
 
 

@@ -2,7 +2,6 @@
 every part.
 """
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from datasets.transforms import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder
-from model.method import Method
 from model.vit_loading import MCT_WANTED, from_clip, from_deit, load_mct
 from utils.common.errors import UserError
 from utils.common.files import sha256_of
@@ -112,9 +110,6 @@ def build_cvf(
     features.
     """
     torch.manual_seed(config.seed)
-    method = Method(
-        **{f.name: getattr(config, f.name) for f in fields(Method) if hasattr(config, f.name)}
-    )
     depth = len(clip.visual.blocks)
     if not 1 <= -config.cam_block < depth:
         raise UserError(
@@ -136,7 +131,7 @@ def build_cvf(
     fusion = FeatureFusion(depth - 1, clip.visual.width, width)
     decoder = SegmentationDecoder(labels, width, config.decoder_layers)
     wide = None if vit is None else LargeFOV(vit.cls_token.shape[-1], labels, config.wide_width)
-    return CVF(clip.visual, float(clip.logit_scale), text, vit, fusion, decoder, wide, method)
+    return CVF(clip.visual, float(clip.logit_scale), text, vit, fusion, decoder, wide, config)
 
 
 def clip_of(checkpoint: dict[str, Any], config: Config, given: str | None) -> CLIP:

@@ -16,7 +16,7 @@ from utils.common.errors import UserError
 from utils.config import CONFIGS, Config, add_config_flags, as_yaml, load_config
 from utils.inference.outputs import write_areas
 from utils.inference.predict import Job, matrices, predict_split
-from utils.inference.segmenter import HERE, Outputs, Segmenter, checkpoint_config
+from utils.inference.segmenter import Outputs, Segmenter, checkpoint_config
 from utils.metrics import ConfusionMatrix, format_table
 from utils.report.page import report_line
 from utils.run_folder.checkpoint import load_checkpoint
@@ -24,14 +24,6 @@ from utils.run_folder.journal import Entry
 from utils.run_folder.recorder import add_result, read_results
 from utils.training.stages import train
 
-CARRIED = {  # settings of testing beside those of `HERE`, and where they come from
-    **dict.fromkeys(
-        ("data_root", "clip_path", "statistics", "resize_long", "scales", "pad_images"),
-        "the checkpoint's",
-    ),
-    "work_dir": "the run folder the checkpoint lies in, of --images its pictures/; else "
-    "runs/test_NAME",
-}
 PICTURES = "pictures"  # folder in a training's run folder for what is predicted of --images
 
 FASTER_CRF = "torch"  # than pydensecrf, in every measurement (README, "Speed")
@@ -160,7 +152,7 @@ def _evaluation_parser(description: str) -> Parser:
     )
     add("--save_logits", action="store_true", help="also write multi-scale logits (float16 .npy)")
     add("--print_config", action="store_true", help="print the effective settings as YAML and stop")
-    add_config_flags(parser, (*CARRIED, *HERE), CARRIED)
+    add_config_flags(parser, testing=True)
     return parser
 
 

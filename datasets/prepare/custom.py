@@ -226,8 +226,8 @@ def _write_config(out: Path, pictures: int) -> bool:
         return False
     iterations = min(_MOST, max(_FEWEST, _EPOCHS * pictures // _BATCH))
     lines = [
-        "# Every setting that is not here is a default of utils/config.py; add any of them, or "
-        "give it as a flag.",
+        "# Every setting that is not here is a default, see `python train_voc.py --help`; add any "
+        "of them, or give it as a flag.",
         "dataset: custom",
         f"data_root: {json.dumps(str(out.resolve()), ensure_ascii=False)}",
         "train_split: train",

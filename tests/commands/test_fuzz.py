@@ -151,7 +151,7 @@ def test_checkpoints_of_any_content(
     ("text", "said"),
     [
         ("base: config.yaml", "its own base"),
-        ("base: [a]", "has the base"),
+        ("base: [[a]]", "has the base"),
         ("seed: 1" + 400 * "0", "seed is"),
         ("lr: .nan", "lr is nan"),
         ("scales: [.inf]", "scales is"),

@@ -127,9 +127,9 @@ def check_whole_refinement(golden: GoldenFile) -> None:
         last_map = last.attn.maps(last.ln_1(tokens))
         clip_maps = [m[:, 1:, 1:] for m in (*golden["attn_list"][:, None], last_map)]
         boxes = box_mask(cam.cams, threshold, clip_edges=True)
-        for kind, select in (("mean", False), ("seg", True)):
+        for kind, after_switch in (("mean", False), ("seg", True)):
             affinity = build_affinity(
-                clip_maps, golden["patch_attn"], golden["seg_attn"], PUBLISHED, select
+                clip_maps, golden["patch_attn"], golden["seg_attn"], PUBLISHED, after_switch
             )
             transition = transition_matrix(affinity)
             refined = propagate(transition, rows, cam.cams, boxes)

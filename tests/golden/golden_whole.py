@@ -65,8 +65,8 @@ def check_cvf_forward(golden: GoldenFile) -> None:
     close(vit.cams, golden["mct_cams"])
     close(vit.patch_affinity, golden["mct_patch_attn_sum"])
     close(vit.x_patch, golden["mct_x_patch"])
-    for stage, select in (("before", False), ("after", True)):
-        out = model(images, golden["tags"], select)
+    for stage, after_switch in (("before", False), ("after", True)):
+        out = model(images, golden["tags"], after_switch)
         close(out.logits, golden["seg"])
         close(out.affinity, golden["attn_pred"])
         close(out.patch_logits, golden["x_patch_logits"])

@@ -160,9 +160,9 @@ def test_the_number_of_maps_follows_the_stage():
     clip_maps = [weight * stochastic(1, 6, 6) for weight in range(12, 0, -1)]
     vit_map, predicted = stochastic(1, 6, 6), stochastic(1, 6, 6)
     published = Method(vit_map="summed", map_selection="mass", early_maps=8, late_maps=6)
-    early = build_affinity(clip_maps, vit_map, predicted, published, select=False)
+    early = build_affinity(clip_maps, vit_map, predicted, published, after_switch=False)
     torch.testing.assert_close(early, torch.stack([*clip_maps[-8:], vit_map]).mean(0))
-    late = build_affinity(clip_maps, vit_map, predicted, published, select=True)
+    late = build_affinity(clip_maps, vit_map, predicted, published, after_switch=True)
     torch.testing.assert_close(
         late, select_by_mass(predicted, torch.stack([*clip_maps[-6:], vit_map]))
     )
@@ -177,7 +177,7 @@ def test_the_vit_map_is_scaled_or_summed():
 
     def mean_with(choice):
         return build_affinity(
-            clip_maps, vit_map, predicted, Method(vit_map=choice, early_maps=3), select=False
+            clip_maps, vit_map, predicted, Method(vit_map=choice, early_maps=3), after_switch=False
         )
 
     torch.testing.assert_close(mean_with("scaled"), torch.stack([*clip_maps, vit_map / 11]).mean(0))

@@ -8,6 +8,7 @@ from model.affinity import build_affinity, transition_matrix
 from model.cam import gradcam
 from model.losses import classifier_criterion, criterion
 from model.method import Method
+from utils.common.errors import UserError
 
 BRANCHES = ["fusion", "clip", "vit"]
 
@@ -17,11 +18,11 @@ def _seeded():
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize("select", [False, True])
+@pytest.mark.parametrize("after_switch", [False, True])
 @pytest.mark.parametrize("branches", BRANCHES)
-def test_everything_trained_gets_a_gradient_and_clip_gets_none(branches, select):
+def test_everything_trained_gets_a_gradient_and_clip_gets_none(branches, after_switch):
     model, (images, tags) = tiny.cvf(branches=branches), tiny.batch()
-    losses = criterion(model(images, tags, select), tags)
+    losses = criterion(model(images, tags, after_switch), tags)
     assert set(losses) == {"seg", "affinity"} | ({"patch"} if branches != "clip" else set())
     sum(losses.values()).backward()
     without = {
@@ -36,7 +37,7 @@ def test_everything_trained_gets_a_gradient_and_clip_gets_none(branches, select)
 @pytest.mark.parametrize("branches", BRANCHES)
 def test_segment_gives_the_logits_without_tags_cams_or_attention_maps(branches, monkeypatch):
     model, (images, tags) = tiny.cvf(branches=branches).eval(), tiny.batch()
-    expected = model(images, tags, select=False).logits
+    expected = model(images, tags, after_switch=False).logits
     for part in ("features", "project"):
         monkeypatch.setattr(model.clip, part, None)
     if model.vit is not None:
@@ -58,15 +59,15 @@ def test_logits_are_mixed_in_the_learned_share():
 
 def test_an_image_has_the_same_labels_alone_and_in_a_batch():
     model, (images, tags) = tiny.cvf().eval(), tiny.batch()
-    together = model(images, tags, select=True).labels.combined
+    together = model(images, tags, after_switch=True).labels.combined
     for image in range(len(images)):
-        alone = model(images[image, None], tags[image, None], select=True).labels.combined[0]
+        alone = model(images[image, None], tags[image, None], after_switch=True).labels.combined[0]
         assert (alone == together[image]).float().mean() > 0.99
 
 
 def test_images_without_tags_are_background_and_train():
     model, (images, tags) = tiny.cvf(), tiny.batch()
-    out = model(images, torch.zeros_like(tags), select=True)
+    out = model(images, torch.zeros_like(tags), after_switch=True)
     assert not out.labels.combined.any()
     assert all(torch.isfinite(loss) for loss in criterion(out, torch.zeros_like(tags)).values())
 
@@ -81,7 +82,7 @@ def test_padding_trains_nothing():
 def test_labels_are_made_in_float32_without_autograd():
     model, (images, tags) = tiny.cvf(), tiny.batch()
     with torch.autocast("cpu", torch.bfloat16):
-        out = model(images, tags, select=True)
+        out = model(images, tags, after_switch=True)
         losses = criterion(out, tags)
     seeds = out.labels.seeds
     for tensor in (seeds.clip_cams, seeds.clip, seeds.vit_cams, seeds.vit, seeds.transition):
@@ -98,11 +99,13 @@ def test_seeds_name_the_branches_in_use():
     }
     for branches, expected in names.items():
         model = tiny.cvf(branches=branches).eval()
-        labels = model.seeds(images, tags, select=False)
+        labels = model.seeds(images, tags, after_switch=False)
         assert set(labels) == expected and all(
             label.shape == (3, 64, 48) for label in labels.values()
         )
-        assert torch.equal(labels["pseudo"], model(images, tags, select=False).labels.combined)
+        assert torch.equal(
+            labels["pseudo"], model(images, tags, after_switch=False).labels.combined
+        )
 
 
 def test_vit_cams_are_propagated_within_the_last_class_on_request():
@@ -111,7 +114,7 @@ def test_vit_cams_are_propagated_within_the_last_class_on_request():
 
     def seeds_with(mask):
         parts.method = Method(propagation_mask=mask, par_iterations=0)
-        return parts(images, tags, select=False).labels.seeds
+        return parts(images, tags, after_switch=False).labels.seeds
 
     free, masked = seeds_with("none"), seeds_with("last_class")
     torch.testing.assert_close(free.clip, masked.clip)
@@ -139,9 +142,11 @@ def test_cams_are_read_at_the_chosen_block(block):
 def test_the_affinity_is_made_of_all_blocks_and_of_what_the_stage_asks_for():
     model, (images, tags) = tiny.cvf(branches="clip").eval(), tiny.batch()
     maps = [attention[:, 1:, 1:] for attention in model.clip.features(images, depth=4).attention]
-    for select in (False, True):
-        out = model(images, tags, select)
-        expected = transition_matrix(build_affinity(maps, None, out.affinity, model.method, select))
+    for after_switch in (False, True):
+        out = model(images, tags, after_switch)
+        expected = transition_matrix(
+            build_affinity(maps, None, out.affinity, model.method, after_switch)
+        )
         torch.testing.assert_close(out.labels.seeds.transition, expected)
 
 
@@ -156,7 +161,7 @@ def test_parts_that_do_not_fit_are_refused():
         tiny.cvf(cam_block=0)
     with pytest.raises(ValueError, match="cam_block is -4"):
         tiny.cvf(cam_block=-4)
-    with pytest.raises(ValueError, match="label_fusion is 'sum'; choose from scores, max_id"):
+    with pytest.raises(UserError, match="label_fusion is 'sum'; choose from scores, max_id"):
         Method(label_fusion="sum")
     clip_only = tiny.cvf(branches="clip")
     assert clip_only.vit is None and clip_only.alpha is None
@@ -185,7 +190,7 @@ def test_a_few_steps_learn_the_labels():
     trained = [p for p in model.parameters() if p.requires_grad]
     optimiser, history = torch.optim.AdamW(trained, lr=2e-3), []
     for _ in range(12):
-        losses = criterion(model(images, tags, select=False), tags)
+        losses = criterion(model(images, tags, after_switch=False), tags)
         optimiser.zero_grad()
         sum(losses.values()).backward()
         optimiser.step()

@@ -64,8 +64,10 @@ def test_the_forward_and_backward_of_a_step_ask_for_no_value(monkeypatch: pytest
     model, (images, tags) = tiny.cvf(), tiny.batch()
     valid = torch.ones(3, 64, 48, dtype=torch.bool)
     with NoWaits() as mode:
-        for select in (False, True):
-            sum(criterion(model(normalise(images), tags, select, valid), tags).values()).backward()
+        for after_switch in (False, True):
+            sum(
+                criterion(model(normalise(images), tags, after_switch, valid), tags).values()
+            ).backward()
     assert not mode.found
 
 

@@ -2,17 +2,18 @@
 
 import errno
 from argparse import ArgumentParser
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from model.method import Method
 from utils.common.entry import Parser
 from utils.common.errors import UserError
+from utils.common.options import options
 from utils.config import (
     CONFIGS,
-    SCALED,
     Config,
     add_config_flags,
     from_dict,
@@ -54,6 +55,15 @@ def test_defaults_then_base_then_yaml_then_flags(tmp_path: Path) -> None:
     assert (config.crop_size, config.radius, config.lr) == (64, 4, 0.25)
     assert config.max_iters == Config().max_iters
     assert load_config(tmp_path / "base.yaml").lr == 1e-3  # YAML reads 1e-3 as text
+
+
+def test_of_several_bases_later_ones_win(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    written(tmp_path, "radius: 1\nkeep: 1\nseed: 1\nlr: 0.1\n", "first.yaml")
+    written(tmp_path / "in", "base: [../first.yaml]\nkeep: 2\nseed: 2\n", "second.yaml")
+    path = written(tmp_path, "base: [first.yaml, in/second.yaml]\nseed: 3\n")
+    config = load_config(path)
+    assert (config.radius, config.keep, config.seed, config.lr) == (1, 2, 3, 0.1)
 
 
 def test_every_field_is_a_flag_and_absent_flags_change_nothing() -> None:
@@ -102,16 +112,20 @@ def test_a_bad_flag_is_one_sentence_and_status_2(
         ("eval_seeds: 1\n", "eval_seeds is 1; it must be of type bool"),
         ("mct_path:\n", "mct_path is None"),
         ("scales: 1\n", "scales is 1"),
+        ("scales: [true]\n", "scales is .True.; it must be of type list"),
+        ("scales: '12'\n", "scales is '12'; it must be of type list"),
         ("branches: both\n", "branches is 'both'; choose from clip, vit, fusion"),
         ("crop_size: 321\n", "--crop_size 321 is not a multiple of patch 16; use 320 or 336"),
-        ("mct_crop_size: 16\n", "--mct_crop_size 16 .* use 32 or 48"),
+        ("mct_crop_size: 40\n", "--mct_crop_size 40 .* use 32 or 48"),
+        ("mct_crop_size: 16\n", "--mct_crop_size 16 must be at least 32"),
+        ("eval_every: 0\n", "--eval_every 0 must be at least 1"),
         ("max_iters: 0\n", "--max_iters 0 must be at least 1"),
         ("decoder_layers: 1000000000\n", "--decoder_layers 1000000000 must be at most 100"),
         ("workers: -1\n", "--workers -1 must not be negative"),
         ("lr: -0.1\n", "--lr -0.1 must not be negative"),
         ("skipped_maps: -1\n", "--skipped_maps -1 must not be negative"),
         ("wide_width: 0\n", "--wide_width 0 must be at least 1"),
-        ("box_threshold: 40\n", "--box_threshold 40 must lie between 0 and 1"),
+        ("box_threshold: 40\n", "--box_threshold 40 must be at most 1"),
         ("scales: []\n", "--scales"),
         ("scales: [1, 0]\n", "--scales"),
         ("scale_min: 3\n", "--scale_min 3.0 must be positive and at most --scale_max 2.0"),
@@ -119,6 +133,9 @@ def test_a_bad_flag_is_one_sentence_and_status_2(
         ("a: [\n", "not readable YAML"),
         ("- 1\n", "must hold `key: value` lines"),
         ("base: absent.yaml\n", "absent.yaml does not exist"),
+        ("base: [absent.yaml]\n", "absent.yaml does not exist"),
+        ("base: own.yaml\n", "own.yaml is its own base"),
+        ("base: [{}]\n", "has the base .* name a file, or a list"),
     ],
 )
 def test_bad_values_are_refused(text: str, said: str, tmp_path: Path) -> None:
@@ -132,7 +149,7 @@ def test_max_iters_brings_the_schedule_along(tmp_path: Path) -> None:
         tmp_path, "max_iters: 30000\nwarmup_iters: 1500\nswitch_iters: 20000\neval_every: 3000\n"
     )
     short = load_config(path, {"max_iters": 300})
-    assert [getattr(short, key) for key in SCALED] == [15, 200, 100]
+    assert (short.warmup_iters, short.switch_iters, short.eval_every) == (15, 200, 100)
     assert [
         load_config(path, {"max_iters": 6000, **own}).eval_every for own in ({}, {"eval_every": 7})
     ] == [600, 7]
@@ -140,6 +157,37 @@ def test_max_iters_brings_the_schedule_along(tmp_path: Path) -> None:
     often = written(tmp_path, "max_iters: 30000\neval_every: 30\n")
     assert load_config(often, {"max_iters": 1}).eval_every == 30
     assert load_config(path, {"lr": 1.0}).switch_iters == 20000
+
+
+def test_settings_say_what_is_done_with_them() -> None:
+    known = options(Config)
+    assert {name for name in known if known[name].scaled} == {
+        "warmup_iters",
+        "switch_iters",
+        "eval_every",
+    }
+    assert {name for name in known if known[name].decides} == {
+        "statistics",
+        "resize_long",
+        "scales",
+        "pad_images",
+    }
+    for name, meaning in known.items():
+        assert meaning.before is None or type(meaning.before) is meaning.kind, name
+
+
+def test_a_config_is_a_method_and_cannot_be_made_of_what_does_not_work() -> None:
+    config = Config(box_threshold=0.7)
+    assert isinstance(config, Method) and config.box_threshold == 0.7
+    with pytest.raises(UserError, match="--radius 0 must be at least 1"):
+        replace(config, radius=0)
+    with pytest.raises(UserError, match="--classes own.yaml is for --dataset custom"):
+        Config(classes="own.yaml")
+
+
+def test_affinity_is_selected_from_the_switch_over_on() -> None:
+    config = Config(switch_iters=3)
+    assert [config.after_switch(step) for step in (2, 3, 4)] == [False, True, True]
 
 
 def test_a_saved_config_reloads_to_the_same(tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from datasets.layouts import Item
 from utils.common import distributed
 from utils.common.device import fetch, uses_bf16
 from utils.common.errors import UserError
+from utils.common.options import options
 from utils.common.progress import progress
+from utils.config import Config
 from utils.inference.outputs import write_labels, write_logits, write_overlay
 from utils.inference.segmenter import Segmenter
 from utils.metrics import ConfusionMatrix
@@ -29,13 +31,6 @@ from utils.run_folder.claim import claimed
 from utils.run_folder.journal import Entry, Journal, begin, read_journal, stamp
 
 TIMED = 3  # images after which the time for the others is told
-# settings that change what is predicted
-DECIDES = (
-    "resize_long",
-    "scales",
-    "statistics",
-    "pad_images",
-)
 
 
 @dataclass(frozen=True)
@@ -183,10 +178,13 @@ def _pairs(labels: np.ndarray, mask: Tensor, num_labels: int) -> list[list[int]]
 
 
 def _options(segmenter: Segmenter, job: Job) -> dict[str, Any]:
-    """Everything but the checkpoint that changes what is predicted or written."""
+    """Return everything but the checkpoint that changes what is predicted or written."""
     config = segmenter.config
+    settings = {
+        name: getattr(config, name) for name, meaning in options(Config).items() if meaning.decides
+    }
     return {
-        **{name: getattr(config, name) for name in DECIDES},
+        **settings,
         **asdict(segmenter.options),
         "overlays": job.overlays,
         "device": segmenter.device.type,

@@ -18,6 +18,7 @@ from utils.common.device import autocast
 from utils.common.errors import UserError
 from utils.config import Config
 from utils.inference.multi_scale import pad, padding_of
+from utils.settings import DataSettings
 
 
 def require_masks(items: Sequence[Item], flag: str = "--eval_seeds") -> None:
@@ -42,7 +43,7 @@ class ImageSeeds:
     pseudo: Tensor
 
 
-def padded(image: Tensor, config: Config) -> Tensor:
+def padded(image: Tensor, config: DataSettings) -> Tensor:
     """Image (3, H, W) uint8 -> (1, 3, H', W') normalised, reflected to sides that the model
     takes.
     """
@@ -53,17 +54,17 @@ def padded(image: Tensor, config: Config) -> Tensor:
 
 @torch.no_grad()
 def image_seeds(
-    model: CVF, image: Tensor, tags: Tensor, config: Config, select: bool
+    model: CVF, image: Tensor, tags: Tensor, config: Config, after_switch: bool
 ) -> ImageSeeds:
     """Seeds and pseudo label of one image (3, H, W) uint8 with tags (K,), above 0 where tagged; the
     model in eval mode.
 
-    `select`: the switch-over has happened (model/README.md, "Affinity").
+    `after_switch`: affinity is selected rather than averaged (model/README.md, "Affinity").
     """
     device, (height, width) = model.text.device, image.shape[-2:]
     pixels, tags = padded(image.to(device), config), tags.cpu()
     with autocast(device, config.precision):
-        labels = model(pixels, tags[None], select).labels
+        labels = model(pixels, tags[None], after_switch).labels
     with float32_region(device):
         maps = score_maps(labels.seeds, pixels.shape[-2:])
     keys = tags.nonzero()[:, 0]

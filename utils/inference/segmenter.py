@@ -10,7 +10,7 @@ It works inside a checkout of this repository:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,23 +27,15 @@ from utils.build import STATISTICS, restore
 from utils.common.device import autocast, choose_device
 from utils.common.errors import UserError
 from utils.common.files import sha256_of
-from utils.config import Config, from_dict, read_yaml, validated
+from utils.common.options import Role
+from utils.config import CONFIG_FILE, Config, from_dict, names_of, read_yaml
 from utils.inference.multi_scale import multi_scale, resize_long
 from utils.inference.windows import crf_labels, crf_labels_by_windows, label_map, sliding
 from utils.metrics import CRF, MULTI, SINGLE
-from utils.run_folder.checkpoint import PATHS, load_checkpoint
+from utils.run_folder.checkpoint import load_checkpoint
 
 CRF_LONGEST = 1024  # px; pictures larger than this and resize_long are shrunk for the CRF
 BATCH = 8  # pictures of one size that are predicted together
-# not the checkpoint's business
-HERE = (
-    "device",
-    "precision",
-    "workers",
-    "threads",
-    "on_bad_image",
-    "quiet",
-)
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 
 
@@ -226,24 +218,24 @@ class Segmenter:
 
 
 def checkpoint_config(stored: dict[str, Any], model_path: Path, flags: dict[str, Any]) -> Config:
-    """The checkpoint's configuration, its paths from the run folder it lies in (if whole), flags on
-    top.
+    """Return a checkpoint's configuration, its places from the run folder it lies in (if whole),
+    the machine's settings as they are by default, flags on top.
 
     Results go to the run folder, or for a checkpoint that lies elsewhere to runs/test_NAME.
     """
-    values = {
-        key: value for key, value in stored.items() if key in {f.name for f in fields(Config)}
-    }
+    values = dict(stored)
     run = model_path.resolve().parent.parent
-    if (run / "config.yaml").is_file():
-        saved = read_yaml(run / "config.yaml")
-        values |= {key: saved[key] for key in PATHS if key in saved}
+    if (run / CONFIG_FILE).is_file():
+        saved = read_yaml(run / CONFIG_FILE)
+        values |= {name: saved[name] for name in names_of(Role.PLACE) if name in saved}
         values["work_dir"] = str(run)
     else:
         values["work_dir"] = str(Path("runs") / f"test_{model_path.stem}")
-    for key in HERE:
-        values[key] = getattr(Config(), key)
-    return validated(from_dict({**values, **flags}, str(model_path)))
+
+    defaults = asdict(Config())
+    for name in names_of(Role.MACHINE):
+        values[name] = defaults[name]
+    return from_dict({**values, **flags}, str(model_path))
 
 
 def _tensor(picture: Picture) -> Tensor:

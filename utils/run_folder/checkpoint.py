@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from utils.common.errors import UserError
+from utils.common.options import Role
 from utils.common.safe_tensors import load_plain
-from utils.config import Config
+from utils.compatibility import current_tensors
+from utils.config import Config, completed, names_of
 
 FORMAT = 1
 STEP_DIGITS = 8
@@ -27,26 +29,21 @@ CONTENT = {
     "clip_sha256": str,
     "text": Tensor,
 }
-PATHS = (
-    "data_root",
-    "classes",
-    "tags",
-    "clip_path",
-    "deit_path",
-    "mct_path",
-    "work_dir",
-    "train_split",
-    "val_split",
-)
+STAGES = ("classifier", "segmenter")
 
 
 def portable(config: Config) -> dict[str, Any]:
-    """The configuration as plain values, absolute paths cut to their last part."""
+    """Return the configuration as plain values, absolute paths cut to their last part."""
     values = asdict(config)
-    for key in PATHS:
-        if Path(values[key]).is_absolute():
-            values[key] = Path(values[key]).name
+    for name in names_of(Role.PLACE):
+        if Path(values[name]).is_absolute():
+            values[name] = Path(values[name]).name
     return values
+
+
+def checkpoint_of(folder: Path, stage: str) -> Path:
+    """Return the file in a run folder that one of `STAGES` is resumed from."""
+    return folder / "checkpoints" / f"{stage}.pt"
 
 
 def save_checkpoint(content: dict[str, Any], path: Path) -> None:
@@ -119,8 +116,9 @@ def _numbered_name(path: Path, step: int) -> Path:
 
 
 def load_checkpoint(path: Path, flag: str) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU. Raises UserError when it is missing, truncated or not one of
-    ours.
+    """Read a checkpoint onto the CPU, its settings and tensors under today's names.
+
+    Raises UserError when it is missing, truncated or not one of ours.
     """
     if not path.is_file():
         raise UserError(
@@ -137,7 +135,22 @@ def load_checkpoint(path: Path, flag: str) -> dict[str, Any]:
             f"{flag} {path} is not a checkpoint of this project (format {FORMAT}); give one that "
             "training wrote"
         )
-    return content
+    settings, tensors = completed(content["config"]), current_tensors(content["model"])
+    return {**content, "config": settings, "model": tensors}
+
+
+def newest_whole(path: Path, flag: str) -> tuple[dict[str, Any], Path]:
+    """Read the checkpoint at `path`, or if it is damaged, the newest whole one kept beside it.
+
+    Returns its content and the file that it came from. Raises UserError where none is whole.
+    """
+    try:
+        return load_checkpoint(path, flag), path
+    except UserError:
+        for older in numbered(path):
+            with contextlib.suppress(UserError):
+                return load_checkpoint(older, flag), older
+        raise
 
 
 def _is_whole(content: dict[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datasets.data import TaggedImages
+from datasets.data import Batch, TaggedImages
 from datasets.layouts import Item
 from datasets.specs import IGNORE
 from datasets.transforms import load_mask
@@ -31,8 +31,8 @@ from utils.inference.multi_scale import resize
 from utils.inference.predict import Job, matrices, predict_split
 from utils.inference.segmenter import Outputs, Segmenter
 from utils.metrics import MULTI, ConfusionMatrix
+from utils.run_folder.checkpoint import checkpoint_of
 from utils.run_folder.recorder import read_results
-from utils.training.loop import checkpoint_of
 from utils.training.stages import FINAL, train
 
 CEILING = "true masks (ceiling)"
@@ -43,6 +43,12 @@ ROWS = {
     "fusion": "fusion",
     CEILING: "fusion",
 }
+
+
+class MaskedBatch(Batch):
+    """A batch of `MaskedCrops`."""
+
+    labels: Tensor  # (B, c, c) uint8, 255 on padding
 
 
 class MaskedCrops(TaggedImages):
@@ -61,7 +67,7 @@ class MaskedCrops(TaggedImages):
 
 
 def mask_losses(
-    model: CVF, images: Tensor, batch: dict[str, Tensor], step: int, config: Config
+    model: CVF, images: Tensor, batch: MaskedBatch, step: int, config: Config
 ) -> dict[str, Tensor]:
     """Supervised segmentation loss: what the network could reach if pseudo labels were perfect."""
     labels = batch["labels"].long()

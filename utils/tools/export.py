@@ -119,7 +119,8 @@ def export(
     Returns the counts of the pseudo labels, all 0 without a sweep. Raises UserError when the model
     has no such seeds.
     """
-    select, refined = config.max_iters >= config.switch_iters, ConfusionMatrix(tags.shape[1] + 1)
+    after_switch = config.after_switch(config.max_iters)
+    refined = ConfusionMatrix(tags.shape[1] + 1)
     # else no mask is opened
     items = images if sweep else [Item(item.name, item.image, None) for item in images]
     loader = DataLoader(
@@ -127,7 +128,7 @@ def export(
     )
     for sample in progress(loader, desc="export"):
         seeds = image_seeds(
-            model, sample["image"], torch.from_numpy(tags[sample["index"]]), config, select
+            model, sample["image"], torch.from_numpy(tags[sample["index"]]), config, after_switch
         )
         if kind not in seeds.scores:
             raise UserError(

@@ -38,7 +38,7 @@ def toy_row(
     truth = np.where(scene.labels == IGNORE, 0, scene.labels)
     labels = {"prediction": predicted, "truth": truth}
     return method_row(
-        model, scene.image, tags, labels, config, config.max_iters >= config.switch_iters
+        model, scene.image, tags, labels, config, config.after_switch(config.max_iters)
     )[0]
 
 

@@ -1,9 +1,8 @@
 """The training loop, and what a stage of training is made of."""
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from datasets.data import IterationSampler, TaggedImages
+from datasets.data import Batch, IterationSampler, TaggedImages
 from datasets.transforms import normalise
 from utils.build import STATISTICS
 from utils.common import distributed
@@ -21,11 +20,10 @@ from utils.common.progress import progress
 from utils.common.signals import StopRequest, heed_parent_only
 from utils.config import Config
 from utils.run_folder.checkpoint import (
-    PATHS,
+    checkpoint_of,
     keep_numbered,
-    load_checkpoint,
     load_trained_state,
-    numbered,
+    newest_whole,
     portable,
     save_checkpoint,
     trained_state,
@@ -34,26 +32,6 @@ from utils.run_folder.claim import note_bad_image
 from utils.run_folder.recorder import Recorder
 from utils.training.optim import load_state, set_rate
 
-# settings that a resumed run may change: they say where it runs and how it is watched
-MAY_CHANGE = {
-    *PATHS,
-    "device",
-    "precision",
-    "workers",
-    "threads",
-    "log_every",
-    "checkpoint_every",
-    "eval_every",
-    "eval_seeds",
-    "eval_images",
-    "resize_long",
-    "scales",
-    "pad_images",
-    "visualise",
-    "quiet",
-    "keep",
-    "on_bad_image",
-}
 # iterations between two looks whether another process is asked to stop; a look waits for the GPU
 LOOK_EVERY = 4
 
@@ -83,16 +61,11 @@ class Stage:
     module: nn.Module
     optimiser: torch.optim.Optimizer
     rate: Callable[[int], float]
-    losses: Callable[[Tensor, dict[str, Tensor], int], dict[str, Tensor]]
+    losses: Callable[[Tensor, Batch, int], dict[str, Tensor]]
     data: TaggedImages
     iterations: int
     batch_size: int
     evaluate: Callable[[int], None] | None = None
-
-
-def checkpoint_of(folder: Path, stage: str) -> Path:
-    """The file a stage is resumed from."""
-    return folder / "checkpoints" / f"{stage}.pt"
 
 
 def save(stage: Stage, run: Run, step: int, validated: bool = True) -> None:
@@ -126,59 +99,21 @@ def save(stage: Stage, run: Run, step: int, validated: bool = True) -> None:
 
 
 def resume(stage: Stage, run: Run) -> tuple[int, bool]:
-    """Load the stage's checkpoint, if any; returns the step to go on from, and whether its
+    """Load the stage's checkpoint, if any; return the step to go on from, and whether its
     validation is done.
 
-    Where the file is damaged, the newest whole one that `--keep` left is taken. Raises UserError if
-    it is another run's, or none is whole.
+    Where the file is damaged, the newest whole one that `--keep` left is taken; UserError if none
+    is whole. That it is this run's is checked before, by `check_checkpoints`.
     """
     path = checkpoint_of(run.folder, stage.name)
     if not path.is_file():
         return 0, True
-    content = _newest_whole(path, run)
-    check_same_run(run.config, content["config"], path)
-    if content["clip_sha256"] != run.facts["clip_sha256"]:
-        raise UserError(
-            f"--resume: {path} was trained with another CLIP than --clip_path "
-            f"{run.config.clip_path}; give that"
-        )
-    if content["classes"] != run.facts["classes"]:
-        raise UserError(f"--resume: {path} was trained with other classes; use another --work_dir")
-    if "optimiser" not in content:
-        raise UserError(
-            f"--resume: {path} is a final checkpoint, which cannot be continued; use another "
-            "--work_dir"
-        )
+    content, found = newest_whole(path, "--resume")
+    if found != path:
+        run.recorder.say(f"{path} cannot be read; going on from {found}")
     load_trained_state(stage.module, content["model"])
     load_state(stage.optimiser, content["optimiser"])
     return content["step"], content.get("validated", True)
-
-
-def _newest_whole(path: Path, run: Run) -> dict[str, Any]:
-    """The checkpoint at `path`, or where that cannot be read, the newest of its older ones that
-    can.
-    """
-    try:
-        return load_checkpoint(path, "--resume")
-    except UserError as error:
-        for older in numbered(path):
-            with contextlib.suppress(UserError):
-                content = load_checkpoint(older, "--resume")
-                run.recorder.say(f"{error}; going on from {older}")
-                return content
-        raise
-
-
-def check_same_run(config: Config, theirs: dict[str, Any], path: Path) -> None:
-    """Raises UserError when the settings in the file at `path` describe another training than
-    `config`.
-    """
-    for key, ours in asdict(config).items():
-        if key not in MAY_CHANGE and ours != theirs.get(key):
-            raise UserError(
-                f"--resume: {path} was trained with {key} {theirs.get(key)!r}, not {ours!r}; use "
-                "another --work_dir"
-            )
 
 
 def run_stage(stage: Stage, run: Run) -> None:
@@ -188,7 +123,9 @@ def run_stage(stage: Stage, run: Run) -> None:
     SIGINT or SIGTERM: the iteration is finished, or a validation left, a checkpoint written, then
     KeyboardInterrupt raised.
     """
-    (start, validated), end, config = resume(stage, run), stage.iterations, run.config
+    start, validated = resume(stage, run)
+    end, config = stage.iterations, run.config
+
     run.recorder.rewind(stage.name, start)
     if stage.evaluate is not None:
         run.recorder.rewind("evaluation", start if validated and start < end else start - 1)
@@ -220,7 +157,7 @@ def run_stage(stage: Stage, run: Run) -> None:
                 raise KeyboardInterrupt
 
 
-def batches(stage: Stage, run: Run, start: int) -> Iterator[dict[str, Tensor]]:
+def batches(stage: Stage, run: Run, start: int) -> Iterator[Batch]:
     """Batches from iteration `start` on; pictures that were skipped as unreadable are noted."""
     config = run.config
     sampler = IterationSampler(
@@ -271,7 +208,7 @@ def log(
     return values
 
 
-def train_step(stage: Stage, run: Run, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+def train_step(stage: Stage, run: Run, batch: Batch, step: int) -> dict[str, Tensor]:
     """One iteration: forward, backward, update. Returns the terms and their sum, `loss`,
     detached.
     """
@@ -296,7 +233,7 @@ def train_step(stage: Stage, run: Run, batch: dict[str, Tensor], step: int) -> d
 
 
 def keep_for_replay(
-    stage: Stage, run: Run, batch: dict[str, Tensor], terms: dict[str, Tensor], step: int
+    stage: Stage, run: Run, batch: Batch, terms: dict[str, Tensor], step: int
 ) -> str:
     """Write what made a loss not finite: weights, batch, names, terms. Returns the sentence that
     says so.

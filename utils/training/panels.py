@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from datasets.data import Split
 from datasets.layouts import Item
 from datasets.transforms import load_image, load_mask
 from model.cvf import CVF
@@ -30,7 +31,7 @@ def method_row(
     tags: Tensor,
     labels: dict[str, np.ndarray],
     config: Config,
-    select: bool,
+    after_switch: bool,
 ) -> tuple[list[tuple[str, np.ndarray]], np.ndarray]:
     """Titled panels (H, W, 3) uint8 of an image of that form with tags (K,), and its pseudo label
     (H, W) uint8.
@@ -38,7 +39,7 @@ def method_row(
     labels: further label maps (H, W) uint8 by title, drawn behind the pseudo label. A CAM panel
     shows the highest score of any tagged class at each pixel. The model is in eval mode.
     """
-    seeds = image_seeds(model, torch.from_numpy(image).permute(2, 0, 1), tags, config, select)
+    seeds = image_seeds(model, torch.from_numpy(image).permute(2, 0, 1), tags, config, after_switch)
     empty = torch.zeros(1, *image.shape[:2])  # an image without tags has no score
     cams = {
         kind: torch.cat([empty, scores.cpu()]).amax(0).numpy()
@@ -53,17 +54,20 @@ def method_row(
     return [*panels, *((title, coloured(image, part)) for title, part in labels.items())], pseudo
 
 
-def draw_panels(model: CVF, images: Sequence[Item], tags: np.ndarray, run: Run, step: int) -> None:
-    """Record panels of `config.visualise` training images, spread over the list; tags (n, K).
+def draw_panels(model: CVF, training: Split, run: Run, step: int) -> None:
+    """Record panels of `config.visualise` training images, spread over the list.
 
     Truth is drawn where an image has a mask; the prediction is multi-scale + flip without CRF.
     """
     config, mode, names = run.config, model.training, ("background", *run.facts["classes"])
     model.eval()
-    for index in np.unique(np.linspace(0, len(images) - 1, config.visualise).round().astype(int)):
-        item = images[index]
+    spread = np.linspace(0, len(training) - 1, config.visualise)
+    for index in np.unique(spread.round().astype(int)):
+        item = training.items[index]
         try:
-            picture = _panel(model, item, torch.from_numpy(tags[index]), names, config, step)
+            picture = _panel(
+                model, item, torch.from_numpy(training.tags[index]), names, config, step
+            )
         except UserError as error:
             if config.on_bad_image == "stop":
                 raise
@@ -83,6 +87,6 @@ def _panel(
     labels = {"prediction": predicted.cpu().numpy()}
     if item.mask is not None:
         labels["truth"] = load_mask(item.mask)
-    row, pseudo = method_row(model, image, tags, labels, config, step >= config.switch_iters)
+    row, pseudo = method_row(model, image, tags, labels, config, config.after_switch(step))
     picture = titled_row(row)
     return stacked([picture, legend([pseudo, *labels.values()], names, picture.width)])

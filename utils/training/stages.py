@@ -9,14 +9,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from clip.loader import load_clip
 from clip.text import text_features
 from datasets.classes import spec_of
-from datasets.data import TaggedImages
+from datasets.data import Batch, Split, TaggedImages
 from datasets.layouts import Item
 from datasets.specs import DatasetSpec
 from model.class_token_vit import ClassTokenViT
@@ -26,18 +25,22 @@ from utils.build import STATISTICS, build_cvf, build_vit, image_tags, split_item
 from utils.common import distributed
 from utils.common.device import choose_device, prepare_torch
 from utils.common.errors import UserError
-from utils.config import Config, read_yaml
+from utils.config import Config
 from utils.inference.seeds import require_masks
 from utils.report.page import report_line
 from utils.run_folder.checkpoint import portable, save_checkpoint, trained_state
 from utils.run_folder.claim import BAD_IMAGES, bad_images, claimed
 from utils.run_folder.recorder import Recorder
-from utils.training.loop import Run, Stage, check_same_run, run_stage
+from utils.run_folder.resuming import check_checkpoints, check_folder
+from utils.settings import Stage1Settings, Stage2Settings
+from utils.training.loop import Run, Stage, run_stage
 from utils.training.optim import adamw, cosine, schedule
 from utils.training.validation import report
 
 FINAL = "final.pt"
-Losses = Callable[[CVF, Tensor, dict[str, Tensor], int, Config], dict[str, Tensor]]
+# of the class-token ViT, which its start does not bring
+NEW_TENSORS = ("head.", "cls_token", "pos_embed_cls", "fuse_token.")
+Losses = Callable[[CVF, Tensor, Batch, int, Config], dict[str, Tensor]]
 
 
 def train(
@@ -53,24 +56,62 @@ def train(
     """
     rank, world, local = distributed.start(config.device)
     prepare_torch(config.threads)
-    device, folder = choose_device(config.device, local), Path(config.work_dir)
+    device = choose_device(config.device, local)
+    folder = Path(config.work_dir)
     check_folder(folder, config, resume)
-    for name in ("batch_size", "mct_batch_size"):
-        if getattr(config, name) % world:
-            raise UserError(
-                f"--{name} {getattr(config, name)} cannot be shared by {world} processes; use a "
-                "multiple"
-            )
+    check_batches(config, world)
+
     spec = spec_of(config.dataset, config.data_root, config.classes)
-    training, validation = (
-        split_items(config, config.train_split),
-        split_items(config, config.val_split),
-    )
-    tags = image_tags(config, spec, training)
+    images = split_items(config, config.train_split)
+    validation = split_items(config, config.val_split)
+    training = Split(images, image_tags(config, spec, images))
     if config.eval_seeds:
-        require_masks(training[: config.eval_images or None])
+        require_masks(training.first(config.eval_images or None).items)
+
     clip = load_clip(config.clip_path)
     vit = None if config.branches == "clip" else build_vit(config, clip, len(spec.classes))
+    facts = {
+        "classes": list(spec.classes),
+        "clip_sha256": clip.sha256,
+        "data": training.fingerprint,
+    }
+    make_folder(folder)
+    with claimed(folder) if rank == 0 else nullcontext():
+        unchecked = check_checkpoints(folder, config, facts)
+        facts["text"] = text = text_features(clip, spec.texts(), folder)
+        if config.clip_path == "toy":
+            facts["clip"] = clip.state_dict()
+
+        run = Run(config, device, rank, world, folder, Recorder(folder, config, device), facts)
+        if unchecked:
+            run.recorder.say(unchecked)
+        run.recorder.say(plan(config, spec, training, validation, device))
+
+        model = build_cvf(config, clip, text, vit, len(spec.classes)).to(device)
+        if vit is not None and not config.mct_path:
+            train_classifier(vit, training, run)
+        data = training_data(training, config, config.crop_size, crops)
+        evaluate = partial(report, model, training, validation, run)
+        final = train_segmenter(model, data, losses or pseudo_label_losses, run, evaluate)
+        say_results(run, final)
+    distributed.stop()
+    return final
+
+
+def check_batches(config: Config, world: int) -> None:
+    """Raise UserError where a batch cannot be shared equally by `world` processes."""
+    for name, size in (
+        ("batch_size", config.batch_size),
+        ("mct_batch_size", config.mct_batch_size),
+    ):
+        if size % world:
+            raise UserError(
+                f"--{name} {size} cannot be shared by {world} processes; use a multiple"
+            )
+
+
+def make_folder(folder: Path) -> None:
+    """Make the run folder. Raises UserError where that is not possible."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
@@ -78,53 +119,28 @@ def train(
         raise UserError(
             f"--work_dir {folder} cannot be made ({reason}); name another folder"
         ) from None
-    with claimed(folder) if rank == 0 else nullcontext():
-        text = text_features(clip, spec.texts(), folder)
-        facts = {"classes": list(spec.classes), "clip_sha256": clip.sha256, "text": text}
-        if config.clip_path == "toy":
-            facts["clip"] = clip.state_dict()
-        run = Run(config, device, rank, world, folder, Recorder(folder, config, device), facts)
-        run.recorder.say(plan(config, spec, training, validation, tags, device))
-        model = build_cvf(config, clip, text, vit, len(spec.classes)).to(device)
-        if vit is not None and not config.mct_path:
-            train_classifier(vit, training, tags, run)
-        data = training_data(training, tags, config, config.crop_size, crops)
-        evaluate = partial(report, model, training, tags, validation, run)
-        final = train_segmenter(model, data, losses or pseudo_label_losses, run, evaluate)
-        if bad := len(bad_images(folder)):
-            run.recorder.say(
-                f"{bad} times a picture could not be read and was skipped, see "
-                f"{folder / BAD_IMAGES}"
-            )
-        if distributed.is_main():
-            run.recorder.say(report_line(folder))
+
+
+def say_results(run: Run, final: Path) -> None:
+    """Say where the results of a finished training are, and end its records."""
+    if bad := len(bad_images(run.folder)):
         run.recorder.say(
-            f"checkpoint: {final}\ntest: python {testing_script(config)} --model_path {final}"
+            f"{bad} times a picture could not be read and was skipped, see "
+            f"{run.folder / BAD_IMAGES}"
         )
-        run.recorder.close()
-    distributed.stop()
-    return final
-
-
-def check_folder(folder: Path, config: Config, resume: bool) -> None:
-    """Raises UserError where the run folder holds checkpoints that are not to be continued, or
-    another training's.
-    """
-    if not resume and (folder / "checkpoints").is_dir() and any((folder / "checkpoints").iterdir()):
-        raise UserError(
-            f"--work_dir {folder} already holds a run; add --resume to continue it, or name "
-            "another folder"
-        )
-    if resume and (folder / "config.yaml").is_file():
-        check_same_run(config, read_yaml(folder / "config.yaml"), folder / "config.yaml")
+    if distributed.is_main():
+        run.recorder.say(report_line(run.folder))
+    run.recorder.say(
+        f"checkpoint: {final}\ntest: python {testing_script(run.config)} --model_path {final}"
+    )
+    run.recorder.close()
 
 
 def plan(
     config: Config,
     spec: DatasetSpec,
-    training: Sequence,
-    validation: Sequence,
-    tags: np.ndarray,
+    training: Split,
+    validation: Sequence[Item],
     device: torch.device,
 ) -> str:
     """One paragraph that says what the run will do, before it does it."""
@@ -138,8 +154,9 @@ def plan(
         if spec.dropped
         else ""
     )
+    tags = training.tags.sum() / len(training)
     return (
-        f"{spec.name}: {len(training)} training images with {tags.sum() / len(tags):.1f} tags "
+        f"{spec.name}: {len(training)} training images with {tags:.1f} tags "
         "each, "
         f"{len(validation)} validation images, {len(spec.classes)} classes + background{dropped}\n"
         f"CLIP {config.clip_path}; class-token ViT: {stage_1}; branches {config.branches}\n"
@@ -149,54 +166,42 @@ def plan(
     )
 
 
-def train_classifier(
-    vit: ClassTokenViT, training: Sequence[Item], tags: np.ndarray, run: Run
-) -> None:
+def train_classifier(vit: ClassTokenViT, training: Split, run: Run) -> None:
     """Stage 1: the class-token ViT learns the tags (MCTformer+; model/README.md, "Training of
     the ViT").
     """
     config = run.config
     # images without tags teach a classifier of tags little and have no contrastive term
-    tagged = tags.any(1)
-    images = [item for item, has in zip(training, tagged) if has]
-    if not images:
+    tagged = training.tagged()
+    if not len(tagged):
         raise UserError(
             f"no image of --train_split {config.train_split} has a tag; check --tags or the "
             "annotations"
         )
-    data = training_data(images, tags[tagged], config, config.mct_crop_size)
-    iterations = math.ceil(config.mct_epochs * len(images) / config.mct_batch_size)
-    fresh = [
-        p
-        for n, p in vit.named_parameters()
-        if n.startswith(("head.", "cls_token", "pos_embed_cls", "fuse_token."))
-    ]
-    known = {id(p) for p in fresh}
-    lr = config.mct_lr * config.mct_batch_size / 512
-    groups = [
-        ([p for p in vit.parameters() if id(p) not in known], lr),
-        (fresh, lr * config.mct_head_lr_factor),
-    ]
+    data = training_data(tagged, config, config.mct_crop_size)
+    iterations = math.ceil(config.mct_epochs * len(tagged) / config.mct_batch_size)
 
-    losses = lambda pixels, batch, step: classifier_losses(vit, pixels, batch, config)
-    rate = lambda step: cosine(step, iterations, max(1, iterations // 20))
-    run_stage(
-        Stage(
-            "classifier",
-            vit,
-            adamw(groups, config.weight_decay),
-            rate,
-            losses,
-            data,
-            iterations,
-            config.mct_batch_size,
-        ),
-        run,
+    named = list(vit.named_parameters())
+    new = [tensor for name, tensor in named if name.startswith(NEW_TENSORS)]
+    pretrained = [tensor for name, tensor in named if not name.startswith(NEW_TENSORS)]
+    lr = config.mct_lr * config.mct_batch_size / 512
+    groups = [(pretrained, lr), (new, lr * config.mct_head_lr_factor)]
+
+    stage = Stage(
+        name="classifier",
+        module=vit,
+        optimiser=adamw(groups, config.weight_decay),
+        rate=lambda step: cosine(step, iterations, max(1, iterations // 20)),
+        losses=lambda images, batch, step: classifier_losses(vit, images, batch, config),
+        data=data,
+        iterations=iterations,
+        batch_size=config.mct_batch_size,
     )
+    run_stage(stage, run)
 
 
 def classifier_losses(
-    vit: ClassTokenViT, images: Tensor, batch: dict[str, Tensor], config: Config
+    vit: ClassTokenViT, images: Tensor, batch: Batch, config: Stage1Settings
 ) -> dict[str, Tensor]:
     """Losses of one batch of tagged images in stage 1."""
     output = vit(images)
@@ -246,24 +251,31 @@ def train_segmenter(
 
 
 def pseudo_label_losses(
-    model: CVF, images: Tensor, batch: dict[str, Tensor], step: int, config: Config
+    model: CVF, images: Tensor, batch: Batch, step: int, config: Stage2Settings
 ) -> dict[str, Tensor]:
     """Weighted losses of one batch of tagged images (model/README.md, "Losses")."""
     valid = batch["valid"] if config.ignore_padding else None
-    output = model(images, batch["tags"], step >= config.switch_iters, valid)
+    output = model(images, batch["tags"], config.after_switch(step), valid)
     weights = {"seg": 1.0, "affinity": config.w_attn, "patch": config.w_pat}
     terms = criterion(output, batch["tags"], config.radius, reduce=distributed.total)
     return {name: weights[name] * term for name, term in terms.items()}
 
 
 def training_data(
-    images: Sequence[Item],
-    tags: np.ndarray,
+    split: Split,
     config: Config,
     crop_size: int,
     crops: type[TaggedImages] = TaggedImages,
 ) -> TaggedImages:
-    """Augmented crops of tagged images."""
+    """Return augmented crops of tagged images."""
     mean, _ = STATISTICS[config.statistics]
-    scale, skip = (config.scale_min, config.scale_max), config.on_bad_image == "skip"
-    return crops(images, tags, crop_size, scale, config.seed, mean, config.train_long, skip)
+    return crops(
+        split.items,
+        split.tags,
+        crop_size,
+        (config.scale_min, config.scale_max),
+        config.seed,
+        mean,
+        config.train_long,
+        config.on_bad_image == "skip",
+    )

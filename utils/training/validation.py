@@ -3,13 +3,11 @@ training images.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from datasets.data import MaskedImages
+from datasets.data import MaskedImages, Split
 from datasets.layouts import Item
 from datasets.transforms import normalise
 from model.cvf import CVF
@@ -18,11 +16,10 @@ from utils.common import distributed
 from utils.common.device import autocast
 from utils.common.progress import progress
 from utils.common.signals import heed_parent_only
-from utils.config import Config
 from utils.inference.multi_scale import multi_scale, resize_long
 from utils.inference.seeds import padded, require_masks
 from utils.inference.windows import label_map
-from utils.metrics import TITLES, ConfusionMatrix
+from utils.metrics import SINGLE, TITLES, ConfusionMatrix
 from utils.run_folder.claim import readable
 from utils.run_folder.recorder import add_result
 from utils.training.loop import Run
@@ -31,82 +28,71 @@ from utils.training.panels import draw_panels
 
 @torch.no_grad()
 def score_seeds(
-    model: CVF,
-    items: Sequence[Item],
-    tags: np.ndarray,
-    config: Config,
-    device: torch.device,
-    ranks: tuple[int, int],
-    select: bool,
+    model: CVF, training: Split, run: Run, after_switch: bool
 ) -> dict[str, ConfusionMatrix]:
-    """Confusion of CLIP, ViT and fused seeds and pseudo labels with the masks of tagged images (n)
-    at original size.
+    """Count the confusion of CLIP, ViT and fused seeds and pseudo labels with the masks of tagged
+    images, at original size, over all processes.
 
-    `tags` (n, K); `ranks` = (rank, world), every image is counted by one process. Raises UserError
-    without masks.
+    Raises UserError without masks.
     """
-    require_masks(items)
-    mode = model.training
+    require_masks(training.items)
+    config, mode = run.config, model.training
     model.eval()
-    data = MaskedImages(items, *ranks, config.on_bad_image == "skip")
+    data = MaskedImages(training.items, run.rank, run.world, config.on_bad_image == "skip")
+
     # All are there from the start: a process without an image takes part in the sums too.
-    kinds = (
-        ("clip", "vit", "fused") if model.method.branches == "fusion" else (model.method.branches,)
-    )
-    scores = {
-        TITLES[kind]: ConfusionMatrix(tags.shape[1] + 1, device) for kind in (*kinds, "pseudo")
-    }
+    branches = model.method.branches
+    kinds = ("clip", "vit", "fused") if branches == "fusion" else (branches,)
+    size = training.tags.shape[1] + 1
+    scores = {TITLES[kind]: ConfusionMatrix(size, run.device) for kind in (*kinds, "pseudo")}
+
     loader = DataLoader(data, None, num_workers=config.workers, worker_init_fn=heed_parent_only)
     bar = progress(loader, config.quiet, desc="seeds", leave=False)
-    for sample in readable(bar, Path(config.work_dir), "seeds"):
+    for sample in readable(bar, run.folder, "seeds"):
         height, width = sample["image"].shape[-2:]
-        tag = torch.from_numpy(tags[sample["index"]])[None]
-        with autocast(device, config.precision):
-            labels = model.seeds(padded(sample["image"].to(device), config), tag, select)
-        truth = sample["mask"].to(device)
+        tags = torch.from_numpy(training.tags[sample["index"]])[None]
+        with autocast(run.device, config.precision):
+            image = padded(sample["image"].to(run.device), config)
+            labels = model.seeds(image, tags, after_switch)
+        truth = sample["mask"].to(run.device)
         for name, label in labels.items():
             scores[TITLES[name]].update(label[0, :height, :width], truth)
+
     for matrix in scores.values():
         matrix.counts = distributed.total(matrix.counts)
     model.train(mode)
     return scores
 
 
-def report(
-    model: CVF,
-    training: Sequence[Item],
-    tags: np.ndarray,
-    validation: Sequence[Item],
-    run: Run,
-    step: int,
-) -> None:
-    """Validation mIoU (single scale), and with eval_seeds the quality of seeds and pseudo labels on
-    training images.
+def report(model: CVF, training: Split, validation: Sequence[Item], run: Run, step: int) -> None:
+    """Record the validation mIoU (single scale), and with eval_seeds the quality of seeds and
+    pseudo labels on training images.
     """
-    config, limit = run.config, run.config.eval_images or None
+    config = run.config
+    limit = config.eval_images or None
+    seen, scored = validation[:limit], training.first(limit)
+
     scores = {}
     if all(item.mask is not None for item in validation):
-        scores["single scale"] = validate(model, validation[:limit], run)
+        scores[SINGLE] = validate(model, seen, run)
     if config.eval_seeds:
-        select = step >= config.switch_iters
-        chosen, their_tags = training[:limit], tags[:limit]
-        scores |= score_seeds(
-            model, chosen, their_tags, config, run.device, (run.rank, run.world), select
-        )
+        scores |= score_seeds(model, scored, run, config.after_switch(step))
     if not distributed.is_main():
         return
+
     if config.visualise:
-        draw_panels(model, training, tags, run, step)
+        draw_panels(model, training, run, step)
     run.recorder.scalars(
         "evaluation", step, {title: 100 * matrix.miou() for title, matrix in scores.items()}
     )
     for title, matrix in scores.items():
-        split = config.val_split if title == "single scale" else config.train_split
-        images = len(validation[:limit]) if title == "single scale" else len(training[:limit])
+        split, images = config.train_split, len(scored)
+        if title == SINGLE:
+            split, images = config.val_split, len(seen)
         run.recorder.say(
             f"iteration {step}: {title} mIoU {100 * matrix.miou():.2f} ({split}, {images} images)"
         )
-        if title != "single scale":
+        if title != SINGLE:
             add_result(run.folder, title, split, images, matrix, run.facts["classes"])
 
 

@@ -31,15 +31,8 @@ from utils.build import STATISTICS, build_cvf
 from utils.common.device import autocast, choose_device, prepare_torch
 from utils.common.entry import Parser, command
 from utils.common.errors import UserError
-from utils.config import (
-    CONFIGS,
-    Config,
-    add_config_flags,
-    field_types,
-    from_dict,
-    load_config,
-    validated,
-)
+from utils.common.options import options
+from utils.config import CONFIGS, Config, add_config_flags, from_dict, load_config
 from utils.inference.crf import crf
 from utils.inference.multi_scale import multi_scale, resize, resize_long
 from utils.tools.benchmark.crf_cases import crf_cases
@@ -309,8 +302,8 @@ def against(config: Config, pairs: list[str]) -> Config:
     changes: dict[str, Any] = {}
     for pair in pairs:
         key, _, value = pair.partition("=")
-        kind = field_types().get(key)
-        if kind in (None, list) or not value:
+        meaning = options(Config).get(key)
+        if meaning is None or meaning.kind is list or not value:
             raise UserError(
                 f"--against {pair} is not key=value of a setting with one value; use e.g. "
                 "precision=fp32"
@@ -320,8 +313,10 @@ def against(config: Config, pairs: list[str]) -> Config:
                 f"--against {pair} cannot be measured in turns; run the command a second time "
                 f"with --{key}"
             )
-        changes[key] = {"true": True, "false": False}.get(value, value) if kind is bool else value
-    return validated(from_dict({**asdict(config), **changes}, "--against"))
+        changes[key] = value
+        if meaning.kind is bool:
+            changes[key] = {"true": True, "false": False}.get(value, value)
+    return from_dict({**asdict(config), **changes}, "--against")
 
 
 def table(rows: list[Row], units: dict[str, Timing]) -> str:

@@ -1,0 +1,95 @@
+"""Whether the run in a folder may be continued: only as the training that began it."""
+
+from pathlib import Path
+from typing import Any
+
+from utils.common.errors import UserError
+from utils.common.options import options
+from utils.config import CONFIG_FILE, Config, completed, from_dict, read_yaml
+from utils.run_folder.checkpoint import STAGES, checkpoint_of, newest_whole
+
+OR_ANEW = "or name another --work_dir"
+
+
+def check_folder(folder: Path, config: Config, resume: bool) -> None:
+    """Raise UserError where the folder holds checkpoints that are not to be continued, or a run of
+    other settings.
+    """
+    checkpoints = folder / "checkpoints"
+    if not resume and checkpoints.is_dir() and any(checkpoints.iterdir()):
+        raise UserError(
+            f"--work_dir {folder} already holds a run; add --resume to continue it, {OR_ANEW}"
+        )
+
+    saved = folder / CONFIG_FILE
+    if resume and saved.is_file():
+        check_settings(config, completed(read_yaml(saved)), saved, folder)
+
+
+def check_settings(config: Config, stored: dict[str, Any], place: Path, folder: Path) -> None:
+    """Raise UserError when the settings that the file at `place` holds describe another training
+    than `config`. `folder` is that of the run.
+    """
+    theirs = from_dict(stored, f"--resume: {place}")
+    for name, meaning in options(Config).items():
+        before, now = getattr(theirs, name), getattr(config, name)
+        if meaning.role.fixed and before != now:
+            raise UserError(
+                f"--resume: {place} was trained with {name} {before!r}, not {now!r}; go on with "
+                f"--config {folder / CONFIG_FILE} and without --{name}, {OR_ANEW}"
+            )
+
+
+def check_checkpoints(folder: Path, config: Config, facts: dict[str, Any]) -> str:
+    """Raise UserError unless each stage's checkpoint, if any, is of this very training.
+
+    `facts` are what the checkpoints of this run hold: classes, clip_sha256 and data. Returns what
+    could not be checked, in one sentence, or nothing.
+    """
+    unknown = ""
+    for stage in STAGES:
+        if not checkpoint_of(folder, stage).is_file():
+            continue
+        content, path = newest_whole(checkpoint_of(folder, stage), "--resume")
+        check_settings(config, content["config"], path, folder)
+        _check_facts(content, path, config, facts)
+
+        if isinstance(content.get("data"), dict):
+            _check_data(content["data"], path, config, facts["data"])
+        else:
+            unknown = (
+                f"{path} does not say which images and tags it was trained on; whether they are "
+                "the same could not be checked"
+            )
+    return unknown
+
+
+def _check_facts(
+    content: dict[str, Any], path: Path, config: Config, facts: dict[str, Any]
+) -> None:
+    if content["clip_sha256"] != facts["clip_sha256"]:
+        raise UserError(
+            f"--resume: {path} was trained with another CLIP than --clip_path "
+            f"{config.clip_path}; give that"
+        )
+    if content["classes"] != facts["classes"]:
+        raise UserError(f"--resume: {path} was trained with other classes; give those, {OR_ANEW}")
+    if "optimiser" not in content:
+        raise UserError(
+            f"--resume: {path} is a final checkpoint, which cannot be continued; name another "
+            "--work_dir"
+        )
+
+
+def _check_data(theirs: dict[str, Any], path: Path, config: Config, ours: dict[str, str]) -> None:
+    if theirs.get("images") != ours["images"]:
+        raise UserError(
+            f"--resume: {path} was trained on other images than --train_split "
+            f"{config.train_split} lists; give the list it began with, {OR_ANEW}"
+        )
+    if theirs.get("tags") != ours["tags"]:
+        source = f"--tags {config.tags}" if config.tags else f"--data_root {config.data_root}"
+        raise UserError(
+            f"--resume: {path} was trained with other tags than {source} has; give those it began "
+            f"with, {OR_ANEW}"
+        )
