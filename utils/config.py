@@ -17,14 +17,9 @@ from utils.common.errors import UserError, nearest
 from utils.common.files import write_whole
 from utils.common.options import Option, Role, options, shown
 from utils.compatibility import current_settings
-from utils.settings import (
-    DataSettings,
-    EvaluationSettings,
-    RunSettings,
-    Stage1Settings,
-    Stage2Settings,
-    WeightSettings,
-)
+from utils.settings.data import DataSettings, WeightSettings
+from utils.settings.running import EvaluationSettings, RunSettings
+from utils.settings.training import Stage1Settings, Stage2Settings
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 CONFIG_FILE = "config.yaml"  # of a run folder: its effective settings

@@ -18,7 +18,7 @@ from utils.common.device import autocast
 from utils.common.errors import UserError
 from utils.config import Config
 from utils.inference.multi_scale import pad, padding_of
-from utils.settings import DataSettings
+from utils.settings.data import DataSettings
 
 
 def require_masks(items: Sequence[Item], flag: str = "--eval_seeds") -> None:

@@ -32,7 +32,7 @@ from utils.run_folder.checkpoint import portable, save_checkpoint, trained_state
 from utils.run_folder.claim import BAD_IMAGES, bad_images, claimed
 from utils.run_folder.recorder import Recorder
 from utils.run_folder.resuming import check_checkpoints, check_folder
-from utils.settings import Stage1Settings, Stage2Settings
+from utils.settings.training import Stage1Settings, Stage2Settings
 from utils.training.loop import Run, Stage, run_stage
 from utils.training.optim import adamw, cosine, schedule
 from utils.training.validation import report

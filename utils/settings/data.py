@@ -1,0 +1,138 @@
+"""What a run learns from: pictures and weights."""
+
+from dataclasses import dataclass
+
+from utils.common.errors import UserError
+from utils.common.options import Role, Settings, option
+
+PATCH = 16  # px
+
+
+@dataclass(frozen=True)
+class DataSettings(Settings):
+    """Which pictures a run learns from, and how it sees them."""
+
+    dataset: str = option(
+        "voc",
+        "data",
+        "class list and folder layout",
+        Role.DATA,
+        choices=("voc", "coco", "custom"),
+    )
+    data_root: str = option(
+        "VOCdevkit/VOC2012",
+        "data",
+        "folder of the data set",
+        Role.PLACE,
+        at_test="the checkpoint's",
+    )
+    train_split: str = option(
+        "train_aug",
+        "data",
+        "list of training images: a name in the data set, or a file",
+        Role.PLACE,
+    )
+    val_split: str = option(
+        "val", "data", "list of validation images: a name in the data set, or a file", Role.PLACE
+    )
+    classes: str = option(
+        "",
+        "data",
+        "class list (YAML) of a custom data set; empty: classes.yaml in data_root",
+        Role.PLACE,
+    )
+    tags: str = option(
+        "",
+        "data",
+        "tags file (JSON); empty: tags are made from the data set's own annotations",
+        Role.PLACE,
+    )
+    crop_size: int = option(
+        320, "data", "side of a training crop, px, a multiple of 16", Role.DATA, low=2 * PATCH
+    )
+    train_long: int = option(
+        0,
+        "data",
+        "longer side that larger training images are shrunk to before the rescaling, px; 0: they "
+        "stay",
+        Role.DATA,
+        low=0,
+    )
+    scale_min: float = option(
+        0.5, "data", "smallest random rescaling of a training image", Role.DATA
+    )
+    scale_max: float = option(
+        2.0, "data", "largest random rescaling of a training image", Role.DATA
+    )
+    on_bad_image: str = option(
+        "stop",
+        "data",
+        "an unreadable picture ends the run, or is skipped and counted",
+        Role.MACHINE,
+        choices=("stop", "skip"),
+    )
+    statistics: str = option(
+        "imagenet",
+        "data",
+        "mean and deviation that normalise images",
+        Role.DATA,
+        choices=("imagenet", "clip"),
+        decides=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_patches("crop_size", self.crop_size)
+
+        if self.classes and self.dataset != "custom":
+            raise UserError(
+                f"--classes {self.classes} is for --dataset custom; {self.dataset} has its own "
+                "classes"
+            )
+        if not 0 < self.scale_min <= self.scale_max:
+            raise UserError(
+                f"--scale_min {self.scale_min} must be positive and at most --scale_max "
+                f"{self.scale_max}"
+            )
+
+
+@dataclass(frozen=True)
+class WeightSettings(Settings):
+    """Weights that a run starts from."""
+
+    clip_path: str = option(
+        "weights/ViT-B-16.pt",
+        "weights",
+        "CLIP weights; `toy` is the toy CLIP in this repository",
+        Role.PLACE,
+        at_test="the checkpoint's",
+    )
+    deit_path: str = option(
+        "weights/deit_small_patch16_224-cd65a155.pth",
+        "weights",
+        "ImageNet weights the class-token ViT starts from",
+        Role.PLACE,
+    )
+    mct_path: str = option(
+        "",
+        "weights",
+        "trained class-token ViT (MCTformer V2, MCTformer+ or a classifier.pt of this project); "
+        "given, stage 1 is skipped",
+        Role.PLACE,
+    )
+    init: str = option(
+        "auto",
+        "weights",
+        "start of the class-token ViT; auto: deit, beside the toy CLIP clip_visual",
+        Role.METHOD,
+        choices=("auto", "deit", "clip_visual"),
+    )
+
+
+def check_patches(name: str, side: int) -> None:
+    """Raise UserError unless the setting `name`, a side in px, is a whole number of patches."""
+    if side % PATCH:
+        near = side // PATCH * PATCH
+        raise UserError(
+            f"--{name} {side} is not a multiple of patch {PATCH}; use {near} or {near + PATCH}"
+        )

@@ -1,0 +1,120 @@
+"""How a run learns, in two stages."""
+
+from dataclasses import dataclass
+
+from utils.common.options import Role, Settings, option
+from utils.settings.data import PATCH, check_patches
+
+STAGE_1 = "stage 1: class-token ViT"
+STAGE_2 = "stage 2: CVF"
+
+
+@dataclass(frozen=True)
+class Stage1Settings(Settings):
+    """How the class-token ViT learns the tags."""
+
+    vit_logit_scale: float = option(
+        1.0, "method", "factor on class-token logits in stage 1", Role.METHOD
+    )
+    mct_streams: int = option(
+        2,
+        STAGE_1,
+        "patch sizes: 1, 16 px as MCTformer+, or 2, 32 px too",
+        Role.METHOD,
+        low=1,
+        high=2,
+        before=2,
+    )
+    mct_epochs: int = option(45, STAGE_1, "epochs over the training images", Role.SCHEDULE, low=0)
+    mct_batch_size: int = option(32, STAGE_1, "global batch, images", Role.SCHEDULE, low=1)
+    mct_lr: float = option(
+        5e-4, STAGE_1, "learning rate for a batch of 512 images", Role.SCHEDULE, low=0
+    )
+    mct_crop_size: int = option(
+        320,
+        STAGE_1,
+        "side of a training crop, px, a multiple of 16",
+        Role.SCHEDULE,
+        low=2 * PATCH,
+    )
+    mct_head_lr_factor: float = option(
+        1.0, STAGE_1, "learning rate of new tensors, relative", Role.SCHEDULE, low=0
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_patches("mct_crop_size", self.mct_crop_size)
+
+
+@dataclass(frozen=True)
+class Stage2Settings(Settings):
+    """How the decoder learns the branches' pseudo labels."""
+
+    radius: int = option(
+        8,
+        "method",
+        "affinity is supervised between patches at most this far apart, patches",
+        Role.METHOD,
+        low=1,
+    )
+    ignore_padding: bool = option(
+        True,
+        "method",
+        "padding of a crop is label 255; published: false (background)",
+        Role.METHOD,
+    )
+    max_iters: int = option(
+        30000,
+        STAGE_2,
+        "iterations; warm-up, switch-over and validation scale with it",
+        Role.SCHEDULE,
+        low=1,
+    )
+    batch_size: int = option(
+        4, STAGE_2, "global batch, images, over all processes", Role.SCHEDULE, low=1
+    )
+    lr: float = option(2e-4, STAGE_2, "learning rate of the decoder", Role.SCHEDULE, low=0)
+    vit_lr_factor: float = option(
+        0.1,
+        STAGE_2,
+        "learning rate of the class-token ViT, relative to --lr",
+        Role.SCHEDULE,
+        low=0,
+    )
+    weight_decay: float = option(
+        0.01, STAGE_2, "AdamW weight decay, both stages", Role.SCHEDULE, low=0
+    )
+    warmup_iters: int = option(
+        1500,
+        STAGE_2,
+        "iterations of linear warm-up (of the full run)",
+        Role.SCHEDULE,
+        low=0,
+        scaled=True,
+    )
+    switch_iters: int = option(
+        20000,
+        STAGE_2,
+        "iteration from which affinity is selected (of the full run)",
+        Role.SCHEDULE,
+        scaled=True,
+    )
+    schedule: str = option(
+        "continuous",
+        STAGE_2,
+        "learning rate over time",
+        Role.SCHEDULE,
+        choices=("continuous", "published"),
+    )
+    train_vit: bool = option(
+        True,
+        STAGE_2,
+        "the ViT branch and the mixing weight learn; published: false",
+        Role.METHOD,
+    )
+    w_attn: float = option(0.1, STAGE_2, "weight of the affinity loss", Role.METHOD)
+    w_pat: float = option(0.1, STAGE_2, "weight of the patch loss", Role.METHOD)
+
+    def after_switch(self, step: int) -> bool:
+        """True if affinity is selected, no longer averaged, once `step` iterations are done."""
+        return step >= self.switch_iters
