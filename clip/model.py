@@ -39,27 +39,32 @@ class ImageFeatures:
     grid: tuple[int, int]  # (h, w)
 
 
+def quick_gelu(x: Tensor) -> Tensor:
+    """Apply the activation CLIP was trained with, x * sigmoid(1.702 x), to any shape."""
+    return x * torch.sigmoid(1.702 * x)
+
+
 class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x), the activation CLIP was trained with."""
+    """`quick_gelu` as a module, which has a name in the official checkpoints' MLP."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape -> the same shape."""
-        return x * torch.sigmoid(1.702 * x)
+        return quick_gelu(x)
 
 
 def is_half_on_cpu(x: Tensor) -> bool:
-    """Whether x is where PyTorch's fused attention takes two to four times as long as matrix
-    products and a softmax.
+    """Tell whether PyTorch's fused attention is the slow way for x.
+
+    For bfloat16 on a CPU it takes two to four times as long as matrix products and a softmax.
     """
     return x.device.type == "cpu" and x.dtype == torch.bfloat16
 
 
 def attention_weights(q: Tensor, k: Tensor) -> Tensor:
-    """Queries (..., Q, C), keys (..., T, C) -> softmax of their scaled products (..., Q, T), in the
-    queries' precision.
+    """Weigh keys (..., T, C) for queries (..., Q, C): softmax of the scaled products, (..., Q, T).
 
-    That is what they are multiplied with the values in; autocast would store them in float32 on the
-    way.
+    The weights have the queries' precision, in which they are multiplied with the values; autocast
+    would store them in float32 on the way.
     """
     return torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1), dim=-1, dtype=q.dtype)
 
@@ -209,8 +214,8 @@ class VisionTransformer(nn.Module):
         x, grid = self.embed(images)
         blocks = self.blocks[: len(self.blocks) - 1 if depth is None else depth]
         tokens, attention = [], []
-        for left, block in zip(range(len(blocks), 0, -1), blocks):
-            if maps is None or left <= maps:
+        for remaining, block in zip(range(len(blocks), 0, -1), blocks):
+            if maps is None or remaining <= maps:
                 x, attended = block.with_attention(x)
                 attention.append(attended)
             else:

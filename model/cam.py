@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.profiler import record_function
 
+from clip.model import VisionTransformer
 from model.class_rows import ClassRows
 from model.precision import float32_region, to_device
 
@@ -53,7 +54,7 @@ def text_probabilities(
 
 @record_function("Grad-CAM")
 def gradcam(
-    visual: nn.Module,
+    visual: VisionTransformer,
     logit_scale: float,
     tokens: Tensor,
     grid: tuple[int, int],
@@ -95,7 +96,7 @@ def gradcam(
 
 
 def _run(
-    visual: nn.Module, stream: Tensor, activations: Tensor, shift: Tensor, block: int
+    visual: VisionTransformer, stream: Tensor, activations: Tensor, shift: Tensor, block: int
 ) -> Tensor:
     """Blocks from `block` on -> last tokens (m, T, C).
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from model.outputs import VitOutput
+from model.resize import resize
 from model.transformer import Block, Mlp
 
 
@@ -223,7 +224,10 @@ class ClassTokenViT(nn.Module):
         """
         _, table = self.positions()
         side = math.isqrt(table.shape[1])
-        return _resize(table.transpose(1, 2).unflatten(2, (side, side)), grid, "bicubic")
+        native = table.transpose(1, 2).unflatten(2, (side, side))
+        if tuple(grid) == (side, side):
+            return native
+        return F.interpolate(native, tuple(grid), mode="bicubic", align_corners=False)
 
     def _embed(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> tokens (B, K+P, D) of each stream, class tokens first, positions
@@ -264,7 +268,7 @@ class ClassTokenViT(nn.Module):
         if self.streams == 1:
             return self.head(x_patch), None
         x_large = self._map(streams[1], images, 2 * self.patch)
-        scores = self.head(x_patch + self.alpha * _resize(x_large, x_patch.shape[-2:], "bilinear"))
+        scores = self.head(x_patch + self.alpha * resize(x_large, x_patch.shape[-2:]))
         return scores, self.pool(self.head(x_large))
 
     @torch.no_grad()
@@ -281,15 +285,6 @@ class ClassTokenViT(nn.Module):
         """(B, K+P, D) -> patch tokens as a map (B, D, H // patch, W // patch)."""
         grid = (images.shape[-2] // patch, images.shape[-1] // patch)
         return tokens[:, self.num_classes :].transpose(1, 2).unflatten(2, grid)
-
-
-def _resize(maps: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """(B, D, h, w) -> (B, D, *size) with half-pixel centres and no antialiasing; untouched where it
-    fits already.
-    """
-    if maps.shape[-2:] == tuple(size):
-        return maps
-    return F.interpolate(maps, size=tuple(size), mode=mode, align_corners=False)
 
 
 def ranked_pool(scores: Tensor, decay: float = 0.996) -> Tensor:

@@ -2,12 +2,11 @@
 trained on them.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from clip.model import ImageFeatures, VisionTransformer
 from model.affinity import build_affinity, propagate, transition_matrix
 from model.boxes import box_mask
 from model.cam import gradcam
@@ -23,9 +22,8 @@ from model.pseudo_labels import make_labels, seed_labels
 class CVF(nn.Module):
     """The whole method; its parts are passed in. CLIP is frozen here and stays in eval mode.
 
-    clip: image tower with `embed`, `blocks`, `features` and `project` (clip/model.py). logit_scale:
-    CLIP's own, a logarithm. text (K+M, E): unit text features, K classes, then M >= 1 background
-    words; kept out of the state dict.
+    clip: its image tower. logit_scale: CLIP's own, a logarithm. text (K+M, E): unit text features,
+    K classes, then M >= 1 background words; kept out of the state dict.
     vit: None exactly for branches "clip". wide: head on the ViT's patches, whose logits are mixed
     with the decoder's in a learned share; None leaves the decoder's alone. ValueError where the
     parts do not fit together.
@@ -33,7 +31,7 @@ class CVF(nn.Module):
 
     def __init__(
         self,
-        clip: nn.Module,
+        clip: VisionTransformer,
         logit_scale: float,
         text: Tensor,
         vit: ClassTokenViT | None,
@@ -109,10 +107,8 @@ class CVF(nn.Module):
 
     @record_function("CLIP")
     @torch.no_grad()
-    def _clip_features(self, images: Tensor, after_switch: bool) -> Any:
-        """CLIP's `ImageFeatures` of blocks 1..L-1: tokens, and those attention maps that
-        `build_affinity` reads.
-        """
+    def _clip_features(self, images: Tensor, after_switch: bool) -> ImageFeatures:
+        """Run CLIP's blocks 1..L-1; keep their tokens and the maps that `build_affinity` reads."""
         method = self.method
         count = (method.late_maps if after_switch else method.early_maps) + method.skipped_maps
         return self.clip.features(images, maps=0 if method.branches == "vit" else count - 1)
@@ -140,7 +136,7 @@ class CVF(nn.Module):
     @torch.no_grad()
     def _seeds(
         self,
-        features: Any,
+        features: ImageFeatures,
         vit: VitOutput | None,
         affinity: Tensor,
         tags: Tensor,
@@ -175,7 +171,7 @@ class CVF(nn.Module):
                 vit_seeds = propagate(transition, rows, vit_cams, within)
         return Seeds(rows, transition, clip_cams, boxes, clip, vit_cams, vit_seeds)
 
-    def _clip_cams(self, features: Any, rows: ClassRows) -> Tensor:
+    def _clip_cams(self, features: ImageFeatures, rows: ClassRows) -> Tensor:
         """Grad-CAMs (n, h, w) in 0..1."""
         block = self.method.cam_block
         return gradcam(

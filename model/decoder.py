@@ -6,14 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from clip.model import quick_gelu
 from model.method import DECODER_HEADS
 from model.precision import float32_region
-from model.transformer import Block, quick_gelu
+from model.transformer import Block
 
 
 class FeatureFusion(nn.Module):
-    """One two-layer MLP a kept CLIP layer, all results side by side, one linear map to `dim`
-    channels (WeCLIP).
+    """Fusion of CLIP's kept layers: a two-layer MLP for each, all results side by side, then one
+    linear map to `dim` channels (WeCLIP).
     """
 
     def __init__(self, layers: int, width: int, dim: int = 256) -> None:

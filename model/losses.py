@@ -7,18 +7,15 @@ losses, and their gradients, add up over processes to those of one process that 
 batch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import record_function
 
-if TYPE_CHECKING:
-    from model.outputs import CVFOutput, VitOutput
+from model.outputs import CVFOutput, VitOutput
+from model.resize import resize
 
 IGNORE = 255  # label of pixels and patch pairs that do not train
 Reduce = Callable[[Tensor], Tensor]
@@ -126,9 +123,7 @@ def criterion(
     tags (B, K) in {0, 1}; `radius` in patches. The logits are brought to the labels' size.
     """
     labels = output.labels
-    logits = F.interpolate(
-        output.logits.float(), labels.combined.shape[-2:], mode="bilinear", align_corners=False
-    )
+    logits = resize(output.logits.float(), labels.combined.shape[-2:])
     grid = tuple(output.logits.shape[-2:])
     targets = affinity_labels(labels.affinity, grid, radius_mask(grid, radius, logits.device))
     losses = {

@@ -1,7 +1,6 @@
 """From refined CAMs to label maps: scores at image size, a background score, refinement, argmax."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from model.cam import normalise
@@ -10,17 +9,11 @@ from model.losses import IGNORE
 from model.method import Method
 from model.outputs import PseudoLabels, Seeds
 from model.par import refine
+from model.resize import resize
 
 # what the published min-max of each branch's CAMs adds to their range
-CLIP_EPS, VIT_EPS = (
-    1e-7,
-    1e-8,
-)
-
-
-def to_size(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, h, w) -> (B, C, *size), bilinear with half-pixel centres."""
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+CLIP_EPS = 1e-7
+VIT_EPS = 1e-8
 
 
 def with_background(scores: Tensor, power: float = 1.0) -> Tensor:
@@ -48,7 +41,7 @@ def score_maps(seeds: Seeds, size: tuple[int, int]) -> dict[str, Tensor]:
     """
     branches = {"clip": (seeds.clip, CLIP_EPS), "vit": (seeds.vit, VIT_EPS)}
     scores = {
-        name: to_size(seeds.rows.pack(normalise(cams, eps)), size)
+        name: resize(seeds.rows.pack(normalise(cams, eps)), size)
         for name, (cams, eps) in branches.items()
         if cams is not None
     }
@@ -112,7 +105,7 @@ def _vit_label_at_patch_size(images: Tensor, seeds: Seeds, method: Method) -> Te
     scores = seeds.rows.pack(normalise(seeds.vit, VIT_EPS))
     channels = with_background(scores, method.background_power_vit)
     refined = refine(images, channels, method.par_iterations)
-    return label_map(to_size(refined, images.shape[-2:]), seeds.rows)
+    return label_map(resize(refined, images.shape[-2:]), seeds.rows)
 
 
 def _powers(method: Method) -> dict[str, float]:

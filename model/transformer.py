@@ -2,35 +2,12 @@
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip.model import attention_weights, is_half_on_cpu
+
 Activation = Callable[[Tensor], Tensor]
-
-
-def quick_gelu(x: Tensor) -> Tensor:
-    """CLIP's cheap stand-in for GELU, x * sigmoid(1.702 x), any shape (Radford et al., 2021,
-    released model).
-    """
-    return x * torch.sigmoid(1.702 * x)
-
-
-def is_half_on_cpu(x: Tensor) -> bool:
-    """Whether x is where PyTorch's fused attention takes two to four times as long as matrix
-    products and a softmax.
-    """
-    return x.device.type == "cpu" and x.dtype == torch.bfloat16
-
-
-def attention_weights(q: Tensor, k: Tensor) -> Tensor:
-    """Queries (..., Q, D), keys (..., T, D) -> softmax of their scaled products (..., Q, T), in the
-    queries' precision.
-
-    That is what they are multiplied with the values in; autocast would store them in float32 on the
-    way.
-    """
-    return torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1), dim=-1, dtype=q.dtype)
 
 
 class Attention(nn.Module):

@@ -20,7 +20,8 @@ from datasets.specs import SPECS
 from datasets.transforms import normalise
 from model.cvf import CVF
 from model.outputs import CVFOutput
-from model.pseudo_labels import seed_labels, to_size
+from model.pseudo_labels import seed_labels
+from model.resize import resize
 from utils.build import STATISTICS
 from utils.config import Config, load_config
 from utils.inference.crf import crf
@@ -135,7 +136,7 @@ def testing(model: CVF, picture: Tensor, config: Config, variant: str) -> Named:
     """
     image = normalise(picture.permute(2, 0, 1)[None], *STATISTICS[config.statistics])
     results = multi_scale(model.segment, image, config.scales, padded=config.pad_images)
-    single, multi = (to_size(logits, picture.shape[:2]) for logits in results)
+    single, multi = (resize(logits, picture.shape[:2]) for logits in results)
     yield f"{variant}_single_scale_logits", single[..., ::EVERY, ::EVERY]
     yield f"{variant}_multi_scale_logits", multi[..., ::EVERY, ::EVERY]
 

@@ -21,7 +21,7 @@ from model.affinity import propagate
 from model.class_rows import ClassRows
 from model.cvf import CVF
 from model.outputs import CVFOutput
-from model.pseudo_labels import to_size
+from model.resize import resize
 from utils.build import build_cvf
 from utils.config import Config, load_config
 from utils.inference.multi_scale import PATCH, multi_scale, resize_long
@@ -151,9 +151,9 @@ def check_inference(golden: GoldenFile) -> None:
     single, multi = multi_scale(model.segment, large, scales, padded=padded)
     for logits, name, labels in ((single, "segs", "pred"), (multi, "msc_segs", "msc_pred")):
         close(logits, golden[name])
-        mostly_same(to_size(logits, photo.shape[:2])[0].argmax(0), golden[labels])
+        mostly_same(resize(logits, photo.shape[:2])[0].argmax(0), golden[labels])
 
-    uneven = to_size(image, UNEVEN)
+    uneven = resize(image, UNEVEN)
     single, multi = multi_scale(model.segment, uneven, scales, padded=padded)
     whole_patches = [side // PATCH * PATCH for side in UNEVEN]
     seen = uneven[..., : whole_patches[0], : whole_patches[1]]
@@ -169,7 +169,7 @@ def published_multi_scale(model: CVF, image: Tensor, scales: list[float]) -> Ten
         plain, mirrored = model.segment(scaled), model.segment(scaled.flip(3))
         if results:
             size = results[0].shape[-2:]
-            plain, mirrored = to_size(plain, size), to_size(mirrored, size)
+            plain, mirrored = resize(plain, size), resize(mirrored, size)
         results.append((plain + mirrored.flip(3)) / 2)
     return torch.stack(results).mean(dim=0)
 

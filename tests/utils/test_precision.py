@@ -14,11 +14,12 @@ from torch import Tensor
 from datasets.toy.scene import random_classes, render
 from datasets.transforms import normalise
 from model.cvf import CVF
+from model.resize import resize
 from utils.build import STATISTICS, restore
 from utils.cli import checkpoint_config
 from utils.common.device import autocast, uses_bf16
 from utils.config import Config
-from utils.inference.multi_scale import multi_scale, resize
+from utils.inference.multi_scale import multi_scale
 from utils.inference.seeds import image_seeds
 from utils.metrics import ConfusionMatrix
 from utils.run_folder.checkpoint import load_checkpoint

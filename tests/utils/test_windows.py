@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.resize import resize
 from utils.inference import windows
-from utils.inference.multi_scale import SMALLEST, resize
+from utils.inference.multi_scale import SMALLEST
 from utils.inference.windows import (
     crf_labels,
     crf_labels_by_windows,

@@ -6,16 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.resize import resize
+
 PATCH = 16
 SMALLEST = 32  # px; smaller sides are padded
 # shrinking by more than this needs a filter; the published protocol, which has none, stays below
 ALIASED = 2
 Segment = Callable[[Tensor], Tensor]  # normalised images (B, 3, H, W) -> logits (B, K+1, h, w)
-
-
-def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, C, h, w) to (B, C, *size), bilinear with half-pixel centres."""
-    return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
 
 
 def resize_long(image: Tensor, long: int) -> Tensor:

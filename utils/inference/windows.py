@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from model.resize import resize
 from utils.inference.crf import crf
-from utils.inference.multi_scale import PATCH, SMALLEST, Segment, resize, resize_long
+from utils.inference.multi_scale import PATCH, SMALLEST, Segment, resize_long
 
 STRIP = 2**22  # values of a score map that are held at a time
 CRF_SIDE, CRF_OVERLAP = 768, 192  # px
-SHARE = 4  # windows of the network overlap by this part of their side
+OVERLAP_SHARE = 4  # windows of the network overlap by a quarter of their side
 
 
 def windows(length: int, side: int, overlap: int, step: int = 1) -> list[slice]:
@@ -67,8 +68,8 @@ def crf_labels(
     if max(size) > longest:
         image = resize_long(image[None].float(), longest)[0].round().to(torch.uint8)
     probs = _allowed(resize(logits, image.shape[-2:])[0], allowed).softmax(0)
-    left, marginals = crf(image.permute(1, 2, 0), probs, backend=backend)
-    return left.to(torch.uint8)[label_map(marginals[None], size).long()]
+    plausible, marginals = crf(image.permute(1, 2, 0), probs, backend=backend)
+    return plausible.to(torch.uint8)[label_map(marginals[None], size).long()]
 
 
 def crf_labels_by_windows(
@@ -85,9 +86,11 @@ def crf_labels_by_windows(
         for columns, own_columns in _cores(windows(size[1], CRF_SIDE, CRF_OVERLAP)):
             scores = resize_part(logits, size, rows, columns)[0]
             probs = _allowed(scores, allowed).softmax(0)
-            left, marginals = crf(image[:, rows, columns].permute(1, 2, 0), probs, backend=backend)
+            part = image[:, rows, columns].permute(1, 2, 0)
+            plausible, marginals = crf(part, probs, backend=backend)
             inner = _within(own_rows, rows), _within(own_columns, columns)
-            labels[own_rows, own_columns] = left[marginals.max(0).indices[inner]].to(torch.uint8)
+            winner = marginals.max(0).indices[inner]
+            labels[own_rows, own_columns] = plausible[winner].to(torch.uint8)
     return labels
 
 
@@ -125,7 +128,7 @@ def _one_scale(
     size: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
     """Logits (1, K+1, h, w) of the picture at `size`, plain and averaged with its mirror image."""
-    overlap = max(PATCH, side // SHARE // PATCH * PATCH)
+    overlap = max(PATCH, side // OVERLAP_SHARE // PATCH * PATCH)
     weights = torch.zeros(1, 1, *(length // PATCH for length in size), device=image.device)
     totals: list[Tensor] = []
     for rows in windows(size[0], side, overlap, PATCH):
