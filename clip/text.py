@@ -1,18 +1,18 @@
 """Text features of a list of prompts, cached by prompts and weights."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from clip.model import CLIP
 from clip.tokenizer import Tokenizer
 from utils.common.errors import UserError
+from utils.common.files import written_whole
 
 
 @torch.no_grad()
@@ -38,11 +38,8 @@ def text_features(model: CLIP, prompts: list[str], cache: Path | None = None) ->
             file.unlink(missing_ok=True)  # a half-written cache is made anew
     features = F.normalize(_encode(model, prompts), dim=1).float().cpu()
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # several processes may make it at once
-        partial = file.with_suffix(f".{os.getpid()}.partial")
-        save_file({"features": features.contiguous()}, partial)
-        partial.replace(file)
+        with written_whole(file, own=True) as stream:
+            stream.write(save({"features": features.contiguous()}))
     return features
 
 

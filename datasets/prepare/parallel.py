@@ -1,20 +1,17 @@
 """The same work on many files, in several processes, with progress."""
 
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import parent_process
-from multiprocessing.connection import wait
 from typing import Any
 
 from tqdm import tqdm
 
 from utils.common.errors import UserError
+from utils.common.signals import follow_parent
 
 Each = Callable[..., Iterator[Any]]
 _CHUNK = 16  # jobs that travel to a process together
@@ -32,7 +29,7 @@ def crew(workers: int) -> Iterator[Each]:
     if workers < 1:
         yield _here
         return
-    with ProcessPoolExecutor(workers, initializer=_follow_parent) as pool:
+    with ProcessPoolExecutor(workers, initializer=follow_parent) as pool:
         pool.submit(os.getpid).result()
         try:
             yield partial(_spread, pool)
@@ -54,14 +51,3 @@ def _spread(
     return iter(
         tqdm(pool.map(function, jobs, chunksize=_CHUNK), desc=title, total=len(jobs), disable=None)
     )
-
-
-def _follow_parent() -> None:
-    """In a worker: leave Ctrl-C to the parent, and end with it even when it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent_process().sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    wait([sentinel])
-    os._exit(1)

@@ -37,9 +37,11 @@ def read_plain(content: bytes) -> Any:
     Raises:
         ValueError: it is broken, or holds anything else; `at byte N` says where.
     """
-    stack, place = _Stack(), 0
+    stack = _Stack()
+    place = 0
     try:
-        for code, argument, place in pickletools.genops(content):
+        for code, argument, position in pickletools.genops(content):
+            place = position
             if code.name == "STOP":
                 return _plain(stack.items.pop())
             stack.follow(code.name, argument)

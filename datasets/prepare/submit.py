@@ -8,12 +8,11 @@ of the list, at the image's own size, with labels 0..20. Source: VOC 2012 develo
 
 import gzip
 import io
-import os
 import tarfile
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -23,6 +22,7 @@ from datasets.layouts import Item, items
 from datasets.specs import VOC, palette
 from datasets.transforms import load_mask, mask_png, open_image, shown_size
 from utils.common.errors import UserError
+from utils.common.files import written_whole
 
 
 def add_command(kinds: Any) -> None:
@@ -87,25 +87,24 @@ def pack(images: Sequence[Item], predictions: Path, folder: str, out: Path) -> N
             the data set.
     """
     colours = palette()
-    partial = out.with_name(f"{out.name}.{os.getpid()}.part")
     try:
-        with (
-            gzip.GzipFile(partial, "wb", mtime=0) as stream,
-            tarfile.open(fileobj=stream, mode="w") as archive,
-        ):
-            for item in tqdm(images, desc="packing", disable=None):
-                content = mask_png(_labels(item, predictions / f"{item.name}.png"), colours)
-                member = tarfile.TarInfo(f"{folder}/{item.name}.png")
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
-        _verify(partial, images, folder, colours)
-        partial.replace(out)
+        with written_whole(out, own=True) as file:
+            with (
+                gzip.GzipFile("", "wb", fileobj=file, mtime=0) as stream,
+                tarfile.open(fileobj=stream, mode="w") as archive,
+            ):
+                for item in tqdm(images, desc="packing", disable=None):
+                    content = mask_png(_labels(item, predictions / f"{item.name}.png"), colours)
+                    member = tarfile.TarInfo(f"{folder}/{item.name}.png")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+
+            file.seek(0)
+            _verify(file, images, folder, colours)
     except OSError as error:
         raise UserError(
             f"{out} cannot be written ({error}); name another file with --out"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _labels(item: Item, path: Path) -> np.ndarray:
@@ -129,11 +128,13 @@ def _labels(item: Item, path: Path) -> np.ndarray:
     return labels
 
 
-def _verify(path: Path, images: Sequence[Item], folder: str, colours: np.ndarray) -> None:
-    """What was written must be what the server asks for; anything else is a fault of this
-    program.
+def _verify(file: BinaryIO, images: Sequence[Item], folder: str, colours: np.ndarray) -> None:
+    """Check that an archive is what the server asks for.
+
+    Raises:
+        ValueError: it is anything else, which is a fault of this program.
     """
-    with tarfile.open(path, "r:gz") as archive:
+    with tarfile.open(fileobj=file, mode="r:gz") as archive:
         names = []
         for member in archive:
             names.append(member.name)
@@ -144,6 +145,6 @@ def _verify(path: Path, images: Sequence[Item], folder: str, colours: np.ndarray
                     and image.getpalette()[: colours.size] == colours.ravel().tolist()
                 )
                 if not whole or np.asarray(image).max() > len(VOC.classes):
-                    raise ValueError(f"{path} has a wrong member {member.name}")
+                    raise ValueError(f"the archive has a wrong member {member.name}")
     if names != [f"{folder}/{item.name}.png" for item in images]:
-        raise ValueError(f"{path} does not hold exactly the images of the list")
+        raise ValueError("the archive does not hold exactly the images of the list")

@@ -6,7 +6,6 @@ All hold the same pictures.
 
 import csv
 import json
-import os
 import shutil
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from datasets.specs import COCO, COCO_IDS, IGNORE, VOC, palette
 from datasets.toy.scene import Scene, random_classes, render
 from datasets.toy.words import wordings
 from utils.common.errors import UserError
+from utils.common.files import partial_of
 
 # the toy benchmark; nothing is tuned on this seed
 BENCHMARK = {
@@ -146,7 +146,7 @@ def _write(
     }
     if _is_written(root, wanted):
         return
-    partial = root.with_name(f".{root.name}.partial-{os.getpid()}")
+    partial = partial_of(root, own=True)
     partial.mkdir(parents=True)
     try:
         fill(partial, {"train": train, "val": val}, size, seed)

@@ -23,7 +23,7 @@ from utils.tools.benchmark.__main__ import (
     tagged_batch,
 )
 from utils.tools.benchmark.crf_cases import crf_cases, crf_input, random_regions
-from utils.tools.benchmark.timing import Timing, measure, stages
+from utils.tools.benchmark.timing import Timing, measure, peak_memory, stages
 
 CPU = torch.device("cpu")
 CHECKPOINT = ROOT / "model" / "toy_voc.pt"
@@ -65,6 +65,11 @@ def test_peak_memory_sees_what_is_held_for_a_moment():
     )
     little, much = map(int, run.stdout.split())
     assert much - little > 150e6
+
+
+def test_peak_memory_is_known_where_the_system_keeps_no_files_of_it(monkeypatch, tmp_path):
+    monkeypatch.setattr("utils.tools.benchmark.timing.Path", lambda _: tmp_path / "absent")
+    assert peak_memory(lambda: None, CPU) > 1e7
 
 
 def test_the_second_setting_differs_where_it_says():

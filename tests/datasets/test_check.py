@@ -91,7 +91,7 @@ def planted(toy_voc: Path, tmp_path: Path) -> tuple[Path, dict[str, str]]:
     shutil.rmtree(root / "SegmentationClassAug")
     train, val = items("voc", root, "train_aug"), items("voc", root, "val")
     where = {kind: item.name for kind, item in zip(FAULTS, train)}
-    for (kind, plant), item in zip(FAULTS.items(), train):
+    for plant, item in zip(FAULTS.values(), train):
         if plant:
             plant(item.image, item.mask)
         else:

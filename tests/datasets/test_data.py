@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader
 from datasets.data import IterationSampler, MaskedImages, TaggedImages
 from datasets.layouts import Item, items, read_list
 from utils.common.errors import UserError
-from utils.common.files import write_whole
 
 
 @pytest.fixture
@@ -228,13 +227,3 @@ def test_mask_of_another_size_is_refused(voc):
     Image.new("L", (10, 20)).save(voc / "SegmentationClassAug/b.png")
     with pytest.raises(UserError, match="b.png is 10 x 20 but its image .*b.jpg is 20 x 10"):
         MaskedImages([Item("b", voc / "JPEGImages/b.jpg", voc / "SegmentationClassAug/b.png")])[0]
-
-
-def test_a_file_is_written_whole_with_its_folders_or_refused(tmp_path):
-    write_whole(tmp_path / "a/b.txt", b"one")
-    write_whole(tmp_path / "a/b.txt", b"two")
-    assert [(path.name, path.read_bytes()) for path in (tmp_path / "a").iterdir()] == [
-        ("b.txt", b"two")
-    ]
-    with pytest.raises(UserError, match="b.txt/c cannot be written"):
-        write_whole(tmp_path / "a/b.txt/c", b"")

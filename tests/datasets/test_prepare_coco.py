@@ -159,7 +159,7 @@ def test_killed_while_it_writes_and_run_again_gives_the_same_bytes(
     assert {path.suffix for path in (root / "mask/train2014").iterdir()} == {
         ".json",
         ".png",
-        ".part",
+        ".partial",
     }
     assert not (root / "mask/val2014").exists()
     assert prepare_coco(root) == prepare_coco(other) == 0

@@ -111,13 +111,14 @@ def test_an_interrupted_run_is_completed(voc: Path, sbd_folder: Path, tmp_path: 
     whole = shutil.copytree(voc, tmp_path / "whole")
     prepare_voc(whole, "--sbd", sbd_folder)
     done, convert = [], sbd._convert
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             sbd,
             "_convert",
             lambda *job: convert(*job) if not done.append(job) and len(done) < 3 else stop(),
         )
-        sbd.augment(voc, sbd_folder, lambda function, jobs, _: map(function, jobs))
+        with pytest.raises(KeyboardInterrupt):
+            sbd.augment(voc, sbd_folder, lambda function, jobs, _: map(function, jobs))
     assert len(list((voc / "SegmentationClassAug").iterdir())) < TRAIN + VAL
     assert prepare_voc(voc, "--sbd", sbd_folder) == 0
     assert contents(voc) == contents(whole)

@@ -9,6 +9,8 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from datasets import transforms
 from datasets.data import MaskedImages, TaggedImages
 from utils.common.entry import command
 from utils.common.errors import UserError
-from utils.common.signals import StopRequest, heed_parent_only
+from utils.common.signals import StopRequest, follow_parent
 from utils.run_folder import claim
 from utils.run_folder.checkpoint import load_checkpoint
 from utils.run_folder.claim import bad_images, claimed
@@ -147,7 +149,7 @@ def test_a_second_signal_interrupts_at_once() -> None:
 def test_loading_processes_leave_signals_to_the_training_process(number: int) -> None:
     child = os.fork()
     if not child:
-        heed_parent_only()
+        follow_parent()
         if os.fork() == 0:  # sent by another process than the parent
             os.kill(os.getppid(), number)
             os._exit(0)
@@ -155,6 +157,24 @@ def test_loading_processes_leave_signals_to_the_training_process(number: int) ->
         time.sleep(0.2)
         os._exit(7)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def wait_as_helper(started: Event) -> None:
+    follow_parent()
+    started.set()
+    time.sleep(60)
+
+
+def test_a_helper_process_ends_when_its_parent_says_so() -> None:
+    context = get_context("fork")
+    started = context.Event()
+    helper = context.Process(target=wait_as_helper, args=(started,))
+    helper.start()
+    assert started.wait(30)
+    begun = time.monotonic()
+    helper.terminate()
+    helper.join(30)
+    assert helper.exitcode == 0 and time.monotonic() - begun < 30
 
 
 def test_a_loading_process_that_dies_is_one_sentence(

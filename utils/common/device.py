@@ -100,7 +100,7 @@ def prepare_torch(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def peak_memory(device: torch.device) -> float:
+def peak_gigabytes(device: torch.device) -> float:
     """Most memory in use so far, in units of 10^9 bytes: of the GPU by PyTorch, else of the
     process; nan on Windows.
     """

@@ -1,10 +1,12 @@
 """Reading JSON with errors that name the place, and writing files whole or not at all."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from utils.common.errors import UserError
 
@@ -42,20 +44,72 @@ def read_json(path: str | Path, each_object: Callable[[dict], Any] | None = None
     return content
 
 
+def partial_of(path: Path, own: bool = False) -> Path:
+    """Name the place where a file's bytes gather until it is whole: `NAME.partial` beside it.
+
+    own: a place of this process alone, `NAME.PID.partial`, where several may write the file.
+    """
+    return path.with_name(f"{path.name}.{os.getpid()}.partial" if own else f"{path.name}.partial")
+
+
+@contextlib.contextmanager
+def written_whole(path: str | Path, sync: bool = False, own: bool = False) -> Iterator[BinaryIO]:
+    """Open a file, and folders above it, that gets its name only when all is written.
+
+    What bears the name is complete at every moment: an exception keeps what was there before. A
+    process that is killed leaves at most the partial file behind, which writing again uses up.
+
+    Args:
+        path: of the file; what bears the name already is replaced.
+        sync: bring the bytes and the name to the disk, so that they last through a power cut.
+        own: as in `partial_of`, for a file that several processes may write at once.
+
+    Yields:
+        the file, empty, to write and to read again.
+
+    Raises:
+        OSError: the place cannot be written to.
+    """
+    path = Path(path)
+    partial = partial_of(path, own)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with partial.open("w+b") as file:
+            yield file
+
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+    if sync:
+        _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename in a folder last through a power cut, where the system can."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def write_whole(path: str | Path, content: bytes) -> None:
-    """Writes a file, and folders above it, whole or not at all: under `NAME.part` first, so that
-    what bears the name is complete. A process that is killed leaves at most one `.part` behind,
-    which writing the file again uses up.
+    """Write a file, and folders above it, whole or not at all, as `written_whole`.
 
     Raises:
         UserError: the place cannot be written to.
     """
-    path = Path(path)
-    part = path.with_name(f"{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        part.replace(path)
+        with written_whole(path) as file:
+            file.write(content)
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror}); name or mount a folder that can"

@@ -3,6 +3,7 @@ parent.
 """
 
 import contextlib
+import multiprocessing.connection
 import os
 import signal
 import threading
@@ -10,23 +11,40 @@ from collections.abc import Iterator
 from typing import Any
 
 
-def heed_parent_only(_: int = 0) -> None:
-    """For the start of a loading process: a signal to the whole job is the training process's to
-    answer.
+def follow_parent(_: int = 0) -> None:
+    """Make a helper process ignore signals to the whole job, and end with its parent.
 
-    Where the system tells who sent it, SIGTERM by the training process still ends the loading
-    process.
+    Ctrl-C and a batch system's SIGTERM reach every process of a job; the parent answers them. Where
+    the system tells who sent a SIGTERM, one from the parent still ends this process. It also ends
+    when the parent does, however that happens.
+
+    Called at the start of a process of `multiprocessing`; the argument is the number that a
+    `DataLoader` gives to `worker_init_fn`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
     if hasattr(signal, "sigwaitinfo"):
+        # before any thread starts, as each must have it blocked
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+        sender = os.getppid() if parent is None else parent.pid
+        threading.Thread(target=_end_when_told_by, args=(sender,), daemon=True).start()
+
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+def _end_when_told_by(sender: int) -> None:
+    """Wait for a SIGTERM of that process, then end this one."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != sender:
         pass
     os._exit(0)
+
+
+def _end_after(sentinel: int) -> None:
+    """Wait for the end of the process with that sentinel, then end this one."""
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
 
 
 class StopRequest:

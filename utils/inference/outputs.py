@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.specs import palette
+from utils.common.files import written_whole
 from utils.drawing import coloured
 from utils.run_folder.journal import Entry
 
@@ -84,11 +85,7 @@ def write_areas(
 
 
 def _write(folder: Path, name: str, save: Saver) -> str:
-    """Write to a temporary name, then rename; returns `name`, which is relative to the folder."""
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
+    """Write a file of the folder, whole or not at all; its `name`, relative to the folder."""
+    with written_whole(folder / name) as file:
         save(file)
-    partial.replace(path)
     return name

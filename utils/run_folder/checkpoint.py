@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.common.errors import UserError
+from utils.common.files import written_whole
 from utils.common.options import Role
 from utils.common.safe_tensors import load_plain
 from utils.compatibility import current_tensors
@@ -47,26 +48,17 @@ def checkpoint_of(folder: Path, stage: str) -> Path:
 
 
 def save_checkpoint(content: dict[str, Any], path: Path) -> None:
-    """Write to a temporary name, flush to disk, rename: the file at `path` is whole at every
-    moment.
+    """Write a checkpoint so that the file at `path` is whole at every moment, even in a power cut.
 
     Raises UserError where the disk does not take it; the file that was at `path` stays.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with written_whole(path, sync=True) as file:
             torch.save({"format": FORMAT, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _flush_folder(path.parent)
     except (
         OSError,
         RuntimeError,
     ) as error:  # torch.save hides what the disk said behind a RuntimeError
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
@@ -74,16 +66,6 @@ def save_checkpoint(content: dict[str, Any], path: Path) -> None:
             f"checkpoint {path} cannot be written ({cause.strerror}); the one before is kept, "
             "free space or make the folder writable and go on with --resume"
         ) from None
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename in `folder` last through a power cut, where the system can."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def keep_numbered(path: Path, step: int, keep: int) -> None:

@@ -4,7 +4,7 @@ where it stopped.
 The first line is the header, {"format": 1, "checkpoint": SHA-256, "options": {all that changes what
 is predicted}}. One line an image follows, appended when its files are whole: {"name", "image":
 path, "mask": path or null, "size": [h, w], "results": {title: [[truth, predicted, pixels], ...]},
-"pixels": {label: pixels} of the last result, "files": [path in the run folder, ...], "changed":
+"pixels": {label: pixels} of the final result, "files": [path in the run folder, ...], "changed":
 stamp of image and mask}. An image that could not be read has "error" and no result. Process r > 0
 of several appends to `images-r.jsonl`.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.layouts import Item
+from utils.common.files import written_whole
 
 FORMAT = 1
 FILE = "images.jsonl"
@@ -35,8 +36,7 @@ def read_journal(folder: Path) -> tuple[dict[str, Any], list[Entry]]:
 
 
 def begin(folder: Path, checkpoint: str, options: dict[str, Any], items: Sequence[Item]) -> str:
-    """Leave in the folder a journal of these options whose entries are those of `items` that need
-    no second time.
+    """Start or continue the journal of a folder; keep the entries of `items` that are still valid.
 
     Returns what became of a former journal, as a sentence for the user; empty where there was none.
     """
@@ -49,9 +49,8 @@ def begin(folder: Path, checkpoint: str, options: dict[str, Any], items: Sequenc
         for entry in entries
         if entry["name"] in known and _done(folder, entry, known[entry["name"]])
     ]
-    partial = folder / f"{FILE}.partial"
-    partial.write_text("".join(map(_line, [header, *kept])), encoding="utf-8")
-    partial.replace(folder / FILE)
+    with written_whole(folder / FILE) as file:
+        file.write("".join(map(_line, [header, *kept])).encode())
     for file in folder.glob("images-*.jsonl"):
         file.unlink()
     if not former:

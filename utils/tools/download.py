@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from utils.common.entry import Parser, command
 from utils.common.errors import UserError
-from utils.common.files import sha256_of
+from utils.common.files import partial_of, sha256_of
 from utils.common.weights import PUBLIC, PublicFile
 
 PIECE = 1 << 20  # bytes read at a time
@@ -31,7 +31,7 @@ def fetch(public: PublicFile, folder: Path) -> Path:
     if target.is_file() and sha256_of(target).startswith(public.sha256):
         print(f"{target} is there already")
         return target
-    partial = target.with_name(target.name + ".partial")
+    partial = partial_of(target)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _receive(public, partial)

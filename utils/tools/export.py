@@ -24,25 +24,23 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from datasets.data import MaskedImages
 from datasets.layouts import Item
 from datasets.specs import palette
 from datasets.transforms import mask_png
 from model.cvf import CVF
+from model.resize import resize
 from utils.build import image_tags, restore, split_items
 from utils.common.device import choose_device, prepare_torch
 from utils.common.entry import Parser, command
 from utils.common.errors import UserError
 from utils.common.files import write_whole
 from utils.common.progress import progress
-from utils.common.signals import heed_parent_only
 from utils.config import Config
-from utils.inference.multi_scale import resize
+from utils.inference.evaluation import masked_loader
 from utils.inference.seeds import image_seeds, require_masks
 from utils.inference.segmenter import checkpoint_config
-from utils.metrics import ConfusionMatrix
+from utils.metrics import TITLES, ConfusionMatrix
 from utils.run_folder.checkpoint import load_checkpoint
 
 KINDS = ("fused", "clip", "vit")
@@ -76,7 +74,7 @@ class Sweep:
         )
 
     def matrices(self) -> list[ConfusionMatrix]:
-        """One a threshold."""
+        """One confusion matrix per threshold."""
         found, total = [], self.counts.sum(0)
         for number in range(1, len(self.counts)):
             counts = self.counts[number:].sum(0)  # pixels that are some class
@@ -121,29 +119,25 @@ def export(
     """
     after_switch = config.after_switch(config.max_iters)
     refined = ConfusionMatrix(tags.shape[1] + 1)
-    # else no mask is opened
+    # without a sweep no mask is opened
     items = images if sweep else [Item(item.name, item.image, None) for item in images]
-    loader = DataLoader(
-        MaskedImages(items), None, num_workers=config.workers, worker_init_fn=heed_parent_only
-    )
-    for sample in progress(loader, desc="export"):
-        seeds = image_seeds(
-            model, sample["image"], torch.from_numpy(tags[sample["index"]]), config, after_switch
-        )
+
+    for sample in progress(masked_loader(items, config), desc="export"):
+        tag = torch.from_numpy(tags[sample["index"]])
+        seeds = image_seeds(model, sample["image"], tag, config, after_switch)
         if kind not in seeds.scores:
             raise UserError(
                 f"--kind {kind} is not made by this checkpoint; use {' or '.join(seeds.scores)}"
             )
-        keys, scores, pseudo = (
-            seeds.keys.cpu(),
-            seeds.scores[kind].float().cpu(),
-            seeds.pseudo.cpu(),
-        )
+
+        keys = seeds.keys.cpu()
+        scores = seeds.scores[kind].float().cpu()
+        pseudo = seeds.pseudo.cpu()
+        name = sample["name"]
         labels = pseudo.numpy().astype(np.uint8)
-        write_whole(
-            folder / "seeds" / f"{sample['name']}{LAYOUTS[layout]}", packed(layout, keys, scores)
-        )
-        write_whole(folder / "pseudo_labels" / f"{sample['name']}.png", mask_png(labels, palette()))
+        write_whole(folder / "seeds" / f"{name}{LAYOUTS[layout]}", packed(layout, keys, scores))
+        write_whole(folder / "pseudo_labels" / f"{name}.png", mask_png(labels, palette()))
+
         if sweep:
             sweep.update(keys, scores, sample["mask"].long())
             refined.update(pseudo, sample["mask"])
@@ -164,7 +158,7 @@ def summary(sweep: Sweep, refined: ConfusionMatrix, kind: str, split: str) -> tu
         "chosen without masks"
     )
     return text, {
-        "pseudo label": 100 * refined.miou(),
+        TITLES["pseudo"]: 100 * refined.miou(),
         "tuned on masks": {"threshold": best, "mIoU by t": scores},
     }
 
@@ -213,10 +207,8 @@ def main() -> None:
     images = split_items(config, split)
     if scored:
         require_masks(images, "--sweep")
-    tags, kind = (
-        image_tags(config, spec, images),
-        asked or {"fusion": "fused"}.get(config.branches, config.branches),
-    )
+    tags = image_tags(config, spec, images)
+    kind = asked or {"fusion": "fused"}.get(config.branches, config.branches)
     sweep = Sweep(len(spec.label_names), THRESHOLDS) if scored else None
     refined = export(
         model.to(choose_device(config.device)), images, tags, config, kind, layout, folder, sweep

@@ -13,12 +13,11 @@ contrast, so that the gradient at its input points to local evidence.
 import argparse
 import math
 import time
-from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -31,6 +30,7 @@ from datasets.toy.words import SYNONYMS, UNDRAWN, wordings
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD, normalise
 from utils.common.device import choose_device, prepare_torch
 from utils.common.entry import Parser, command
+from utils.common.files import write_whole
 from utils.training.optim import set_rate
 
 TEMPLATES = (
@@ -102,7 +102,10 @@ def write_captions(
     One prompt for each concept, some words that are never drawn, and `extra` captions composed for
     the batch.
     """
-    say = lambda text: str(rng.choice(TEMPLATES)).format(text)
+
+    def say(text: str) -> str:
+        return str(rng.choice(TEMPLATES)).format(text)
+
     texts, needs = [say(wording(rng, word)) for word in CONCEPTS], [torch.eye(len(CONCEPTS))]
     texts += [say(word) for word in rng.choice(NEVER, 12, replace=False)]
     needs.append(torch.full((12, len(CONCEPTS)), 2.0))  # a need of 2 is never met
@@ -304,9 +307,8 @@ def save(model: CLIP, path: str) -> None:
         n: t.half() if t.is_floating_point() else t.to(torch.int32)
         for n, t in model.state_dict().items()
     }
-    partial = Path(path).with_suffix(".partial")
-    save_file({n: t.contiguous() for n, t in tensors.items()}, partial)
-    partial.replace(path)
+    content = {n: t.contiguous() for n, t in tensors.items()}
+    write_whole(path, safetensors.torch.save(content))
 
 
 def main() -> None:

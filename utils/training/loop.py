@@ -14,10 +14,10 @@ from datasets.data import Batch, IterationSampler, TaggedImages
 from datasets.transforms import normalise
 from utils.build import STATISTICS
 from utils.common import distributed
-from utils.common.device import autocast, fetch, peak_memory
+from utils.common.device import autocast, fetch, peak_gigabytes
 from utils.common.errors import UserError
 from utils.common.progress import progress
-from utils.common.signals import StopRequest, heed_parent_only
+from utils.common.signals import StopRequest, follow_parent
 from utils.config import Config
 from utils.run_folder.checkpoint import (
     checkpoint_of,
@@ -169,7 +169,7 @@ def batches(stage: Stage, run: Run, start: int) -> Iterator[Batch]:
         batch_sampler=sampler,
         num_workers=config.workers,
         pin_memory=on_gpu,
-        worker_init_fn=heed_parent_only,
+        worker_init_fn=follow_parent,
     )
     for iteration, batch in enumerate(loader, start + 1):
         for reason in filter(None, batch.pop("skipped")):
@@ -203,7 +203,7 @@ def log(
         "lr": stage.optimiser.param_groups[0]["lr"],
         "seconds": seconds,
     }
-    values["memory"] = peak_memory(run.device)
+    values["memory"] = peak_gigabytes(run.device)
     run.recorder.scalars(stage.name, done, values)
     return values
 

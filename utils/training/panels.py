@@ -16,9 +16,10 @@ from model.cvf import CVF
 from utils.common.errors import UserError
 from utils.config import Config
 from utils.drawing import coloured, heat, legend, stacked, titled_row
+from utils.inference.evaluation import evaluating
 from utils.inference.seeds import image_seeds
 from utils.inference.segmenter import Outputs, predict
-from utils.metrics import MULTI
+from utils.metrics import MULTI, TITLES
 from utils.run_folder.claim import note_bad_image
 from utils.training.loop import Run
 
@@ -50,7 +51,7 @@ def method_row(
         ("image", image),
         *((title, heat(image, cams[kind])) for kind, title in CAMS.items() if kind in cams),
     ]
-    labels = {"pseudo label": pseudo, **labels}
+    labels = {TITLES["pseudo"]: pseudo, **labels}
     return [*panels, *((title, coloured(image, part)) for title, part in labels.items())], pseudo
 
 
@@ -59,22 +60,23 @@ def draw_panels(model: CVF, training: Split, run: Run, step: int) -> None:
 
     Truth is drawn where an image has a mask; the prediction is multi-scale + flip without CRF.
     """
-    config, mode, names = run.config, model.training, ("background", *run.facts["classes"])
-    model.eval()
-    spread = np.linspace(0, len(training) - 1, config.visualise)
-    for index in np.unique(spread.round().astype(int)):
-        item = training.items[index]
-        try:
-            picture = _panel(
-                model, item, torch.from_numpy(training.tags[index]), names, config, step
-            )
-        except UserError as error:
-            if config.on_bad_image == "stop":
-                raise
-            note_bad_image(run.folder, "panels", str(error))
-            continue
-        run.recorder.picture(item.name, step, picture)
-    model.train(mode)
+    config = run.config
+    names = ("background", *run.facts["classes"])
+    spread = np.linspace(0, len(training) - 1, config.visualise).round().astype(int)
+
+    with evaluating(model):
+        for index in np.unique(spread):
+            item = training.items[index]
+            tags = torch.from_numpy(training.tags[index])
+            try:
+                picture = _panel(model, item, tags, names, config, step)
+            except UserError as error:
+                if config.on_bad_image == "stop":
+                    raise
+                note_bad_image(run.folder, "panels", str(error))
+                continue
+
+            run.recorder.picture(item.name, step, picture)
 
 
 def _panel(

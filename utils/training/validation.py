@@ -5,9 +5,8 @@ training images.
 from collections.abc import Sequence
 
 import torch
-from torch.utils.data import DataLoader
 
-from datasets.data import MaskedImages, Split
+from datasets.data import Split
 from datasets.layouts import Item
 from datasets.transforms import normalise
 from model.cvf import CVF
@@ -15,7 +14,7 @@ from utils.build import STATISTICS
 from utils.common import distributed
 from utils.common.device import autocast
 from utils.common.progress import progress
-from utils.common.signals import heed_parent_only
+from utils.inference.evaluation import evaluating, masked_loader
 from utils.inference.multi_scale import multi_scale, resize_long
 from utils.inference.seeds import padded, require_masks
 from utils.inference.windows import label_map
@@ -36,9 +35,7 @@ def score_seeds(
     Raises UserError without masks.
     """
     require_masks(training.items)
-    config, mode = run.config, model.training
-    model.eval()
-    data = MaskedImages(training.items, run.rank, run.world, config.on_bad_image == "skip")
+    config = run.config
 
     # All are there from the start: a process without an image takes part in the sums too.
     branches = model.method.branches
@@ -46,21 +43,22 @@ def score_seeds(
     size = training.tags.shape[1] + 1
     scores = {TITLES[kind]: ConfusionMatrix(size, run.device) for kind in (*kinds, "pseudo")}
 
-    loader = DataLoader(data, None, num_workers=config.workers, worker_init_fn=heed_parent_only)
-    bar = progress(loader, config.quiet, desc="seeds", leave=False)
-    for sample in readable(bar, run.folder, "seeds"):
-        height, width = sample["image"].shape[-2:]
-        tags = torch.from_numpy(training.tags[sample["index"]])[None]
-        with autocast(run.device, config.precision):
-            image = padded(sample["image"].to(run.device), config)
-            labels = model.seeds(image, tags, after_switch)
-        truth = sample["mask"].to(run.device)
-        for name, label in labels.items():
-            scores[TITLES[name]].update(label[0, :height, :width], truth)
+    with evaluating(model):
+        loader = masked_loader(training.items, config, run.rank, run.world)
+        bar = progress(loader, config.quiet, desc="seeds", leave=False)
+        for sample in readable(bar, run.folder, "seeds"):
+            height, width = sample["image"].shape[-2:]
+            tags = torch.from_numpy(training.tags[sample["index"]])[None]
+            with autocast(run.device, config.precision):
+                image = padded(sample["image"].to(run.device), config)
+                labels = model.seeds(image, tags, after_switch)
+
+            truth = sample["mask"].to(run.device)
+            for name, label in labels.items():
+                scores[TITLES[name]].update(label[0, :height, :width], truth)
 
     for matrix in scores.values():
         matrix.counts = distributed.total(matrix.counts)
-    model.train(mode)
     return scores
 
 
@@ -99,20 +97,20 @@ def report(model: CVF, training: Split, validation: Sequence[Item], run: Run, st
 @torch.no_grad()
 def validate(model: CVF, validation: Sequence[Item], run: Run) -> ConfusionMatrix:
     """Single-scale confusion at original size, over all processes."""
-    config, mode = run.config, model.training
-    model.eval()
+    config = run.config
     matrix = ConfusionMatrix(len(run.facts["classes"]) + 1, run.device)
-    data = MaskedImages(validation, run.rank, run.world, config.on_bad_image == "skip")
-    loader = DataLoader(data, None, num_workers=config.workers, worker_init_fn=heed_parent_only)
-    bar = progress(loader, config.quiet, desc="validation", leave=False)
-    for sample in readable(bar, run.folder, "validation"):
-        image = normalise(sample["image"][None].to(run.device), *STATISTICS[config.statistics])
-        with autocast(run.device, config.precision):
-            small = resize_long(image, config.resize_long)
-            logits, _ = multi_scale(
-                model.segment, small, config.scales[:1], False, config.pad_images
-            )
-        matrix.update(label_map(logits, image.shape[-2:]), sample["mask"].to(run.device))
+
+    with evaluating(model):
+        loader = masked_loader(validation, config, run.rank, run.world)
+        bar = progress(loader, config.quiet, desc="validation", leave=False)
+        for sample in readable(bar, run.folder, "validation"):
+            image = normalise(sample["image"][None].to(run.device), *STATISTICS[config.statistics])
+            with autocast(run.device, config.precision):
+                small = resize_long(image, config.resize_long)
+                logits, _ = multi_scale(
+                    model.segment, small, config.scales[:1], False, config.pad_images
+                )
+            matrix.update(label_map(logits, image.shape[-2:]), sample["mask"].to(run.device))
+
     matrix.counts = distributed.total(matrix.counts)
-    model.train(mode)
     return matrix

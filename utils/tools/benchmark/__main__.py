@@ -27,6 +27,7 @@ from datasets.transforms import normalise
 from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
 from model.par import refine
+from model.resize import resize
 from utils.build import STATISTICS, build_cvf
 from utils.common.device import autocast, choose_device, prepare_torch
 from utils.common.entry import Parser, command
@@ -34,7 +35,7 @@ from utils.common.errors import UserError
 from utils.common.options import options
 from utils.config import CONFIGS, Config, add_config_flags, from_dict, load_config
 from utils.inference.crf import crf
-from utils.inference.multi_scale import multi_scale, resize, resize_long
+from utils.inference.multi_scale import multi_scale, resize_long
 from utils.tools.benchmark.crf_cases import crf_cases
 from utils.tools.benchmark.timing import Timing, Work, measure, peak_memory, stages
 from utils.training.loop import Run, Stage, train_step
@@ -73,8 +74,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured: a configuration under a name, on a device, so many times; the CRF on the
-    JPEGs of a folder and what a checkpoint says of them.
+    """One setting to measure.
+
+    name, config, device: what runs where, under which name. repeats: measurements per part. images:
+    folder of JPEG files for the CRF (None: drawn pictures). model_path: checkpoint whose
+    predictions of them the CRF gets (None: random regions).
     """
 
     name: str
@@ -162,7 +166,10 @@ def segmenter_step(setting: Setting) -> Work:
     """One iteration of stage 2."""
     config = setting.config
     model = full_size(config, setting.device).train()
-    losses = lambda images, batch, step: pseudo_label_losses(model, images, batch, step, config)
+
+    def losses(images: Tensor, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        return pseudo_label_losses(model, images, batch, step, config)
+
     batch = tagged_batch(len(_spec(config).classes), config.batch_size, config.crop_size)
     return one_step(model, losses, batch, setting)
 
@@ -173,7 +180,10 @@ def classifier_step(setting: Setting) -> Work:
     torch.manual_seed(config.seed)
     vit = ClassTokenViT(classes, input_size=config.mct_crop_size, streams=config.mct_streams)
     vit = vit.to(setting.device).train()
-    losses = lambda images, batch, step: classifier_losses(vit, images, batch, config)
+
+    def losses(images: Tensor, batch: dict[str, Tensor], _: int) -> dict[str, Tensor]:
+        return classifier_losses(vit, images, batch, config)
+
     return one_step(
         vit, losses, tagged_batch(classes, config.mct_batch_size, config.mct_crop_size), setting
     )
@@ -339,8 +349,9 @@ def table(rows: list[Row], units: dict[str, Timing]) -> str:
 
 
 def stage_lines(found: dict[str, dict[str, float]], rate: float) -> list[str]:
-    """A line a stage; `rate` (GFLOP/s) is what "vit bf16" reaches, and gives a stage of matrix
-    products its floor.
+    """Write one line per stage, with the time its FLOPs would take at `rate`.
+
+    `rate` (GFLOP/s) is what "vit bf16" reaches.
     """
     whole, lines = sum(stage["seconds"] for stage in found.values()), []
     for name, stage in found.items():

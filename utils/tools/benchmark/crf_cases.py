@@ -13,7 +13,7 @@ from torch import Tensor
 
 from datasets.toy.scene import random_classes, render
 from datasets.transforms import load_image
-from utils.inference.multi_scale import resize
+from model.resize import resize
 from utils.inference.segmenter import Outputs, Segmenter
 
 SIZES = ((21, (375, 500)), (81, (480, 640)))  # labels, and the size of a drawn picture
@@ -21,8 +21,11 @@ Case = tuple[str, Tensor, Tensor]  # title, image (H, W, 3) uint8, probabilities
 
 
 def crf_cases(folder: Path | None, model_path: Path | None, device: torch.device) -> Iterator[Case]:
-    """A drawn picture for each of SIZES; or the JPEGs of a folder, each with so many random
-    regions, or with what a checkpoint predicts.
+    """Yield pictures with class probabilities, on the device.
+
+    Without a folder: one drawn picture for each of SIZES. With one: its JPEG files, each with what
+    the checkpoint predicts, or without a checkpoint with random regions of each number of labels in
+    SIZES.
     """
     if folder is None:
         for labels, size in SIZES:

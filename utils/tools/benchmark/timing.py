@@ -11,6 +11,8 @@ import torch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
+from utils.common.device import peak_gigabytes
+
 Work = Callable[[], object]
 
 
@@ -60,8 +62,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def peak_memory(work: Work, device: torch.device) -> int:
-    """Bytes: on a GPU the most allocated during the work, on the CPU the most that the whole
-    process held meanwhile.
+    """Measure peak memory in bytes: GPU allocations, or the resident size of the process.
 
     Where the system does not forget an earlier peak, that counts too; 0 where it tells none.
     """
@@ -75,7 +76,7 @@ def peak_memory(work: Work, device: torch.device) -> int:
     if device.type != "cuda" and status.exists():
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
-    most = device.peak_memory(device)
+    most = peak_gigabytes(device)
     return 0 if math.isnan(most) else round(1e9 * most)
 
 

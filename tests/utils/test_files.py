@@ -1,0 +1,69 @@
+"""Files that are written whole or not at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from utils.common.errors import UserError
+from utils.common.files import write_whole, written_whole
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_file_is_written_whole_with_its_folders_or_refused(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a/b.txt", b"one")
+    write_whole(tmp_path / "a/b.txt", b"two")
+    assert contents(tmp_path / "a") == {"b.txt": b"two"}
+    with pytest.raises(UserError, match="b.txt/c cannot be written"):
+        write_whole(tmp_path / "a/b.txt/c", b"")
+
+
+def break_off(path: Path, fault: type[BaseException]) -> None:
+    with written_whole(path) as file:
+        file.write(b"tw")
+        raise fault
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError, ValueError])
+def test_a_broken_off_file_leaves_the_one_before_and_nothing_else(
+    tmp_path: Path, fault: type[BaseException]
+) -> None:
+    write_whole(tmp_path / "b.txt", b"one")
+    with pytest.raises(fault):
+        break_off(tmp_path / "b.txt", fault)
+    assert contents(tmp_path) == {"b.txt": b"one"}
+
+
+@pytest.mark.parametrize(
+    ("own", "name"), [(False, "b.txt.partial"), (True, f"b.txt.{os.getpid()}.partial")]
+)
+def test_the_bytes_gather_under_a_partial_name(tmp_path: Path, own: bool, name: str) -> None:
+    (tmp_path / name).write_bytes(b"what a killed process left")
+    with written_whole(tmp_path / "b.txt", own=own) as file:
+        file.write(b"two")
+        file.flush()
+        assert contents(tmp_path) == {name: b"two"}
+        file.seek(0)
+        assert file.read() == b"two"
+    assert contents(tmp_path) == {"b.txt": b"two"}
+
+
+def test_bytes_reach_the_disk_before_the_name_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[list[str]] = []
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append(sorted(contents(tmp_path))))
+    with written_whole(tmp_path / "b.txt", sync=True) as file:
+        file.write(b"two")
+    folder_too = [["b.txt"]] if os.name == "posix" else []
+    assert synced == [["b.txt.partial"], *folder_too]
+
+
+def test_nothing_waits_for_the_disk_unless_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "fsync")
+    write_whole(tmp_path / "b.txt", b"one")
