@@ -1,5 +1,7 @@
 """The one metric: an integer confusion matrix and the scores read off it."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 
@@ -7,10 +9,20 @@ import torch
 SINGLE = "single scale"
 MULTI = "multi-scale + flip"
 CRF = "multi-scale + flip + CRF"
+TEST_TITLES = (SINGLE, MULTI, CRF)  # each has one more step behind it than the one before
 TITLES = {"clip": "CLIP seed", "vit": "ViT seed", "fused": "fused seed", "pseudo": "pseudo label"}
 
 _LABELS = 256  # values of a label map
 _WIDTH = 100  # characters a line of a table
+
+
+def final_title(titles: Iterable[str]) -> str:
+    """Choose the final one of test results: the one with the most steps behind it.
+
+    Raises:
+        ValueError: there is none, or a title is not among TEST_TITLES.
+    """
+    return max(titles, key=TEST_TITLES.index)
 
 
 class ConfusionMatrix:

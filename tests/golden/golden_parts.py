@@ -22,8 +22,8 @@ from model.class_token_vit import ranked_pool
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder, predicted_affinity
 from model.method import Method
 from model.par import refine
-from model.pseudo_labels import to_size
-from utils.inference.crf import dense_crf
+from model.resize import resize
+from utils.inference.crf import CRFSettings, dense_crf
 from utils.metrics import ConfusionMatrix
 from utils.training.optim import schedule
 
@@ -136,7 +136,7 @@ def check_whole_refinement(golden: GoldenFile) -> None:
             close(refined, golden[f"{dataset}_{kind}_refined"], 1e-5)
             close(transition[0] * boxes[-1].flatten(), golden[f"{dataset}_{kind}_trans"], 1e-5)
             if (highres := f"{dataset}_{kind}_highres") in golden:
-                resized = to_size(normalise(refined)[None], images.shape[-2:])[0]
+                resized = resize(normalise(refined)[None], images.shape[-2:])[0]
                 close(resized, golden[highres], relative=0, absolute=1e-3)
 
 
@@ -170,7 +170,7 @@ def check_par(golden: GoldenFile) -> None:
     close(refine(image, golden["masks"], 1, dilations), golden["out_1"], 0, 1e-5)
     small = refine(image, golden["small_masks"], rounds, dilations)
     close(small, golden["small_out"], 0, 1e-5)
-    labels = golden["small_keys"][to_size(small, image.shape[-2:])[0].argmax(0)]
+    labels = golden["small_keys"][resize(small, image.shape[-2:])[0].argmax(0)]
     mostly_same(labels, golden["small_labels"])
 
 
@@ -255,12 +255,12 @@ def check_head(golden: GoldenFile) -> None:
 
 def check_crf(golden: GoldenFile) -> None:
     config, image = golden.config, golden["image"]
-    probs = to_size(golden["logits"], image.shape[:2]).softmax(dim=1)[0]
+    probs = resize(golden["logits"], image.shape[:2]).softmax(dim=1)[0]
     same(probs.argmax(0), golden["labels_before"])
-    settings = {
+    kernels = {
         name: config[name] for name in ("pos_xy_std", "pos_w", "bi_xy_std", "bi_rgb_std", "bi_w")
     }
-    marginals = dense_crf(image, probs, iterations=config["iter_max"], **settings)
+    marginals = dense_crf(image, probs, CRFSettings(config["iter_max"], **kernels))
     close(marginals, golden["marginals"], relative=0, absolute=1e-3)
     mostly_same(marginals.argmax(0), golden["labels"])
 

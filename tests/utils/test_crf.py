@@ -2,15 +2,15 @@
 pydensecrf.
 """
 
-import inspect
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
 from utils.common.errors import UserError
-from utils.inference.crf import PLAUSIBLE, Lattice, crf, dense_crf, pydensecrf
+from utils.inference.crf import PLAUSIBLE, CRFSettings, Lattice, crf, dense_crf, pydensecrf
 
 
 def exact_filter(features: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -64,7 +64,7 @@ def loop_filter(features: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.array([sum(part * lattice[key] for key, part in point) for point in corners])
 
 
-def exact_crf(image: torch.Tensor, probs: torch.Tensor, **s: float) -> torch.Tensor:
+def exact_crf(image: torch.Tensor, probs: torch.Tensor, s: CRFSettings) -> torch.Tensor:
     count, height, width = probs.shape
     place = (
         torch.stack(torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy"))
@@ -72,16 +72,13 @@ def exact_crf(image: torch.Tensor, probs: torch.Tensor, **s: float) -> torch.Ten
         .float()
     )
     colour = image.reshape(-1, 3).T.float()
-    spatial, bilateral = (
-        place / s["pos_xy_std"],
-        torch.cat([place / s["bi_xy_std"], colour / s["bi_rgb_std"]]),
-    )
+    spatial = place / s.pos_xy_std
+    bilateral = torch.cat([place / s.bi_xy_std, colour / s.bi_rgb_std])
     log_probs = probs.flatten(1).T.log()
     marginals = log_probs.softmax(1)
-    for _ in range(s["iterations"]):
-        message = s["pos_w"] * exact_filter(spatial, marginals) + s["bi_w"] * exact_filter(
-            bilateral, marginals
-        )
+    for _ in range(s.iterations):
+        message = s.pos_w * exact_filter(spatial, marginals)
+        message += s.bi_w * exact_filter(bilateral, marginals)
         marginals = (log_probs + message).softmax(1)
     return marginals.T.reshape(count, height, width)
 
@@ -140,15 +137,8 @@ def test_lattice_too_large_to_number_is_refused():
 
 def test_crf_approximates_the_exact_one():
     image, probs = scene()
-    settings = {
-        "iterations": 5,
-        "pos_xy_std": 2.0,
-        "pos_w": 1.0,
-        "bi_xy_std": 20.0,
-        "bi_rgb_std": 8.0,
-        "bi_w": 2.0,
-    }
-    expected, actual = exact_crf(image, probs, **settings), dense_crf(image, probs, **settings)
+    settings = CRFSettings(5, pos_xy_std=2, pos_w=1, bi_xy_std=20, bi_rgb_std=8, bi_w=2)
+    expected, actual = exact_crf(image, probs, settings), dense_crf(image, probs, settings)
     assert (probs.argmax(0) != expected.argmax(0)).float().mean() > 0.1
     assert (actual.argmax(0) == expected.argmax(0)).float().mean() > 0.995
     assert (actual - expected).abs().mean() < 0.01
@@ -156,7 +146,7 @@ def test_crf_approximates_the_exact_one():
 
 def test_no_rounds_give_the_clipped_probabilities():
     image, probs = scene()
-    torch.testing.assert_close(dense_crf(image, probs, iterations=0), probs)
+    torch.testing.assert_close(dense_crf(image, probs, CRFSettings(iterations=0)), probs)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 1), (2, 3)])
@@ -209,9 +199,21 @@ def test_sizes_are_checked():
         dense_crf(image, probs[:, 1:])
 
 
-def test_backends_take_the_same_settings():
-    ours, theirs = (inspect.signature(backend).parameters for backend in (dense_crf, pydensecrf))
-    assert [*ours.values()] == [*theirs.values(), ours["plausible"]]
+def test_pydensecrf_gets_the_settings(monkeypatch):
+    library = Mock()
+    monkeypatch.setitem(sys.modules, "pydensecrf", Mock(densecrf=library))
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", library)
+    (image, probs), model = scene(), library.DenseCRF2D.return_value
+    model.inference.return_value = probs.flatten(1).numpy()
+    settings = CRFSettings(5, pos_xy_std=2, pos_w=1, bi_xy_std=20, bi_rgb_std=8, bi_w=3)
+    torch.testing.assert_close(crf(image, probs, "pydensecrf", settings=settings)[1], probs)
+    model.inference.assert_called_once_with(5)
+    model.addPairwiseGaussian.assert_called_once_with(sxy=2, compat=1)
+    bilateral = model.addPairwiseBilateral.call_args.kwargs
+    assert (bilateral["sxy"], bilateral["srgb"], bilateral["compat"]) == (20, 8, 3)
+
+
+def test_an_unknown_backend_is_refused():
     image, probs = scene()
     with pytest.raises(UserError, match="'opencv' is unknown; use one of torch, pydensecrf"):
         crf(image, probs, backend="opencv")

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from datasets.specs import COCO, VOC
-from utils.metrics import ConfusionMatrix, format_table
+from utils.metrics import (
+    CRF,
+    MULTI,
+    SINGLE,
+    TEST_TITLES,
+    ConfusionMatrix,
+    final_title,
+    format_table,
+)
 
 
 def random_labels(seed: int, classes: int, *extra: int) -> np.ndarray:
@@ -71,13 +79,19 @@ def test_bad_predictions_are_refused():
     assert matrix.counts.sum() == 0
 
 
+def test_the_final_result_is_known_by_its_name_and_not_its_place():
+    assert final_title([CRF, MULTI, SINGLE]) == CRF and final_title({MULTI: 0, SINGLE: 1}) == MULTI
+    with pytest.raises(ValueError, match="not in tuple"):
+        final_title([SINGLE, "another"])
+
+
 @pytest.mark.parametrize("spec", [VOC, COCO])
 @pytest.mark.parametrize("results", [1, 3])
 def test_table_fits_and_shows_every_class(spec, results):
     labels = len(spec.label_names)
     matrix = ConfusionMatrix(labels)
     matrix.update(np.array([0, 1, 0]), np.array([0, 1, 1]))
-    titles = ["single scale", "multi-scale + flip", "multi-scale + flip + CRF"][:results]
+    titles = TEST_TITLES[:results]
     table = format_table([(title, matrix) for title in titles], spec.label_names)
     lines = table.splitlines()
     assert max(map(len, lines)) <= 100

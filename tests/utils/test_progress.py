@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train_voc
 from utils.common import progress as module
 from utils.common.progress import progress
+from utils.metrics import SINGLE
 
 
 def test_a_bar_in_a_file_is_lines(
@@ -40,7 +41,7 @@ def test_quiet_training_draws_panels_and_trains_as_ever(
     assert run(train_voc.main, *start, "--visualise", "2", "--quiet") == 0
     assert "".join(capfd.readouterr()) == ""
     folder = tmp_path / "run"
-    assert (folder / "train.log").read_text().count("single scale mIoU") == 2 and (
+    assert (folder / "train.log").read_text().count(f"{SINGLE} mIoU") == 2 and (
         folder / "report.html"
     ).is_file()
     names = sorted(path.stem for path in (folder / "panels").iterdir())

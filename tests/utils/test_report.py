@@ -17,11 +17,11 @@ from PIL import Image
 from datasets.specs import IGNORE
 from utils.common.errors import UserError
 from utils.config import Config, save_config
-from utils.metrics import ConfusionMatrix
+from utils.metrics import CRF, SINGLE, TITLES, ConfusionMatrix
 from utils.report import gallery
 from utils.report.comparison import differences, distinct, scores, write_comparison
 from utils.report.folder import Scored, read_run
-from utils.report.page import CRF, SINGLE, costs, mistakes, protocol, report_line, write_report
+from utils.report.page import costs, mistakes, protocol, report_line, write_report
 from utils.run_folder.recorder import add_result
 
 CLASSES = ("cat", "<script>alert('x')</script>", "a \"$x_1$\" & 'b'", "\u732b")
@@ -56,7 +56,7 @@ def make_run(folder: Path, images: int = 24, **settings: object) -> Path:
         for name in ("loss", "seg", "lr", "seconds", "memory")
     ]
     curves += [
-        ("evaluation", i, title, 10 * i) for i in (2, 3) for title in (SINGLE, "pseudo label")
+        ("evaluation", i, title, 10 * i) for i in (2, 3) for title in (SINGLE, TITLES["pseudo"])
     ]
     rows = ["stage,iteration,name,value", *(",".join(map(str, row)) for row in curves)]
     (folder / "metrics.csv").write_text("\n".join(rows) + "\n")
@@ -86,7 +86,7 @@ def make_run(folder: Path, images: int = 24, **settings: object) -> Path:
         }
         lines.append(entry)
     (folder / "images.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    for title in (SINGLE, CRF, "pseudo label"):
+    for title in (SINGLE, CRF, TITLES["pseudo"]):
         add_result(folder, title, "val", images, total, CLASSES)
     return folder
 

@@ -7,6 +7,7 @@ Permutohedral Lattice" (Eurographics 2010).
 """
 
 import math
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -21,13 +22,29 @@ PLAUSIBLE = 1e-2
 CHUNK = 16384  # points updated at a time on a CPU, whose caches hold them
 
 
+@dataclass(frozen=True)
+class CRFSettings:
+    """Rounds of mean field, and deviation and weight of the two kernels of a dense CRF.
+
+    pos_xy_std, pos_w: deviation (pixels) and weight of the spatial kernel. bi_xy_std, bi_rgb_std,
+    bi_w: deviations (pixels, grey levels) and weight of the bilateral kernel.
+    """
+
+    iterations: int = 10
+    pos_xy_std: float = 3.0
+    pos_w: float = 3.0
+    bi_xy_std: float = 64.0
+    bi_rgb_std: float = 5.0
+    bi_w: float = 4.0
+
+
 @torch.no_grad()
 def crf(
     image: torch.Tensor,
     probs: torch.Tensor,
     backend: str = "torch",
     plausible: float = PLAUSIBLE,
-    **settings: float,
+    settings: CRFSettings = CRFSettings(),
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Dense CRF over the plausible labels alone: their number decides the time.
 
@@ -35,8 +52,7 @@ def crf(
         image, probs, settings: those of `dense_crf`.
         backend: "torch" (ours, any device) or "pydensecrf" (C++, one core).
         plausible: labels whose probability stays below this everywhere are left out. Ours leaves
-            out also those whose
-            marginal comes to that between two rounds.
+            out also those whose marginal comes to that between two rounds.
 
     Returns:
         labels (K,) long, ascending, those that took part, and their marginals (K, H, W) float32,
@@ -51,19 +67,14 @@ def crf(
     if backend not in backends:
         raise UserError(f"crf_backend {backend!r} is unknown; use one of {', '.join(backends)}")
     labels = (probs.flatten(1).amax(1) >= limit).nonzero().flatten()
-    return labels, backends[backend](image, probs[labels], **settings)
+    return labels, backends[backend](image, probs[labels], settings)
 
 
 @torch.no_grad()
 def dense_crf(
     image: torch.Tensor,
     probs: torch.Tensor,
-    iterations: int = 10,
-    pos_xy_std: float = 3.0,
-    pos_w: float = 3.0,
-    bi_xy_std: float = 64.0,
-    bi_rgb_std: float = 5.0,
-    bi_w: float = 4.0,
+    settings: CRFSettings = CRFSettings(),
     plausible: float = 0.0,
 ) -> torch.Tensor:
     """Marginals of a fully connected CRF with Potts compatibility after some rounds of mean field.
@@ -71,10 +82,7 @@ def dense_crf(
     Args:
         image: (H, W, 3) uint8 RGB.
         probs: (C, H, W) float, class probabilities of each pixel.
-        iterations: rounds of mean field.
-        pos_xy_std, pos_w: deviation (pixels) and weight of the spatial kernel.
-        bi_xy_std, bi_rgb_std, bi_w: deviations (pixels, grey levels) and weight of the bilateral
-            kernel.
+        settings: rounds and kernels.
         plausible: a label whose marginals all fall below this, at most 1 / C, leaves before the
             next round.
 
@@ -92,11 +100,14 @@ def dense_crf(
     columns = torch.arange(width, device=probs.device, dtype=torch.float32).repeat(height)
     place = torch.stack([columns, rows])
     colour = image.to(probs.device).reshape(-1, 3).T.float()
-    spatial = Lattice(place / pos_xy_std, pos_w)
-    bilateral = Lattice(torch.cat([place / bi_xy_std, colour / bi_rgb_std]), bi_w)
-    marginals, left = _mean_field(log_probs, spatial, bilateral, iterations, plausible)
+
+    spatial = Lattice(place / settings.pos_xy_std, settings.pos_w)
+    both = torch.cat([place / settings.bi_xy_std, colour / settings.bi_rgb_std])
+    bilateral = Lattice(both, settings.bi_w)
+
+    marginals, kept = _mean_field(log_probs, spatial, bilateral, settings.iterations, plausible)
     result = torch.zeros(count, height * width, device=probs.device)
-    result[left] = marginals.T
+    result[kept] = marginals.T
     return result.view(probs.shape)
 
 
@@ -107,30 +118,29 @@ def _mean_field(
     iterations: int,
     plausible: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log probabilities (N, C) -> marginals (N, L) of the labels that did not leave, and these
-    labels (L,).
+    """Run mean field on log probabilities (N, C): marginals (N, L) of the labels that are plausible
+    to the end, and these labels (L,).
     """
     # Both kernels' vertices in one table, so that a point reads all its corners in one sum.
     corners = torch.cat([spatial.corners, bilateral.corners + spatial.size], 1)
     shares = torch.cat([spatial.shares, bilateral.shares], 1)
-    marginals, left = (
-        softmax_rows(log_probs),
-        torch.arange(log_probs.shape[1], device=log_probs.device),
-    )
+    marginals = softmax_rows(log_probs)
+    labels = torch.arange(log_probs.shape[1], device=log_probs.device)
     step = CHUNK if log_probs.device.type == "cpu" else len(marginals)
     for _ in range(iterations):
         alive = (marginals >= plausible).any(0)  # a third of the time of amax(0)
         if not alive.all():
             kept = alive.nonzero().flatten()  # index_select takes an eighth of the time of an index
-            marginals, log_probs = marginals.index_select(1, kept), log_probs.index_select(1, kept)
-            left = left[kept]
+            marginals = marginals.index_select(1, kept)
+            log_probs = log_probs.index_select(1, kept)
+            labels = labels[kept]
+
         table = torch.cat([spatial.spread(marginals), bilateral.spread(marginals)])
         parts = (rows.split(step) for rows in (marginals, corners, shares, log_probs))
-        for part, *inputs in zip(
-            *parts
-        ):  # in place, as the table holds all that the others need of it
+        # safe in place: neighbours are read from `table`, not from `marginals`
+        for part, *inputs in zip(*parts):
             part.copy_(_update(table, *inputs))
-    return marginals, left
+    return marginals, labels
 
 
 def _update(
@@ -153,14 +163,7 @@ def softmax_rows(energy: torch.Tensor) -> torch.Tensor:
 
 
 def pydensecrf(
-    image: torch.Tensor,
-    probs: torch.Tensor,
-    iterations: int = 10,
-    pos_xy_std: float = 3.0,
-    pos_w: float = 3.0,
-    bi_xy_std: float = 64.0,
-    bi_rgb_std: float = 5.0,
-    bi_w: float = 4.0,
+    image: torch.Tensor, probs: torch.Tensor, settings: CRFSettings = CRFSettings()
 ) -> torch.Tensor:
     """`dense_crf` by the C++ library of that name.
 
@@ -173,20 +176,20 @@ def pydensecrf(
     except ImportError as error:
         raise UserError(
             "crf_backend pydensecrf is not installed; `pip install pydensecrf2` (Python up to "
-            "3.12, needs a compiler)"
-            " or use crf_backend torch"
+            "3.12, needs a compiler) or use crf_backend torch"
         ) from error
     check_sizes(image, probs)
     count, height, width = probs.shape
     unary = -probs.float().clamp(MIN_PROB, 1).log().flatten(1).cpu().numpy()
     model = DenseCRF2D(width, height, count)
     model.setUnaryEnergy(np.ascontiguousarray(unary))
-    model.addPairwiseGaussian(sxy=pos_xy_std, compat=pos_w)
+    model.addPairwiseGaussian(sxy=settings.pos_xy_std, compat=settings.pos_w)
     pixels = np.ascontiguousarray(image.cpu().numpy())
-    model.addPairwiseBilateral(sxy=bi_xy_std, srgb=bi_rgb_std, rgbim=pixels, compat=bi_w)
-    return torch.tensor(np.array(model.inference(iterations)), device=probs.device).view(
-        probs.shape
+    model.addPairwiseBilateral(
+        sxy=settings.bi_xy_std, srgb=settings.bi_rgb_std, rgbim=pixels, compat=settings.bi_w
     )
+    marginals = np.array(model.inference(settings.iterations))
+    return torch.tensor(marginals, device=probs.device).view(probs.shape)
 
 
 def check_sizes(image: torch.Tensor, probs: torch.Tensor) -> None:

@@ -26,11 +26,11 @@ from utils.common.progress import progress
 from utils.config import Config
 from utils.inference.outputs import write_labels, write_logits, write_overlay
 from utils.inference.segmenter import Segmenter
-from utils.metrics import ConfusionMatrix
+from utils.metrics import ConfusionMatrix, final_title
 from utils.run_folder.claim import claimed
 from utils.run_folder.journal import Entry, Journal, begin, read_journal, stamp
 
-TIMED = 3  # images after which the time for the others is told
+ESTIMATED_AFTER = 3  # images, then the time for the others is printed
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ def predict_split(segmenter: Segmenter, job: Job, ranks: tuple[int, int] = (0, 1
         distributed.barrier()
         finished = {entry["name"] for entry in read_journal(folder)[1]}
         distributed.barrier()  # nobody appends before everybody has read
-        left = [item for item in job.images if item.name not in finished][ranks[0] :: ranks[1]]
+        remaining = [item for item in job.images if item.name not in finished]
         with Journal(folder, ranks[0]) as journal:
-            _predict_each(segmenter, job, left, journal)
+            _predict_each(segmenter, job, remaining[ranks[0] :: ranks[1]], journal)
         distributed.barrier()
         return read_journal(folder)[1]
 
@@ -83,20 +83,26 @@ def matrices(entries: Sequence[Entry], num_labels: int) -> dict[str, ConfusionMa
     return totals
 
 
-def _predict_each(segmenter: Segmenter, job: Job, left: Sequence[Item], journal: Journal) -> None:
+def _predict_each(segmenter: Segmenter, job: Job, images: Sequence[Item], journal: Journal) -> None:
     """Predict images and note them. The files of one are written while a GPU computes the next,
     even if that fails.
     """
-    config, clock, finish = segmenter.config, time.perf_counter(), None
-    with progress(None, config.quiet, total=len(left), desc="testing") as bar:
+    config = segmenter.config
+    clock = time.perf_counter()
+    # What is left to do for the image before, whose labels may still be on their way from a GPU: it
+    # is called when the next image's work has been given to the GPU.
+    finish = None
+    with progress(None, config.quiet, total=len(images), desc="testing") as bar:
         try:
-            for count, (item, sample) in enumerate(_read_ahead(left, config.workers), 1):
+            for count, (item, sample) in enumerate(_read_ahead(images, config.workers), 1):
                 before, finish = finish, _predicted(segmenter, job, item, sample)
                 if before is not None:
                     journal.add(before())
                 bar.update()
-                if count == TIMED < len(left) and distributed.is_main():
-                    tqdm.write(_estimate((time.perf_counter() - clock) / count, len(left) - count))
+
+                if count == ESTIMATED_AFTER < len(images) and distributed.is_main():
+                    seconds = (time.perf_counter() - clock) / count
+                    tqdm.write(_estimate(seconds, len(images) - count))
         finally:
             if finish is not None:
                 journal.add(finish())
@@ -133,11 +139,11 @@ def _predicted(segmenter: Segmenter, job: Job, item: Item, sample: Future) -> Ca
 
     def finish() -> Entry:
         maps = {title: fetched().numpy() for title, fetched in labels.items()}
-        last = list(maps.values())[-1]
-        files = _write(item.name, job, image, last, logits and logits())
+        final = maps[final_title(maps)]
+        files = _write(item.name, job, image, final, logits and logits())
         pixels = {
             str(label): count
-            for label, count in enumerate(np.bincount(last.ravel()).tolist())
+            for label, count in enumerate(np.bincount(final.ravel()).tolist())
             if count
         }
         results = {
@@ -147,7 +153,7 @@ def _predicted(segmenter: Segmenter, job: Job, item: Item, sample: Future) -> Ca
         }
         return {
             **entry,
-            "size": list(last.shape),
+            "size": list(final.shape),
             "results": results,
             "pixels": pixels,
             "files": files,

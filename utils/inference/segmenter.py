@@ -31,7 +31,7 @@ from utils.common.options import Role
 from utils.config import CONFIG_FILE, Config, from_dict, names_of, read_yaml
 from utils.inference.multi_scale import multi_scale, resize_long
 from utils.inference.windows import crf_labels, crf_labels_by_windows, label_map, sliding
-from utils.metrics import CRF, MULTI, SINGLE
+from utils.metrics import CRF, MULTI, SINGLE, final_title
 from utils.run_folder.checkpoint import load_checkpoint
 
 CRF_LONGEST = 1024  # px; pictures larger than this and resize_long are shrunk for the CRF
@@ -61,9 +61,9 @@ class Prediction:
     logits: Tensor
 
     @property
-    def last(self) -> np.ndarray:
-        """Labels (H, W) uint8 of the last result, on the CPU."""
-        return list(self.labels.values())[-1].cpu().numpy()
+    def final(self) -> np.ndarray:
+        """Labels (H, W) uint8 of the final result, on the CPU."""
+        return self.labels[final_title(self.labels)].cpu().numpy()
 
 
 def predict(model: CVF, image: Tensor, config: Config, options: Outputs) -> Prediction:
@@ -195,7 +195,7 @@ class Segmenter:
                     torch.stack([images[index].to(self.device) for index in batch]), allowed
                 )
                 for index, prediction in zip(batch, predictions):
-                    labels[index] = prediction.last
+                    labels[index] = prediction.final
         return labels
 
     def predict(self, images: Tensor, allowed: Tensor | None = None) -> list[Prediction]:

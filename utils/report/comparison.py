@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utils.common.errors import UserError
+from utils.metrics import TEST_TITLES
 from utils.report import gallery, plots
 from utils.report.folder import RunFolder, Scored, read_run
-from utils.report.page import LABELS, TEST, costs, protocol, write_page
+from utils.report.page import LABELS, costs, protocol, write_page
 
 IMAGES = 8  # those on which the runs differ most
 
@@ -71,7 +72,7 @@ def distinct(folders: Sequence[Path]) -> list[str]:
 def scores(runs: Sequence[RunFolder]) -> list[Row]:
     """mIoU of every result that some run has."""
     rows = []
-    for title in (*TEST, *LABELS):
+    for title in (*TEST_TITLES, *LABELS):
         found = [run.results.get(title) for run in runs]
         if any(found):
             values = tuple(100 * result.matrix.miou() if result else math.nan for result in found)
@@ -93,7 +94,9 @@ def _classes(runs: Sequence[RunFolder]) -> tuple[str, list[Row]]:
     """The last result that all runs have, and its IoU by class, those first on which the runs
     differ most.
     """
-    common = [title for title in (*LABELS, *TEST) if all(title in run.results for run in runs)]
+    common = [
+        title for title in (*LABELS, *TEST_TITLES) if all(title in run.results for run in runs)
+    ]
     if not common:
         return "", []
     matrices = [run.results[common[-1]].matrix for run in runs]
@@ -113,7 +116,7 @@ def _spread(values: Sequence[float]) -> float:
 def _curves(runs: Sequence[RunFolder], titles: Sequence[str]) -> list[tuple[str, object]]:
     """One plot a quantity with a line a run: the loss of each stage, the results of validations."""
     wanted = [(stage, "loss") for stage in ("classifier", "segmenter")]
-    wanted += [("evaluation", title) for title in (*TEST, *LABELS)]
+    wanted += [("evaluation", title) for title in (*TEST_TITLES, *LABELS)]
     drawn = []
     for stage, name in wanted:
         found = {title: run.curves.get(stage, {}).get(name, []) for title, run in zip(titles, runs)}

@@ -12,7 +12,7 @@ import numpy as np
 from datasets.classes import spec_of
 from utils.common.errors import UserError
 from utils.config import read_yaml
-from utils.metrics import ConfusionMatrix
+from utils.metrics import ConfusionMatrix, final_title
 from utils.run_folder.journal import read_journal
 from utils.run_folder.recorder import read_results
 
@@ -154,7 +154,8 @@ def _read_images(path: Path) -> tuple[dict[str, object], list[Scored]]:
 
 
 def _scored(record: dict) -> Scored:
-    counts = list(record["results"].values())[-1] if record["results"] else []
+    results = record["results"]
+    counts = results[final_title(results)] if results else []
     labels = sorted({label for truth, predicted, _ in counts for label in (truth, predicted)})
     dense = np.zeros((len(labels), len(labels)), np.int64)
     for truth, predicted, count in counts:

@@ -1,6 +1,5 @@
 """report.html of one run: a page that stands alone, a function of the run folder."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,12 +11,12 @@ from PIL import Image
 
 from utils.common.files import write_whole
 from utils.config import Config
-from utils.inference.crf import dense_crf
-from utils.metrics import CRF, MULTI, SINGLE, TITLES, ConfusionMatrix
+from utils.inference.crf import CRFSettings
+from utils.metrics import CRF, SINGLE, TEST_TITLES, TITLES, ConfusionMatrix
 from utils.report import gallery, plots
 from utils.report.folder import Curves, Result, RunFolder, read_run
 
-TEST, LABELS = (SINGLE, MULTI, CRF), tuple(TITLES.values())
+LABELS = tuple(TITLES.values())
 RATES = ("lr", "seconds", "memory")  # what metrics.csv holds of a stage beside its loss terms
 EACH = 6  # images of a group of the gallery
 PANELS, PANEL_WIDTH = 12, 1400  # at most so many pictures of training, px
@@ -54,11 +53,11 @@ def write_report(folder: Path) -> Path:
     run.
     """
     run = read_run(folder)
-    shown = run.last(TEST) or run.last(LABELS)
+    shown = run.last(TEST_TITLES) or run.last(LABELS)
     cards, gone = gallery.cards(gallery.choose(run.images, EACH), folder / "prediction")
     page = {
         "run": run,
-        "test": rows(run, TEST),
+        "test": rows(run, TEST_TITLES),
         "labels": rows(run, LABELS),
         "protocol": protocol(run),
         "shown": shown,
@@ -109,16 +108,11 @@ def protocol(run: RunFolder) -> str:
         f"mean over scales {scales}, each with its mirror image."
     ]
     if CRF in run.results:
-        default = {
-            name: setting.default
-            for name, setting in inspect.signature(dense_crf).parameters.items()
-        }
+        crf = CRFSettings()
         words.append(
-            "Dense CRF: {iterations} iterations; Gaussian kernel of {pos_xy_std:g} px, weight "
-            "{pos_w:g}; bilateral "
-            "kernel of {bi_xy_std:g} px and {bi_rgb_std:g} grey levels, weight {bi_w:g}.".format(
-                **default
-            )
+            f"Dense CRF: {crf.iterations} iterations; Gaussian kernel of {crf.pos_xy_std:g} px, "
+            f"weight {crf.pos_w:g}; bilateral kernel of {crf.bi_xy_std:g} px and "
+            f"{crf.bi_rgb_std:g} grey levels, weight {crf.bi_w:g}."
         )
     return " ".join([*words, "No image-level tags are used in these results."])
 

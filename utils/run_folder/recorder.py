@@ -70,8 +70,12 @@ class Recorder:
             writer.writerows(
                 (stage, iteration, name, f"{value:.6g}") for name, value in values.items()
             )
-        for name, value in values.items():
-            self._show(lambda board: board.add_scalar(f"{stage}/{name}", value, iteration))
+
+        def add(board: SummaryWriter) -> None:
+            for name, value in values.items():
+                board.add_scalar(f"{stage}/{name}", value, iteration)
+
+        self._show(add)
 
     def picture(self, name: str, iteration: int, picture: Image.Image) -> None:
         """Write panels/NAME.png, over that of an earlier iteration, and keep every one in

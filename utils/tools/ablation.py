@@ -23,14 +23,14 @@ from datasets.specs import IGNORE
 from datasets.transforms import load_mask
 from model.cvf import CVF
 from model.losses import seg_loss
+from model.resize import resize
 from utils.build import split_items
 from utils.common import distributed
 from utils.common.entry import Parser, command
 from utils.config import CONFIGS, Config, load_config
-from utils.inference.multi_scale import resize
 from utils.inference.predict import Job, matrices, predict_split
 from utils.inference.segmenter import Outputs, Segmenter
-from utils.metrics import MULTI, ConfusionMatrix
+from utils.metrics import MULTI, TITLES, ConfusionMatrix
 from utils.run_folder.checkpoint import checkpoint_of
 from utils.run_folder.recorder import read_results
 from utils.training.stages import FINAL, train
@@ -103,9 +103,9 @@ def score_row(final: Path, config: Config, roots: list[str]) -> dict[str, float]
         images = split_items(replace(config, data_root=root), config.val_split)
         entries = predict_split(segmenter, Job(images, folder / Path(root).name))
         scores[root] = 100 * matrices(entries, len(segmenter.classes))[MULTI].miou()
-    pseudo = read_results(folder).get("pseudo label")
+    pseudo = read_results(folder).get(TITLES["pseudo"])
     if pseudo is not None:
-        scores["pseudo label"] = 100 * ConfusionMatrix.from_counts(pseudo["counts"]).miou()
+        scores[TITLES["pseudo"]] = 100 * ConfusionMatrix.from_counts(pseudo["counts"]).miou()
     return scores
 
 
@@ -140,7 +140,7 @@ def main() -> None:
                 )
                 scored.write_text(json.dumps(scores))
             table.setdefault(row, []).append(json.loads(scored.read_text()))
-    print_table(table, ["pseudo label", config.data_root, *args.other_root])
+    print_table(table, [TITLES["pseudo"], config.data_root, *args.other_root])
 
 
 def print_table(table: dict[str, list[dict[str, float]]], columns: list[str]) -> None:
