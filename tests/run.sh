@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Set up the environment if needed and run the tests, or those that are named; `--all` adds the heavy ones (minutes).
-# Other flags go to pytest.
+# Set up the environment if needed and run the tests, or those that are named; `--all` adds the
+# heavy ones (minutes). Other flags go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
 # shellcheck source=utils/tools/environment.sh
 source utils/tools/environment.sh
 use_environment requirements.txt tests/requirements.txt
+
 if [ "${1:-}" = --all ]; then set -- -m "heavy or not heavy" "${@:2}"; fi
 every=tests
 for word in "$@"; do if [ -e "${word%%::*}" ]; then every=; fi; done

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The body of run_voc.sh and run_coco.sh: run.sh DATASET ROOT DEFAULT_ROOT [training flags].
-# Finds the data (or draws the toy set), trains, tests. NPROC=n uses n processes; MAX_RESTARTS=m of them resume
-# from the last checkpoint up to m times after one was lost.
+# Finds the data (or draws the toy set), trains, tests. NPROC=n uses n processes; MAX_RESTARTS=m of
+# them resume from the last checkpoint up to m times after one was lost.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 dataset=$1 root=$2 default_root=$3
@@ -16,18 +16,29 @@ if [ -n "$root" ] || [ -d "$default_root" ]; then
 else
   toy=data/toy_$dataset
   set -- --config "configs/toy_$dataset.yaml" "$@"
-  echo "no data at $default_root and ${dataset^^}_ROOT is not set: running the embedded toy set with the toy CLIP"
+  echo "no data at $default_root and ${dataset^^}_ROOT is not set:" \
+    "running the embedded toy set with the toy CLIP"
 fi
-case " $* " in *" -h "* | *" --help "* | *" --print_config "*) exec "$PYTHON" "train_$dataset.py" "$@" ;; esac
+case " $* " in
+  *" -h "* | *" --help "* | *" --print_config "*) exec "$PYTHON" "train_$dataset.py" "$@" ;;
+esac
 
-settings=$("$PYTHON" "train_$dataset.py" "$@" --print_config) # also refuses a wrong flag before anything is drawn
-setting() { "$PYTHON" -c 'import sys, yaml; print(yaml.safe_load(sys.stdin)[sys.argv[1]])' "$1" <<<"$settings"; }
-work_dir=$(setting work_dir) device=$(setting device)
+# also refuses a wrong flag before anything is drawn
+settings=$("$PYTHON" "train_$dataset.py" "$@" --print_config)
+setting() { # name: its value
+  "$PYTHON" -c 'import sys, yaml; print(yaml.safe_load(sys.stdin)[sys.argv[1]])' "$1" <<<"$settings"
+}
+work_dir=$(setting work_dir)
+device=$(setting device)
 if [ -n "$toy" ]; then "$PYTHON" -m datasets.prepare toy --layout "$dataset" --root "$toy"; fi
 
 launch=("$PYTHON")
 if [ "${NPROC:-1}" -gt 1 ]; then
-  launch=("$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$NPROC" --max_restarts "${MAX_RESTARTS:-0}")
+  launch+=(
+    -m torch.distributed.run --standalone --nproc_per_node "$NPROC"
+    --max_restarts "${MAX_RESTARTS:-0}"
+  )
 fi
 "${launch[@]}" "train_$dataset.py" --resume "$@"
-"${launch[@]}" "test_msc_flip_$dataset.py" --model_path "$work_dir/checkpoints/final.pt" --device "$device"
+"${launch[@]}" "test_msc_flip_$dataset.py" --model_path "$work_dir/checkpoints/final.pt" \
+  --device "$device"
