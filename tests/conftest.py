@@ -6,11 +6,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import SIZE, TRAIN, VAL, clip_tensors, run, tiny_clip
 from safetensors.torch import save_file
 
 import train_voc
 from datasets.toy.write import write_coco, write_voc
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """The same random numbers of PyTorch for every test, whichever ran before."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

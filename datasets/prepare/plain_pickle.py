@@ -38,7 +38,7 @@ def read_plain(content: bytes) -> Any:
         ValueError: it is broken, or holds anything else; `at byte N` says where.
     """
     stack = _Stack()
-    place = 0
+    place: int | None = 0
     try:
         for code, argument, position in pickletools.genops(content):
             place = position

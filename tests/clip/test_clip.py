@@ -21,11 +21,6 @@ from utils.common.errors import UserError
 PROMPTS = VOC.texts()
 
 
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
-
-
 def tower(grid: int = 4) -> VisionTransformer:
     return VisionTransformer(128, 3, 32, 16, grid).eval().requires_grad_(False)
 

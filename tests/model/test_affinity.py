@@ -1,7 +1,10 @@
 """The transition matrix, the choice of maps and the boxes against loops and hand-made cases."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import Tensor
 
 from model import boxes
 from model.affinity import (
@@ -16,12 +19,7 @@ from model.class_rows import ClassRows
 from model.method import Method
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(0)
-
-
-def naive_boxes(grey_map, threshold, clip_edges):
+def naive_boxes(grey_map: Tensor, threshold: float, clip_edges: bool) -> Tensor:
     """Box mask of one map (h, w) by flood fill."""
     height, width = grey_map.shape
     grey = [[int(255 * v) for v in row] for row in grey_map.tolist()]
@@ -45,21 +43,21 @@ def naive_boxes(grey_map, threshold, clip_edges):
 
 
 @pytest.fixture(params=["boxes_by_spreading", "boxes_by_products"])
-def _each_way(request, monkeypatch):
+def _each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boxes, "boxes_by_spreading", getattr(boxes, request.param))
 
 
 @pytest.mark.usefixtures("_each_way")
 @pytest.mark.parametrize("clip_edges", [False, True])
 @pytest.mark.parametrize("threshold", [0.4, 0.7])
-def test_boxes_agree_with_flood_fill(clip_edges, threshold):
+def test_boxes_agree_with_flood_fill(clip_edges: bool, threshold: float) -> None:
     maps = torch.rand(40, 9, 13) ** 3
     expected = torch.stack([naive_boxes(m, threshold, clip_edges) for m in maps])
     assert torch.equal(box_mask(maps, threshold, clip_edges), expected)
 
 
 @pytest.mark.usefixtures("_each_way")
-def test_box_of_a_region_whose_ends_are_far_apart_along_it():
+def test_box_of_a_region_whose_ends_are_far_apart_along_it() -> None:
     spiral = torch.zeros(1, 15, 31)
     spiral[0, ::4] = 1  # long rows, joined at alternate ends: one snake of about 130 cells
     spiral[0, 1:4, -1] = spiral[0, 5:8, 0] = spiral[0, 9:12, -1] = 1
@@ -69,19 +67,19 @@ def test_box_of_a_region_whose_ends_are_far_apart_along_it():
 
 
 @pytest.mark.usefixtures("_each_way")
-def test_an_empty_map_has_no_box_and_no_maps_are_allowed():
+def test_an_empty_map_has_no_box_and_no_maps_are_allowed() -> None:
     assert not box_mask(torch.zeros(2, 4, 5), 0.4).any()
     assert box_mask(torch.zeros(0, 4, 5), 0.4).shape == (0, 4, 5)
 
 
-def test_edges_belong_to_boxes_unless_clipped():
+def test_edges_belong_to_boxes_unless_clipped() -> None:
     corner = torch.zeros(1, 4, 5)
     corner[0, 2:, 3:] = 1
     assert box_mask(corner, 0.4).sum() == 4
     assert box_mask(corner, 0.4, clip_edges=True).nonzero().tolist() == [[0, 2, 3]]
 
 
-def test_transition_agrees_with_a_loop():
+def test_transition_agrees_with_a_loop() -> None:
     affinity = torch.rand(2, 6, 6) + 0.1
     for matrix, result in zip(affinity.clone(), transition_matrix(affinity)):
         for _ in range(3):
@@ -93,7 +91,7 @@ def test_transition_agrees_with_a_loop():
         torch.testing.assert_close(result, symmetric @ symmetric)
 
 
-def test_transition_nearly_keeps_totals_and_survives_an_empty_column():
+def test_transition_nearly_keeps_totals_and_survives_an_empty_column() -> None:
     affinity = torch.rand(1, 20, 20) + 0.1
     totals = transition_matrix(affinity).sum(1)
     torch.testing.assert_close(totals, torch.ones_like(totals), rtol=0, atol=1e-3)
@@ -101,11 +99,11 @@ def test_transition_nearly_keeps_totals_and_survives_an_empty_column():
     assert torch.isfinite(transition_matrix(affinity)).all()
 
 
-def stochastic(*shape):
+def stochastic(*shape: int) -> Tensor:
     return torch.rand(*shape).softmax(-1)
 
 
-def test_fit_keeps_near_maps_whatever_their_scale():
+def test_fit_keeps_near_maps_whatever_their_scale() -> None:
     predicted = stochastic(1, 8, 8)
     near, far = predicted + 1e-4, torch.eye(8)[None]
     expected = (near / near.sum(-1, keepdim=True)) * predicted
@@ -115,7 +113,7 @@ def test_fit_keeps_near_maps_whatever_their_scale():
         )
 
 
-def test_fit_looks_at_the_shape_of_the_prediction_not_at_its_level():
+def test_fit_looks_at_the_shape_of_the_prediction_not_at_its_level() -> None:
     predicted, flat, far = (
         (4 * torch.randn(1, 8, 8)).softmax(-1),
         torch.full((1, 8, 8), 1 / 8),
@@ -129,14 +127,14 @@ def test_fit_looks_at_the_shape_of_the_prediction_not_at_its_level():
         torch.testing.assert_close(select_by_fit(level * predicted, maps), level * predicted**2)
 
 
-def test_mass_keeps_the_heaviest_map():
+def test_mass_keeps_the_heaviest_map() -> None:
     predicted, light = stochastic(1, 8, 8), stochastic(1, 8, 8)
     heavy = 11 * torch.eye(8)[None]
     kept = select_by_mass(predicted, torch.stack([light, heavy, light]))
     torch.testing.assert_close(kept, heavy * predicted, rtol=1e-4, atol=1e-6)
 
 
-def test_each_image_selects_for_itself():
+def test_each_image_selects_for_itself() -> None:
     predicted, maps = stochastic(2, 8, 8), stochastic(5, 2, 8, 8)
     both = select_by_fit(predicted, maps)
     for image in range(2):
@@ -145,7 +143,7 @@ def test_each_image_selects_for_itself():
 
 
 @pytest.mark.parametrize("select", [select_by_fit, select_by_mass])
-def test_equal_maps_are_all_kept(select):
+def test_equal_maps_are_all_kept(select: Callable[[Tensor, Tensor], Tensor]) -> None:
     # many, as the mean may be rounded below them all
     predicted, one = (
         stochastic(200, 7, 7),
@@ -155,7 +153,7 @@ def test_equal_maps_are_all_kept(select):
     torch.testing.assert_close(result, one * predicted, rtol=1e-4, atol=1e-7)
 
 
-def test_the_number_of_maps_follows_the_stage():
+def test_the_number_of_maps_follows_the_stage() -> None:
     # the earlier the heavier
     clip_maps = [weight * stochastic(1, 6, 6) for weight in range(12, 0, -1)]
     vit_map, predicted = stochastic(1, 6, 6), stochastic(1, 6, 6)
@@ -168,14 +166,14 @@ def test_the_number_of_maps_follows_the_stage():
     )
 
 
-def test_the_vit_map_is_scaled_or_summed():
+def test_the_vit_map_is_scaled_or_summed() -> None:
     clip_maps, vit_map, predicted = (
         list(stochastic(3, 1, 6, 6)),
         11 * stochastic(1, 6, 6),
         stochastic(1, 6, 6),
     )
 
-    def mean_with(choice):
+    def mean_with(choice: str) -> Tensor:
         return build_affinity(
             clip_maps, vit_map, predicted, Method(vit_map=choice, early_maps=3), after_switch=False
         )
@@ -184,7 +182,7 @@ def test_the_vit_map_is_scaled_or_summed():
     torch.testing.assert_close(mean_with("summed"), torch.stack([*clip_maps, vit_map]).mean(0))
 
 
-def test_propagation_agrees_with_a_loop():
+def test_propagation_agrees_with_a_loop() -> None:
     rows = ClassRows.from_tags(torch.tensor([[1, 1, 0], [0, 0, 0], [0, 0, 1]]))
     transition, cams, mask = torch.rand(3, 6, 6), torch.rand(3, 2, 3), torch.rand(3, 2, 3) > 0.5
     for cut in (None, mask):

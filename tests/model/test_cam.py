@@ -3,17 +3,21 @@
 import pytest
 import tiny
 import torch
+from torch import Tensor
 
+from clip.model import VisionTransformer
 from model.cam import gradcam, normalise, text_probabilities
 from model.class_rows import ClassRows
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(0)
-
-
-def naive_cam(visual, tokens, tagged, number, text, block):
+def naive_cam(
+    visual: VisionTransformer,
+    tokens: Tensor,
+    tagged: list[int],
+    number: int,
+    text: Tensor,
+    block: int,
+) -> tuple[Tensor, Tensor]:
     """Channel weights and CAM (h * w) of one class of one image, tokens (1, T, C), by the
     definition.
     """
@@ -35,7 +39,7 @@ def naive_cam(visual, tokens, tagged, number, text, block):
 
 
 @pytest.mark.parametrize("block", [-1, -2])
-def test_a_batch_agrees_with_one_class_at_a_time(block):
+def test_a_batch_agrees_with_one_class_at_a_time(block: int) -> None:
     visual, text = tiny.tower(), tiny.texts()
     tokens = torch.randn(3, 13, 128)
     _, tags = tiny.batch()
@@ -46,7 +50,7 @@ def test_a_batch_agrees_with_one_class_at_a_time(block):
         torch.testing.assert_close(cam.cams[row].flatten(), expected, rtol=0, atol=1e-4)
 
 
-def test_images_without_tags_have_no_rows_but_probabilities():
+def test_images_without_tags_have_no_rows_but_probabilities() -> None:
     visual, tokens = tiny.tower(), torch.randn(3, 13, 128)
     _, tags = tiny.batch()
     for chosen in (tags, torch.zeros_like(tags)):
@@ -56,7 +60,7 @@ def test_images_without_tags_have_no_rows_but_probabilities():
         torch.testing.assert_close(cam.probs.sum(1), torch.ones(3))
 
 
-def test_probabilities_are_shared_by_tagged_classes_and_background_alone():
+def test_probabilities_are_shared_by_tagged_classes_and_background_alone() -> None:
     patches, text = torch.randn(2, 6, 64), tiny.texts()
     allowed = torch.ones(2, len(text), dtype=torch.bool)
     allowed[0, 2] = False
@@ -69,7 +73,7 @@ def test_probabilities_are_shared_by_tagged_classes_and_background_alone():
     )
 
 
-def test_works_without_autograd_and_leaves_no_graph():
+def test_works_without_autograd_and_leaves_no_graph() -> None:
     with torch.no_grad():
         rows = ClassRows.from_tags(torch.ones(1, tiny.CLASSES))
         cam = gradcam(
@@ -80,7 +84,7 @@ def test_works_without_autograd_and_leaves_no_graph():
     assert cam.channel_weights.abs().max() > 0
 
 
-def test_half_precision_stays_near():
+def test_half_precision_stays_near() -> None:
     visual, text, tokens = tiny.tower(), tiny.texts(), torch.randn(1, 13, 128)
     rows = ClassRows.from_tags(torch.ones(1, tiny.CLASSES))
     full = gradcam(visual, tiny.LOGIT_SCALE, tokens, (4, 3), rows, text)
@@ -91,14 +95,14 @@ def test_half_precision_stays_near():
     torch.testing.assert_close(mixed.probs, full.probs, rtol=0.02, atol=1e-3)
 
 
-def test_normalise_by_hand():
+def test_normalise_by_hand() -> None:
     maps = torch.tensor([[[1.0, 3.0], [2.0, 5.0]], [[7.0, 7.0], [7.0, 7.0]]])
     torch.testing.assert_close(normalise(maps)[0], torch.tensor([[0.0, 0.5], [0.25, 1.0]]))
     assert not normalise(maps)[1].any()
     assert normalise(maps, eps=4.0)[0].max() == 0.5
 
 
-def test_rows_pack_and_unpack():
+def test_rows_pack_and_unpack() -> None:
     rows = ClassRows.from_tags(torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]]))
     assert rows.index.tolist() == [[0, 1], [0, 3], [2, 0]] and rows.last.tolist() == [1, 1, 2]
     values = torch.tensor([5.0, 6.0, 7.0])

@@ -19,14 +19,9 @@ from model.vit_loading import (
 from utils.common.errors import UserError
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(0)
-
-
 @pytest.mark.parametrize("streams", [1, 2])
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 47), (64, 64), (112, 48)])
-def test_any_size_from_two_patches_up(height, width, streams):
+def test_any_size_from_two_patches_up(height: int, width: int, streams: int) -> None:
     vit, images = tiny.vit(streams=streams), torch.randn(2, 3, height, width)
     out, (h, w) = vit(images, maps="patch"), (height // 16, width // 16)
     assert out.x_patch.shape == (2, 64, h, w) and out.patch_affinity.shape == (2, h * w, h * w)
@@ -34,20 +29,20 @@ def test_any_size_from_two_patches_up(height, width, streams):
     torch.testing.assert_close(vit.patch_features(images), out.x_patch)
 
 
-def test_smaller_images_are_refused():
+def test_smaller_images_are_refused() -> None:
     with pytest.raises(ValueError, match="31 x 64 px; both sides must be at least 32"):
         tiny.vit()(torch.randn(1, 3, 31, 64))
     with pytest.raises(ValueError, match="64 x 15 px; both sides must be at least 16"):
         tiny.vit(streams=1)(torch.randn(1, 3, 64, 15))
 
 
-def test_unknown_versions_and_numbers_of_streams_are_refused():
+def test_unknown_versions_and_numbers_of_streams_are_refused() -> None:
     for choice in ({"streams": 3}, {"version": "v3"}, {"streams": 2, "version": "v2"}):
         with pytest.raises(ValueError, match="there is no class-token ViT"):
             tiny.vit(**choice)
 
 
-def test_attention_on_request_is_what_the_sums_are_made_of():
+def test_attention_on_request_is_what_the_sums_are_made_of() -> None:
     vit, images, classes = tiny.vit(), torch.randn(1, 3, 48, 64), tiny.CLASSES
     out = vit(images, maps="all")
     weights = torch.stack(out.attention)
@@ -58,7 +53,7 @@ def test_attention_on_request_is_what_the_sums_are_made_of():
     torch.testing.assert_close(out.cams, (out.class_to_patch * out.scores.clamp(min=0)).sqrt())
 
 
-def test_maps_are_made_only_where_asked_for():
+def test_maps_are_made_only_where_asked_for() -> None:
     vit, images = tiny.vit(), torch.randn(1, 3, 48, 64)
     everything, patch, none = (vit(images, maps=maps) for maps in ("all", "patch", "none"))
     assert none.class_to_patch is None and none.patch_affinity is None and none.attention == []
@@ -69,7 +64,7 @@ def test_maps_are_made_only_where_asked_for():
         assert torch.equal(out.scores, everything.scores)
 
 
-def test_patch_affinity_may_come_from_one_block():
+def test_patch_affinity_may_come_from_one_block() -> None:
     vit, images = tiny.vit(), torch.randn(1, 3, 48, 64)
     everything, third = vit(images, maps="all"), vit(images, maps="patch", patch_block=3)
     patches = slice(tiny.CLASSES, None)
@@ -79,7 +74,7 @@ def test_patch_affinity_may_come_from_one_block():
     torch.testing.assert_close(third.cams, everything.cams)
 
 
-def test_maps_carry_no_gradient_and_logits_do():
+def test_maps_carry_no_gradient_and_logits_do() -> None:
     out = tiny.vit()(torch.randn(1, 3, 48, 48), maps="patch")
     assert not (
         out.cams.requires_grad
@@ -95,7 +90,7 @@ def test_maps_carry_no_gradient_and_logits_do():
     )
 
 
-def test_large_patches_reach_small_ones_through_class_tokens():
+def test_large_patches_reach_small_ones_through_class_tokens() -> None:
     vit, images = tiny.vit(), torch.randn(1, 3, 64, 64)
     before = vit.patch_features(images)
     torch.nn.init.zeros_(vit.patch_embed_large.proj.weight)
@@ -103,14 +98,14 @@ def test_large_patches_reach_small_ones_through_class_tokens():
 
 
 @pytest.mark.parametrize("streams", [1, 2])
-def test_every_tensor_learns_from_tags(streams):
+def test_every_tensor_learns_from_tags(streams: int) -> None:
     vit, tags = tiny.vit(streams=streams), torch.eye(2, tiny.CLASSES)
     out = vit(torch.randn(2, 3, 64, 64))
     sum(classifier_criterion(out, tags).values()).backward()
     assert [name for name, p in vit.named_parameters() if p.grad is None] == []
 
 
-def test_weights_are_those_of_the_fused_attention():
+def test_weights_are_those_of_the_fused_attention() -> None:
     attention, x = Block(32, 4, 64).attn, torch.randn(2, 9, 32)
     fused, weights = attention(x, rows=9)
     assert attention(x)[1] is None and not weights.requires_grad
@@ -119,7 +114,7 @@ def test_weights_are_those_of_the_fused_attention():
     torch.testing.assert_close(attention(x, rows=2)[1], weights[:, :, :2])
 
 
-def test_one_stream_is_what_small_patches_see_alone():
+def test_one_stream_is_what_small_patches_see_alone() -> None:
     vit, tags = tiny.vit(streams=1), torch.eye(1, tiny.CLASSES)
     out = vit(torch.randn(1, 3, 48, 64))
     assert len(out.cls_embeddings) == len(vit.blocks) and out.patch_large_logits is None
@@ -131,7 +126,7 @@ def test_one_stream_is_what_small_patches_see_alone():
 
 @pytest.mark.parametrize("streams", [1, 2])
 @pytest.mark.parametrize("pre_norm", [False, True])
-def test_a_saved_vit_is_built_again_from_its_tensors(pre_norm, streams):
+def test_a_saved_vit_is_built_again_from_its_tensors(pre_norm: bool, streams: int) -> None:
     sizes = {"heads": 1, "mlp_ratio": 3, "pre_norm": pre_norm, "streams": streams}
     vit, images = tiny.vit(**sizes), torch.randn(1, 3, 48, 64)
     unused = {name: torch.zeros(1) for name in MCT_UNUSED["plus"]}
@@ -139,7 +134,7 @@ def test_a_saved_vit_is_built_again_from_its_tensors(pre_norm, streams):
     torch.testing.assert_close(again(images).scores, vit(images).scores)
 
 
-def test_loading_names_what_is_missing_and_what_is_unexpected():
+def test_loading_names_what_is_missing_and_what_is_unexpected() -> None:
     state = tiny.vit().state_dict()
     wrong = {name: tensor for name, tensor in state.items() if name != "head.bias"} | {
         "extra": torch.zeros(1)
@@ -154,7 +149,7 @@ def test_loading_names_what_is_missing_and_what_is_unexpected():
         load_mct({**state, "alpha": torch.zeros(2)})
 
 
-def test_deit_start():
+def test_deit_start() -> None:
     state = deit()
     vit = from_deit(state, num_classes=7, input_size=64)
     own = vit.state_dict()
@@ -171,14 +166,14 @@ def test_deit_start():
     assert torch.isfinite(vit(torch.randn(1, 3, 64, 64)).scores).all()
 
 
-def test_large_patches_begin_as_small_ones_on_the_half_size_image():
+def test_large_patches_begin_as_small_ones_on_the_half_size_image() -> None:
     kernel, images = torch.randn(5, 3, 16, 16), torch.randn(2, 3, 64, 96)
     large = F.conv2d(images, half_size_kernel(kernel), stride=32)
     small = F.conv2d(F.avg_pool2d(images, 2), kernel, stride=16)
     torch.testing.assert_close(large, small, rtol=1e-4, atol=1e-4)
 
 
-def test_clip_start_sees_the_patches_as_clip_does():
+def test_clip_start_sees_the_patches_as_clip_does() -> None:
     visual, images = tiny.tower(), torch.randn(2, 3, 48, 48)  # CLIP's native grid
     vit = from_clip(visual, num_classes=tiny.CLASSES, input_size=48)
     expected, _ = visual.embed(images)

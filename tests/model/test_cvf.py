@@ -8,19 +8,17 @@ from model.affinity import build_affinity, transition_matrix
 from model.cam import gradcam
 from model.losses import classifier_criterion, criterion
 from model.method import Method
+from model.outputs import Seeds
 from utils.common.errors import UserError
 
 BRANCHES = ["fusion", "clip", "vit"]
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(0)
-
-
 @pytest.mark.parametrize("after_switch", [False, True])
 @pytest.mark.parametrize("branches", BRANCHES)
-def test_everything_trained_gets_a_gradient_and_clip_gets_none(branches, after_switch):
+def test_everything_trained_gets_a_gradient_and_clip_gets_none(
+    branches: str, after_switch: bool
+) -> None:
     model, (images, tags) = tiny.cvf(branches=branches), tiny.batch()
     losses = criterion(model(images, tags, after_switch), tags)
     assert set(losses) == {"seg", "affinity"} | ({"patch"} if branches != "clip" else set())
@@ -35,7 +33,9 @@ def test_everything_trained_gets_a_gradient_and_clip_gets_none(branches, after_s
 
 
 @pytest.mark.parametrize("branches", BRANCHES)
-def test_segment_gives_the_logits_without_tags_cams_or_attention_maps(branches, monkeypatch):
+def test_segment_gives_the_logits_without_tags_cams_or_attention_maps(
+    branches: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, (images, tags) = tiny.cvf(branches=branches).eval(), tiny.batch()
     expected = model(images, tags, after_switch=False).logits
     for part in ("features", "project"):
@@ -46,7 +46,7 @@ def test_segment_gives_the_logits_without_tags_cams_or_attention_maps(branches, 
         torch.testing.assert_close(model.segment(images), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_logits_are_mixed_in_the_learned_share():
+def test_logits_are_mixed_in_the_learned_share() -> None:
     model, (images, _) = tiny.cvf().eval(), tiny.batch()
     with torch.no_grad():
         model.alpha.fill_(0.25)
@@ -57,7 +57,7 @@ def test_logits_are_mixed_in_the_learned_share():
         torch.testing.assert_close(model.segment(images), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_an_image_has_the_same_labels_alone_and_in_a_batch():
+def test_an_image_has_the_same_labels_alone_and_in_a_batch() -> None:
     model, (images, tags) = tiny.cvf().eval(), tiny.batch()
     together = model(images, tags, after_switch=True).labels.combined
     for image in range(len(images)):
@@ -65,21 +65,21 @@ def test_an_image_has_the_same_labels_alone_and_in_a_batch():
         assert (alone == together[image]).float().mean() > 0.99
 
 
-def test_images_without_tags_are_background_and_train():
+def test_images_without_tags_are_background_and_train() -> None:
     model, (images, tags) = tiny.cvf(), tiny.batch()
     out = model(images, torch.zeros_like(tags), after_switch=True)
     assert not out.labels.combined.any()
     assert all(torch.isfinite(loss) for loss in criterion(out, torch.zeros_like(tags)).values())
 
 
-def test_padding_trains_nothing():
+def test_padding_trains_nothing() -> None:
     model, (images, tags) = tiny.cvf().eval(), tiny.batch()
     valid = torch.zeros(3, 64, 48, dtype=torch.bool)
     losses = criterion(model(images, tags, False, valid), tags)
     assert losses["seg"] == losses["affinity"] == 0
 
 
-def test_labels_are_made_in_float32_without_autograd():
+def test_labels_are_made_in_float32_without_autograd() -> None:
     model, (images, tags) = tiny.cvf(), tiny.batch()
     with torch.autocast("cpu", torch.bfloat16):
         out = model(images, tags, after_switch=True)
@@ -90,7 +90,7 @@ def test_labels_are_made_in_float32_without_autograd():
     assert all(loss.dtype == torch.float32 and loss.requires_grad for loss in losses.values())
 
 
-def test_seeds_name_the_branches_in_use():
+def test_seeds_name_the_branches_in_use() -> None:
     images, tags = tiny.batch()
     names = {
         "fusion": {"clip", "vit", "fused", "pseudo"},
@@ -108,11 +108,11 @@ def test_seeds_name_the_branches_in_use():
         )
 
 
-def test_vit_cams_are_propagated_within_the_last_class_on_request():
+def test_vit_cams_are_propagated_within_the_last_class_on_request() -> None:
     images, tags = tiny.batch()
     parts = tiny.cvf().eval()
 
-    def seeds_with(mask):
+    def seeds_with(mask: str) -> Seeds:
         parts.method = Method(propagation_mask=mask, par_iterations=0)
         return parts(images, tags, after_switch=False).labels.seeds
 
@@ -129,7 +129,7 @@ def test_vit_cams_are_propagated_within_the_last_class_on_request():
 
 
 @pytest.mark.parametrize("block", [-1, -3])
-def test_cams_are_read_at_the_chosen_block(block):
+def test_cams_are_read_at_the_chosen_block(block: int) -> None:
     model, (images, tags) = tiny.cvf(cam_block=block).eval(), tiny.batch()
     seeds = model(images, tags, False).labels.seeds
     stream, _ = model.clip.embed(images)
@@ -139,7 +139,7 @@ def test_cams_are_read_at_the_chosen_block(block):
     torch.testing.assert_close(seeds.clip_cams, cam.cams, rtol=0, atol=1e-3)
 
 
-def test_the_affinity_is_made_of_all_blocks_and_of_what_the_stage_asks_for():
+def test_the_affinity_is_made_of_all_blocks_and_of_what_the_stage_asks_for() -> None:
     model, (images, tags) = tiny.cvf(branches="clip").eval(), tiny.batch()
     maps = [attention[:, 1:, 1:] for attention in model.clip.features(images, depth=4).attention]
     for after_switch in (False, True):
@@ -150,13 +150,13 @@ def test_the_affinity_is_made_of_all_blocks_and_of_what_the_stage_asks_for():
         torch.testing.assert_close(out.labels.seeds.transition, expected)
 
 
-def test_clip_stays_in_eval_mode_and_texts_out_of_the_state():
+def test_clip_stays_in_eval_mode_and_texts_out_of_the_state() -> None:
     model = tiny.cvf()
     assert model.training and model.fusion.training and not model.clip.training
     assert "text" not in model.state_dict() and "alpha" in model.state_dict()
 
 
-def test_parts_that_do_not_fit_are_refused():
+def test_parts_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="cam_block is 0; choose from -1 to -3"):
         tiny.cvf(cam_block=0)
     with pytest.raises(ValueError, match="cam_block is -4"):
@@ -178,14 +178,14 @@ def test_parts_that_do_not_fit_are_refused():
         )
 
 
-def test_the_classifier_has_its_own_losses():
+def test_the_classifier_has_its_own_losses() -> None:
     images, tags = tiny.batch()
     losses = classifier_criterion(tiny.vit()(images), tags)
     assert set(losses) == {"cls", "patch", "contrast"}
     assert all(torch.isfinite(loss) and loss > 0 for loss in losses.values())
 
 
-def test_a_few_steps_learn_the_labels():
+def test_a_few_steps_learn_the_labels() -> None:
     model, (images, tags) = tiny.cvf().eval(), tiny.batch()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimiser, history = torch.optim.AdamW(trained, lr=2e-3), []
@@ -198,7 +198,7 @@ def test_a_few_steps_learn_the_labels():
     assert all(history[-1][name] < 0.9 * history[0][name] for name in ("seg", "patch"))
 
 
-def test_permuting_the_classes_permutes_the_labels():
+def test_permuting_the_classes_permutes_the_labels() -> None:
     torch.manual_seed(0)
     model, (images, tags) = tiny.cvf(branches="clip").eval(), tiny.batch()
     order = torch.tensor([3, 0, 4, 1, 2])

@@ -6,12 +6,7 @@ import torch
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder, predicted_affinity
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(0)
-
-
-def test_fusion_by_hand():
+def test_fusion_by_hand() -> None:
     fusion = FeatureFusion(2, 4, 3)
     features = [torch.randn(1, 5, 4), torch.randn(1, 5, 4)]
     hidden = []
@@ -23,12 +18,12 @@ def test_fusion_by_hand():
     torch.testing.assert_close(fusion(features), expected)
 
 
-def test_fusion_refuses_another_number_of_layers():
+def test_fusion_refuses_another_number_of_layers() -> None:
     with pytest.raises(ValueError, match="1 layers of features for 2"):
         FeatureFusion(2, 4, 3)([torch.randn(1, 5, 4)])
 
 
-def test_decoder_knows_no_positions():
+def test_decoder_knows_no_positions() -> None:
     decoder, tokens, order = (
         SegmentationDecoder(6, 16, layers=2, heads=4),
         torch.randn(2, 12, 16),
@@ -41,7 +36,7 @@ def test_decoder_knows_no_positions():
     )
 
 
-def test_wide_view_reaches_ten_patches():
+def test_wide_view_reaches_ten_patches() -> None:
     wide = LargeFOV(4, 3, width=8)
     features = torch.randn(1, 4, 25, 25, requires_grad=True)
     wide(features)[0, :, 12, 12].sum().backward()
@@ -49,7 +44,7 @@ def test_wide_view_reaches_ten_patches():
     assert set(seen.abs().flatten().tolist()) == {0, 5, 10}
 
 
-def test_predicted_affinity_is_symmetric_and_keeps_float32():
+def test_predicted_affinity_is_symmetric_and_keeps_float32() -> None:
     tokens = torch.randn(2, 7, 16)
     with torch.autocast("cpu", torch.bfloat16):
         affinity = predicted_affinity(tokens)

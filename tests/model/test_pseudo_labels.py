@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from model import pseudo_labels
 from model.class_rows import ClassRows
@@ -12,17 +13,12 @@ from model.pseudo_labels import label_map, make_labels, score_maps, seed_labels,
 TAGS = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]])  # 3 images, 4 classes
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(0)
-
-
-def seeds_of(tags=TAGS, clip=None, vit=None):
+def seeds_of(tags: Tensor = TAGS, clip: Tensor | None = None, vit: Tensor | None = None) -> Seeds:
     """Seeds with these CAMs (n, h, w) of the branches."""
     return Seeds(ClassRows.from_tags(tags), torch.zeros(()), clip=clip, vit=vit)
 
 
-def test_labels_by_hand():
+def test_labels_by_hand() -> None:
     rows = ClassRows.from_tags(TAGS)
     scores = rows.pack(torch.tensor([[[0.2, 0.9]], [[0.8, 0.3]], [[0.4, 0.6]]]))  # 1 x 2 pixels
     labels = label_map(with_background(scores), rows)
@@ -36,14 +32,14 @@ def test_labels_by_hand():
     assert label_map(with_background(scores, power=3), rows)[2].tolist() == [[1, 1]]
 
 
-def test_scores_are_stretched_and_resized():
+def test_scores_are_stretched_and_resized() -> None:
     cams = torch.tensor([[[1.0, 3.0]], [[5.0, 5.0]], [[0.0, 4.0]]])
     scores = score_maps(seeds_of(clip=cams), (1, 4))["clip"]
     torch.testing.assert_close(scores[0, 0, 0], torch.tensor([0.0, 0.25, 0.75, 1.0]))
     assert not scores[0, 1].any() and not scores[1].any()
 
 
-def test_fused_scores_are_the_mean_of_both():
+def test_fused_scores_are_the_mean_of_both() -> None:
     clip, vit = torch.rand(3, 4, 4), torch.rand(3, 4, 4) * 1e-3
     scores = score_maps(seeds_of(clip=clip, vit=vit), (8, 8))
     torch.testing.assert_close(scores["fused"], (scores["clip"] + scores["vit"]) / 2)
@@ -53,7 +49,7 @@ def test_fused_scores_are_the_mean_of_both():
 @pytest.mark.parametrize(
     "method", [Method(par_iterations=2), Method(par_iterations=2, label_fusion="max_id")]
 )
-def test_a_batch_agrees_with_each_image_alone(method):
+def test_a_batch_agrees_with_each_image_alone(method: Method) -> None:
     images, clip, vit = torch.randn(3, 3, 64, 48), torch.rand(3, 4, 3), torch.rand(3, 4, 3)
     together = make_labels(images, seeds_of(clip=clip, vit=vit), method).combined
     for image, rows in enumerate((slice(0, 2), slice(2, 2), slice(2, 3))):
@@ -64,7 +60,7 @@ def test_a_batch_agrees_with_each_image_alone(method):
     assert not together[1].any()
 
 
-def test_labels_hold_tagged_classes_only():
+def test_labels_hold_tagged_classes_only() -> None:
     method = Method(par_iterations=2, background_power_fused=4)
     labels = make_labels(
         torch.randn(3, 3, 64, 64),
@@ -74,7 +70,7 @@ def test_labels_hold_tagged_classes_only():
     assert [set(label.unique().tolist()) for label in labels.combined] == [{0, 2, 4}, {0}, {0, 1}]
 
 
-def test_padding_is_ignored():
+def test_padding_is_ignored() -> None:
     valid = torch.ones(3, 32, 32, dtype=torch.bool)
     valid[1, 20:] = False
     labels = make_labels(
@@ -92,7 +88,12 @@ def test_padding_is_ignored():
         ({"label_fusion": "max_id"}, 2, ("map", "map")),
     ],
 )
-def test_refinements_are_not_run_in_vain(monkeypatch, choices, refinements, own):
+def test_refinements_are_not_run_in_vain(
+    monkeypatch: pytest.MonkeyPatch,
+    choices: dict[str, str],
+    refinements: int,
+    own: tuple[str | None, str | None],
+) -> None:
     calls = []
     monkeypatch.setattr(
         pseudo_labels,
@@ -110,7 +111,7 @@ def test_refinements_are_not_run_in_vain(monkeypatch, choices, refinements, own)
     assert ((2, 2) in calls) == (choices.get("label_fusion") == "max_id")
 
 
-def test_the_larger_number_wins_when_labels_are_joined_by_it():
+def test_the_larger_number_wins_when_labels_are_joined_by_it() -> None:
     seeds = seeds_of(clip=torch.rand(3, 4, 4), vit=torch.rand(3, 4, 4))
     method = Method(par_iterations=1, label_fusion="max_id", affinity_labels="clip")
     labels = make_labels(torch.randn(3, 3, 64, 64), seeds, method)
@@ -121,7 +122,7 @@ def test_the_larger_number_wins_when_labels_are_joined_by_it():
 
 
 @pytest.mark.parametrize("branch", ["clip", "vit"])
-def test_one_branch_alone_makes_the_labels(branch):
+def test_one_branch_alone_makes_the_labels(branch: str) -> None:
     seeds = seeds_of(**{branch: torch.rand(3, 4, 4)})
     labels = make_labels(torch.randn(3, 3, 64, 64), seeds, Method(par_iterations=1))
     assert labels.combined is getattr(labels, branch) and labels.affinity is labels.combined

@@ -4,10 +4,12 @@ values.
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from datasets.transforms import normalise
@@ -42,7 +44,13 @@ class NoWaits(TorchDispatchMode):
         super().__init__()
         self.found: list[str] = []
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: tuple[type, ...],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         indices = (
             args[1] if func.overloadpacket in (aten.index, aten.index_put, aten.index_put_) else ()
         )
@@ -58,8 +66,9 @@ class NoWaits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_the_forward_and_backward_of_a_step_ask_for_no_value(monkeypatch: pytest.MonkeyPatch):
-    torch.manual_seed(0)
+def test_the_forward_and_backward_of_a_step_ask_for_no_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(boxes, "boxes_by_spreading", boxes.boxes_by_products)  # as on a GPU
     model, (images, tags) = tiny.cvf(), tiny.batch()
     valid = torch.ones(3, 64, 48, dtype=torch.bool)
@@ -71,7 +80,7 @@ def test_the_forward_and_backward_of_a_step_ask_for_no_value(monkeypatch: pytest
     assert not mode.found
 
 
-def test_a_boolean_index_an_item_and_a_literal_are_noted():
+def test_a_boolean_index_an_item_and_a_literal_are_noted() -> None:
     values = torch.rand(4)
     with NoWaits() as mode:
         values[values > 0.5]

@@ -12,11 +12,6 @@ from utils.inference.multi_scale import logits_of, multi_scale, pad, padding_of,
 SIZES = [(1, 1), (1, 300), (300, 1), (33, 47), (16, 16), (31, 500), (64, 96)]
 
 
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
-
-
 def patch_means(images: Tensor) -> Tensor:
     """A segmenter: three logits a patch of 16 px, the means of its colours. Refuses what CVF's
     towers refuse.

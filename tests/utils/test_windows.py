@@ -18,11 +18,6 @@ from utils.inference.windows import (
 )
 
 
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
-
-
 def patch_means(images: Tensor) -> Tensor:
     """A segmenter that sees nothing beyond a patch: its mean colours as three logits."""
     return torch.nn.functional.avg_pool2d(images, 16)
