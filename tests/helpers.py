@@ -20,6 +20,14 @@ from utils.training import loop
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN, VAL, SIZE = 24, 4, 96
+GPU = pytest.param("cuda", marks=pytest.mark.gpu)
+
+
+def device_named(name: str) -> torch.device:
+    """The CPU or the first GPU; skips the test where there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    return torch.device("cuda", 0) if name == "cuda" else torch.device("cpu")
 
 
 def tiny_clip(seed: int = 0) -> CLIP:

@@ -1,0 +1,84 @@
+"""The parts with a way of their own on a GPU, against the CPU's: boxes, refinement, dense CRF, and
+a whole prediction.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT
+from torch import Tensor
+
+from datasets.toy.scene import random_classes, render
+from model.boxes import box_mask, boxes_by_products, boxes_by_spreading
+from model.par import refine
+from utils.inference.crf import PLAUSIBLE, dense_crf
+from utils.inference.segmenter import Outputs, Segmenter
+
+CHECKPOINT = ROOT / "model" / "toy_voc.pt"
+
+
+def scene(number: int, height: int = 96, width: int = 128) -> Tensor:
+    """A drawn picture, (H, W, 3) uint8."""
+    rng = np.random.default_rng(number)
+    return torch.from_numpy(render(rng, height, width, random_classes(rng)).image)
+
+
+def agreement(one: Tensor, other: Tensor) -> float:
+    """Share of equal labels."""
+    return (one.cpu() == other.cpu()).double().mean().item()
+
+
+@pytest.mark.parametrize("find", [boxes_by_spreading, boxes_by_products])
+def test_both_ways_find_the_boxes_of_the_cpu(
+    device: torch.device, find: Callable[[Tensor], Tensor]
+) -> None:
+    strong = torch.rand(12, 20, 28) > 0.6
+    expected = boxes_by_spreading(strong)
+    found = find(strong.to(device))
+    assert found.device.type == device.type
+    assert torch.equal(found.cpu()[:, strong], expected[:, strong])  # others hold no box
+
+
+@pytest.mark.parametrize("clip_edges", [False, True])
+def test_boxes_are_those_of_the_cpu(device: torch.device, clip_edges: bool) -> None:
+    maps = torch.rand(12, 20, 28) ** 3
+    found = box_mask(maps.to(device), 0.4, clip_edges)
+    assert torch.equal(found.cpu(), box_mask(maps, 0.4, clip_edges))
+
+
+def test_refinement_is_that_of_the_cpu(device: torch.device) -> None:
+    images, masks = torch.randn(3, 3, 40, 56), torch.rand(3, 4, 40, 56)
+    refined = refine(images.to(device), masks.to(device), 10)
+    assert refined.device.type == device.type
+    torch.testing.assert_close(refined.cpu(), refine(images, masks, 10), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("plausible", [0.0, PLAUSIBLE])
+def test_the_dense_crf_is_that_of_the_cpu(device: torch.device, plausible: float) -> None:
+    image = scene(3)
+    coarse = torch.randn(1, 6, 8, 10)
+    scores = torch.nn.functional.interpolate(coarse, image.shape[:2], mode="bilinear")[0]
+    probs = (3 * scores).softmax(0)
+    expected = dense_crf(image, probs, plausible=plausible)
+    found = dense_crf(image.to(device), probs.to(device), plausible=plausible)
+    assert found.device.type == device.type
+    assert len(expected.argmax(0).unique()) > 1
+    assert agreement(found.argmax(0), expected.argmax(0)) > 0.999
+    assert (found.cpu() - expected).abs().mean() < 1e-4
+
+
+@pytest.mark.parametrize(("precision", "least"), [("fp32", 0.999), ("bf16", 0.99)])
+def test_a_prediction_is_that_of_the_cpu(
+    device: torch.device, precision: str, least: float
+) -> None:
+    picture = scene(5, 150, 200).numpy()
+    labels = []
+    for where, how in (("cpu", "fp32"), (str(device), precision)):
+        segmenter = Segmenter.from_checkpoint(
+            CHECKPOINT, Outputs(use_crf=True), device=where, precision=how, resize_long=192
+        )
+        labels.append(torch.from_numpy(segmenter(picture)))
+    assert len(labels[0].unique()) > 1
+    assert agreement(*labels) > least

@@ -1,0 +1,118 @@
+"""A training step on the device against one on the CPU in float32, and that it never waits."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from helpers import device_named
+from torch import Tensor
+
+from model.cvf import CVF
+from utils.common.device import prepare_torch
+from utils.config import Config
+from utils.training.loop import Run, Stage, train_step
+from utils.training.optim import adamw
+from utils.training.stages import pseudo_label_losses
+
+CPU = torch.device("cpu")
+SWITCH = 10
+
+
+def make_batch(pinned: bool = False) -> dict[str, Tensor]:
+    """A batch as the loader gives it; the right quarter of the last image is padding."""
+    _, tags = tiny.batch()
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.rand(3, 3, 6, 6, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (64, 48), mode="bilinear")
+    valid = torch.ones(3, 64, 48, dtype=torch.bool)
+    valid[2, :, 36:] = False
+    batch = {
+        "image": (255 * smooth).to(torch.uint8),
+        "valid": valid,
+        "tags": tags,
+        "index": torch.arange(3),
+    }
+    return {name: value.pin_memory() if pinned else value for name, value in batch.items()}
+
+
+def make_stage(model: CVF, config: Config) -> Stage:
+    """Stage 2 of a tiny model, without data and validation."""
+
+    def losses(images: Tensor, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        return pseudo_label_losses(model, images, batch, step, config)
+
+    optimiser = adamw([(model.parameters(), 1e-4)], config.weight_decay)
+    return Stage("segmenter", model, optimiser, lambda _: 1.0, losses, None, 1, 3)
+
+
+def settings(precision: str) -> Config:
+    return Config(precision=precision, switch_iters=SWITCH, warmup_iters=1, max_iters=2 * SWITCH)
+
+
+def one_step(device: torch.device, precision: str, step: int) -> tuple[dict[str, float], Tensor]:
+    """Loss terms of one step of the same tiny model, and the gradients in a row, on the CPU."""
+    prepare_torch(0)
+    torch.manual_seed(0)
+    model, config = tiny.cvf().to(device), settings(precision)
+    run = Run(config, device, 0, 1, Path(), None)
+    terms = train_step(make_stage(model, config), run, make_batch(), step)
+    gradients = [p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None]
+    assert all(p.device.type == device.type for p in model.parameters())
+    return {name: float(term) for name, term in terms.items()}, torch.cat(gradients)
+
+
+@pytest.fixture(autouse=True)
+def _denormals() -> Iterator[None]:
+    yield
+    torch.set_flush_denormal(False)  # as it was before `prepare_torch`
+
+
+@pytest.mark.parametrize("step", [0, SWITCH])
+@pytest.mark.parametrize(("precision", "apart"), [("fp32", 1e-3), ("bf16", 3e-2)])
+def test_a_step_agrees_with_float32_on_the_cpu(
+    device: torch.device, precision: str, apart: float, step: int
+) -> None:
+    expected, expected_gradients = one_step(CPU, "fp32", step)
+    terms, gradients = one_step(device, precision, step)
+    assert terms.keys() == expected.keys() == {"seg", "affinity", "patch", "loss"}
+    for name, value in terms.items():
+        assert value == pytest.approx(expected[name], rel=apart), name
+
+    difference = (gradients - expected_gradients).norm() / expected_gradients.norm()
+    assert difference < 5 * apart
+
+
+@contextlib.contextmanager
+def waits_refused(device: torch.device) -> Iterator[None]:
+    """Raise RuntimeError where an operation makes the CPU wait for the GPU."""
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_never_waits_for_the_device(device: torch.device, precision: str) -> None:
+    prepare_torch(0)
+    model, config = tiny.cvf().to(device), settings(precision)
+    stage, run = make_stage(model, config), Run(config, device, 0, 1, Path(), None)
+    batch = make_batch(pinned=device.type == "cuda")
+    train_step(stage, run, batch, 0)  # the first makes the optimiser's state and loads kernels
+    with waits_refused(device):
+        for step in (1, SWITCH):
+            terms = train_step(stage, run, batch, step)
+    assert all(torch.isfinite(term) for term in terms.values())
+
+
+@pytest.mark.gpu
+def test_a_wait_is_noticed() -> None:
+    values = torch.rand(4, device=device_named("cuda"))
+    with waits_refused(values.device), pytest.raises(RuntimeError, match="synchroniz"):
+        values.sum().item()
