@@ -55,7 +55,8 @@ def read_classes(path: Path) -> DatasetSpec:
         )
     wordings = tuple(prompts.get(name, name) for name in classes)
     taken = {part.strip().casefold() for text in (*classes, *wordings) for part in text.split(",")}
-    kept, dropped = [], []
+    kept: list[str] = []
+    dropped: list[str] = []
     for word in words:
         (dropped if word.casefold() in taken else kept).append(word)
     return DatasetSpec("custom", tuple(classes), wordings, tuple(kept), template, tuple(dropped))

@@ -24,6 +24,7 @@ from datasets.transforms import (
 )
 from utils.common.errors import UserError
 
+Sample = dict[str, torch.Tensor | int | str]  # what the loader collates, by name
 MOST_SKIPPED = 10  # images in a row; more mean that the disk is gone, not that a file is broken
 
 
@@ -118,7 +119,7 @@ class TaggedImages(Dataset):
         rng = np.random.default_rng((self.seed, *key))
         return View.draw(height, width, self.crop_size, self.scale_range, rng, self.longest)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor | int | str]:
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
         """The view that image `index` shows at `iteration`, for key = (iteration, index).
 
         Returns:
@@ -141,7 +142,7 @@ class TaggedImages(Dataset):
             f"{len(skipped)} images one after another cannot be read, the last: {skipped[-1]}"
         )
 
-    def _sample(self, iteration: int, index: int) -> dict[str, torch.Tensor | int]:
+    def _sample(self, iteration: int, index: int) -> Sample:
         with open_image(self.files[index]) as image:
             view = self.view((iteration, index), *shown_size(image))
             crop = view.of_image(decoded(image, view.scale), self.fill)
@@ -167,7 +168,7 @@ class MaskedImages(Dataset):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, position: int) -> dict[str, torch.Tensor | str | int]:
+    def __getitem__(self, position: int) -> Sample:
         """
         Returns:
             "image": uint8 (3, H, W); "mask": uint8 (H, W) labels, left out where the item has none;
@@ -185,10 +186,10 @@ class MaskedImages(Dataset):
                 raise
             return {"name": self.items[index].name, "index": index, "error": str(error)}
 
-    def _sample(self, index: int) -> dict[str, torch.Tensor | str | int]:
+    def _sample(self, index: int) -> Sample:
         item = self.items[index]
         image = load_image(item.image)
-        sample = {"image": _channels_first(image), "name": item.name, "index": index}
+        sample: Sample = {"image": _channels_first(image), "name": item.name, "index": index}
         if item.mask is None:
             return sample
         mask = load_mask(item.mask)
@@ -248,7 +249,8 @@ class IterationSampler(Sampler[list[tuple[int, int]]]):
         return len(self.iterations)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, order = -1, None
+        epoch = -1
+        order = np.empty(0, int)
         for iteration in self.iterations:
             start = iteration * self.batch + self.rank * self.share
             keys = []

@@ -290,7 +290,7 @@ def _listing(root: Path, folders: Iterable[str]) -> set[str]:
     """Files in the given folders under `root`, as paths relative to it; a missing folder holds
     none.
     """
-    found = set()
+    found: set[str] = set()
     for folder in folders:
         if (root / folder).is_dir():
             with os.scandir(root / folder) as entries:

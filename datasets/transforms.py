@@ -211,7 +211,8 @@ class View:
         self, source: Image.Image, fill: int | tuple[int, ...], method: Image.Resampling
     ) -> np.ndarray:
         across, down = source.width / self.width, source.height / self.height
-        box = tuple(edge * ratio for edge, ratio in zip(self.window, (across, down, across, down)))
+        left, top, right, bottom = self.window
+        box = (left * across, top * down, right * across, bottom * down)
         extent = (self.columns.stop - self.columns.start, self.rows.stop - self.rows.start)
         crop = Image.new(source.mode, (self.size, self.size), fill)
         # only what is kept

@@ -11,7 +11,7 @@ import io
 import os
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -148,7 +148,8 @@ def _jobs(args: Namespace, split: str, spec: DatasetSpec) -> list[Job]:
 
 def inspect(job: Job, classes: int) -> Report:
     """Read an image and its mask once. `classes` is K, without background."""
-    item, found = job.item, {}
+    item = job.item
+    found: dict[str, str] = {}
     content = b""
     try:
         content = item.image.read_bytes()
@@ -237,7 +238,7 @@ def table(reports: dict[str, list[Report]]) -> str:
     return "\n".join(lines)
 
 
-def write_lists(folder: Path, reports: dict[str, Sequence[Report]]) -> None:
+def write_lists(folder: Path, reports: Mapping[str, Sequence[Report]]) -> None:
     """Writes {split}.txt without the wrong images, and faults.csv with every finding."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "faults.csv").open("w", newline="", encoding="utf-8") as stream:

@@ -6,14 +6,13 @@ equal ones in the order of the file, over the crowds.
 """
 
 import json
-import math
 import os
 from argparse import Namespace
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from pycocotools import mask as coder
@@ -115,12 +114,17 @@ def convert(root: Path, split: str, source: Source, each: Each) -> str:
     return "; ".join(done) or f"tags and masks of all {len(found)} images are there, nothing to do"
 
 
+def _is_side(length: object) -> TypeGuard[int]:
+    """Tell whether an annotation's height or width is a whole number above 0, and no `true`."""
+    return type(length) is int and length > 0
+
+
 def paint(image: AnnotatedImage) -> np.ndarray:
     """(H, W) uint8 labels of an image, as the module says. Raises UserError naming an annotation
     that is malformed.
     """
-    sides = (image.height, image.width)
-    if not all(type(side) is int and side > 0 for side in sides) or math.prod(sides) > _MOST_PIXELS:
+    height, width = image.height, image.width
+    if not (_is_side(height) and _is_side(width) and height * width <= _MOST_PIXELS):
         raise UserError(
             f"image {image.name} is {image.width} x {image.height} px there; correct its width "
             "and height"
@@ -131,8 +135,8 @@ def paint(image: AnnotatedImage) -> np.ndarray:
             f"annotation {foreign.number} is of {foreign.category!r}, no category of COCO; "
             "correct it"
         )
-    labels = np.zeros(sides, np.uint8)
-    areas = [(shape, _area(shape, *sides)) for shape in image.shapes]
+    labels = np.zeros((height, width), np.uint8)
+    areas = [(shape, _area(shape, height, width)) for shape in image.shapes]
     for shape, area in sorted(areas, key=lambda pair: (not pair[0].crowd, -int(pair[1].sum()))):
         labels[area] = IGNORE if shape.crowd else COCO.classes.index(shape.category) + 1
     return labels

@@ -159,9 +159,9 @@ class _Array:
         """Takes the content out of the state of a NumPy array. Raises ValueError where its parts do
         not fit.
         """
-        self.values = raw if kind.code == "O" else kind.read(raw)
-        if not isinstance(self.values, np.ndarray if kind.code != "O" else list):
-            raise ValueError("an array of objects is no list")
+        if (kind.code == "O") != isinstance(raw, list):
+            raise ValueError("an array's content is not of its type")
+        self.values = raw if isinstance(raw, list) else kind.read(raw)
         if shape not in ((len(self.values),), ()) or (shape == () and len(self.values) != 1):
             raise ValueError("an array of another shape than its content")
 

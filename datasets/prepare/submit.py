@@ -138,12 +138,13 @@ def _verify(file: BinaryIO, images: Sequence[Item], folder: str, colours: np.nda
         names = []
         for member in archive:
             names.append(member.name)
-            with Image.open(archive.extractfile(member)) as image:
+            content = archive.extractfile(member)
+            if content is None:
+                raise ValueError(f"{path} has a member {member.name} that is no file")
+            with Image.open(content) as image:
                 image.load()
-                whole = (
-                    image.mode == "P"
-                    and image.getpalette()[: colours.size] == colours.ravel().tolist()
-                )
+                palette = image.getpalette() or []
+                whole = image.mode == "P" and palette[: colours.size] == colours.ravel().tolist()
                 if not whole or np.asarray(image).max() > len(VOC.classes):
                     raise ValueError(f"the archive has a wrong member {member.name}")
     if names != [f"{folder}/{item.name}.png" for item in images]:

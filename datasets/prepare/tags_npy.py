@@ -66,8 +66,10 @@ def write_npy(path: str | Path, tags: Tags) -> None:
     """Writes {image name: (K,) float32 of 0 and 1} as `np.load(path, allow_pickle=True).item()`
     gives it elsewhere.
     """
+    rows = np.empty((), object)  # the array of one object that NumPy makes of a dictionary
+    rows[()] = dict(zip(tags.names, tags.matrix.astype(np.float32)))
     stream = io.BytesIO()
-    np.save(stream, dict(zip(tags.names, tags.matrix.astype(np.float32))), allow_pickle=True)
+    np.save(stream, rows, allow_pickle=True)
     write_whole(path, stream.getvalue())
 
 

@@ -123,7 +123,7 @@ def _fill(
     )
     zoom = rng.uniform(0.8, 1.8) * min(height, width) / 160
     light = 1 + rng.uniform(0.6, 1.2) * kind.strength * cut(rng, kind.pattern, height, width, zoom)
-    layer = light[..., None] * np.float32(colour)
+    layer = light[..., None] * np.array(colour, np.float32)
     if region is None:
         image[:], stuff[:] = layer, WORDS.index(word)
         return
@@ -155,7 +155,8 @@ def _distract(pen: Pen, image: np.ndarray, stuff: np.ndarray) -> None:
         return
     window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     cover = mask[window].astype(np.float32) / 255
-    colour = np.float32(rgb(pen.vary(0, 360), pen.vary(0.05, 0.75), pen.vary(0.2, 0.9)))
+    tone = rgb(pen.vary(0, 360), pen.vary(0.05, 0.75), pen.vary(0.2, 0.9))
+    colour = np.array(tone, np.float32)
     light = 1 + 0.12 * cut(pen.rng, pen.pick(tuple(bank())), *cover.shape)
     cover *= pen.vary(0.6, 1)
     image[window] += cover[..., None] * (light[..., None] * colour - image[window])

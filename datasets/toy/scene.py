@@ -123,7 +123,8 @@ def _spot(
             height - (1 - _OUTSIDE) * rows,
         )
     )
-    left = int(rng.uniform(*sorted((-_OUTSIDE * columns, width - (1 - _OUTSIDE) * columns))))
+    low, high = sorted((-_OUTSIDE * columns, width - (1 - _OUTSIDE) * columns))
+    left = int(rng.uniform(low, high))
     y, x, bottom, right = (
         max(top, 0),
         max(left, 0),

@@ -36,10 +36,11 @@ class Sprite:
     alpha: np.ndarray
 
 
-def rgb(hue: float, saturation: float, value: float) -> tuple[float, ...]:
+def rgb(hue: float, saturation: float, value: float) -> tuple[float, float, float]:
     """RGB 0-255 of a hue in degrees and a saturation and value that are cut to 0-1."""
     saturation, value = min(max(saturation, 0.0), 1.0), min(max(value, 0.0), 1.0)
-    return tuple(255 * part for part in colorsys.hsv_to_rgb(hue % 360 / 360, saturation, value))
+    red, green, blue = colorsys.hsv_to_rgb(hue % 360 / 360, saturation, value)
+    return 255 * red, 255 * green, 255 * blue
 
 
 def _near(pen: Pen, hsv: Hsv) -> Hsv:

@@ -8,7 +8,7 @@ import csv
 import json
 import shutil
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +157,7 @@ def _write(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _is_written(root: Path, wanted: dict[str, int | str]) -> bool:
+def _is_written(root: Path, wanted: Mapping[str, object]) -> bool:
     """True if the folder holds the wanted set, False if it is missing or empty; anything else is a
     UserError.
     """
@@ -189,7 +189,8 @@ def _boxes(scene: Scene) -> Iterator[tuple[int, np.ndarray, tuple[int, int, int,
     for number, k in enumerate(scene.objects, start=1):
         mask = ((scene.instances == number) & (scene.labels == k + 1)).astype(np.uint8)
         if mask.any():
-            yield k, mask, cv2.boundingRect(mask)
+            x, y, width, height = cv2.boundingRect(mask)
+            yield k, mask, (x, y, width, height)
 
 
 def _fill_voc(root: Path, counts: Counts, size: int, seed: int) -> None:
@@ -300,7 +301,7 @@ def _fill_custom(root: Path, counts: Counts, size: int, seed: int) -> None:
     )
 
 
-def _polygons(mask: np.ndarray) -> list[list[int]]:
+def _polygons(mask: np.ndarray) -> list[list[float]]:
     """Outlines of a (H, W) mask as flat lists x0, y0, x1, y1, ...; its box if it is too thin to
     have any.
     """

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from utils.common.entry import ROOT
 from utils.common.errors import UserError
 
+resource: ModuleType | None
 try:
     import resource
 except ImportError:  # Windows

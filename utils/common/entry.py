@@ -42,9 +42,7 @@ class Parser(argparse.ArgumentParser):
         """Print the message in one sentence and exit with 2."""
         self.exit(2, f"error: {message}; see --help\n")
 
-    def parse_known_args(
-        self, args: Any = None, namespace: Any = None
-    ) -> tuple[argparse.Namespace, list[str]]:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's, but a flag that is left over is an error."""
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:  # here, where a sub-command knows its own flags
