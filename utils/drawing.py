@@ -84,5 +84,5 @@ def stacked(rows: list[Image.Image]) -> Image.Image:
     return canvas
 
 
-def _font() -> ImageFont.FreeTypeFont:
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(15)

@@ -5,7 +5,6 @@ Such a file is a pickled dict from image name to one-hot array; it is read witho
 in it.
 """
 
-import io
 import re
 from argparse import Namespace
 from operator import itemgetter
@@ -18,7 +17,7 @@ from datasets.prepare.plain_pickle import read_plain
 from datasets.specs import SPECS, DatasetSpec
 from datasets.tags import Tags, read_all_tags, write_tags
 from utils.common.errors import UserError
-from utils.common.files import write_whole
+from utils.common.files import npy_of, write_whole
 
 _LARGEST_FILE = 1 << 29  # bytes; COCO's is 40 MB
 _FORM = (
@@ -66,11 +65,7 @@ def write_npy(path: str | Path, tags: Tags) -> None:
     """Writes {image name: (K,) float32 of 0 and 1} as `np.load(path, allow_pickle=True).item()`
     gives it elsewhere.
     """
-    rows = np.empty((), object)  # the array of one object that NumPy makes of a dictionary
-    rows[()] = dict(zip(tags.names, tags.matrix.astype(np.float32)))
-    stream = io.BytesIO()
-    np.save(stream, rows, allow_pickle=True)
-    write_whole(path, stream.getvalue())
+    write_whole(path, npy_of(dict(zip(tags.names, tags.matrix.astype(np.float32)))))
 
 
 def read_npy(path: str | Path, spec: DatasetSpec) -> Tags:

@@ -2,15 +2,27 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from utils.common.errors import UserError
 
 _BLOCK = 1 << 20
+
+
+def npy_of(values: dict) -> bytes:
+    """Serialise a dictionary as NumPy does: `np.load(file, allow_pickle=True).item()` reads it."""
+    whole = np.empty((), object)
+    whole[()] = values
+    stream = io.BytesIO()
+    np.save(stream, whole, allow_pickle=True)
+    return stream.getvalue()
 
 
 def read_json(path: str | Path, each_object: Callable[[dict], Any] | None = None) -> dict:

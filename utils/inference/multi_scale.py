@@ -34,7 +34,8 @@ def padding_of(height: int, width: int, padded: bool = True) -> tuple[int, int]:
     of a patch.
     """
     step = PATCH if padded else 1
-    return tuple(max(SMALLEST, -(-side // step) * step) - side for side in (height, width))
+    rows, columns = (max(SMALLEST, -(-side // step) * step) - side for side in (height, width))
+    return rows, columns
 
 
 def pad(image: Tensor, rows: int, columns: int) -> Tensor:
@@ -76,16 +77,17 @@ def multi_scale(
     without its mirror image; its logits' size is that of both results (model/README.md,
     "Inference").
     """
-    single = total = None
-    for scale in scales:
+
+    def at(scale: float) -> tuple[Tensor, Tensor]:
+        """Logits at one scale, plain and averaged with those of the mirror image."""
         size = [max(1, int(side * scale)) for side in image.shape[-2:]]
         scaled = image if size == list(image.shape[-2:]) else resize(image, size)
-        logits = logits_of(
-            segment, torch.cat([scaled, scaled.flip(3)]) if flip else scaled, padded
-        ).float()
-        plain, *mirrored = logits.split(len(image))
-        if single is None:
-            single, total = plain, torch.zeros_like(plain)
-        mean = (plain + mirrored[0].flip(3)) / 2 if flip else plain
-        total += mean if mean.shape == total.shape else resize(mean, total.shape[-2:])
+        views = torch.cat([scaled, scaled.flip(3)]) if flip else scaled
+        plain, *mirrored = logits_of(segment, views, padded).float().split(len(image))
+        return plain, (plain + mirrored[0].flip(3)) / 2 if flip else plain
+
+    single, total = at(scales[0])
+    for scale in scales[1:]:
+        _, mean = at(scale)
+        total = total + (mean if mean.shape == total.shape else resize(mean, total.shape[-2:]))
     return single, total / len(scales)

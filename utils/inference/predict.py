@@ -112,7 +112,7 @@ def _predicted(segmenter: Segmenter, job: Job, item: Item, sample: Future) -> Ca
     """Set off the prediction of one image; returns what is left to do for its entry. UserError as
     `predict_split`.
     """
-    entry = {
+    entry: Entry = {
         "name": item.name,
         "image": str(item.image),
         "mask": item.mask and str(item.mask),

@@ -108,15 +108,17 @@ def sliding(
     nearest multiples of a patch. Windows are weighted by a bell and added up on the patch grid, so
     that no seam remains and memory grows with the grid alone.
     """
-    single = total = None
-    for scale in scales:
+    window = max(SMALLEST, side // PATCH * PATCH)
+
+    def at(scale: float) -> tuple[Tensor, Tensor]:
+        """Logits at one scale, plain and averaged with those of the mirror image."""
         size = [max(SMALLEST, round(length * scale / PATCH) * PATCH) for length in image.shape[-2:]]
-        plain, mean = _one_scale(
-            segment, image, prepare, max(SMALLEST, side // PATCH * PATCH), size
-        )
-        if single is None:
-            single, total = plain, torch.zeros_like(mean)
-        total += resize(mean, total.shape[-2:])
+        return _one_scale(segment, image, prepare, window, size)
+
+    single, total = at(scales[0])
+    for scale in scales[1:]:
+        _, mean = at(scale)
+        total = total + resize(mean, total.shape[-2:])
     return single, total / len(scales)
 
 
@@ -138,10 +140,10 @@ def _one_scale(
             if not totals:
                 totals = [plain.new_zeros(1, plain.shape[1], *weights.shape[2:]) for _ in range(2)]
             bell = _bell(plain.shape[-2:]).to(plain)
-            place = (
-                ...,
-                *(slice(span.start // PATCH, span.stop // PATCH) for span in (rows, columns)),
+            across, down = (
+                slice(span.start // PATCH, span.stop // PATCH) for span in (columns, rows)
             )
+            place = (..., down, across)
             weights[place] += bell
             totals[0][place] += bell * plain
             totals[1][place] += bell * (plain + mirrored.flip(3)) / 2

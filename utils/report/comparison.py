@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from utils.common.errors import UserError
 from utils.metrics import TEST_TITLES
 from utils.report import gallery, plots
@@ -100,7 +102,7 @@ def _classes(runs: Sequence[RunFolder]) -> tuple[str, list[Row]]:
     if not common:
         return "", []
     matrices = [run.results[common[-1]].matrix for run in runs]
-    present = sum(matrix.counts.sum(1) for matrix in matrices) > 0
+    present = torch.stack([matrix.counts.sum(1) for matrix in matrices]).sum(0) > 0
     values = zip(*((100 * matrix.iou()).tolist() for matrix in matrices))
     rows = [
         Row(name, row) for name, row, seen in zip(runs[0].names, values, present.tolist()) if seen
@@ -117,7 +119,7 @@ def _curves(runs: Sequence[RunFolder], titles: Sequence[str]) -> list[tuple[str,
     """One plot a quantity with a line a run: the loss of each stage, the results of validations."""
     wanted = [(stage, "loss") for stage in ("classifier", "segmenter")]
     wanted += [("evaluation", title) for title in (*TEST_TITLES, *LABELS)]
-    drawn = []
+    drawn: list[tuple[str, object]] = []
     for stage, name in wanted:
         found = {title: run.curves.get(stage, {}).get(name, []) for title, run in zip(titles, runs)}
         if any(len(points) > 1 for points in found.values()):
@@ -143,8 +145,9 @@ def _cards(runs: Sequence[RunFolder]) -> list[gallery.Card]:
     common.sort(key=lambda name: -_spread([images[name].miou for images in by_name]))
     cards = []
     for name in common[:IMAGES]:
-        made = [_card(images[name], run) for images, run in zip(by_name, runs)]
-        if all(made):
+        cards_of = (_card(images[name], run) for images, run in zip(by_name, runs))
+        made = [card for card in cards_of if card is not None]
+        if len(made) == len(runs):
             cards.append(_joined(made, distinct([run.path for run in runs])))
     return cards
 

@@ -5,6 +5,7 @@ dark theme.
 import io
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -102,7 +103,7 @@ def confusion(matrix: ConfusionMatrix, names: Sequence[str]) -> Markup:
     counts = matrix.counts.cpu().numpy()
     seen = np.flatnonzero(counts.sum(1) + counts.sum(0))
     shares = counts[np.ix_(seen, seen)] / counts[seen].sum(1, keepdims=True).clip(1)
-    labels, wordy = [names[label] for label in seen], len(seen) <= WORDY
+    labels, wordy = [names[label] for label in seen.tolist()], len(seen) <= WORDY
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -140,7 +141,7 @@ def curves(
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for number, (title, points) in enumerate(series.items()):
-            style = {
+            style: dict[str, Any] = {
                 "marker": "o" if marks else "",
                 "ms": 3.5,
                 "lw": 1.6,

@@ -34,7 +34,7 @@ from utils.build import image_tags, restore, split_items
 from utils.common.device import choose_device, prepare_torch
 from utils.common.entry import Parser, command
 from utils.common.errors import UserError
-from utils.common.files import write_whole
+from utils.common.files import npy_of, write_whole
 from utils.common.progress import progress
 from utils.config import Config
 from utils.inference.evaluation import masked_loader
@@ -85,20 +85,17 @@ class Sweep:
 
 def packed(layout: str, keys: Tensor, scores: Tensor) -> bytes:
     """Content of a seed file: classes (n,) and scores (n, H, W) in one of LAYOUTS."""
-    stream, names, values = io.BytesIO(), keys.numpy(), scores.half().numpy()
+    names, values = keys.numpy(), scores.half().numpy()
     if layout == "npz":
+        stream = io.BytesIO()
         np.savez_compressed(stream, keys=names, scores=values)
-    elif layout == "irn":
+        return stream.getvalue()
+
+    if layout == "irn":
         size = [-(-side // 4) for side in scores.shape[-2:]]
         small = resize(scores[None], size)[0] if len(keys) else scores.new_zeros(0, *size)
-        np.save(
-            stream,
-            {"keys": names, "cam": small, "high_res": values.astype(np.float32)},
-            allow_pickle=True,
-        )
-    else:
-        np.save(stream, dict(zip(names.tolist(), values)), allow_pickle=True)
-    return stream.getvalue()
+        return npy_of({"keys": names, "cam": small, "high_res": values.astype(np.float32)})
+    return npy_of(dict(zip(names.tolist(), values)))
 
 
 def export(
@@ -149,7 +146,7 @@ def summary(sweep: Sweep, refined: ConfusionMatrix, kind: str, split: str) -> tu
     scores = {
         round(t, 4): 100 * m.miou() for t, m in zip(sweep.thresholds.tolist(), sweep.matrices())
     }
-    best = max(scores, key=scores.get)
+    best = max(scores, key=lambda threshold: scores[threshold])
     text = (
         f"pseudo label mIoU {100 * refined.miou():.2f} ({split}; no threshold, nothing tuned)\n"
         f"{kind} seed mIoU {scores[best]:.2f} at background threshold {best:g}, the best of "

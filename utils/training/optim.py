@@ -43,7 +43,7 @@ def adamw(
     groups: Iterable[tuple[Iterable[nn.Parameter], float]], weight_decay: float
 ) -> torch.optim.AdamW:
     """AdamW over (parameters, learning rate) groups; vectors (biases, norms) are not decayed."""
-    split = []
+    split: list[dict[str, Any]] = []
     for parameters, rate in groups:
         parameters = [p for p in parameters if p.requires_grad]
         for decay, chosen in (

@@ -80,6 +80,6 @@ def crf_input(labels: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     scene = render(rng, *size, random_classes(rng))
     truth = torch.from_numpy(scene.labels).long().clamp(max=labels - 1)
     logits = F.one_hot(truth, labels).permute(2, 0, 1)[None].float()
-    coarse = F.adaptive_avg_pool2d(logits, [side // 16 for side in size])
+    coarse = F.adaptive_avg_pool2d(logits, (size[0] // 16, size[1] // 16))
     noise = torch.from_numpy(rng.normal(size=coarse.shape)).float()
     return torch.from_numpy(scene.image), resize(9 * coarse + 1.2 * noise, size)[0].softmax(0)
