@@ -6,7 +6,9 @@ Tensor names are those of the official checkpoints. Shapes: B images, h x w patc
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -179,9 +181,9 @@ class VisionTransformer(nn.Module):
         self.proj = nn.Parameter(torch.randn(width, embed_dim) * width**-0.5)
 
     @property
-    def blocks(self) -> nn.ModuleList:
+    def blocks(self) -> Sequence[ResidualBlock]:
         """The L residual blocks."""
-        return self.transformer.resblocks
+        return cast(Sequence[ResidualBlock], self.transformer.resblocks)
 
     def position(self, h: int, w: int) -> Tensor:
         """Position table (1 + h*w, C): the native grid brought to h x w bilinearly, the class
@@ -238,6 +240,9 @@ class CLIP(nn.Module):
     """Both towers. `token_ids` (sorted) lists the vocabulary rows present when a checkpoint holds
     only some of them.
     """
+
+    token_ids: Tensor | None  # a buffer
+    sha256: str  # of the file it was loaded from
 
     def __init__(
         self,

@@ -55,8 +55,12 @@ class ClassRows:
         images, classes = torch.cat([self.tags, untagged], dim=1).nonzero(as_tuple=True)
         tagged = (classes < self.tags.shape[1]).nonzero().flatten()
         first = torch.searchsorted(images, torch.arange(len(self.tags)))
-        return tuple(
-            to_device(rows, self.index.device) for rows in (images, classes, tagged, first)
+        device = self.index.device
+        return (
+            to_device(images, device),
+            to_device(classes, device),
+            to_device(tagged, device),
+            to_device(first, device),
         )
 
     @property

@@ -29,6 +29,8 @@ class CVF(nn.Module):
     parts do not fit together.
     """
 
+    text: Tensor  # a buffer
+
     def __init__(
         self,
         clip: VisionTransformer,
@@ -67,7 +69,9 @@ class CVF(nn.Module):
         maps.
         """
         tokens, grid = self._clip_tokens(images)
-        x_patch = None if self.wide is None else self.vit.patch_features(images)
+        x_patch = None
+        if self.vit is not None and self.wide is not None:
+            x_patch = self.vit.patch_features(images)
         return self._logits(self.fusion(tokens), x_patch, grid)
 
     def forward(
@@ -84,7 +88,9 @@ class CVF(nn.Module):
         fused = self.fusion([tokens[:, 1:] for tokens in features.tokens])
         affinity = predicted_affinity(fused)
         logits = self._logits(fused, None if vit is None else vit.x_patch, features.grid)
-        patch_logits = None if vit is None else self.vit.pool(self.vit.head(vit.x_patch))
+        patch_logits = None
+        if self.vit is not None and vit is not None:
+            patch_logits = self.vit.pool(self.vit.head(vit.x_patch))
         seeds = self._seeds(features, vit, affinity, tags, after_switch)
         labels = self._labels(images, seeds, valid)
         return CVFOutput(logits, affinity, patch_logits, labels)
@@ -129,7 +135,7 @@ class CVF(nn.Module):
         `wide` is there.
         """
         logits = self.decoder(fused, grid)
-        if self.wide is None:
+        if self.wide is None or self.alpha is None:
             return logits
         return self.alpha * logits + (1 - self.alpha) * self.wide(x_patch)
 

@@ -124,7 +124,8 @@ def criterion(
     """
     labels = output.labels
     logits = resize(output.logits.float(), labels.combined.shape[-2:])
-    grid = tuple(output.logits.shape[-2:])
+    height, width = output.logits.shape[-2:]
+    grid = (height, width)
     targets = affinity_labels(labels.affinity, grid, radius_mask(grid, radius, logits.device))
     losses = {
         "seg": seg_loss(logits, labels.combined, reduce),

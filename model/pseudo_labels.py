@@ -1,5 +1,7 @@
 """From refined CAMs to label maps: scores at image size, a background score, refinement, argmax."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,7 @@ def label_map(channels: Tensor, rows: ClassRows) -> Tensor:
     return rows.labels().gather(1, winner.flatten(1)).view(winner.shape)
 
 
-def score_maps(seeds: Seeds, size: tuple[int, int]) -> dict[str, Tensor]:
+def score_maps(seeds: Seeds, size: Sequence[int]) -> dict[str, Tensor]:
     """Scores (B, S, *size) in 0..1 of each branch, "clip" and "vit", and with both their mean,
     "fused" (ours).
 
@@ -50,7 +52,7 @@ def score_maps(seeds: Seeds, size: tuple[int, int]) -> dict[str, Tensor]:
     return scores
 
 
-def seed_labels(seeds: Seeds, size: tuple[int, int], method: Method) -> dict[str, Tensor]:
+def seed_labels(seeds: Seeds, size: Sequence[int], method: Method) -> dict[str, Tensor]:
     """Label maps (B, *size) of each branch and, with both, "fused": argmax of the scores without
     refinement.
     """
@@ -82,30 +84,30 @@ def make_labels(
     if "fused" not in scores:
         labels = {name: refined(name) for name in scores}
         combined = next(iter(labels.values()))
-    elif method.label_fusion == "max_id":
-        labels = {"clip": refined("clip"), "vit": _vit_label_at_patch_size(images, seeds, method)}
+    elif method.label_fusion == "max_id" and seeds.vit is not None:
+        vit = _label_at_patch_size(images, seeds.rows, seeds.vit, method)
+        labels = {"clip": refined("clip"), "vit": vit}
         combined = torch.maximum(labels["clip"], labels["vit"])
     else:
         labels = {"clip": refined("clip")} if method.affinity_labels == "clip" else {}
         combined = refined("fused")
-    clip, vit = labels.get("clip"), labels.get("vit")
-    affinity = clip if method.affinity_labels == "clip" and clip is not None else combined
+    affinity = labels.get("clip", combined) if method.affinity_labels == "clip" else combined
+
     if valid is not None:
-        combined, affinity, clip, vit = (
-            None if label is None else label.masked_fill(~valid, IGNORE)
-            for label in (combined, affinity, clip, vit)
-        )
-    return PseudoLabels(combined, affinity, clip, vit, seeds)
+        padding = ~valid
+        combined, affinity = (label.masked_fill(padding, IGNORE) for label in (combined, affinity))
+        labels = {name: label.masked_fill(padding, IGNORE) for name, label in labels.items()}
+    return PseudoLabels(combined, affinity, labels.get("clip"), labels.get("vit"), seeds)
 
 
-def _vit_label_at_patch_size(images: Tensor, seeds: Seeds, method: Method) -> Tensor:
+def _label_at_patch_size(images: Tensor, rows: ClassRows, cams: Tensor, method: Method) -> Tensor:
     """Labels (B, H, W) of the ViT branch, refined on the patch grid and then resized, as published
     (model/README.md, "Pseudo labels").
     """
-    scores = seeds.rows.pack(normalise(seeds.vit, VIT_EPS))
+    scores = rows.pack(normalise(cams, VIT_EPS))
     channels = with_background(scores, method.background_power_vit)
     refined = refine(images, channels, method.par_iterations)
-    return label_map(resize(refined, images.shape[-2:]), seeds.rows)
+    return label_map(resize(refined, images.shape[-2:]), rows)
 
 
 def _powers(method: Method) -> dict[str, float]:

@@ -30,12 +30,15 @@ class Attention(nn.Module):
         for no rows.
         """
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        weights = None
         if is_half_on_cpu(q):
-            weights = attention_weights(q, k)
-            mixed, weights = weights @ v, weights.detach()[:, :, :rows]
+            every = attention_weights(q, k)
+            mixed = every @ v
+            weights = every.detach()[:, :, :rows]
         else:
             mixed = F.scaled_dot_product_attention(q, k, v)
-            weights = attention_weights(q.detach()[:, :, :rows], k.detach()) if rows else None
+            if rows:
+                weights = attention_weights(q.detach()[:, :, :rows], k.detach())
         return self.proj(mixed.transpose(1, 2).flatten(2)), weights if rows else None
 
 

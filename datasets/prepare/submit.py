@@ -140,7 +140,7 @@ def _verify(file: BinaryIO, images: Sequence[Item], folder: str, colours: np.nda
             names.append(member.name)
             content = archive.extractfile(member)
             if content is None:
-                raise ValueError(f"{path} has a member {member.name} that is no file")
+                raise ValueError(f"the archive has a member {member.name} that is no file")
             with Image.open(content) as image:
                 image.load()
                 palette = image.getpalette() or []

@@ -7,6 +7,7 @@ Permutohedral Lattice" (Eurographics 2010).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -63,7 +64,10 @@ def crf(
         ValueError: as `dense_crf`.
     """
     limit = min(plausible, 1 / len(probs))
-    backends = {"torch": partial(dense_crf, plausible=limit), "pydensecrf": pydensecrf}
+    backends: dict[str, Callable[..., torch.Tensor]] = {
+        "torch": partial(dense_crf, plausible=limit),
+        "pydensecrf": pydensecrf,
+    }
     if backend not in backends:
         raise UserError(f"crf_backend {backend!r} is unknown; use one of {', '.join(backends)}")
     labels = (probs.flatten(1).amax(1) >= limit).nonzero().flatten()

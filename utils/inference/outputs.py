@@ -73,7 +73,7 @@ def write_areas(
             name: {"pixels": pixels, "share": round(pixels / total, 6)}
             for name, pixels in found.items()
         }
-        more = {key: entry[key] for key in ("tags", "error") if key in entry}
+        more: dict[str, Any] = {key: entry[key] for key in ("tags", "error") if key in entry}
         images[entry["name"]] = {
             "image": entry["image"],
             "size": entry["size"],

@@ -51,8 +51,8 @@ def begin(folder: Path, checkpoint: str, options: dict[str, Any], items: Sequenc
     ]
     with written_whole(folder / FILE) as file:
         file.write("".join(map(_line, [header, *kept])).encode())
-    for file in folder.glob("images-*.jsonl"):
-        file.unlink()
+    for part in folder.glob("images-*.jsonl"):
+        part.unlink()
     if not former:
         return ""
     if other:
