@@ -167,7 +167,9 @@ class Segmenter:
         return self.model.text.device
 
     def __call__(
-        self, pictures: Picture | Sequence[Picture], tags: Sequence[str] | None = None
+        self,
+        pictures: Picture | list[Picture] | tuple[Picture, ...],
+        tags: Sequence[str] | None = None,
     ) -> np.ndarray | list[np.ndarray]:
         """Labels (H, W) uint8 of a picture at the size it is displayed at; a list of them for a
         list or tuple.

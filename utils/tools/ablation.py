@@ -61,8 +61,9 @@ class MaskedCrops(TaggedImages):
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor | int | str]:
         """As in `TaggedImages`, and "labels" (c, c) uint8, 255 on padding."""
         sample = super().__getitem__(key)
-        mask = load_mask(self.masks[sample["index"]])
-        labels = self.view((key[0], sample["index"]), *mask.shape).of_labels(mask, IGNORE)
+        index = int(sample["index"])  # of the image shown, which need not be the one asked for
+        mask = load_mask(self.masks[index])
+        labels = self.view((key[0], index), *mask.shape).of_labels(mask, IGNORE)
         return {**sample, "labels": torch.from_numpy(labels)}
 
 
@@ -87,10 +88,10 @@ def train_row(row: str, config: Config, folder: Path) -> Path:
     # else its stage 1 may be half done
     trained = shared != folder and (shared / "checkpoints" / FINAL).is_file()
     stage_1 = str(checkpoint_of(shared, "classifier")) if trained else ""
-    settings = {"branches": ROWS[row], "work_dir": str(folder), "mct_path": stage_1}
+    config = replace(config, branches=ROWS[row], work_dir=str(folder), mct_path=stage_1)
     if row == CEILING:
-        return train(replace(config, **settings, eval_seeds=False), True, MaskedCrops, mask_losses)
-    return train(replace(config, **settings), True)
+        return train(replace(config, eval_seeds=False), True, MaskedCrops, mask_losses)
+    return train(config, True)
 
 
 def score_row(final: Path, config: Config, roots: list[str]) -> dict[str, float]:

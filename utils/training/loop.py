@@ -1,5 +1,6 @@
 """The training loop, and what a stage of training is made of."""
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -181,6 +182,8 @@ def run_validation(stage: Stage, run: Run, stop: StopRequest, done: int) -> None
     """Validate after iteration `done`. A request to stop leaves it, with a checkpoint that has it
     made up for.
     """
+    if stage.evaluate is None:
+        return
     try:
         with stop.interrupting():
             stage.evaluate(done)
@@ -221,7 +224,7 @@ def train_step(stage: Stage, run: Run, batch: Batch, step: int) -> dict[str, Ten
     images = normalise(batch["image"], *STATISTICS[run.config.statistics])
     with autocast(run.device, run.config.precision):
         terms = stage.losses(images, batch, step)
-    loss = sum(terms.values())
+    loss = functools.reduce(torch.add, terms.values())
     finite = fetch(torch.isfinite(loss))
     stage.optimiser.zero_grad(set_to_none=True)
     loss.backward()

@@ -218,7 +218,8 @@ def train_segmenter(
     config = run.config
     if model.vit is not None and not config.train_vit:  # the published optimiser leaves these out
         for part in (model.vit, model.wide, model.alpha):
-            part.requires_grad_(False)
+            if part is not None:
+                part.requires_grad_(False)
     slow = [] if model.vit is None else list(model.vit.parameters())
     ids = {id(p) for p in slow}
     fast = [p for p in model.parameters() if id(p) not in ids]

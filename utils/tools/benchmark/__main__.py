@@ -11,8 +11,9 @@ measures a second setting in turns with the first.
 import importlib.util
 import json
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -238,9 +239,7 @@ def measure_image(settings: list[Setting]) -> Iterator[Row]:
             multi_scale(both, resize_long(image, setting.config.resize_long), setting.config.scales)
 
     for part, run in (("test image", protocol), ("its encoders alone", encoders)):
-        works = [
-            lambda r=run, m=m, i=i, s=s: r(m, i, s) for m, i, s in zip(models, images, settings)
-        ]
+        works = [partial(run, *each) for each in zip(models, images, settings)]
         for setting, work, timing in _timed(settings, works):
             note = f"{TEST_SIZE[1]} x {TEST_SIZE[0]}, scales {setting.config.scales}, mirrored"
             yield Row(part, setting.name, timing, note, peak_memory(work, setting.device))
@@ -270,12 +269,12 @@ def measure_crf(settings: list[Setting]) -> Iterator[Row]:
     setting = settings[0]
     for title, image, probs in crf_cases(setting.images, setting.model_path, setting.device):
         ways: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
-            "plausible labels": lambda i=image, p=probs: crf(i, p),
-            "all labels": lambda i=image, p=probs: crf(i, p, plausible=0),
+            "plausible labels": partial(crf, image, probs),
+            "all labels": partial(crf, image, probs, plausible=0),
         }
         if importlib.util.find_spec("pydensecrf"):
-            ways["pydensecrf, all labels"] = lambda i=image, p=probs: crf(
-                i, p, backend="pydensecrf", plausible=0
+            ways["pydensecrf, all labels"] = partial(
+                crf, image, probs, backend="pydensecrf", plausible=0
             )
         _, reference = list(ways.values())[-1]()
         for (way, work), timing in zip(
@@ -301,7 +300,9 @@ PARTS = {
 }
 
 
-def _timed(settings: list[Setting], works: list[Work]) -> Iterator[tuple[Setting, Work, Timing]]:
+def _timed(
+    settings: list[Setting], works: Sequence[Work]
+) -> Iterator[tuple[Setting, Work, Timing]]:
     return zip(settings, works, measure(works, settings[0].repeats, settings[0].device))
 
 
