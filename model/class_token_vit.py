@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -146,7 +148,8 @@ class ClassTokenViT(nn.Module):
         streams = self._embed(images)
         classes = self.num_classes
         embeddings, attention = [], []
-        class_rows = patch_rows = 0.0
+        class_rows: Tensor | None = None
+        patch_rows: Tensor | None = None
         for number, block in enumerate(self.blocks):
             if self.streams == 2 and number == len(self.blocks) // 2:
                 streams = self._exchange(streams)
@@ -162,29 +165,30 @@ class ClassTokenViT(nn.Module):
 
             if rows:
                 mean = weights.mean(dim=1, dtype=torch.float32)
-                class_rows = class_rows + mean[:, :classes]
-            if patches_too and patch_block in (0, number + 1):
-                patch_rows = patch_rows + mean[:, classes:, classes:]
+                class_rows = _plus(class_rows, mean[:, :classes])
+                if patches_too and patch_block in (0, number + 1):
+                    patch_rows = _plus(patch_rows, mean[:, classes:, classes:])
             if maps == "all":
                 attention.append(weights)
 
         x_patch = self._map(streams[0], images, self.patch)
         scores, patch_large_logits = self._scores(x_patch, streams, images)
+        class_tokens = functools.reduce(torch.add, [tokens[:, :classes] for tokens in streams])
         class_to_patch = None
-        if maps != "none":
+        if class_rows is not None:
             to_patch = class_rows[..., classes:] / len(self.blocks)
             class_to_patch = to_patch.unflatten(2, x_patch.shape[-2:])
         return VitOutput(
-            cls_logits=sum(tokens[:, :classes] for tokens in streams).mean(dim=-1) / self.streams,
+            cls_logits=class_tokens.mean(dim=-1) / self.streams,
             patch_logits=None if scores is None else self.pool(scores),
             patch_large_logits=patch_large_logits,
             cls_embeddings=embeddings,
             scores=scores,
             x_patch=x_patch,
             class_to_patch=class_to_patch,
-            patch_affinity=patch_rows if maps in ("patch", "all") else None,
+            patch_affinity=patch_rows,
             attention=attention,
-            cams=None if maps == "none" else self._cams(class_to_patch, scores),
+            cams=None if class_to_patch is None else self._cams(class_to_patch, scores),
         )
 
     def patch_features(self, images: Tensor) -> Tensor:
@@ -218,7 +222,7 @@ class ClassTokenViT(nn.Module):
             return self.pos_embed_cls, self.pos_embed_pat
         return self.pos_embed[:, : self.num_classes], self.pos_embed[:, self.num_classes :]
 
-    def position(self, grid: tuple[int, int]) -> Tensor:
+    def position(self, grid: Sequence[int]) -> Tensor:
         """Position table of an h x w grid (1, D, h, w): the one of `input_size`, resized
         bicubically.
         """
@@ -276,7 +280,7 @@ class ClassTokenViT(nn.Module):
         """Attention and class maps (B, K, h, w) -> class activation maps (B, K, h, w), >= 0, as the
         version has them.
         """
-        if self.version == "v1":
+        if self.version == "v1" or scores is None:
             return class_to_patch
         cams = class_to_patch * scores.float().relu()
         return cams.sqrt() if self.version == "plus" else len(self.blocks) * cams
@@ -285,6 +289,11 @@ class ClassTokenViT(nn.Module):
         """(B, K+P, D) -> patch tokens as a map (B, D, H // patch, W // patch)."""
         grid = (images.shape[-2] // patch, images.shape[-1] // patch)
         return tokens[:, self.num_classes :].transpose(1, 2).unflatten(2, grid)
+
+
+def _plus(total: Tensor | None, part: Tensor) -> Tensor:
+    """Add to a sum that may not have begun."""
+    return part if total is None else total + part
 
 
 def ranked_pool(scores: Tensor, decay: float = 0.996) -> Tensor:

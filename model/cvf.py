@@ -89,7 +89,7 @@ class CVF(nn.Module):
         affinity = predicted_affinity(fused)
         logits = self._logits(fused, None if vit is None else vit.x_patch, features.grid)
         patch_logits = None
-        if self.vit is not None and vit is not None:
+        if self.vit is not None and self.vit.head is not None and vit is not None:
             patch_logits = self.vit.pool(self.vit.head(vit.x_patch))
         seeds = self._seeds(features, vit, affinity, tags, after_switch)
         labels = self._labels(images, seeds, valid)
@@ -167,7 +167,7 @@ class CVF(nn.Module):
             if clip_cams is not None:
                 boxes = box_mask(clip_cams, method.box_threshold, method.clip_box_edges)
                 clip = propagate(transition, rows, clip_cams, boxes)
-            if vit is not None:
+            if vit is not None and vit.cams is not None:
                 within = (
                     boxes[rows.last]
                     if method.propagation_mask == "last_class" and boxes is not None

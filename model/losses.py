@@ -7,6 +7,7 @@ losses, and their gradients, add up over processes to those of one process that 
 batch.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -142,13 +143,13 @@ def classifier_criterion(
     """The unweighted losses of the class-token ViT's own training from tags (B, K): "cls", "patch"
     and "contrast".
 
-    "patch" is the mean over the patch sizes (model/README.md, "Training of the ViT").
+    "patch" is the mean over the patch sizes, missing without a patch head (model/README.md,
+    "Training of the ViT").
     """
-    patch = tag_loss(output.patch_logits, tags, reduce)
-    if output.patch_large_logits is not None:
-        patch = (patch + tag_loss(output.patch_large_logits, tags, reduce)) / 2
-    return {
-        "cls": tag_loss(output.cls_logits, tags, reduce),
-        "patch": patch,
-        "contrast": class_contrast_loss(output.cls_embeddings, tags, reduce=reduce),
-    }
+    losses = {"cls": tag_loss(output.cls_logits, tags, reduce)}
+    pooled = [output.patch_logits, output.patch_large_logits]
+    patch = [tag_loss(logits, tags, reduce) for logits in pooled if logits is not None]
+    if patch:
+        losses["patch"] = functools.reduce(torch.add, patch) / len(patch)
+    losses["contrast"] = class_contrast_loss(output.cls_embeddings, tags, reduce=reduce)
+    return losses
