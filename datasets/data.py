@@ -44,8 +44,8 @@ class Split:
 
     def tagged(self) -> "Split":
         """Return the images that have a tag."""
-        chosen = self.tags.any(1)
-        return Split([item for item, has in zip(self.items, chosen) if has], self.tags[chosen])
+        chosen = np.flatnonzero(self.tags.any(axis=1))
+        return Split([self.items[index] for index in chosen.tolist()], self.tags[chosen])
 
     @property
     def fingerprint(self) -> dict[str, str]:

@@ -12,7 +12,7 @@ import json
 import statistics
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -68,10 +68,10 @@ class MaskedCrops(TaggedImages):
 
 
 def mask_losses(
-    model: CVF, images: Tensor, batch: MaskedBatch, step: int, config: Config
+    model: CVF, images: Tensor, batch: Batch, step: int, config: Config
 ) -> dict[str, Tensor]:
     """Supervised segmentation loss: what the network could reach if pseudo labels were perfect."""
-    labels = batch["labels"].long()
+    labels = cast(MaskedBatch, batch)["labels"].long()
     return {
         "seg": seg_loss(
             resize(model.segment(images).float(), labels.shape[-2:]), labels, distributed.total

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -211,16 +211,23 @@ def log(
     return values
 
 
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """Move a batch, but for tags and indices: these are read on the CPU, where nothing waits for
+    the GPU, and the losses move them.
+    """
+    moved = {
+        name: value if name in ("tags", "index") else value.to(device, non_blocking=True)
+        for name, value in cast(dict[str, Tensor], batch).items()
+    }
+    return cast(Batch, moved)
+
+
 def train_step(stage: Stage, run: Run, batch: Batch, step: int) -> dict[str, Tensor]:
     """One iteration: forward, backward, update. Returns the terms and their sum, `loss`,
     detached.
     """
     set_rate(stage.optimiser, stage.rate(step))
-    # Tags and names are read on the CPU, where nothing waits for the GPU; the losses move them.
-    batch = {
-        n: v if n in ("tags", "index") else v.to(run.device, non_blocking=True)
-        for n, v in batch.items()
-    }
+    batch = on_device(batch, run.device)
     images = normalise(batch["image"], *STATISTICS[run.config.statistics])
     with autocast(run.device, run.config.precision):
         terms = stage.losses(images, batch, step)
@@ -251,9 +258,9 @@ def keep_for_replay(
         "terms": values,
         "config": portable(run.config),
     }
-    batch = {name: tensor.cpu() for name, tensor in batch.items()}
+    kept = {name: tensor.cpu() for name, tensor in cast(dict[str, Tensor], batch).items()}
     save_checkpoint(
-        {**run.facts, **content, "batch": batch, "model": trained_state(stage.module)}, file
+        {**run.facts, **content, "batch": kept, "model": trained_state(stage.module)}, file
     )
     return (
         f"the loss is not finite at {stage.name} iteration {step}: {values}, images {names}; "

@@ -23,6 +23,8 @@ from torch import Tensor, nn
 
 from clip.model import CLIP, VisionTransformer
 from datasets.classes import spec_of
+from datasets.data import Batch, TaggedImages
+from datasets.layouts import Item
 from datasets.specs import DatasetSpec
 from datasets.transforms import normalise
 from model.class_token_vit import ClassTokenViT
@@ -137,7 +139,7 @@ def yardsticks(device: torch.device, repeats: int) -> dict[str, Timing]:
         return dict(zip(works, measure(list(works.values()), repeats, device)))
 
 
-def tagged_batch(classes: int, count: int, side: int) -> dict[str, Tensor]:
+def tagged_batch(classes: int, count: int, side: int) -> Batch:
     """A batch of `count` pictures of side x side px with TAGS tags each, as the loader gives it."""
     tags = torch.zeros(count, classes)
     for image in range(count):
@@ -151,14 +153,12 @@ def tagged_batch(classes: int, count: int, side: int) -> dict[str, Tensor]:
     }
 
 
-def one_step(
-    module: nn.Module, losses: Callable, batch: dict[str, Tensor], setting: Setting
-) -> Work:
+def one_step(module: nn.Module, losses: Callable, batch: Batch, setting: Setting) -> Work:
     """Forward, backward and update, as training does them."""
     optimiser = adamw([(module.parameters(), 1e-5)], setting.config.weight_decay)
-    stage = Stage(
-        "benchmark", module, optimiser, lambda _: 1.0, losses, None, 1, len(batch["index"])
-    )
+    drawn = [Item(f"drawn {number}", Path(), None) for number in batch["index"].tolist()]
+    data = TaggedImages(drawn, batch["tags"].numpy(), batch["image"].shape[-1])
+    stage = Stage("benchmark", module, optimiser, lambda _: 1.0, losses, data, 1, len(drawn))
     run = Run(setting.config, setting.device, 0, 1, Path(), None)
     return lambda: train_step(stage, run, batch, 0)
 
@@ -168,7 +168,7 @@ def segmenter_step(setting: Setting) -> Work:
     config = setting.config
     model = full_size(config, setting.device).train()
 
-    def losses(images: Tensor, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+    def losses(images: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
         return pseudo_label_losses(model, images, batch, step, config)
 
     batch = tagged_batch(len(_spec(config).classes), config.batch_size, config.crop_size)
@@ -182,7 +182,7 @@ def classifier_step(setting: Setting) -> Work:
     vit = ClassTokenViT(classes, input_size=config.mct_crop_size, streams=config.mct_streams)
     vit = vit.to(setting.device).train()
 
-    def losses(images: Tensor, batch: dict[str, Tensor], _: int) -> dict[str, Tensor]:
+    def losses(images: Tensor, batch: Batch, _: int) -> dict[str, Tensor]:
         return classifier_losses(vit, images, batch, config)
 
     return one_step(
