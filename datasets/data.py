@@ -119,6 +119,10 @@ class TaggedImages(Dataset):
         rng = np.random.default_rng((self.seed, *key))
         return View.draw(height, width, self.crop_size, self.scale_range, rng, self.longest)
 
+    def altered(self, crop: np.ndarray, key: tuple[int, int]) -> np.ndarray:
+        """Change the colours of a view (c, c, 3) uint8; here they stay as they are."""
+        return crop
+
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """The view that image `index` shows at `iteration`, for key = (iteration, index).
 
@@ -147,7 +151,7 @@ class TaggedImages(Dataset):
             view = self.view((iteration, index), *shown_size(image))
             crop = view.of_image(decoded(image, view.scale), self.fill)
         return {
-            "image": _channels_first(crop),
+            "image": _channels_first(self.altered(crop, (iteration, index))),
             "valid": torch.from_numpy(view.valid()),
             "tags": torch.from_numpy(self.tags[index].astype(np.float32)),
             "index": index,

@@ -160,6 +160,7 @@ class View:
     rows: slice
     columns: slice
     mirrored: bool
+    resampling: Image.Resampling = Image.Resampling.BILINEAR
 
     @classmethod
     def draw(
@@ -190,7 +191,7 @@ class View:
         reach.
         """
         # Pillow's filter widens when shrinking, so nothing aliases.
-        return self._crop(image, tuple(map(round, fill)), Image.Resampling.BILINEAR)
+        return self._crop(image, tuple(map(round, fill)), self.resampling)
 
     def of_labels(self, labels: np.ndarray, fill: int) -> np.ndarray:
         """(H, W) uint8 -> (size, size) uint8 by nearest neighbour, `fill` where the picture does

@@ -13,7 +13,7 @@ PY
 use_environment() { # requirements files; the tests' file asks for the tests' modules too
   modules=(
     torch numpy PIL cv2 tqdm ftfy regex imageio safetensors tensorboard yaml
-    defusedxml scipy pycocotools jinja2 matplotlib filelock
+    defusedxml scipy pycocotools jinja2 matplotlib filelock timm
   )
   local file arguments=()
   for file in "$@"; do
