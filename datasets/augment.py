@@ -17,6 +17,7 @@ from datasets.data import TaggedImages
 from datasets.transforms import IMAGENET_STD, View
 
 POLICY = "rand-m9-mstd0.5-inc1"  # timm's name of the policy: magnitude 9 of 10, deviation 0.5
+MAGNITUDE_MAX = 9.99  # at 10 no bit of a colour would be left, which Pillow refuses
 AREA = (0.08, 1.0)  # share of the picture that a view shows
 ASPECT = (3 / 4, 4 / 3)  # width / height of what it shows
 ATTEMPTS = 10  # at an area that fits into the picture, before its middle is taken
@@ -96,6 +97,7 @@ def policy(size: int, fill: tuple[int, int, int]) -> RandAugment:
         "translate_const": int(size * 0.45),
         "img_mean": fill,
         "interpolation": Image.Resampling.BICUBIC,
+        "magnitude_max": MAGNITUDE_MAX,
     }
     return rand_augment_transform(POLICY, options)
 

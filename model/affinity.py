@@ -78,7 +78,7 @@ def build_affinity(
     if vit_map is not None:
         maps = [*maps, vit_map]
     stack = torch.stack(maps).float()
-    if method.vit_map != "summed":
+    if vit_map is not None and method.vit_map != "summed":
         stack = unit_rows(stack)
     if not after_switch:
         return stack.mean(dim=0)

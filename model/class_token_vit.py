@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from model.noise import Noise, drop_path
 from model.outputs import VitOutput
 from model.resize import resize
-from model.transformer import Block, Mlp
+from model.transformer import Block, Drop, Mlp
 
 
 class PatchEmbed(nn.Module):
@@ -137,13 +138,21 @@ class ClassTokenViT(nn.Module):
                 nn.init.trunc_normal_(table, std=0.02)
 
     @record_function("ViT")
-    def forward(self, images: Tensor, maps: str = "none", patch_block: int = 0) -> VitOutput:
+    def forward(
+        self,
+        images: Tensor,
+        maps: str = "none",
+        patch_block: int = 0,
+        noise: Noise | None = None,
+        drop_rate: float = 0.0,
+    ) -> VitOutput:
         """Normalised images (B, 3, H, W) -> `VitOutput`. ValueError where a side is below the
         largest patch.
 
         maps: which attention maps are kept, "none", "patch" (`class_to_patch`, `patch_affinity`) or
         "all" (also `attention`). patch_block: the block, from 1, whose patch rows are
-        `patch_affinity`; 0 sums all.
+        `patch_affinity`; 0 sums all. noise, drop_rate: in training, how likely the last block's
+        residual branches are dropped; the blocks before it less, in proportion.
         """
         streams = self._embed(images)
         classes = self.num_classes
@@ -159,8 +168,10 @@ class ClassTokenViT(nn.Module):
             rows = 0 if maps == "none" else classes
             if patches_too:
                 rows = streams[0].shape[1]
-            small, weights = block(streams[0], rows)
-            streams = [small, *(block(tokens)[0] for tokens in streams[1:])]
+            drops = self._drops(number, noise, drop_rate)
+            small, weights = block(streams[0], rows, drops[0])
+            large = [block(tokens, 0, drops[1])[0] for tokens in streams[1:]]
+            streams = [small, *large]
             embeddings += [tokens[:, :classes] for tokens in streams]
 
             if rows:
@@ -209,6 +220,17 @@ class ClassTokenViT(nn.Module):
         for block in self.blocks[half:]:
             small = block(small)[0]
         return self._map(small, images, self.patch)
+
+    def _drops(self, number: int, noise: Noise | None, rate: float) -> list[Drop | None]:
+        """How the block `number`, from 0, drops the branches of each stream; None: not at all."""
+        rate = rate * number / max(1, len(self.blocks) - 1)
+        if noise is None or rate == 0:
+            return [None, None]
+
+        def drop(branch: Tensor, which: int, stream: int) -> Tensor:
+            return drop_path(branch, rate, noise, 4 * number + 2 * stream + which)
+
+        return [functools.partial(drop, stream=stream) for stream in range(2)]
 
     def pool(self, scores: Tensor) -> Tensor:
         """Class maps (B, K, h, w) -> logits (B, K): ranked pooling, in version "v2" the mean."""

@@ -2,6 +2,8 @@
 trained on them.
 """
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
@@ -14,9 +16,12 @@ from model.class_rows import ClassRows
 from model.class_token_vit import ClassTokenViT
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder, predicted_affinity
 from model.method import Method
+from model.noise import Noise, drop_channels
 from model.outputs import CVFOutput, PseudoLabels, Seeds, VitOutput
 from model.precision import float32_region
 from model.pseudo_labels import make_labels, seed_labels
+
+FUSION_SITE = 1 << 16  # where the fused features draw; the ViT's blocks draw below
 
 
 class CVF(nn.Module):
@@ -75,21 +80,28 @@ class CVF(nn.Module):
         return self._logits(self.fusion(tokens), x_patch, grid)
 
     def forward(
-        self, images: Tensor, tags: Tensor, after_switch: bool, valid: Tensor | None = None
+        self,
+        images: Tensor,
+        tags: Tensor,
+        after_switch: bool,
+        valid: Tensor | None = None,
+        noise: Noise | None = None,
     ) -> CVFOutput:
         """One training step's forward (model/README.md, "The figure").
 
         images (B, 3, H, W) normalised; tags (B, K), above 0 where tagged, an image may have none,
         best on the CPU (a GPU is then not waited for); after_switch: affinity is selected rather
-        than averaged; valid (B, H, W) bool, False on padding, which gets label 255.
+        than averaged; valid (B, H, W) bool, False on padding, which gets label 255; noise: of the
+        samples, in training, from which fused features are dropped.
         """
         features = self._clip_features(images, after_switch)
-        vit = None if self.vit is None else self.vit(images, "patch", self.method.vit_map_block)
+        vit = self._vit_output(images)
         fused = self.fusion([tokens[:, 1:] for tokens in features.tokens])
+        fused = drop_channels(fused, self.method.fusion_dropout, noise, FUSION_SITE)
         affinity = predicted_affinity(fused)
         logits = self._logits(fused, None if vit is None else vit.x_patch, features.grid)
         patch_logits = None
-        if self.vit is not None and self.vit.head is not None and vit is not None:
+        if vit is not None and self.vit.head is not None and self.vit_learns:
             patch_logits = self.vit.pool(self.vit.head(vit.x_patch))
         seeds = self._seeds(features, vit, affinity, tags, after_switch)
         labels = self._labels(images, seeds, valid)
@@ -110,6 +122,18 @@ class CVF(nn.Module):
         with float32_region(images.device):
             seeds = seed_labels(labels.seeds, images.shape[-2:], self.method)
         return {**seeds, "pseudo": labels.combined}
+
+    @property
+    def vit_learns(self) -> bool:
+        """True if any tensor of the ViT is trained; a frozen one has no patch loss."""
+        return any(tensor.requires_grad for tensor in self.vit.parameters())
+
+    def _vit_output(self, images: Tensor) -> VitOutput | None:
+        """What the ViT says of the images; None without a ViT."""
+        if self.vit is None:
+            return None
+        with nullcontext() if self.vit_learns else torch.no_grad():
+            return self.vit(images, "patch", self.method.vit_map_block)
 
     @record_function("CLIP")
     @torch.no_grad()

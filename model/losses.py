@@ -98,20 +98,31 @@ def tag_loss(logits: Tensor, tags: Tensor, reduce: Reduce = single_process) -> T
 
 
 def class_contrast_loss(
-    embeddings: list[Tensor], tags: Tensor, layers: int = 12, reduce: Reduce = single_process
+    embeddings: list[Tensor],
+    tags: Tensor,
+    layers: int = 12,
+    reduce: Reduce = single_process,
+    by_image: bool = True,
 ) -> Tensor:
     """Tells the class tokens apart: each tagged class's token should be like itself more than like
     any other class's.
 
     embeddings: class tokens (B, K, D), of which the last `layers` entries count; tags (B, K) in {0,
     1}. Cosine scores K x K, cross-entropy of each tagged row against its own index, mean over
-    tagged classes and layers (MCTformer+).
+    layers and tagged classes of an image, then over tagged images (MCTformer+); or, not `by_image`,
+    over all tagged classes of the batch alike.
     """
     tokens = F.normalize(torch.stack(embeddings[-layers:]).float(), dim=-1)
     scores = tokens @ tokens.transpose(-2, -1)
     entropy = scores.logsumexp(dim=-1) - scores.diagonal(dim1=-2, dim2=-1)
     tagged = tags.to(scores.device, torch.float32, non_blocking=True)
-    return (entropy.mean(dim=0) * tagged).sum() / reduce(tagged.sum()).clamp(min=1)
+    entropy = entropy.mean(dim=0) * tagged
+    if not by_image:
+        return entropy.sum() / reduce(tagged.sum()).clamp(min=1)
+
+    count = tagged.sum(dim=1)
+    means = entropy.sum(dim=1) / count.clamp(min=1)
+    return means.sum() / reduce((count > 0).sum()).clamp(min=1)
 
 
 @record_function("losses")
@@ -138,18 +149,20 @@ def criterion(
 
 
 def classifier_criterion(
-    output: VitOutput, tags: Tensor, reduce: Reduce = single_process
+    output: VitOutput, tags: Tensor, reduce: Reduce = single_process, by_image: bool = True
 ) -> dict[str, Tensor]:
     """The unweighted losses of the class-token ViT's own training from tags (B, K): "cls", "patch"
     and "contrast".
 
-    "patch" is the mean over the patch sizes, missing without a patch head (model/README.md,
-    "Training of the ViT").
+    "patch" is the mean over the patch sizes, missing without a patch head; `by_image` says how
+    "contrast" is averaged (model/README.md, "Training of the ViT").
     """
     losses = {"cls": tag_loss(output.cls_logits, tags, reduce)}
     pooled = [output.patch_logits, output.patch_large_logits]
     patch = [tag_loss(logits, tags, reduce) for logits in pooled if logits is not None]
     if patch:
         losses["patch"] = functools.reduce(torch.add, patch) / len(patch)
-    losses["contrast"] = class_contrast_loss(output.cls_embeddings, tags, reduce=reduce)
+    losses["contrast"] = class_contrast_loss(
+        output.cls_embeddings, tags, reduce=reduce, by_image=by_image
+    )
     return losses

@@ -51,6 +51,15 @@ class Method(Settings):
         low=0,
         high=1,
     )
+    fusion_dropout: float = option(
+        0.1,
+        "method",
+        "share of the fused features' channels that is dropped in training",
+        Role.METHOD,
+        low=0,
+        high=0.9,
+        before=0.0,
+    )
     par_iterations: int = option(
         20, "method", "rounds of pixel-adaptive refinement", Role.METHOD, low=0
     )
@@ -107,6 +116,14 @@ class Method(Settings):
         Role.METHOD,
         choices=("combined", "clip"),
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.map_selection == "mass" and self.vit_map == "scaled" and self.branches != "clip":
+            raise UserError(
+                "--map_selection mass compares total masses, which --vit_map scaled makes equal; "
+                "use --vit_map summed, or --map_selection fit"
+            )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from clip.model import attention_weights, is_half_on_cpu
 
 Activation = Callable[[Tensor], Tensor]
+Drop = Callable[[Tensor, int], Tensor]
 
 
 class Attention(nn.Module):
@@ -68,10 +69,20 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps)
         self.mlp = Mlp(dim, hidden, activation)
 
-    def forward(self, x: Tensor, rows: int = 0) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor, rows: int = 0, drop: Drop | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """(B, T, D) -> (B, T, D) and the attention weights of the first `rows` tokens, as
         `Attention` gives them.
+
+        drop: changes the residual branches, 0 attention and 1 MLP, in training (stochastic depth).
         """
         attended, weights = self.attn(self.norm1(x), rows)
+        if drop is not None:
+            attended = drop(attended, 0)
         x = x + attended
-        return x + self.mlp(self.norm2(x)), weights
+
+        changed = self.mlp(self.norm2(x))
+        if drop is not None:
+            changed = drop(changed, 1)
+        return x + changed, weights

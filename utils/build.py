@@ -2,6 +2,7 @@
 every part.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,15 @@ def image_tags(config: Config, spec: DatasetSpec, images: list[Item]) -> np.ndar
     """
     names, part = [item.name for item in images], _part(config, config.train_split)
     return find_tags(config.dataset, config.data_root, part, names, spec, config.tags)
+
+
+def validation_tags(config: Config, spec: DatasetSpec, images: Sequence[Item]) -> np.ndarray:
+    """Return (n, K) bool tags of validation images, from the data set's own annotations.
+
+    Raises UserError where there are none.
+    """
+    names, part = [item.name for item in images], _part(config, config.val_split)
+    return find_tags(config.dataset, config.data_root, part, names, spec)
 
 
 def testing_script(config: Config) -> str:

@@ -1,5 +1,6 @@
 """The views of stage 1: within the picture, a function of seed, iteration and image, and varied."""
 
+import copy
 import random
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.augment import AREA, ASPECT, ERASED, ClassifierImages, erase, random_area
+from datasets.augment import AREA, ASPECT, ERASED, ClassifierImages, erase, policy, random_area
 from datasets.layouts import Item
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
 
@@ -96,6 +97,14 @@ def test_noise_has_imagenets_statistics() -> None:
     noise = np.concatenate(pixels)
     assert noise.mean(axis=0) == pytest.approx(IMAGENET_MEAN, abs=2)
     assert noise.std(axis=0) == pytest.approx(IMAGENET_STD, rel=0.07)  # cut to 0..255
+
+
+def test_every_operation_works_at_its_greatest_strength() -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    for operation in policy(64, (124, 116, 104)).ops:
+        strongest = copy.copy(operation)
+        strongest.prob, strongest.magnitude, strongest.magnitude_std = 1, 99, 0
+        assert strongest(picture).size == (64, 64), operation
 
 
 def test_views_change_their_colours_but_not_their_tags(images: ClassifierImages) -> None:

@@ -78,12 +78,17 @@ def measured(golden: GoldenFile) -> Named:
             load_config(CONFIGS / file),
             decoder_width=golden.config["head"]["embed_dim"],
             decoder_layers=golden.config["head"]["layers"],
+            fusion_dropout=0.0,
         )
         text = text_features(golden.clip(), SPECS[config.dataset].texts())
         yield "text", text
         model = whole_model(golden, text, config)
         images = normalise(golden["pictures"].permute(0, 3, 1, 2), *STATISTICS[config.statistics])
-        batch = {"tags": golden["tags"].float(), "valid": golden["valid"]}
+        batch = {
+            "tags": golden["tags"].float(),
+            "valid": golden["valid"],
+            "index": torch.arange(len(images)),
+        }
         for stage, step in (("before", config.switch_iters - 1), ("after", config.switch_iters)):
             yield from training(model, images, batch, step, config, variant, f"{variant}_{stage}")
         yield from testing(model, golden["test_picture"], config, variant)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from utils.average_precision import average_precision, mean_average_precision
+from utils.training.average_precision import average_precision, mean_average_precision
 
 
 def test_by_hand() -> None:

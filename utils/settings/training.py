@@ -31,11 +31,67 @@ class Stage1Settings(Settings):
         5e-4, STAGE_1, "learning rate for a batch of 512 images", Role.SCHEDULE, low=0
     )
     mct_crop_size: int = option(
-        320,
+        448,
         STAGE_1,
         "side of a training crop, px, a multiple of 16",
         Role.SCHEDULE,
         low=2 * PATCH,
+        before=320,
+    )
+    mct_augmentation: str = option(
+        "randaugment",
+        STAGE_1,
+        "training views: random areas with RandAugment and erasing as MCTformer+, or rescaled "
+        "as in stage 2",
+        Role.SCHEDULE,
+        choices=("randaugment", "rescale"),
+        before="rescale",
+    )
+    mct_drop_path: float = option(
+        0.1,
+        STAGE_1,
+        "how likely a residual branch of the last block is dropped; less before it",
+        Role.SCHEDULE,
+        low=0,
+        high=0.9,
+        before=0.0,
+    )
+    mct_weight_decay: float = option(
+        0.05, STAGE_1, "AdamW weight decay", Role.SCHEDULE, low=0, before=0.01
+    )
+    mct_decay_tables: bool = option(
+        False,
+        STAGE_1,
+        "class tokens and position tables decay too; MCTformer+: false",
+        Role.SCHEDULE,
+        before=True,
+    )
+    mct_warmup_epochs: float = option(
+        5.0, STAGE_1, "epochs of linear warm-up", Role.SCHEDULE, low=0, before=2.25
+    )
+    mct_lr_floor: float = option(
+        0.32,
+        STAGE_1,
+        "share of the learning rate that is left at the end; MCTformer+: 1e-5 of 3.1e-5",
+        Role.SCHEDULE,
+        low=0,
+        high=1,
+        before=0.01,
+    )
+    mct_contrast: str = option(
+        "images",
+        STAGE_1,
+        "the contrast loss is a mean over images, as MCTformer+, or over all tags of a batch",
+        Role.SCHEDULE,
+        choices=("images", "tags"),
+        before="tags",
+    )
+    mct_eval_epochs: float = option(
+        5.0,
+        STAGE_1,
+        "epochs between two looks at how well tags of validation images are predicted; 0: none",
+        Role.WATCH,
+        low=0,
     )
     mct_head_lr_factor: float = option(
         1.0, STAGE_1, "learning rate of new tensors, relative", Role.SCHEDULE, low=0
@@ -73,17 +129,26 @@ class Stage2Settings(Settings):
     batch_size: int = option(
         4, STAGE_2, "global batch, images, over all processes", Role.SCHEDULE, low=1
     )
-    lr: float = option(2e-4, STAGE_2, "learning rate of the decoder", Role.SCHEDULE, low=0)
-    vit_lr_factor: float = option(
-        0.1,
+    lr: float = option(
+        2e-3, STAGE_2, "learning rate of fusion and decoder", Role.SCHEDULE, low=0, before=2e-4
+    )
+    wide_lr_factor: float = option(
+        0.25,
         STAGE_2,
-        "learning rate of the class-token ViT, relative to --lr",
+        "learning rate of LargeFOV and the mixing weight, relative to --lr",
         Role.SCHEDULE,
         low=0,
+        before=1.0,
     )
-    weight_decay: float = option(
-        0.01, STAGE_2, "AdamW weight decay, both stages", Role.SCHEDULE, low=0
+    vit_lr_factor: float = option(
+        0.0,
+        STAGE_2,
+        "learning rate of the class-token ViT, relative to --lr; 0: frozen, without a patch loss",
+        Role.SCHEDULE,
+        low=0,
+        before=0.1,
     )
+    weight_decay: float = option(0.01, STAGE_2, "AdamW weight decay", Role.SCHEDULE, low=0)
     warmup_iters: int = option(
         1500,
         STAGE_2,
@@ -93,11 +158,12 @@ class Stage2Settings(Settings):
         scaled=True,
     )
     switch_iters: int = option(
-        20000,
+        1_000_000,
         STAGE_2,
-        "iteration from which affinity is selected (of the full run)",
+        "iteration from which affinity is selected (of the full run); beyond it: never",
         Role.SCHEDULE,
         scaled=True,
+        before=20000,
     )
     schedule: str = option(
         "continuous",

@@ -67,6 +67,8 @@ class Stage:
     iterations: int
     batch_size: int
     evaluate: Callable[[int], None] | None = None
+    evaluation: str = "evaluation"  # under what name its scores are recorded
+    eval_every: int = 0  # iterations; 0: those of the configuration
 
 
 def save(stage: Stage, run: Run, step: int, validated: bool = True) -> None:
@@ -117,9 +119,9 @@ def resume(stage: Stage, run: Run) -> tuple[int, bool]:
     return content["step"], content.get("validated", True)
 
 
-def run_stage(stage: Stage, run: Run) -> None:
+def run_stage(stage: Stage, run: Run) -> bool:
     """Train a stage to its end, from its checkpoint if there is one; log, validate and save on the
-    way.
+    way. Returns False if it was at its end already.
 
     SIGINT or SIGTERM: the iteration is finished, or a validation left, a checkpoint written, then
     KeyboardInterrupt raised.
@@ -129,10 +131,11 @@ def run_stage(stage: Stage, run: Run) -> None:
 
     run.recorder.rewind(stage.name, start)
     if stage.evaluate is not None:
-        run.recorder.rewind("evaluation", start if validated and start < end else start - 1)
+        last = start if validated and start < end else start - 1
+        run.recorder.rewind(stage.evaluation, last)
     if start >= end:
         run.recorder.say(f"{stage.name}: complete ({end} iterations)")
-        return
+        return False
     stage.module.train()
     bar = progress(quiet=config.quiet, total=end, initial=start, desc=stage.name)
     with StopRequest() as stop, bar:
@@ -149,13 +152,15 @@ def run_stage(stage: Stage, run: Run) -> None:
                 bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
             look = run.world == 1 or done % LOOK_EVERY == 0
             stopping = look and distributed.agreed(stop.made, run.device)
-            due = stage.evaluate is not None and done % config.eval_every == 0 and done < end
+            every = stage.eval_every or config.eval_every
+            due = stage.evaluate is not None and done % every == 0 and done < end
             if due and not stopping:
                 run_validation(stage, run, stop, done)
             if done % config.checkpoint_every == 0 or done == end or stopping:
                 save(stage, run, done, validated=not (due and stopping))
             if stopping and done < end:
                 raise KeyboardInterrupt
+    return True
 
 
 def batches(stage: Stage, run: Run, start: int) -> Iterator[Batch]:

@@ -1,11 +1,11 @@
 """Learning-rate schedules as pure functions of the step, and the optimiser's parameter groups."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def schedule(
@@ -30,25 +30,39 @@ def schedule(
     return (1 - (step - warmup) / max(1, max_iters - warmup)) ** power
 
 
-def cosine(step: int, max_iters: int, warmup: int) -> float:
-    """Linear warm-up, then half a cosine down to 1% of the rate (MCTformer+'s schedule)."""
+def cosine(step: int, max_iters: int, warmup: int, floor: float = 0.01) -> float:
+    """Return the factor of the base rate: linear warm-up, then half a cosine down to `floor`.
+
+    Source: the schedule of DeiT and MCTformer+, by iterations instead of epochs.
+    """
     if step < warmup:
         return (step + 1) / warmup
-    return 0.01 + 0.99 * (
-        0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, max_iters - warmup))
-    )
+    share = (step - warmup) / max(1, max_iters - warmup)
+    return floor + (1 - floor) * (0.5 + 0.5 * math.cos(math.pi * share))
+
+
+def is_matrix(tensor: Tensor) -> bool:
+    """True for weights of linear maps and convolutions, and for tables; False for vectors."""
+    return tensor.ndim > 1
+
+
+def is_weight(tensor: Tensor) -> bool:
+    """True for weights of linear maps and convolutions; False for vectors and (1, N, D) tables."""
+    return tensor.ndim in (2, 4)
 
 
 def adamw(
-    groups: Iterable[tuple[Iterable[nn.Parameter], float]], weight_decay: float
+    groups: Iterable[tuple[Iterable[nn.Parameter], float]],
+    weight_decay: float,
+    decays: Callable[[Tensor], bool] = is_matrix,
 ) -> torch.optim.AdamW:
-    """AdamW over (parameters, learning rate) groups; vectors (biases, norms) are not decayed."""
+    """Make AdamW over (parameters, learning rate) groups; `decays` says which tensors decay."""
     split: list[dict[str, Any]] = []
     for parameters, rate in groups:
         parameters = [p for p in parameters if p.requires_grad]
         for decay, chosen in (
-            (weight_decay, [p for p in parameters if p.ndim > 1]),
-            (0.0, [p for p in parameters if p.ndim <= 1]),
+            (weight_decay, [p for p in parameters if decays(p)]),
+            (0.0, [p for p in parameters if not decays(p)]),
         ):
             if chosen:
                 split.append({"params": chosen, "lr": rate, "base_lr": rate, "weight_decay": decay})

@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clip.loader import load_clip
 from clip.text import text_features
+from datasets.augment import ClassifierImages
 from datasets.classes import spec_of
 from datasets.data import Batch, Split, TaggedImages
 from datasets.layouts import Item
@@ -21,7 +22,16 @@ from datasets.specs import DatasetSpec
 from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
 from model.losses import classifier_criterion, criterion
-from utils.build import STATISTICS, build_cvf, build_vit, image_tags, split_items, testing_script
+from model.noise import Noise
+from utils.build import (
+    STATISTICS,
+    build_cvf,
+    build_vit,
+    image_tags,
+    split_items,
+    testing_script,
+    validation_tags,
+)
 from utils.common import distributed
 from utils.common.device import choose_device, prepare_torch
 from utils.common.errors import UserError
@@ -32,9 +42,10 @@ from utils.run_folder.checkpoint import portable, save_checkpoint, trained_state
 from utils.run_folder.claim import BAD_IMAGES, bad_images, claimed
 from utils.run_folder.recorder import Recorder
 from utils.run_folder.resuming import check_checkpoints, check_folder
-from utils.settings.training import Stage1Settings, Stage2Settings
+from utils.settings.training import Stage2Settings
 from utils.training.loop import Run, Stage, run_stage
-from utils.training.optim import adamw, cosine, schedule
+from utils.training.optim import adamw, cosine, is_matrix, is_weight, schedule
+from utils.training.tag_scores import TAG_EVALUATION, report_tags
 from utils.training.validation import report
 
 FINAL = "final.pt"
@@ -89,7 +100,7 @@ def train(
 
         model = build_cvf(config, clip, text, vit, len(spec.classes)).to(device)
         if vit is not None and not config.mct_path:
-            train_classifier(vit, training, run)
+            train_classifier(vit, training, run, tagged_validation(config, spec, validation, run))
         data = training_data(training, config, config.crop_size, crops)
         evaluate = partial(report, model, training, validation, run)
         final = train_segmenter(model, data, losses or pseudo_label_losses, run, evaluate)
@@ -166,9 +177,27 @@ def plan(
     )
 
 
-def train_classifier(vit: ClassTokenViT, training: Split, run: Run) -> None:
+def tagged_validation(
+    config: Config, spec: DatasetSpec, images: Sequence[Item], run: Run
+) -> Split | None:
+    """Find the tags of validation images, on which stage 1 is scored; None if there are none."""
+    if not config.mct_eval_epochs:
+        return None
+    seen = images[: config.eval_images or None]
+    try:
+        return Split(seen, validation_tags(config, spec, seen))
+    except UserError as error:
+        run.recorder.say(f"stage 1 is not scored, as validation images have no tags: {error}")
+        return None
+
+
+def train_classifier(
+    vit: ClassTokenViT, training: Split, run: Run, validation: Split | None = None
+) -> None:
     """Stage 1: the class-token ViT learns the tags (MCTformer+; model/README.md, "Training of
     the ViT").
+
+    validation: images on whose tags it is scored now and then, and at the end.
     """
     config = run.config
     # images without tags teach a classifier of tags little and have no contrastive term
@@ -178,7 +207,8 @@ def train_classifier(vit: ClassTokenViT, training: Split, run: Run) -> None:
             f"no image of --train_split {config.train_split} has a tag; check --tags or the "
             "annotations"
         )
-    data = training_data(tagged, config, config.mct_crop_size)
+    crops = ClassifierImages if config.mct_augmentation == "randaugment" else TaggedImages
+    data = training_data(tagged, config, config.mct_crop_size, crops)
     iterations = math.ceil(config.mct_epochs * len(tagged) / config.mct_batch_size)
 
     named = list(vit.named_parameters())
@@ -186,27 +216,43 @@ def train_classifier(vit: ClassTokenViT, training: Split, run: Run) -> None:
     pretrained = [tensor for name, tensor in named if not name.startswith(NEW_TENSORS)]
     lr = config.mct_lr * config.mct_batch_size / 512
     groups = [(pretrained, lr), (new, lr * config.mct_head_lr_factor)]
+    decays = is_matrix if config.mct_decay_tables else is_weight
+    warmup = 0
+    if config.mct_epochs:
+        warmup = int(iterations * config.mct_warmup_epochs / config.mct_epochs)
+
+    evaluate = None
+    every = 0
+    if validation is not None:
+        evaluate = partial(report_tags, vit, validation, run)
+        every = max(1, round(config.mct_eval_epochs * len(tagged) / config.mct_batch_size))
 
     stage = Stage(
         name="classifier",
         module=vit,
-        optimiser=adamw(groups, config.weight_decay),
-        rate=lambda step: cosine(step, iterations, max(1, iterations // 20)),
-        losses=lambda images, batch, step: classifier_losses(vit, images, batch, config),
+        optimiser=adamw(groups, config.mct_weight_decay, decays),
+        rate=lambda step: cosine(step, iterations, max(1, warmup), config.mct_lr_floor),
+        losses=lambda images, batch, step: classifier_losses(vit, images, batch, step, config),
         data=data,
         iterations=iterations,
         batch_size=config.mct_batch_size,
+        evaluate=evaluate,
+        evaluation=TAG_EVALUATION,
+        eval_every=every,
     )
-    run_stage(stage, run)
+    if run_stage(stage, run) and evaluate is not None:
+        evaluate(iterations)
 
 
 def classifier_losses(
-    vit: ClassTokenViT, images: Tensor, batch: Batch, config: Stage1Settings
+    vit: ClassTokenViT, images: Tensor, batch: Batch, step: int, config: Config
 ) -> dict[str, Tensor]:
-    """Losses of one batch of tagged images in stage 1."""
-    output = vit(images)
+    """Compute the losses of one batch of tagged images in stage 1."""
+    noise = Noise.of(config.seed, step, batch["index"], images.device)
+    output = vit(images, noise=noise, drop_rate=config.mct_drop_path)
     output = replace(output, cls_logits=output.cls_logits.float() * config.vit_logit_scale)
-    return classifier_criterion(output, batch["tags"], reduce=distributed.total)
+    by_image = config.mct_contrast == "images"
+    return classifier_criterion(output, batch["tags"], distributed.total, by_image)
 
 
 def train_segmenter(
@@ -216,19 +262,11 @@ def train_segmenter(
     "The figure").
     """
     config = run.config
-    if model.vit is not None and not config.train_vit:  # the published optimiser leaves these out
-        for part in (model.vit, model.wide, model.alpha):
-            if part is not None:
-                part.requires_grad_(False)
-    slow = [] if model.vit is None else list(model.vit.parameters())
-    ids = {id(p) for p in slow}
-    fast = [p for p in model.parameters() if id(p) not in ids]
+    freeze(model, config)
     stage = Stage(
         name="segmenter",
         module=model,
-        optimiser=adamw(
-            [(fast, config.lr), (slow, config.lr * config.vit_lr_factor)], config.weight_decay
-        ),
+        optimiser=adamw(rate_groups(model, config), config.weight_decay),
         rate=lambda step: schedule(
             step, config.max_iters, config.warmup_iters, config.schedule == "published"
         ),
@@ -251,12 +289,41 @@ def train_segmenter(
     return final
 
 
+def freeze(model: CVF, config: Stage2Settings) -> None:
+    """Exclude from training what has no learning rate, or is left out as published."""
+    if model.vit is None:
+        return
+    if not config.train_vit or config.vit_lr_factor == 0:
+        model.vit.requires_grad_(False)
+    if not config.train_vit:
+        for part in (model.wide, model.alpha):
+            if part is not None:
+                part.requires_grad_(False)
+
+
+def rate_groups(model: CVF, config: Stage2Settings) -> list[tuple[list[nn.Parameter], float]]:
+    """Return what is trained in stage 2 with its learning rate, tensors of one rate together."""
+    rates = {"vit.": config.lr * config.vit_lr_factor}
+    rates |= dict.fromkeys(("wide.", "alpha"), config.lr * config.wide_lr_factor)
+    groups: dict[float, list[nn.Parameter]] = {}
+    late = []  # the ViT comes last, so that the optimiser's states of older runs fit
+    for name, tensor in model.named_parameters():
+        rate = next((r for prefix, r in rates.items() if name.startswith(prefix)), config.lr)
+        if name.startswith("vit."):
+            late.append(tensor)
+        else:
+            groups.setdefault(rate, []).append(tensor)
+    found = [(tensors, rate) for rate, tensors in groups.items()]
+    return [*found, (late, rates["vit."])]
+
+
 def pseudo_label_losses(
-    model: CVF, images: Tensor, batch: Batch, step: int, config: Stage2Settings
+    model: CVF, images: Tensor, batch: Batch, step: int, config: Config
 ) -> dict[str, Tensor]:
-    """Weighted losses of one batch of tagged images (model/README.md, "Losses")."""
+    """Compute the weighted losses of one batch of tagged images (model/README.md, "Losses")."""
     valid = batch["valid"] if config.ignore_padding else None
-    output = model(images, batch["tags"], config.after_switch(step), valid)
+    noise = Noise.of(config.seed, step, batch["index"], images.device)
+    output = model(images, batch["tags"], config.after_switch(step), valid, noise)
     weights = {"seg": 1.0, "affinity": config.w_attn, "patch": config.w_pat}
     terms = criterion(output, batch["tags"], config.radius, reduce=distributed.total)
     return {name: weights[name] * term for name, term in terms.items()}

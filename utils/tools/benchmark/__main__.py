@@ -182,8 +182,8 @@ def classifier_step(setting: Setting) -> Work:
     vit = ClassTokenViT(classes, input_size=config.mct_crop_size, streams=config.mct_streams)
     vit = vit.to(setting.device).train()
 
-    def losses(images: Tensor, batch: Batch, _: int) -> dict[str, Tensor]:
-        return classifier_losses(vit, images, batch, config)
+    def losses(images: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
+        return classifier_losses(vit, images, batch, step, config)
 
     return one_step(
         vit, losses, tagged_batch(classes, config.mct_batch_size, config.mct_crop_size), setting

@@ -1,0 +1,65 @@
+"""How well stage 1 predicts the tags of validation images, while it learns."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from datasets.data import Split
+from model.class_token_vit import ClassTokenViT
+from utils.common import distributed
+from utils.common.device import autocast
+from utils.common.progress import progress
+from utils.inference.evaluation import evaluating, masked_loader
+from utils.inference.seeds import padded
+from utils.run_folder.claim import readable
+from utils.training.average_precision import mean_average_precision
+from utils.training.loop import Run
+
+TAG_EVALUATION = "tag evaluation"
+CLASS_MAP = "class mAP"
+IMAGE_MAP = "image mAP"
+
+
+def report_tags(vit: ClassTokenViT, validation: Split, run: Run, step: int) -> None:
+    """Record how well the ViT predicts the tags of validation images, after iteration `step`."""
+    scores, seen = predicted_tags(vit, validation, run)
+    if not distributed.is_main():
+        return
+
+    truth = torch.from_numpy(validation.tags)[seen]
+    by_class, by_image = mean_average_precision(scores[seen], truth)
+    values = {CLASS_MAP: 100 * by_class, IMAGE_MAP: 100 * by_image}
+    run.recorder.scalars(TAG_EVALUATION, step, values)
+    run.recorder.say(
+        f"classifier iteration {step}: tags of {len(truth)} validation images: class mAP "
+        f"{100 * by_class:.2f}, mean of each image's AP {100 * by_image:.2f}"
+    )
+
+
+@torch.no_grad()
+def predicted_tags(vit: ClassTokenViT, validation: Split, run: Run) -> tuple[Tensor, Tensor]:
+    """Predict the tags of validation images, over all processes.
+
+    Returns:
+        (n, K) float32 scores on the CPU, the mean of class-token and patch logits as MCTformer+
+        takes it; (n,) bool, False for images that could not be read.
+    """
+    config = run.config
+    table = torch.zeros(len(validation), validation.tags.shape[1] + 1, device=run.device)
+    without_masks = [replace(item, mask=None) for item in validation.items]
+
+    with evaluating(vit):
+        loader = masked_loader(without_masks, config, run.rank, run.world)
+        bar = progress(loader, config.quiet, desc="tags", leave=False)
+        for sample in readable(bar, run.folder, "tags"):
+            with autocast(run.device, config.precision):
+                output = vit(padded(sample["image"].to(run.device), config))
+            logits = output.cls_logits.float() * config.vit_logit_scale
+            if output.patch_logits is not None:
+                logits = (logits + output.patch_logits.float()) / 2
+            table[sample["index"], :-1] = logits[0]
+            table[sample["index"], -1] = 1
+
+    table = distributed.total(table).cpu()
+    return table[:, :-1], table[:, -1] > 0
