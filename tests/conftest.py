@@ -56,6 +56,8 @@ def quick(clip_file: Path) -> list[str]:
         "mct_crop_size": 64,
         "decoder_width": 16,
         "decoder_layers": 1,
+        "lr": 0.0002,
+        "vit_lr_factor": 0.1,
         "par_iterations": 2,
         "mct_epochs": 1,
         "mct_batch_size": 12,

@@ -69,6 +69,7 @@ class Stage:
     evaluate: Callable[[int], None] | None = None
     evaluation: str = "evaluation"  # under what name its scores are recorded
     eval_every: int = 0  # iterations; 0: those of the configuration
+    repeats_last: bool = True  # a finished stage that is resumed is evaluated again
 
 
 def save(stage: Stage, run: Run, step: int, validated: bool = True) -> None:
@@ -131,7 +132,8 @@ def run_stage(stage: Stage, run: Run) -> bool:
 
     run.recorder.rewind(stage.name, start)
     if stage.evaluate is not None:
-        last = start if validated and start < end else start - 1
+        again = start >= end and stage.repeats_last
+        last = start if validated and not again else start - 1
         run.recorder.rewind(stage.evaluation, last)
     if start >= end:
         run.recorder.say(f"{stage.name}: complete ({end} iterations)")

@@ -239,6 +239,7 @@ def train_classifier(
         evaluate=evaluate,
         evaluation=TAG_EVALUATION,
         eval_every=every,
+        repeats_last=False,
     )
     if run_stage(stage, run) and evaluate is not None:
         evaluate(iterations)
