@@ -100,9 +100,7 @@ class CVF(nn.Module):
         fused = drop_channels(fused, self.method.fusion_dropout, noise, FUSION_SITE)
         affinity = predicted_affinity(fused)
         logits = self._logits(fused, None if vit is None else vit.x_patch, features.grid)
-        patch_logits = None
-        if vit is not None and self.vit.head is not None and self.vit_learns:
-            patch_logits = self.vit.pool(self.vit.head(vit.x_patch))
+        patch_logits = self._patch_logits(vit)
         seeds = self._seeds(features, vit, affinity, tags, after_switch)
         labels = self._labels(images, seeds, valid)
         return CVFOutput(logits, affinity, patch_logits, labels)
@@ -126,6 +124,8 @@ class CVF(nn.Module):
     @property
     def vit_learns(self) -> bool:
         """True if any tensor of the ViT is trained; a frozen one has no patch loss."""
+        if self.vit is None:
+            return False
         return any(tensor.requires_grad for tensor in self.vit.parameters())
 
     def _vit_output(self, images: Tensor) -> VitOutput | None:
@@ -134,6 +134,12 @@ class CVF(nn.Module):
             return None
         with nullcontext() if self.vit_learns else torch.no_grad():
             return self.vit(images, "patch", self.method.vit_map_block)
+
+    def _patch_logits(self, vit: VitOutput | None) -> Tensor | None:
+        """Pooled logits (B, K) of small patches; None where there is nothing to learn from them."""
+        if vit is None or self.vit is None or self.vit.head is None or not self.vit_learns:
+            return None
+        return self.vit.pool(self.vit.head(vit.x_patch))
 
     @record_function("CLIP")
     @torch.no_grad()

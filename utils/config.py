@@ -62,7 +62,12 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     values = read_yaml(path)
     if path.name == CONFIG_FILE and (path.parent / "checkpoints").is_dir():
         values = completed(values)
-    full = from_dict(values, str(path))
+    try:
+        full = from_dict(values, str(path))
+    except UserError as error:
+        if str(path) in str(error):
+            raise
+        raise UserError(f"{path}: {error}") from None
 
     max_iters = overrides.get("max_iters", full.max_iters)
     if max_iters != full.max_iters:

@@ -179,6 +179,7 @@ def test_lists(folder: Path, content: bytes) -> None:
 @example(content=b"1: 2")
 @example(content=b"? [a]\n: 1")
 @example(content=b"seed: .inf")
+@example(content=b"lr: -4")
 def test_configurations(folder: Path, content: bytes) -> None:
     path = folder / "c.yaml"
     path.write_bytes(content)

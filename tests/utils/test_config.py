@@ -204,14 +204,13 @@ def test_a_config_that_cannot_be_written_leaves_the_one_before(
 ) -> None:
     save_config(Config(), tmp_path / "config.yaml")
 
-    def full(file: Path, content: bytes | str, *_: object, **__: object) -> None:
-        file.open("wb").close()
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "disk full")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(UserError, match="config.yaml cannot be written"):
-        save_config(Config(seed=1), tmp_path / "config.yaml")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.raises(UserError, match="config.yaml cannot be written"):
+            save_config(Config(seed=1), tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml") == Config()
 
 
