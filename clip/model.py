@@ -6,13 +6,15 @@ Tensor names are those of the official checkpoints. Shapes: B images, h x w patc
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from utils.common.device import without_values
 
 HEAD_WIDTH = 64  # channels per attention head in every CLIP ViT
 # stored in archives, made anew here
@@ -21,6 +23,7 @@ NOT_WEIGHTS = {
     "context_length",
     "vocab_size",
     "attn_mask",
+    "position_ids",
 }
 SIZES_FROM = {  # tensors that tell a checkpoint's sizes, and their numbers of dimensions
     "visual.conv1.weight": 4,
@@ -42,8 +45,13 @@ class ImageFeatures:
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """Apply the activation CLIP was trained with, x * sigmoid(1.702 x), to any shape."""
+    """Apply the activation OpenAI's CLIPs were trained with, x * sigmoid(1.702 x), to any shape."""
     return x * torch.sigmoid(1.702 * x)
+
+
+def _random(*shape: int, std: float) -> nn.Parameter:
+    """Make a parameter of normal values."""
+    return nn.Parameter(nn.init.normal_(torch.empty(shape), std=std))
 
 
 class QuickGELU(nn.Module):
@@ -52,6 +60,9 @@ class QuickGELU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Any shape -> the same shape."""
         return quick_gelu(x)
+
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
 
 
 def is_half_on_cpu(x: Tensor) -> bool:
@@ -125,13 +136,13 @@ class Attention(nn.Module):
 class ResidualBlock(nn.Module):
     """Pre-norm transformer block: x += attn(ln_1(x)); x += mlp(ln_2(x))."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, activation: str = "quick_gelu"):
         super().__init__()
         self.attn = Attention(width, heads)
         self.ln_1 = nn.LayerNorm(width)
         self.mlp = nn.Sequential()
         self.mlp.add_module("c_fc", nn.Linear(width, 4 * width))
-        self.mlp.add_module("gelu", QuickGELU())
+        self.mlp.add_module("gelu", ACTIVATIONS[activation]())
         self.mlp.add_module("c_proj", nn.Linear(4 * width, width))
         self.ln_2 = nn.LayerNorm(width)
 
@@ -153,9 +164,11 @@ class ResidualBlock(nn.Module):
 class Transformer(nn.Module):
     """A stack of residual blocks, named as in the official checkpoints."""
 
-    def __init__(self, width: int, layers: int, heads: int):
+    def __init__(self, width: int, layers: int, heads: int, activation: str = "quick_gelu"):
         super().__init__()
-        self.resblocks = nn.ModuleList(ResidualBlock(width, heads) for _ in range(layers))
+        self.resblocks = nn.ModuleList(
+            ResidualBlock(width, heads, activation) for _ in range(layers)
+        )
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
         """(B, T, C) -> (B, T, C) through all blocks."""
@@ -168,17 +181,23 @@ class VisionTransformer(nn.Module):
     """CLIP's image tower. Its position table is resized to the grid of the image at hand."""
 
     def __init__(
-        self, width: int, layers: int, embed_dim: int, patch_size: int = 16, grid: int = 14
+        self,
+        width: int,
+        layers: int,
+        embed_dim: int,
+        patch_size: int = 16,
+        grid: int = 14,
+        activation: str = "quick_gelu",
     ):
         super().__init__()
         self.patch_size, self.width, self.grid = patch_size, width, grid
         self.conv1 = nn.Conv2d(3, width, patch_size, patch_size, bias=False)
-        self.class_embedding = nn.Parameter(torch.randn(width) * width**-0.5)
-        self.positional_embedding = nn.Parameter(torch.randn(grid * grid + 1, width) * width**-0.5)
+        self.class_embedding = _random(width, std=width**-0.5)
+        self.positional_embedding = _random(grid * grid + 1, width, std=width**-0.5)
         self.ln_pre = nn.LayerNorm(width)
-        self.transformer = Transformer(width, layers, max(1, width // HEAD_WIDTH))
+        self.transformer = Transformer(width, layers, max(1, width // HEAD_WIDTH), activation)
         self.ln_post = nn.LayerNorm(width)
-        self.proj = nn.Parameter(torch.randn(width, embed_dim) * width**-0.5)
+        self.proj = _random(width, embed_dim, std=width**-0.5)
 
     @property
     def blocks(self) -> Sequence[ResidualBlock]:
@@ -242,7 +261,9 @@ class CLIP(nn.Module):
     """
 
     token_ids: Tensor | None  # a buffer
-    sha256: str  # of the file it was loaded from
+    # of a CLIP that was loaded from a file: the file's checksum, and the CLIP's own in any file
+    sha256: str = ""
+    identity: str = ""
 
     def __init__(
         self,
@@ -253,16 +274,20 @@ class CLIP(nn.Module):
         context: int = 77,
         vocabulary: int = 49408,
         token_ids: Tensor | None = None,
+        activation: str = "quick_gelu",
     ):
         super().__init__()
+        self.activation = activation  # of the text tower; the image tower has its own
         self.visual = visual
-        self.transformer = Transformer(text_width, text_layers, max(1, text_width // HEAD_WIDTH))
+        self.transformer = Transformer(
+            text_width, text_layers, max(1, text_width // HEAD_WIDTH), activation
+        )
         self.token_embedding = nn.Embedding(
             vocabulary if token_ids is None else len(token_ids), text_width
         )
-        self.positional_embedding = nn.Parameter(torch.randn(context, text_width) * 0.01)
+        self.positional_embedding = _random(context, text_width, std=0.01)
         self.ln_final = nn.LayerNorm(text_width)
-        self.text_projection = nn.Parameter(torch.randn(text_width, embed_dim) * text_width**-0.5)
+        self.text_projection = _random(text_width, embed_dim, std=text_width**-0.5)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.register_buffer("token_ids", token_ids)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
@@ -289,48 +314,80 @@ class CLIP(nn.Module):
         return x[torch.arange(len(x), device=x.device), end] @ self.text_projection
 
     @classmethod
-    def from_state_dict(cls, state: dict[str, Tensor]) -> "CLIP":
+    def from_state_dict(cls, state: Mapping[str, Tensor], activation: str = "quick_gelu") -> "CLIP":
         """Build the CLIP that a state dict with official names describes: float32, eval mode, every
         tensor matched.
 
+        Each tensor is asked of `state` when its turn comes, so that a file can be read into the
+        model one tensor at a time. float32 tensors are taken as they are, not copied.
+
         Raises ValueError naming the tensors when the state dict is not a CLIP ViT or does not fit.
         """
-        state = {
-            name: tensor
-            for name, tensor in state.items()
-            if name.rpartition(".")[2] not in NOT_WEIGHTS
-        }
-        for name, dimensions in SIZES_FROM.items():
-            if name not in state or state[name].ndim != dimensions:
-                raise ValueError(f"no tensor {name} of {dimensions} dimensions")
-        width, _, patch, _ = state["visual.conv1.weight"].shape
-        text_width, embed_dim = state["text_projection"].shape
-        grid = math.isqrt(len(state["visual.positional_embedding"]) - 1)
-        visual = VisionTransformer(
-            width, _depth(state, "visual.transformer."), embed_dim, patch, grid
-        )
-        context, vocabulary = (
-            len(state["positional_embedding"]),
-            len(state["token_embedding.weight"]),
-        )
-        layers = _depth(state, "transformer.")
-        token_ids = state["token_ids"].long() if "token_ids" in state else None
-        model = cls(visual, embed_dim, text_width, layers, context, vocabulary, token_ids)
+        model = cls.without_values(state, activation)
+        values = {}
+        for name in _weights(state):
+            tensor = state[name]
+            values[name] = tensor.float() if tensor.is_floating_point() else tensor.long()
         try:
-            model.load_state_dict(
-                {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
-            )
+            model.load_state_dict(values, assign=True)
         except RuntimeError as error:
             raise ValueError(" ".join(str(error).split())) from None
         return model.eval()
 
+    @classmethod
+    def without_values(cls, state: Mapping[str, Tensor], activation: str = "quick_gelu") -> "CLIP":
+        """Build the CLIP that a state dict describes with tensors that take no memory yet.
 
-def _depth(state: dict[str, Tensor], prefix: str) -> int:
+        Raises ValueError where the sizes cannot be read, or the names are not those of a CLIP ViT.
+        """
+        names = _weights(state)
+        sizes: dict[str, tuple[int, ...]] = {}
+        for name, dimensions in SIZES_FROM.items():
+            sizes[name] = state[name].shape if name in names else ()
+            if len(sizes[name]) != dimensions or 0 in sizes[name]:
+                raise ValueError(f"no tensor {name} of {dimensions} dimensions")
+
+        width, _, patch, _ = sizes["visual.conv1.weight"]
+        text_width, embed_dim = sizes["text_projection"]
+        for channels in (width, text_width):
+            if channels > HEAD_WIDTH and channels % HEAD_WIDTH:
+                raise ValueError(f"{channels} channels are no multiple of {HEAD_WIDTH}")
+
+        grid = math.isqrt(sizes["visual.positional_embedding"][0] - 1)
+        depth, text_depth = _depth(names, "visual.transformer."), _depth(names, "transformer.")
+        with without_values():
+            token_ids = torch.empty(sizes["token_embedding.weight"][0], dtype=torch.long)
+            model = cls(
+                VisionTransformer(width, depth, embed_dim, patch, grid, activation),
+                embed_dim,
+                text_width,
+                text_depth,
+                sizes["positional_embedding"][0],
+                sizes["token_embedding.weight"][0],
+                token_ids if "token_ids" in names else None,
+                activation,
+            )
+        _check_names(model, names)
+        return model
+
+
+def _weights(state: Iterable[str]) -> list[str]:
+    """Names of a state dict that are weights."""
+    return [name for name in state if name.rpartition(".")[2] not in NOT_WEIGHTS]
+
+
+def _check_names(model: CLIP, names: Collection[str]) -> None:
+    """Raises ValueError where the names are not those of the model's own tensors."""
+    own = model.state_dict().keys()
+    problems = {
+        "missing": [name for name in own if name not in names],
+        "unexpected": [name for name in names if name not in own],
+    }
+    if found := [f"{kind}: {', '.join(some[:3])}" for kind, some in problems.items() if some]:
+        raise ValueError("; ".join(found))
+
+
+def _depth(names: Iterable[str], prefix: str) -> int:
     """Number of residual blocks under a prefix."""
-    return len(
-        {
-            name[len(prefix) :].split(".")[1]
-            for name in state
-            if name.startswith(prefix + "resblocks.")
-        }
-    )
+    start = f"{prefix}resblocks."
+    return len({name[len(start) :].split(".")[0] for name in names if name.startswith(start)})

@@ -19,17 +19,14 @@ from utils.common.files import written_whole
 def text_features(model: CLIP, prompts: list[str], cache: Path | None = None) -> Tensor:
     """Unit-length features (len(prompts), E) on the CPU, float32.
 
-    With `cache` (a folder), they are kept in a file named by the SHA-256 of the weights and
+    With `cache` (a folder), they are kept in a file named by the digest of the CLIP and the
     prompts, and read from it next time. Raises UserError naming a prompt that is too long or, for a
     reduced vocabulary, has a word it never saw.
     """
-    key = hashlib.sha256("\n".join([getattr(model, "sha256", ""), *prompts]).encode()).hexdigest()[
-        :16
-    ]
+    said = "\n".join([model.identity, *prompts])
+    key = hashlib.sha256(said.encode()).hexdigest()[:16]
     file = (
-        cache / f"text_features_{key}.safetensors"
-        if cache is not None and hasattr(model, "sha256")
-        else None
+        cache / f"text_features_{key}.safetensors" if cache is not None and model.identity else None
     )
     if file is not None and file.is_file():
         try:

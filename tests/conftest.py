@@ -11,6 +11,7 @@ from helpers import SIZE, TRAIN, VAL, clip_tensors, run, tiny_clip
 from safetensors.torch import save_file
 
 import train_voc
+from clip.activation import METADATA
 from datasets.toy.write import write_coco, write_voc
 
 
@@ -24,7 +25,7 @@ def _seeded() -> None:
 def clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny_clip()` as safetensors."""
     path = tmp_path_factory.mktemp("clip") / "tiny.safetensors"
-    save_file(clip_tensors(tiny_clip()), path)
+    save_file(clip_tensors(tiny_clip()), path, {METADATA: "quick_gelu"})
     return path
 
 

@@ -94,7 +94,8 @@ def test_the_ground_holds_only_what_several_packages_use() -> None:
         for name in used & users.keys():
             users[name].add(".".join(module.split(".")[:2]))
     for module, packages in users.items():
-        assert len(packages) > 1, f"{module} is used by {packages} alone; it belongs there"
+        inner = packages == {GROUND}  # a part of another one there
+        assert len(packages) > 1 or inner, f"{module} is used by {packages} alone; it belongs there"
 
 
 def test_entry_modules_are_imported_by_nobody() -> None:

@@ -3,7 +3,6 @@ every part.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clip.loader import TOY_CLIP, load_clip
-from clip.model import CLIP
+from clip.model import ACTIVATIONS, CLIP
 from datasets.classes import spec_of
 from datasets.layouts import Item, items
 from datasets.specs import DatasetSpec
@@ -21,12 +20,13 @@ from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder
 from model.vit_loading import MCT_WANTED, from_clip, from_deit, load_mct
+from utils.common.device import without_values
 from utils.common.errors import UserError
 from utils.common.files import sha256_of
 from utils.common.safe_tensors import read_tensors
-from utils.common.weights import matches_publisher
-from utils.config import Config
-from utils.run_folder.checkpoint import load_trained_state
+from utils.common.weights import find_weights, matches_publisher
+from utils.config import Config, short
+from utils.run_folder.checkpoint import clip_facts, load_trained_state, same_clip
 
 STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "clip": (CLIP_MEAN, CLIP_STD)}
 
@@ -80,7 +80,7 @@ def build_vit(config: Config, clip: CLIP, num_classes: int) -> ClassTokenViT:
     torch.manual_seed(config.seed)  # new class tokens and heads are a function of the seed alone
     if config.mct_path:
         vit = load_mct(
-            read_tensors(Path(config.mct_path), "--mct_path"),
+            read_tensors(find_weights(config.mct_path, "--mct_path"), "--mct_path"),
             source=f"--mct_path {config.mct_path}",
         )
         if vit.version == "v1":
@@ -97,7 +97,7 @@ def build_vit(config: Config, clip: CLIP, num_classes: int) -> ClassTokenViT:
         return vit
     if config.init == "clip_visual" or (config.init == "auto" and config.clip_path == "toy"):
         return from_clip(clip.visual, num_classes, config.mct_crop_size, streams=config.mct_streams)
-    path = Path(config.deit_path)
+    path = find_weights(config.deit_path, "--deit_path")
     state = read_tensors(path, "--deit_path")
     if not matches_publisher(path, sha256_of(path)):
         raise UserError(
@@ -145,23 +145,29 @@ def build_cvf(
 
 
 def clip_of(checkpoint: dict[str, Any], config: Config, given: str | None) -> CLIP:
-    """The CLIP a checkpoint was trained with: embedded, or found by path and checked by its
-    SHA-256.
+    """The CLIP a checkpoint was trained with: embedded, or found by path, in any file that holds
+    the same one.
     """
     if checkpoint["clip_sha256"] == sha256_of(TOY_CLIP):
         return load_clip(TOY_CLIP)
+    activation = checkpoint.get("clip_activation", "quick_gelu")
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        raise UserError(
+            f"the checkpoint names a CLIP with the activation {short(activation)}, which there is "
+            "not; train or copy it again"
+        )
     if "clip" in checkpoint:
         try:
-            return CLIP.from_state_dict(checkpoint["clip"]).requires_grad_(False)
+            return CLIP.from_state_dict(checkpoint["clip"], activation).requires_grad_(False)
         except (AttributeError, TypeError, ValueError) as error:
             raise UserError(
                 f"the checkpoint holds a CLIP that cannot be used ({error}); train or copy it again"
             ) from None
     path = given or config.clip_path
-    clip = load_clip(path)
-    if clip.sha256 != checkpoint["clip_sha256"]:
+    clip = load_clip(path, trained_activation=activation)
+    if not same_clip(checkpoint, clip_facts(clip)):
         raise UserError(
-            f"--clip_path {path} is not the CLIP this checkpoint was trained with; give that file"
+            f"--clip_path {path} is not the CLIP this checkpoint was trained with; give that one"
         )
     return clip
 
@@ -200,9 +206,7 @@ def restore(
             if name.startswith("vit.")
         }
         vit = load_mct(shapes, source="the checkpoint")
-    with torch.device(
-        "meta"
-    ):  # without values, so that an absurd width in a damaged file takes no memory
+    with without_values():  # so that an absurd width in a damaged file takes no memory
         model = build_cvf(config, clip, checkpoint["text"], vit, len(spec.classes))
     load_trained_state(model, checkpoint["model"], assign=True)
     return model.eval(), spec

@@ -17,6 +17,7 @@ from vit_files import as_v1, deit, mctformer_plus, saved
 
 import test_msc_flip_voc
 import train_voc
+from clip.model import CLIP, VisionTransformer
 from datasets.prepare import __main__ as prepare
 from datasets.specs import COCO, VOC
 from datasets.tags import Tags, write_tags
@@ -64,6 +65,22 @@ def deit_file(folder: Path, state: dict[str, torch.Tensor]) -> list[object]:
     return ["--init", "deit", "--deit_path", saved(folder / "deit.pth", state)]
 
 
+def page(folder: Path) -> Path:
+    (folder / "ViT-B-16.pt").write_text("<!DOCTYPE html>\n<html></html>\n")
+    return folder / "ViT-B-16.pt"
+
+
+def empty(folder: Path) -> Path:
+    (folder / "empty").mkdir()
+    return folder / "empty"
+
+
+def bare_clip(folder: Path, patch: int = 16) -> Path:
+    visual = VisionTransformer(64, 3, 32, patch, 4)
+    torch.save(CLIP(visual, 32, 64, 1, vocabulary=9).state_dict(), folder / "bare.pt")
+    return folder / "bare.pt"
+
+
 BAD_TRAINING: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "wrong root": (lambda folder: ["--data_root", folder / "absent"], "absent is not a folder"),
     "unknown class": (
@@ -85,6 +102,27 @@ BAD_TRAINING: dict[str, tuple[Callable[[Path], list[object]], str]] = {
         "absent.pt does not exist",
     ),
     "text as CLIP": (lambda folder: ["--clip_path", text_file(folder)], "notes.pt cannot be read"),
+    "page as CLIP": (lambda folder: ["--clip_path", page(folder)], "it is a web page"),
+    "empty folder as CLIP": (
+        lambda folder: ["--clip_path", empty(folder)],
+        "folder without a weights file (it holds nothing)",
+    ),
+    "CLIP that is not in the cache": (
+        lambda _: ["--clip_path", "laion/CLIP-ViT-B-16-laion2B-s34B-b88K"],
+        "laion/CLIP-ViT-B-16-laion2B-s34B-b88K is no file, no folder and no model in the Hub's",
+    ),
+    "CLIP without a configuration": (
+        lambda folder: ["--clip_path", bare_clip(folder)],
+        "bare.pt does not tell its activation",
+    ),
+    "CLIP of another patch size": (
+        lambda folder: ["--clip_path", bare_clip(folder, 32)],
+        "patches of 32 px; this project needs patches of 16 px",
+    ),
+    "activation of another CLIP": (
+        lambda _: ["--clip_path", "toy", "--clip_activation", "gelu"],
+        "--clip_activation gelu is not that of",
+    ),
     "missing DeiT": (
         lambda folder: ["--init", "deit", "--deit_path", folder / "absent.pth"],
         "--deit_path",

@@ -11,10 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from helpers import run
 
 from utils.common.entry import command
 from utils.common.errors import UserError
-from utils.common.weights import PublicFile
+from utils.common.weights import PUBLIC, PublicFile
 from utils.tools import download
 
 CONTENT = bytes(range(256)) * 5000
@@ -142,3 +143,97 @@ def test_an_unknown_name_is_refused_before_anything_is_fetched(
     monkeypatch.setattr(download, "fetch", lambda *_: pytest.fail("fetched"))
     with pytest.raises(UserError, match="dalle .* clip, deit"):
         download.main()
+
+
+# the Hub
+
+CONFIG = b'{"model_type": "clip"}'
+CONFIG_SHA1 = hashlib.sha1(b"blob %d\0" % len(CONFIG) + CONFIG).hexdigest()
+MODEL = PUBLIC["clip"].hub
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers as the Hub does: small files itself, large ones by a redirect to a storage that has
+    an ETag of its own; a model's old name leads to the new one.
+    """
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.wfile.write(self.answer())
+
+    def answer(self) -> bytes:
+        home = f"/{MODEL}/resolve/main"
+        if self.path == "/storage":
+            return self.send(200, self.server.content, ETag='"of-the-storage"')
+        if self.path.startswith("/old/name/"):
+            return self.send(307, Location=self.path.replace("/old/name", f"/{MODEL}"))
+        if self.path == f"{home}/config.json":
+            return self.send(200, CONFIG, ETag=f'W/"{CONFIG_SHA1}"')
+        if self.path == f"{home}/model.safetensors":
+            place = f"http://localhost:{self.server.server_port}/storage"
+            return self.send(302, Location=place, **{self.server.header: f'"{SHA256}"'})
+        return self.send(404)
+
+    def send(self, status: int, content: bytes = b"", **headers: str) -> bytes:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        return content
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on stderr."""
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as running:
+        running.content, running.header = CONTENT, "X-Linked-Etag"
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{running.server_port}/")
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+@pytest.mark.parametrize("name", [MODEL, "old/name"])
+def test_a_model_comes_from_the_hub_with_its_configuration(
+    name: str, hub: ThreadingHTTPServer, tmp_path: Path
+) -> None:
+    folder = download.fetch_from_hub(name, tmp_path)
+    assert folder == tmp_path / name.partition("/")[2]
+    assert (folder / "model.safetensors").read_bytes() == CONTENT
+    assert (folder / "config.json").read_bytes() == CONFIG
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_what_the_hub_says_of_a_file_decides(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
+    hub.content = CONTENT[:-1] + b"x"
+    with pytest.raises(UserError, match=r"model.safetensors gave a file .* was deleted"):
+        download.fetch_from_hub(MODEL, tmp_path)
+    folder = tmp_path / MODEL.partition("/")[2]
+    assert [file.name for file in folder.iterdir()] == ["config.json"]
+
+    hub.header = "X-Other"
+    with pytest.raises(UserError, match=r"model.safetensors comes without a checksum"):
+        download.fetch_from_hub(MODEL, tmp_path)
+
+
+def test_a_model_that_the_hub_has_not_is_one_sentence(
+    hub: ThreadingHTTPServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    gone = {"deit": PublicFile("a.pth", "", "", "nobody/nothing"), "clip": PUBLIC["clip"]}
+    monkeypatch.setattr(download, "PUBLIC", gone)
+    flags = ["--from", "hub", "--folder", tmp_path]
+    assert run(command(download.main), "clip", *flags) == 0
+    folder = tmp_path / MODEL.partition("/")[2]
+    assert capsys.readouterr().out.splitlines()[-1] == f"--clip_path {folder}"
+    assert run(command(download.main), "deit", *flags) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(lines) == 1 and "nobody/nothing/resolve/main/config.json cannot be" in lines[0]

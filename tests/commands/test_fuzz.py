@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from vit_files import deit, in_hugging_face_names, saved
 
+from clip.activation import METADATA
 from clip.loader import load_clip
 from datasets.transforms import load_image, load_mask
 from model.vit_loading import from_deit, load_mct
@@ -76,7 +77,7 @@ def whole(
     """A good file for each reader."""
     folder = tmp_path_factory.mktemp("good")
     tensors = clip_tensors(tiny_clip())
-    save_file(tensors, folder / "clip.safetensors")
+    save_file(tensors, folder / "clip.safetensors", {METADATA: "gelu"})
     save_torchscript(tensors, folder / "torchscript.pt")
     vit = torch.load(trained / "checkpoints" / "classifier.pt", weights_only=True)["model"]
     torch.save({"model": vit}, folder / "mct.pth")

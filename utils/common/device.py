@@ -6,13 +6,15 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from utils.common.entry import ROOT
 from utils.common.errors import UserError
@@ -134,3 +136,24 @@ def describe_environment(device: torch.device) -> str:
         "commit": (found or "unknown").strip(),
     }
     return "".join(f"{name}: {value}\n" for name, value in lines.items())
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out the drawing of values; on "meta" it does nothing but import PyTorch's compiler."""
+
+    def __torch_function__(
+        self, function: Any, _: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__name__", "") in ("normal_", "uniform_"):
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def without_values() -> Iterator[None]:
+    """Build modules whose tensors have a shape and a type and take no memory, to be given their
+    values from a file by `load_state_dict(..., assign=True)`.
+    """
+    with torch.device("meta"), _Unfilled():
+        yield

@@ -1,130 +1,200 @@
 """Tensors from files that users hand in, without running anything those files contain.
 
-safetensors and plain state dicts go through their own safe readers. TorchScript archives (the form
-of the official CLIP file) hold a pickle whose classes are code of the archive; here it is read by
-an unpickler that knows tensors and plain containers only and turns every class of the archive into
-an inert bag of attributes.
+Every container in which weights are published is read here, and a file is opened by its content,
+not its suffix. Tensors stay in the file until they are asked for, so that a model can be filled one
+tensor at a time.
 """
 
-import pickle
+import json
+import math
 import tarfile
 import zipfile
-from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from utils.common.errors import UserError
+from utils.common.stored_tensors import (
+    AGAIN,
+    OTHER,
+    UNKNOWN,
+    Record,
+    StoredTensor,
+    Unreadable,
+    first_sentence,
+)
+from utils.common.torch_files import has_code, read_legacy, read_zip
 
-DTYPES = {
-    "HalfStorage": torch.float16,
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
+SAFETENSORS = "safetensors"
+_SAFETENSORS_DTYPES = {
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
 }
-MOST_SHARED = 4  # times the file's size that its tensors may fill: some share their memory
+_LONGEST_HEADER = 100_000_000  # bytes, as the safetensors format has it
+_MOST_SHARED = 4  # times the file's size that its tensors may fill: some share their memory
 
 
-class _Bag:
-    """Stands for any object of the archive's own classes: keeps its attributes, runs nothing."""
+@dataclass(frozen=True)
+class TensorFile(Mapping[str, Tensor]):
+    """Named tensors of a file, each of which is read when it is asked for."""
 
-    def __setstate__(self, state: Any) -> None:
-        self.attributes = state if isinstance(state, dict) else {}
+    path: Path
+    what: str  # the file's role, for messages
+    container: str
+    stored: dict[str, StoredTensor]
+    metadata: dict[str, str] = field(default_factory=dict)  # of safetensors
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Read a tensor. UserError where its bytes are damaged."""
+        stored = self.stored[name]
+        try:
+            return stored.read()
+        except (Unreadable, OSError) as error:
+            raise _user_error(self.what, self.path, error) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.stored)
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor; () where there is none of that name. Nothing is read."""
+        return self.stored[name].shape if name in self.stored else ()
 
 
-def _rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -> Tensor:
-    return torch.as_strided(storage, size, stride, offset)
+def open_tensors(path: Path, what: str) -> TensorFile:
+    """The named tensors of a .safetensors file, a state dict that `torch.save` wrote (bare, or in
+    what a training keeps) or a TorchScript archive. `what` names the file's role in messages.
 
-
-def _plain_list(items: list) -> list:
-    return list(items)
-
-
-class _ArchiveUnpickler(pickle.Unpickler):
-    """Resolves tensors, ordered dicts and the archive's classes (as `_Bag`); refuses every other
-    name.
+    Raises UserError, with the reason, when the file is missing, truncated or of no such form.
     """
-
-    def __init__(self, file: BinaryIO, archive: zipfile.ZipFile, prefix: str):
-        super().__init__(file, encoding="utf-8")
-        self.archive, self.prefix, self.storages = archive, prefix, {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The harmless stand-in for a name in the pickle; UnpicklingError for any name that is not
-        a tensor's.
-        """
-        if module.startswith("__torch__"):
-            return _Bag
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild_tensor
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if module == "torch.jit._pickle" and name.startswith("build_"):
-            return _plain_list
-        if module == "torch" and name in DTYPES:
-            return DTYPES[name]
-        raise pickle.UnpicklingError(f"{module}.{name} is not a tensor")
-
-    def persistent_load(self, identity: tuple) -> Tensor:
-        """The storage that a record of the archive holds, as a flat tensor; UnpicklingError for
-        other records.
-        """
-        kind, dtype, key, _, count = identity
-        if kind != "storage":
-            raise pickle.UnpicklingError(f"unknown record {kind}")
-        if key not in self.storages:
-            data = bytearray(self.archive.read(f"{self.prefix}data/{key}"))
-            self.storages[key] = torch.frombuffer(data, dtype=dtype, count=count)
-        return self.storages[key]
+    if not path.is_file():
+        raise UserError(
+            f"{what} {path} does not exist; check the path or fetch it with `python -m "
+            "utils.tools.download`"
+        )
+    try:
+        file = _open(path, what)
+        _check_extent(sum(tensor.nbytes for tensor in file.stored.values()), path)
+    except UserError:
+        raise
+    except Exception as error:  # bytes that are no weights make the readers fail in any way
+        raise _user_error(what, path, error) from None
+    return file
 
 
-def _named_tensors(bag: _Bag, prefix: str = "") -> dict[str, Tensor]:
-    tensors = {}
-    for name, value in bag.attributes.items():
-        if isinstance(value, Tensor):
-            tensors[prefix + name] = value
-        elif isinstance(value, _Bag):
-            tensors |= _named_tensors(value, f"{prefix}{name}.")
-    return tensors
+def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
+    """All named tensors of a file, in memory; see `open_tensors`."""
+    return dict(open_tensors(path, what))
 
 
-def _read_torchscript(path: Path) -> dict[str, Tensor]:
-    _check_stored(path)
-    with zipfile.ZipFile(path) as archive:
-        record = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-        with archive.open(record) as file:
-            root = _ArchiveUnpickler(file, archive, record[: -len("data.pkl")]).load()
-    tensors = _named_tensors(root)
-    _check_extent(tensors, path)
-    return tensors
+def _user_error(what: str, path: Path, error: Exception) -> UserError:
+    remedy = getattr(error, "remedy", UNKNOWN)
+    return UserError(f"{what} {path} cannot be read ({first_sentence(error)}); {remedy}")
+
+
+def _open(path: Path, what: str) -> TensorFile:
+    """Read what a file holds by what it begins with."""
+    with path.open("rb") as file:
+        head = file.read(512)
+
+    if not head:
+        raise Unreadable("it is empty", UNKNOWN)
+    if head.startswith(b"PK") or zipfile.is_zipfile(path):
+        return TensorFile(path, what, *read_zip(path, what))
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LONGEST_HEADER:
+        return _open_safetensors(path, what)
+    if head[:1] == b"\x80":
+        return TensorFile(path, what, *read_legacy(path, what))
+    raise _foreign(path, head)
+
+
+def _foreign(path: Path, head: bytes) -> Unreadable:
+    """What a file is that holds no weights."""
+    start = head.lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return Unreadable("it is a web page", "it is not a weights file, fetch the file itself")
+    if start.startswith(b"version https://git-lfs"):
+        return Unreadable("it is a Git LFS pointer, not the file", "fetch it with `git lfs pull`")
+    if start.startswith(b"../../blobs/"):
+        return Unreadable("it is the text of a lost link", "copy the cache with its links")
+    if head.startswith(b"\x1f\x8b"):
+        return Unreadable("it is compressed by gzip", "it is not a weights file yet, unpack it")
+    if head.startswith(b"\x89HDF"):
+        return Unreadable("it is an HDF5 file, as Keras writes", "give the PyTorch weights")
+    if not head.strip(b"\0"):
+        return Unreadable("it begins with zeros, as a download under way does", AGAIN)
+    if _is_tar(path):
+        return Unreadable("it is a tar archive, which may hold code", OTHER)
+
+    text = head.decode("latin-1")
+    if text.isascii() and text.replace("\n", " ").replace("\t", " ").isprintable():
+        return Unreadable(f"it is text, {' '.join(text.split())[:40]!r}", OTHER)
+    return Unreadable("it is of no known form", UNKNOWN)
+
+
+# safetensors
+
+
+def _open_safetensors(path: Path, what: str) -> TensorFile:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length)
+    if len(header) < length:
+        raise Unreadable(f"its header has {length} bytes, the file {size}", AGAIN)
+
+    entries = json.loads(header)
+    metadata = entries.pop("__metadata__", {})
+    start = 8 + length
+    whole = start + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+    if whole > size:
+        raise Unreadable(f"it has {size} of {whole} bytes", AGAIN)
+
+    stored = {name: _safetensor(path, start, name, entry) for name, entry in entries.items()}
+    if sum(tensor.record.size for tensor in stored.values()) > size:
+        raise ValueError("its tensors overlap")
+    return TensorFile(path, what, SAFETENSORS, stored, metadata)
+
+
+def _safetensor(path: Path, start: int, name: str, entry: dict[str, Any]) -> StoredTensor:
+    first, end = entry["data_offsets"]
+    if entry["dtype"] not in _SAFETENSORS_DTYPES:
+        raise Unreadable(
+            f"{name[:80]} is of type {str(entry['dtype'])[:20]}", "give the weights as float"
+        )
+    if not 0 <= first <= end:
+        raise ValueError(f"the tensor {name[:80]} ends before it begins")
+    shape = tuple(entry["shape"])
+    record = Record(path, start + first, end - first, f"the tensor {name[:80]}")
+    return StoredTensor(record, _SAFETENSORS_DTYPES[entry["dtype"]], 0, shape, _row_major(shape))
+
+
+def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+# checkpoints of this project
 
 
 def _is_torchscript(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
-        return any(
-            "/code/" in name or name.endswith("constants.pkl") for name in archive.namelist()
-        )
-
-
-def _check_stored(path: Path) -> None:
-    """PyTorch stores its records as they are; raises ValueError where they would unpack to more
-    than the file holds.
-    """
-    with zipfile.ZipFile(path) as archive:
-        size = sum(record.file_size for record in archive.infolist())
-    if size > path.stat().st_size:
-        raise ValueError(f"its records unpack to {size} bytes, more than the file holds")
+        return has_code(archive.namelist())
 
 
 def _is_tar(path: Path) -> bool:
@@ -135,12 +205,19 @@ def _is_tar(path: Path) -> bool:
     return True
 
 
-def _check_extent(content: Any, path: Path) -> None:
-    """Raises ValueError for tensors, at any depth, that would fill far more memory than the file
-    holds bytes.
+def _check_extent(extent: int, path: Path) -> None:
+    """Raises ValueError for tensors that would fill far more memory than the file holds bytes.
 
     A few bytes can show as a tensor of any shape; the first copy of it would exhaust the memory.
     """
+    if extent > _MOST_SHARED * path.stat().st_size:
+        raise Unreadable(
+            f"its tensors would fill {extent} bytes, far more than the file holds", OTHER
+        )
+
+
+def _extent(content: Any) -> int:
+    """Bytes of all tensors, at any depth. ValueError for tensors without plain memory."""
     left, seen, extent = [content], set(), 0
     while left:
         part = left.pop()
@@ -155,58 +232,24 @@ def _check_extent(content: Any, path: Path) -> None:
             left += part.values()
         elif isinstance(part, list | tuple | set):
             left += part
-    if extent > MOST_SHARED * path.stat().st_size:
-        raise ValueError(f"its tensors would fill {extent} bytes, far more than the file holds")
+    return extent
 
 
 def load_plain(path: Path) -> Any:
     """What `torch.save` wrote, tensors and plain types only, on the CPU, in memory bounded by the
-    size of the file.
+    size of the file: a checkpoint of this project, which holds nothing else.
 
     Refuses TorchScript and tar files, whose code some versions of PyTorch run even under
-    `weights_only` (CVE-2025-32434). Raises any exception where the file is no such thing.
+    `weights_only` (CVE-2025-32434), and records that would unpack to more than the file holds.
+    Raises any exception where the file is no such thing.
     """
     if _is_tar(path) or _is_torchscript(path):
         raise ValueError("it is an archive that may hold code")
     if zipfile.is_zipfile(path):
-        _check_stored(path)
+        with zipfile.ZipFile(path) as archive:
+            size = sum(record.file_size for record in archive.infolist())
+        if size > path.stat().st_size:
+            raise ValueError(f"its records unpack to {size} bytes, more than the file holds")
     content = torch.load(path, map_location="cpu", weights_only=True)
-    _check_extent(content, path)
+    _check_extent(_extent(content), path)
     return content
-
-
-def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
-    """Named tensors of a .safetensors file, a state dict (.pt/.pth, bare or under
-    "model"/"state_dict") or a TorchScript archive. `what` names the file's role in messages.
-
-    Raises UserError when the file is missing, truncated or of no such form.
-    """
-    if not path.is_file():
-        raise UserError(
-            f"{what} {path} does not exist; check the path or fetch it with `python -m "
-            "utils.tools.download`"
-        )
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if _is_torchscript(path):
-            return _read_torchscript(path)
-        content = load_plain(path)
-    except Exception as error:  # bytes that are no weights make the readers fail in any way
-        raise UserError(
-            f"{what} {path} cannot be read ({_first_sentence(error)}); "
-            "it is truncated or not a weights file, fetch it again"
-        ) from None
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(
-        isinstance(value, Tensor) for value in content.values()
-    ):
-        raise UserError(f"{what} {path} holds no state dict; give a file of named tensors")
-    return content
-
-
-def _first_sentence(error: Exception) -> str:
-    """Without what PyTorch goes on to advise: to unpickle the file, or to report a fault."""
-    return (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0][:120]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clip.model import CLIP
 from utils.common.errors import UserError
 from utils.common.files import written_whole
 from utils.common.options import Role
@@ -141,6 +142,28 @@ def _is_whole(content: dict[str, Any]) -> bool:
         isinstance(name, str) and isinstance(tensor, Tensor)
         for name, tensor in content["model"].items()
     )
+
+
+def clip_facts(clip: CLIP) -> dict[str, str]:
+    """What a checkpoint keeps of a CLIP that `load_clip` gave, to know it again: its file, itself
+    in any file, and its activation.
+    """
+    return {
+        "clip_sha256": clip.sha256,
+        "clip_identity": clip.identity,
+        "clip_activation": clip.activation,
+    }
+
+
+def same_clip(checkpoint: dict[str, Any], facts: dict[str, Any]) -> bool:
+    """Whether a checkpoint was trained with the CLIP of these facts, in whatever file it was.
+
+    Older checkpoints know the file alone, and QuickGELU was all there was.
+    """
+    if "clip_identity" in checkpoint:
+        return checkpoint["clip_identity"] == facts["clip_identity"]
+    old = {"clip_sha256": checkpoint["clip_sha256"], "clip_activation": "quick_gelu"}
+    return all(facts[key] == value for key, value in old.items())
 
 
 def trained_state(module: nn.Module, frozen: str = "clip.") -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from typing import Any
 from utils.common.errors import UserError
 from utils.common.options import options
 from utils.config import CONFIG_FILE, Config, completed, from_dict, read_yaml
-from utils.run_folder.checkpoint import STAGES, checkpoint_of, newest_whole
+from utils.run_folder.checkpoint import STAGES, checkpoint_of, newest_whole, same_clip
 
 OR_ANEW = "or name another --work_dir"
 
@@ -67,7 +67,7 @@ def check_checkpoints(folder: Path, config: Config, facts: dict[str, Any]) -> st
 def _check_facts(
     content: dict[str, Any], path: Path, config: Config, facts: dict[str, Any]
 ) -> None:
-    if content["clip_sha256"] != facts["clip_sha256"]:
+    if not same_clip(content, facts):
         raise UserError(
             f"--resume: {path} was trained with another CLIP than --clip_path "
             f"{config.clip_path}; give that"

@@ -103,9 +103,17 @@ class WeightSettings(Settings):
     clip_path: str = option(
         "weights/ViT-B-16.pt",
         "weights",
-        "CLIP weights; `toy` is the toy CLIP in this repository",
+        "CLIP weights: a file, a model's folder, or a model's name in the Hub's cache; `toy` is "
+        "the toy CLIP in this repository",
         Role.PLACE,
         at_test="the checkpoint's",
+    )
+    clip_activation: str = option(
+        "auto",
+        "weights",
+        "activation of that CLIP, where neither its file nor a configuration beside it tells",
+        Role.PLACE,
+        choices=("auto", "quick_gelu", "gelu"),
     )
     deit_path: str = option(
         "weights/deit_small_patch16_224-cd65a155.pth",

@@ -1,11 +1,18 @@
 """Fetch the public weights: `python -m utils.tools.download [clip] [deit] [--folder weights]`; both
-if none named.
+if none named. They come from their publisher, or with `--from hub` from the Hugging Face Hub, where
+the same weights lie as a model's folder.
 """
 
+import hashlib
 import http.client
+import os
 import urllib.error
+import urllib.parse
 import urllib.request
+from collections.abc import Callable
+from email.message import Message
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -16,52 +23,137 @@ from utils.common.weights import PUBLIC, PublicFile
 
 PIECE = 1 << 20  # bytes read at a time
 TIMEOUT = 30  # seconds without an answer
+HUB = "https://huggingface.co"
+HUB_FILES = ("config.json", "model.safetensors")
+MOST_REDIRECTS = 5
+SHA256_DIGITS, SHA1_DIGITS = 64, 40
 
 
 def fetch(public: PublicFile, folder: Path) -> Path:
-    """The published file in `folder`, fetched unless it is there, whole and right; returns its
-    path.
+    """Fetch a published file into `folder`, unless it is there, whole and right; its path.
 
-    The bytes gather in NAME.partial, where a broken-off transfer is taken up again, and get their
-    name once their SHA-256 is the published one (or begins with the published prefix). Raises
-    UserError when the address cannot be reached, the transfer breaks off, or the checksum is wrong
-    (the bytes are deleted then).
+    Raises UserError when the address cannot be reached, the transfer breaks off, or the SHA-256 is
+    not the published one (or does not begin with the published prefix).
     """
     target = folder / public.name
-    if target.is_file() and sha256_of(target).startswith(public.sha256):
-        print(f"{target} is there already")
-        return target
-    partial = partial_of(target)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _receive(public, partial)
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-        raise UserError(
-            f"{public.address} cannot be fetched ({reason}); run this command again, which "
-            f"continues {partial}, "
-            f"or fetch the address in a browser and put the file at {target}"
-        ) from None
-    if not (digest := sha256_of(partial)).startswith(public.sha256):
-        partial.unlink()
-        raise UserError(
-            f"{public.address} gave a file with SHA-256 {digest[:12]}..., not "
-            f"{public.sha256[:12]}...; "
-            "it was deleted, run this command again"
-        )
-    partial.replace(target)
-    print(f"{target} is whole, its SHA-256 is the published one")
+    return _fetch(public.address, target, public.sha256, sha256_of, "add `--from hub`, ")
+
+
+def fetch_from_hub(model: str, folder: Path) -> Path:
+    """Fetch a model's weights and configuration from the Hub into a folder of its name in `folder`;
+    that folder's path.
+
+    Each file is checked against the checksum that the Hub sends with it. HF_ENDPOINT names a mirror
+    instead. Raises UserError as `fetch` does, and where the Hub sends no checksum.
+    """
+    target = folder / model.rpartition("/")[2]
+    endpoint = os.environ.get("HF_ENDPOINT") or HUB
+    for name in HUB_FILES:
+        address = f"{endpoint.rstrip('/')}/{model}/resolve/main/{name}"
+        checksum = _hub_checksum(address, target / name)
+        digest_of = sha256_of if len(checksum) == SHA256_DIGITS else _git_sha1
+        _fetch(address, target / name, checksum, digest_of)
     return target
 
 
-def _receive(public: PublicFile, partial: Path) -> None:
+def _fetch(
+    address: str,
+    target: Path,
+    checksum: str,
+    digest_of: Callable[[Path], str],
+    instead: str = "",
+) -> Path:
+    """Bring a file to `target`, unless it is there, whole and right; its path.
+
+    The bytes gather in NAME.partial, where a broken-off transfer is taken up again, and get their
+    name once their checksum is right; else they are deleted.
+    """
+    if target.is_file() and digest_of(target).startswith(checksum):
+        print(f"{target} is there already")
+        return target
+
+    partial = partial_of(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _receive(address, partial)
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(
+            f"{address} cannot be fetched ({_reason(error)}); run this command again, which "
+            f"continues {partial}, {instead}or fetch the address in a browser and put the file at "
+            f"{target}"
+        ) from None
+
+    if not (digest := digest_of(partial)).startswith(checksum):
+        partial.unlink()
+        raise UserError(
+            f"{address} gave a file with the checksum {digest[:12]}..., not {checksum[:12]}...; it "
+            "was deleted, run this command again"
+        )
+    partial.replace(target)
+    print(f"{target} is whole, its checksum is the published one")
+    return target
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Redirects are errors: the Hub sends the checksum with the redirect, not with the bytes."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def _hub_checksum(address: str, target: Path) -> str:
+    """Checksum that the Hub sends with a file: SHA-256 of large ones, git's SHA-1 of others."""
+    try:
+        headers = _head(address)
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(
+            f"{address} cannot be fetched ({_reason(error)}); run this command again, or fetch "
+            f"the address in a browser and put the file at {target}"
+        ) from None
+    sent = headers.get("X-Linked-Etag") or headers.get("ETag") or ""
+    checksum = sent.removeprefix("W/").strip('"').lower()
+    if len(checksum) not in (SHA256_DIGITS, SHA1_DIGITS) or not checksum.isalnum():
+        raise UserError(
+            f"{address} comes without a checksum; fetch it in a browser and put it at {target}"
+        )
+    return checksum
+
+
+def _head(address: str) -> Message:
+    """Headers of the Hub's own answer; a model's new name is followed, its storage is not."""
+    opener = urllib.request.build_opener(_Stay)
+    for _ in range(MOST_REDIRECTS):
+        request = urllib.request.Request(address, method="HEAD")
+        try:
+            with opener.open(request, timeout=TIMEOUT) as response:
+                return response.headers
+        except urllib.error.HTTPError as error:
+            moved = error.headers.get("Location")
+            if moved is None:
+                raise
+            if "X-Linked-Etag" in error.headers or urllib.parse.urlsplit(moved).netloc:
+                return error.headers
+            address = urllib.parse.urljoin(address, moved)
+    raise OSError("it leads from address to address")
+
+
+def _git_sha1(path: Path) -> str:
+    """The checksum under which git knows a file's content."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "reason", None) or str(error) or type(error).__name__)
+
+
+def _receive(address: str, partial: Path) -> None:
     """Bring `partial` to its full length. Raises OSError or HTTPException when the server or the
     network fails.
     """
     start = partial.stat().st_size if partial.is_file() else 0
-    request = urllib.request.Request(
-        public.address, headers={"Range": f"bytes={start}-"} if start else {}
-    )
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    request = urllib.request.Request(address, headers=headers)
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
@@ -75,7 +167,7 @@ def _receive(public: PublicFile, partial: Path) -> None:
         total = start + int(length) if length else None
         with (
             partial.open("ab" if start else "wb") as file,
-            tqdm(total=total, initial=start, desc=public.name, unit="B", unit_scale=True) as bar,
+            tqdm(total=total, initial=start, desc=partial.stem, unit="B", unit_scale=True) as bar,
         ):
             while piece := response.read(PIECE):
                 bar.update(file.write(piece))
@@ -92,12 +184,23 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, default=Path("weights"), help="where they go (default: %(default)s)"
     )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        choices=("publisher", "hub"),
+        default="publisher",
+        help="hub: the same weights as a folder, for --clip_path or --deit_path (default: "
+        "%(default)s)",
+    )
     args = parser.parse_args()
     for name in args.names:
         if name not in PUBLIC:
             raise UserError(f"{name} is no published file; choose from {', '.join(PUBLIC)}")
     for name in args.names or PUBLIC:
-        fetch(PUBLIC[name], args.folder)
+        if args.source == "hub":
+            print(f"--{name}_path {fetch_from_hub(PUBLIC[name].hub, args.folder)}")
+        else:
+            fetch(PUBLIC[name], args.folder)
 
 
 if __name__ == "__main__":

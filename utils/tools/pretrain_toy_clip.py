@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from clip.activation import METADATA
 from clip.loader import load_clip
 from clip.model import CLIP, VisionTransformer
 from clip.tokenizer import Tokenizer
@@ -308,7 +309,7 @@ def save(model: CLIP, path: str) -> None:
         for n, t in model.state_dict().items()
     }
     content = {n: t.contiguous() for n, t in tensors.items()}
-    write_whole(path, safetensors.torch.save(content))
+    write_whole(path, safetensors.torch.save(content, {METADATA: model.activation}))
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from utils.common.entry import Parser, command
 from utils.common.errors import UserError
 from utils.run_folder.checkpoint import load_checkpoint, save_checkpoint
 
-KEPT = ("classes", "clip_sha256", "text", "step", "config")
+KEPT = ("classes", "clip_sha256", "clip_identity", "clip_activation", "text", "step", "config")
 
 
 def main() -> None:
@@ -29,7 +29,8 @@ def main() -> None:
             "beside it"
         )
     model = {name: tensor.half() for name, tensor in content["model"].items()}
-    save_checkpoint({**{key: content[key] for key in KEPT}, "model": model}, Path(args.out))
+    kept = {key: content[key] for key in KEPT if key in content}
+    save_checkpoint({**kept, "model": model}, Path(args.out))
     print(f"{args.out}: {Path(args.out).stat().st_size / 1e6:.1f} MB")
 
 

@@ -38,7 +38,7 @@ from utils.common.errors import UserError
 from utils.config import Config
 from utils.inference.seeds import require_masks
 from utils.report.page import report_line
-from utils.run_folder.checkpoint import portable, save_checkpoint, trained_state
+from utils.run_folder.checkpoint import clip_facts, portable, save_checkpoint, trained_state
 from utils.run_folder.claim import BAD_IMAGES, bad_images, claimed
 from utils.run_folder.recorder import Recorder
 from utils.run_folder.resuming import check_checkpoints, check_folder
@@ -79,11 +79,11 @@ def train(
     if config.eval_seeds:
         require_masks(training.first(config.eval_images or None).items)
 
-    clip = load_clip(config.clip_path)
+    clip = load_clip(config.clip_path, config.clip_activation)
     vit = None if config.branches == "clip" else build_vit(config, clip, len(spec.classes))
     facts = {
         "classes": list(spec.classes),
-        "clip_sha256": clip.sha256,
+        **clip_facts(clip),
         "data": training.fingerprint,
     }
     make_folder(folder)
