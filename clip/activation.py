@@ -28,7 +28,7 @@ class Known:
 
 
 def known_activation(file: TensorFile, sha256: str) -> Known | None:
-    """The activation of the CLIP in a file with this SHA-256; None where nothing says it.
+    """Find the activation of the CLIP in a file with this SHA-256; None where nothing says it.
 
     A configuration is looked for beside the name that was given, which may be a link. Raises
     UserError where it cannot be read, or says an activation that is not supported.
@@ -48,7 +48,7 @@ def known_activation(file: TensorFile, sha256: str) -> Known | None:
 
 
 def _from_config(folder: Path, hub_names: bool) -> Known | None:
-    """From the configuration of the library whose names the file has, else of the other one."""
+    """Look into the configuration of the library whose names the file has, else the other's."""
     libraries = [("open_clip_config.json", _of_open_clip), ("config.json", _of_hub)]
     for name, read in reversed(libraries) if hub_names else libraries:
         path = folder / name
@@ -59,7 +59,7 @@ def _from_config(folder: Path, hub_names: bool) -> Known | None:
 
 
 def _of_open_clip(config: dict[str, Any]) -> Any:
-    """QuickGELU where it says so, else the exact one; None for no configuration of open_clip."""
+    """Read QuickGELU where it says so, else the exact one; None for another library's file."""
     model = config.get("model_cfg")
     if not isinstance(model, dict):
         return None
@@ -67,7 +67,7 @@ def _of_open_clip(config: dict[str, Any]) -> Any:
 
 
 def _of_hub(config: dict[str, Any]) -> Any:
-    """Both towers' `hidden_act`, which is QuickGELU where it is left out; None for no CLIP."""
+    """Read both towers' `hidden_act`, QuickGELU where it is left out; None for no CLIP."""
     towers = [_tower(config, "vision_config"), _tower(config, "text_config")]
     if config.get("model_type", "clip") != "clip" or not any(towers):
         return None
@@ -76,7 +76,7 @@ def _of_hub(config: dict[str, Any]) -> Any:
 
 
 def _tower(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """A tower's settings; old files keep them twice, and the second ones count."""
+    """Join a tower's settings; old files keep them twice, and the second ones count."""
     both = [config.get(name), config.get(f"{name}_dict")]
     return {key: value for part in both if isinstance(part, dict) for key, value in part.items()}
 

@@ -34,8 +34,8 @@ _OTHERS = {
 def load_clip(
     path: str | Path, activation: str = "auto", trained_activation: str | None = None
 ) -> CLIP:
-    """CLIP ViT in float32, eval mode, frozen; its architecture is read from the tensors and every
-    tensor must match.
+    """Load a CLIP ViT in float32, eval mode, frozen; its architecture is read from the tensors,
+    every one of which must match.
 
     Args:
         path: a file, a model's folder, the name of a model in the Hub's cache, or "toy" for the toy
@@ -75,7 +75,7 @@ def load_clip(
 
 
 def check_usable(file: TensorFile) -> None:
-    """Raises UserError where a file holds no CLIP, or one of another patch size; reads nothing."""
+    """Raise UserError where a file holds no CLIP, or one of another patch size; reads nothing."""
     try:
         prefix = prefix_of(file.keys())
     except ValueError as error:
@@ -92,7 +92,7 @@ def check_usable(file: TensorFile) -> None:
 
 
 def choose_activation(file: TensorFile, sha256: str, asked: str) -> str:
-    """The activation that the user names or the file tells.
+    """Choose the activation that the user names or the file tells.
 
     Raises UserError where neither does, or they disagree.
     """
@@ -112,8 +112,8 @@ def choose_activation(file: TensorFile, sha256: str, asked: str) -> str:
 
 
 def identity_of(model: CLIP) -> str:
-    """SHA-256, hexadecimal, of a CLIP's activation and of the names, shapes and bytes of its
-    float32 tensors: the same for the same CLIP in any file.
+    """Compute what is the same for the same CLIP in any file: the SHA-256, hexadecimal, of its
+    activation and of the names, shapes and bytes of its float32 tensors.
     """
     digest = hashlib.sha256(model.activation.encode())
     for name, tensor in sorted(model.state_dict().items()):
@@ -127,7 +127,7 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 
 def _other(names: Collection[str]) -> str:
-    """What a file is by its tensors' names, where that is no CLIP ViT of the usual form."""
+    """Say what a file is by its tensors' names, where that is no CLIP ViT of the usual form."""
     for part, kind in _OTHERS.items():
         if any(name.startswith(part) or f".{part}" in name for name in names):
             return kind

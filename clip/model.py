@@ -354,7 +354,8 @@ class CLIP(nn.Module):
                 raise ValueError(f"{channels} channels are no multiple of {HEAD_WIDTH}")
 
         grid = math.isqrt(sizes["visual.positional_embedding"][0] - 1)
-        depth, text_depth = _depth(names, "visual.transformer."), _depth(names, "transformer.")
+        depth = _depth(names, "visual.transformer.")
+        text_depth = _depth(names, "transformer.")
         with without_values():
             token_ids = torch.empty(sizes["token_embedding.weight"][0], dtype=torch.long)
             model = cls(
@@ -372,12 +373,12 @@ class CLIP(nn.Module):
 
 
 def _weights(state: Iterable[str]) -> list[str]:
-    """Names of a state dict that are weights."""
+    """List the names of a state dict that are weights."""
     return [name for name in state if name.rpartition(".")[2] not in NOT_WEIGHTS]
 
 
 def _check_names(model: CLIP, names: Collection[str]) -> None:
-    """Raises ValueError where the names are not those of the model's own tensors."""
+    """Raise ValueError where the names are not those of the model's own tensors."""
     own = model.state_dict().keys()
     problems = {
         "missing": [name for name in own if name not in names],

@@ -62,7 +62,9 @@ class Renamed(Mapping[str, Tensor]):
         """
         if lacking := [name for names in parts.values() for name in names if name not in source]:
             raise ValueError(f"no tensor {lacking[0]}")
-        self.source, self.parts, self.transposed = source, parts, transposed
+        self.source = source
+        self.parts = parts
+        self.transposed = transposed
 
     def __getitem__(self, name: str) -> Tensor:
         tensors = [self.source[part] for part in self.parts[name]]
@@ -77,7 +79,7 @@ class Renamed(Mapping[str, Tensor]):
 
 
 def prefix_of(names: Collection[str]) -> str:
-    """What stands before a CLIP's names, perhaps nothing.
+    """Find what stands before a CLIP's names, perhaps nothing.
 
     Raises ValueError where there is no CLIP, or more than one.
     """
@@ -97,7 +99,7 @@ def prefix_of(names: Collection[str]) -> str:
 
 
 def official_names(source: Mapping[str, Tensor]) -> Renamed:
-    """The CLIP in a file under its official names; what a training keeps beside it is left out.
+    """Give the CLIP in a file its official names; what a training keeps beside it is left out.
 
     Raises ValueError where there is no CLIP, or not the whole of one.
     """
@@ -117,7 +119,7 @@ def official_names(source: Mapping[str, Tensor]) -> Renamed:
 
 
 def _official(name: str) -> str:
-    """The official name for one of the Hub's; a name that CLIP has not stays."""
+    """Translate one of the Hub's names; a name that CLIP has not stays."""
     if name in _EMBEDDINGS:
         return _EMBEDDINGS[name]
     block = _BLOCK.fullmatch(name)

@@ -49,11 +49,11 @@ class StandIn:
     attributes: Mapping[str, Any] = {}
 
     def __new__(cls, *_: Any, **__: Any) -> "StandIn":
-        """The object, whatever it would be made from."""
+        """Make the object, whatever it would be made from."""
         return object.__new__(cls)
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        """Takes whatever it would be made from."""
+        """Take whatever it would be made from."""
 
     def __setstate__(self, state: Any) -> None:
         """Keep the attributes, where there are any."""
@@ -79,7 +79,7 @@ class _InertUnpickler(pickle.Unpickler):
         self.stand_ins: dict[str, type[StandIn]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name of the pickle stands for; HarmfulPickle for one that runs something."""
+        """Give what stands for a name of the pickle; HarmfulPickle for one that runs something."""
         full = f"{module}.{name}"
         if full in self.known:
             return self.known[full]
@@ -93,7 +93,7 @@ class _InertUnpickler(pickle.Unpickler):
         return self.stand_ins[full]
 
     def persistent_load(self, identity: Any) -> Any:
-        """What lies outside the pickle, as the reader of the file gives it."""
+        """Give what lies outside the pickle, as the reader of the file has it."""
         return self.persistent(identity)
 
 

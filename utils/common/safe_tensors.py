@@ -71,13 +71,15 @@ class TensorFile(Mapping[str, Tensor]):
         return len(self.stored)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor; () where there is none of that name. Nothing is read."""
+        """Tell a tensor's shape, () where there is none of that name; nothing is read."""
         return self.stored[name].shape if name in self.stored else ()
 
 
 def open_tensors(path: Path, what: str) -> TensorFile:
-    """The named tensors of a .safetensors file, a state dict that `torch.save` wrote (bare, or in
-    what a training keeps) or a TorchScript archive. `what` names the file's role in messages.
+    """Open the named tensors of a weights file: safetensors, a state dict that `torch.save` wrote
+    (bare, or in what a training keeps), a TorchScript archive.
+
+    `what` names the file's role in messages.
 
     Raises UserError, with the reason, when the file is missing, truncated or of no such form.
     """
@@ -97,7 +99,7 @@ def open_tensors(path: Path, what: str) -> TensorFile:
 
 
 def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
-    """All named tensors of a file, in memory; see `open_tensors`."""
+    """Read all named tensors of a file into memory; see `open_tensors`."""
     return dict(open_tensors(path, what))
 
 
@@ -123,7 +125,7 @@ def _open(path: Path, what: str) -> TensorFile:
 
 
 def _foreign(path: Path, head: bytes) -> Unreadable:
-    """What a file is that holds no weights."""
+    """Say what a file is that holds no weights."""
     start = head.lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
         return Unreadable("it is a web page", "it is not a weights file, fetch the file itself")
@@ -206,7 +208,7 @@ def _is_tar(path: Path) -> bool:
 
 
 def _check_extent(extent: int, path: Path) -> None:
-    """Raises ValueError for tensors that would fill far more memory than the file holds bytes.
+    """Raise Unreadable for tensors that would fill far more memory than the file holds bytes.
 
     A few bytes can show as a tensor of any shape; the first copy of it would exhaust the memory.
     """
@@ -217,7 +219,7 @@ def _check_extent(extent: int, path: Path) -> None:
 
 
 def _extent(content: Any) -> int:
-    """Bytes of all tensors, at any depth. ValueError for tensors without plain memory."""
+    """Count the bytes of all tensors, at any depth; ValueError for any without plain memory."""
     left, seen, extent = [content], set(), 0
     while left:
         part = left.pop()
@@ -236,8 +238,8 @@ def _extent(content: Any) -> int:
 
 
 def load_plain(path: Path) -> Any:
-    """What `torch.save` wrote, tensors and plain types only, on the CPU, in memory bounded by the
-    size of the file: a checkpoint of this project, which holds nothing else.
+    """Read what `torch.save` wrote, tensors and plain types only, on the CPU, in memory bounded by
+    the size of the file: a checkpoint of this project, which holds nothing else.
 
     Refuses TorchScript and tar files, whose code some versions of PyTorch run even under
     `weights_only` (CVE-2025-32434), and records that would unpack to more than the file holds.

@@ -25,7 +25,7 @@ class Unreadable(Exception):
 
 
 def first_sentence(error: Exception) -> str:
-    """Without what PyTorch goes on to advise: to unpickle the file, or to report a fault."""
+    """Cut off what PyTorch goes on to advise: to unpickle the file, or to report a fault."""
     return (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0][:160]
 
 
@@ -42,7 +42,7 @@ class Record:
         self.crc = crc  # 0: none was written, or it is found right
 
     def read(self, first: int, size: int) -> Tensor:
-        """Bytes (size,) from byte `first` of the record on; Unreadable if it is damaged."""
+        """Read bytes (size,) from byte `first` of the record on; Unreadable if it is damaged."""
         if self.crc and size < self.size:
             self._check(zlib.crc32(self.read_part(0, self.size).numpy()))
 
@@ -52,7 +52,7 @@ class Record:
         return content
 
     def read_part(self, first: int, size: int) -> Tensor:
-        """As `read`, unchecked."""
+        """Read as `read`, unchecked."""
         content = _memory(size)
         with self.path.open("rb") as file:
             file.seek(self.start + first)
@@ -67,8 +67,10 @@ class Record:
 
 
 def _memory(size: int) -> Tensor:
-    """Bytes (size,) to read into. Large ones are pages of their own, given back at once when a
-    tensor is converted and dropped: from the allocator's heap they would leave holes of 100 MB.
+    """Make room (size,) to read bytes into.
+
+    Large ones are pages of their own, given back at once when a tensor is converted and dropped:
+    from the allocator's heap they would leave holes of 100 MB in all.
     """
     if size < _LARGE or not hasattr(mmap, "MAP_PRIVATE"):
         return torch.empty(size, dtype=torch.uint8)
@@ -96,18 +98,18 @@ class StoredTensor:
 
     @property
     def span(self) -> int:
-        """Elements from the first to the last, both included."""
+        """Count the elements from the first to the last, both included."""
         if 0 in self.shape:
             return 0
         return 1 + sum((length - 1) * stride for length, stride in zip(self.shape, self.strides))
 
     @property
     def nbytes(self) -> int:
-        """Memory that it fills once it is read."""
+        """Tell the memory that it fills once it is read."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def read(self) -> Tensor:
-        """The tensor in memory of its own, on the CPU."""
+        """Read the tensor into memory of its own, on the CPU."""
         size = self.dtype.itemsize
         flat = self.record.read(self.offset * size, self.span * size).view(self.dtype)
         return flat.as_strided(self.shape, self.strides).contiguous()

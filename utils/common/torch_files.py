@@ -54,7 +54,7 @@ class _Storage:
 
 
 def read_zip(path: Path, what: str) -> tuple[str, dict[str, StoredTensor]]:
-    """The container's name and the named tensors of an archive that PyTorch wrote.
+    """Read an archive that PyTorch wrote: its container's name and its named tensors.
 
     Raises Unreadable or UserError, with the reason, or any other exception for bytes of no form.
     """
@@ -93,7 +93,7 @@ def read_zip(path: Path, what: str) -> tuple[str, dict[str, StoredTensor]]:
 
 
 def _zip_record(path: Path, record: zipfile.ZipInfo) -> Record:
-    """A record of a zip archive, stored as it is: nothing is ever unpacked."""
+    """Find a record of a zip archive, stored as it is: nothing is ever unpacked."""
     if record.compress_type != zipfile.ZIP_STORED or record.flag_bits & 1:
         raise Unreadable(
             f"its record {record.filename[:80]} is compressed, as PyTorch's never are",
@@ -109,7 +109,7 @@ def _zip_record(path: Path, record: zipfile.ZipInfo) -> Record:
 
 
 def read_legacy(path: Path, what: str) -> tuple[str, dict[str, StoredTensor]]:
-    """As `read_zip`, for what came before archives: five pickles, then the storages one by one.
+    """Read as `read_zip` what came before archives: five pickles, then the storages one by one.
 
     Where a storage lies is known only after the pickle that refers to it, which is read twice.
     """
@@ -182,7 +182,7 @@ def _rebuild_typed(
 
 
 def _rebuild_subclass(function: Any, _: Any, arguments: tuple, *__: Any) -> Any:
-    """A tensor with attributes, without them."""
+    """Make a tensor that has attributes, without them."""
     return function(*arguments) if function in (_rebuild, _rebuild_typed) else StandIn()
 
 
@@ -207,12 +207,13 @@ _KNOWN: dict[str, Any] = {
 
 
 def _attributes(root: Any) -> dict[str, StoredTensor]:
-    """Tensors of a TorchScript module and the modules in it, by their dotted names."""
+    """Collect the tensors of a TorchScript module and the modules in it by their dotted names."""
     if not isinstance(root, StandIn):
         raise Unreadable(f"its module is {_kind(root)}", OTHER)
 
     found: dict[str, StoredTensor] = {}
-    left, seen = [("", root)], set()
+    left = [("", root)]
+    seen = set()
     while left:
         prefix, module = left.pop(0)
         if id(module) in seen:
@@ -227,7 +228,7 @@ def _attributes(root: Any) -> dict[str, StoredTensor]:
 
 
 def _state_dict(content: Any, what: str, path: Path) -> dict[str, StoredTensor]:
-    """The named tensors in what a file holds: itself, or where trainings put theirs."""
+    """Find the named tensors in what a file holds: itself, or where trainings put theirs."""
     while isinstance(content, dict):
         inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), dict | StandIn)]
         if not inner:
@@ -249,7 +250,7 @@ def _state_dict(content: Any, what: str, path: Path) -> dict[str, StoredTensor]:
 
 
 def _kind(value: Any) -> str:
-    """What an object of a pickle is, in words."""
+    """Say in words what an object of a pickle is."""
     if isinstance(value, StoredTensor):
         return "one tensor"
     if isinstance(value, StandIn):

@@ -58,14 +58,14 @@ _MODEL_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def matches_publisher(path: Path, digest: str) -> bool:
-    """False when the file bears a published name but not the published checksum."""
+    """Tell whether a file that bears a published name has the published checksum."""
     return all(
         digest.startswith(public.sha256) for public in PUBLIC.values() if public.name == path.name
     )
 
 
 def known_by(sha256: str) -> PublicFile | None:
-    """The published file with this SHA-256."""
+    """Find the published file with this SHA-256."""
     for public in (*PUBLIC.values(), TOY):
         if sha256.startswith(public.sha256):
             return public
@@ -73,7 +73,7 @@ def known_by(sha256: str) -> PublicFile | None:
 
 
 def find_weights(given: str | Path, what: str) -> Path:
-    """The weights file that a user means.
+    """Find the weights file that a user means.
 
     Args:
         given: a file, a model's folder, a folder of the Hub's download cache, or the name of a
@@ -105,7 +105,7 @@ def find_weights(given: str | Path, what: str) -> Path:
 
 
 def _hub_caches() -> list[Path]:
-    """Where the Hub's own library keeps what it fetched, in the order in which it asks."""
+    """List where the Hub's own library keeps what it fetched, in the order in which it asks."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface" / "hub"
     named = []
     if os.environ.get("HF_HUB_CACHE"):
@@ -116,7 +116,7 @@ def _hub_caches() -> list[Path]:
 
 
 def _in_folder(folder: Path, what: str) -> Path:
-    """The weights file in a model's folder, or in a model's folder of the Hub's cache."""
+    """Find the weights file in a model's folder, which may be one of the Hub's cache."""
     if (folder / "snapshots").is_dir():
         folder = _snapshot(folder, what)
 
@@ -146,7 +146,7 @@ def _in_folder(folder: Path, what: str) -> Path:
 
 
 def _snapshot(folder: Path, what: str) -> Path:
-    """The files of a cached model's main revision, or of the one revision that is there."""
+    """Find the folder of a cached model's main revision, or of the one that is there."""
     ref = folder / "refs" / "main"
     if ref.is_file():
         found = folder / "snapshots" / ref.read_text(encoding="utf-8", errors="replace").strip()

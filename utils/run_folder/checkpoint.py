@@ -145,8 +145,8 @@ def _is_whole(content: dict[str, Any]) -> bool:
 
 
 def clip_facts(clip: CLIP) -> dict[str, str]:
-    """What a checkpoint keeps of a CLIP that `load_clip` gave, to know it again: its file, itself
-    in any file, and its activation.
+    """List what a checkpoint keeps of a CLIP that `load_clip` gave, to know it again: its file,
+    itself in any file, and its activation.
     """
     return {
         "clip_sha256": clip.sha256,
@@ -156,7 +156,7 @@ def clip_facts(clip: CLIP) -> dict[str, str]:
 
 
 def same_clip(checkpoint: dict[str, Any], facts: dict[str, Any]) -> bool:
-    """Whether a checkpoint was trained with the CLIP of these facts, in whatever file it was.
+    """Tell whether a checkpoint was trained with the CLIP of these facts, in whatever file it was.
 
     Older checkpoints know the file alone, and QuickGELU was all there was.
     """

@@ -102,7 +102,7 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 
 
 def _hub_checksum(address: str, target: Path) -> str:
-    """Checksum that the Hub sends with a file: SHA-256 of large ones, git's SHA-1 of others."""
+    """Ask the Hub for a file's checksum: SHA-256 of large ones, git's SHA-1 of others."""
     try:
         headers = _head(address)
     except (OSError, http.client.HTTPException) as error:
@@ -120,7 +120,7 @@ def _hub_checksum(address: str, target: Path) -> str:
 
 
 def _head(address: str) -> Message:
-    """Headers of the Hub's own answer; a model's new name is followed, its storage is not."""
+    """Ask for the headers of the Hub's answer; a new name is followed, its storage is not."""
     opener = urllib.request.build_opener(_Stay)
     for _ in range(MOST_REDIRECTS):
         request = urllib.request.Request(address, method="HEAD")
@@ -138,7 +138,7 @@ def _head(address: str) -> Message:
 
 
 def _git_sha1(path: Path) -> str:
-    """The checksum under which git knows a file's content."""
+    """Compute the checksum under which git knows a file's content."""
     content = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 

@@ -41,7 +41,7 @@ def describe(given: str, activation: str = "auto") -> list[str]:
 
 
 def _use(file: TensorFile, digest: str, activation: str) -> Rows:
-    """The flag that takes the file, and what it gives there; for none, why each does not."""
+    """Find the flag that takes the file, and what it gives; for none, why each does not."""
     uses: dict[str, Callable[[], Rows]] = {
         "--clip_path": lambda: _clip(file, digest, activation),
         "--deit_path": lambda: _deit(file),
