@@ -114,6 +114,7 @@ class WeightSettings(Settings):
         "activation of that CLIP, where neither its file nor a configuration beside it tells",
         Role.PLACE,
         choices=("auto", "quick_gelu", "gelu"),
+        before="quick_gelu",
     )
     deit_path: str = option(
         "weights/deit_small_patch16_224-cd65a155.pth",
