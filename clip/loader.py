@@ -123,7 +123,7 @@ def identity_of(model: CLIP) -> str:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).numpy()).cast("B")
+    return tensor.detach().cpu().contiguous().reshape(-1).numpy().data.cast("B")
 
 
 def _other(names: Collection[str]) -> str:

@@ -113,7 +113,7 @@ def load_inert(
     """
     start = file.tell()
     for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name.endswith("PUT") and argument > size:
+        if opcode.name.endswith("PUT") and int(argument or 0) > size:
             raise pickle.UnpicklingError("its memory has more places than the file has bytes")
     end = file.tell()
 

@@ -44,11 +44,11 @@ class Record:
     def read(self, first: int, size: int) -> Tensor:
         """Read bytes (size,) from byte `first` of the record on; Unreadable if it is damaged."""
         if self.crc and size < self.size:
-            self._check(zlib.crc32(self.read_part(0, self.size).numpy()))
+            self._check(zlib.crc32(self.read_part(0, self.size).numpy().data))
 
         content = self.read_part(first, size)
         if self.crc:
-            self._check(zlib.crc32(content.numpy()))
+            self._check(zlib.crc32(content.numpy().data))
         return content
 
     def read_part(self, first: int, size: int) -> Tensor:
@@ -56,7 +56,7 @@ class Record:
         content = _memory(size)
         with self.path.open("rb") as file:
             file.seek(self.start + first)
-            if file.readinto(content.numpy()) != size:
+            if file.readinto(content.numpy().data) != size:
                 raise Unreadable(f"{self.name} ends beyond the file", AGAIN)
         return content
 
