@@ -23,8 +23,8 @@ _AGAIN = "remove it and run `python -m datasets.prepare coco` again"
 
 
 class Shape(NamedTuple):
-    """One annotation: its number, category, whether it is a crowd, and its outline as in the JSON
-    (None: not kept).
+    """One annotation: its number, category, whether it is a crowd, its outline as in the JSON
+    (None: not kept) and the area given there, px (None: not given).
 
     Polygons are float64 arrays x0, y0, x1, y1, ... in px; a dict is run-length coded.
     """
@@ -33,6 +33,7 @@ class Shape(NamedTuple):
     category: str
     crowd: bool
     outline: list[np.ndarray] | dict | None
+    area: float | None = None
 
 
 @dataclass
@@ -112,6 +113,7 @@ def read_instances(path: str | Path, outlines: bool) -> list[AnnotatedImage]:
                 category[entry["category_id"]],
                 bool(entry.get("iscrowd")),
                 entry.get("segmentation"),
+                _number(entry.get("area")),
             )
             images[entry["image_id"]].shapes.append(shape)
         found = sorted(images.values(), key=lambda image: image.name)
@@ -153,6 +155,11 @@ def _stamp(path: Path) -> tuple[int, int] | None:
         return None
     status = path.stat()
     return status.st_size, status.st_mtime_ns
+
+
+def _number(value: Any) -> float | None:
+    """A number of a JSON file; None for anything that cannot order areas."""
+    return value if isinstance(value, int | float) and value == value else None
 
 
 def _name(entry: dict[str, Any]) -> str:

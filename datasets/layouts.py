@@ -10,6 +10,7 @@ from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
 from datasets.coco_json import coco_annotations, coco_classes, coco_year
+from datasets.coco_masks import mask_folders, short_name
 from utils.common.errors import UserError
 from utils.common.files import read_json
 
@@ -42,17 +43,18 @@ def items(
 ) -> list[Item]:
     """The images of a split, each checked to exist.
 
-    They come in the order of the list; without one, COCO's come in name order.
+    They come in the order of the list. Without one, COCO's are the images with objects, as in the
+    field's lists (82,081 of train2014, 40,137 of val2014), in name order.
 
     Args:
         layout: "voc" (JPEGImages/, SegmentationClassAug/ or else SegmentationClass/,
             ImageSets/Segmentation/),
-            "coco" (coco2014/{split}2014/, mask/{split}2014/, annotations/; the same with 2017) or
+            "coco" (coco2014/{split}2014/, mask/{split}2014/, annotations/; the same with 2017; or
+            WeCLIP's JPEGImages/{split}/ and SegmentationClass/{split}/) or
             "custom" (index.json, which says where the files are, and {split}.txt).
         root: the dataset's folder.
         split: a name such as "train_aug" or "val".
-        list_file: a text file with one image name (no suffix) a line, used instead of the split's
-            own list.
+        list_file: a text file as `read_list` takes it, used instead of the split's own list.
         complete: whether a missing image is an error; otherwise its item names the file that should
             be there.
 
@@ -72,26 +74,57 @@ def items(
     if layout == "custom":
         return _indexed(root, Path(list_file) if list_file else root / f"{split}.txt", complete)
     if layout == "voc":
-        source = (
-            Path(list_file) if list_file else root / "ImageSets" / "Segmentation" / f"{split}.txt"
-        )
-        return _locate(
-            source,
-            read_list(source),
-            root / "JPEGImages",
-            (root / "SegmentationClassAug", root / "SegmentationClass"),
-            complete,
-        )
+        source = Path(list_file) if list_file else _voc_list(root, split)
+        names = read_list(source)
+        return _locate(source, names, root / "JPEGImages", voc_mask_folders(root), complete)
+
     year = coco_year(root, split)
     source = Path(list_file) if list_file else coco_annotations(root, split)
-    names = read_list(source) if list_file else list(coco_classes(root, split))
-    folder = f"{split}{year}"
-    images = next((d for d in (root / f"coco{year}" / folder, root / folder) if d.is_dir()), None)
-    if images is None:
+    names = read_list(source) if list_file else _with_objects(root, split)
+    images = _coco_images(root, split, year)
+    return _locate(source, names, images, mask_folders(root, split, year), complete)
+
+
+def voc_mask_folders(root: Path) -> tuple[Path, ...]:
+    """Folders that may hold the masks of VOC, the one that is asked first at the front."""
+    return root / "SegmentationClassAug", root / "SegmentationClass"
+
+
+def _voc_list(root: Path, split: str) -> Path:
+    """The list of a split of VOC. Raises UserError where train_aug, which VOC lacks, is still to be
+    made.
+    """
+    path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
+    if split == "train_aug" and not path.is_file():
         raise UserError(
-            f"{root} has neither coco{year}/{folder} nor {folder}; put the images of {split} there"
+            f"list {path} does not exist, as VOC itself has none; `python -m datasets.prepare voc "
+            f"--root {root}` makes it from the masks in SegmentationClassAug, with --sbd DIR from "
+            "SBD"
         )
-    return _locate(source, names, images, (root / "mask" / folder,), complete)
+    return path
+
+
+def _with_objects(root: Path, split: str) -> list[str]:
+    """Names of COCO's images that show an object."""
+    names = [name for name, classes in coco_classes(root, split).items() if classes]
+    if not names:
+        raise UserError(
+            f"no image of {coco_annotations(root, split)} has an object; use the official "
+            "instance annotations"
+        )
+    return names
+
+
+def _coco_images(root: Path, split: str, year: str) -> Path:
+    """The folder of the images of a split of COCO."""
+    folder = f"{split}{year}"
+    places = (f"coco{year}/{folder}", folder, f"JPEGImages/{folder}", f"JPEGImages/{split}")
+    found = next((root / place for place in places if (root / place).is_dir()), None)
+    if found is None:
+        raise UserError(
+            f"{root} has neither {places[0]} nor {places[1]}; put the images of {split} there"
+        )
+    return found
 
 
 def layout_of(root: str | Path) -> str:
@@ -100,7 +133,7 @@ def layout_of(root: str | Path) -> str:
         return "custom"
     return (
         "coco"
-        if (Path(root) / "annotations").is_dir() and not (Path(root) / "JPEGImages").is_dir()
+        if (Path(root) / "annotations").is_dir() and not (Path(root) / "ImageSets").is_dir()
         else "voc"
     )
 
@@ -173,7 +206,10 @@ def _usable_part(part: str) -> str:
 
 
 def read_list(path: str | Path) -> list[str]:
-    """Image names of a list file: one a line, blank lines skipped, any line ending.
+    """Image names of a list file: one per line, blank lines skipped, any line ending.
+
+    A line of an image and its mask, as DeepLab's lists have it (`/JPEGImages/NAME.jpg
+    /SegmentationClassAug/NAME.png`), gives NAME.
 
     Raises:
         UserError: the file is missing, not UTF-8 text or holds no name.
@@ -188,10 +224,19 @@ def read_list(path: str | Path) -> list[str]:
         raise UserError(
             f"list {path} cannot be read as text ({error}); write one image name a line"
         ) from error
-    names = [line.strip() for line in lines if line.strip()]
+    names = [_listed(line.strip()) for line in lines if line.strip()]
     if not names:
         raise UserError(f"list {path} holds no image name; write one a line")
     return names
+
+
+def _listed(line: str) -> str:
+    """The image that a line of a list names. Two columns are told by their suffixes and by having
+    one name, as names may hold spaces.
+    """
+    image, _, mask = (PurePosixPath(part.strip()) for part in line.partition(" "))
+    pair = image.suffix in IMAGE_SUFFIXES and mask.suffix == ".png" and image.stem == mask.stem
+    return image.stem if pair else line
 
 
 def _locate(
@@ -210,13 +255,21 @@ def _locate(
         if file is None:
             missing.append(name)
             file = name + IMAGE_SUFFIXES[0]
-        mask = next(
-            (folder / f"{name}.png" for folder, files in masks if f"{name}.png" in files), None
-        )
-        located.append(Item(name, image_dir / file, mask))
+        located.append(Item(name, image_dir / file, _mask_of(name, masks)))
     if complete:
         _check_complete(source, names, missing, image_dir)
     return located
+
+
+def _mask_of(name: str, masks: Sequence[tuple[Path, set[str]]]) -> Path | None:
+    """The mask of an image, under its name or the short name of COCO, in the first folder that has
+    it.
+    """
+    for folder, files in masks:
+        for file in (f"{name}.png", f"{short_name(name)}.png"):
+            if file in files:
+                return folder / file
+    return None
 
 
 def _indexed(root: Path, source: Path, complete: bool) -> list[Item]:

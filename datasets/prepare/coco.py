@@ -1,8 +1,9 @@
 """`python -m datasets.prepare coco`: MS COCO's instance annotations become masks and tags.
 
-A mask holds 0, the place of the category among the 80 plus 1, and 255 where only a crowd is. Of
-objects that overlap, the smaller is seen: they are painted by falling area (number of pixels),
-equal ones in the order of the file, over the crowds.
+A mask holds 0 and the place of the category among the 80 plus 1. Of objects that overlap, the one
+of smaller area is seen, of equal areas the first in the file; areas are those of the annotations,
+and pixels are counted where one has none. Crowds count as their class, as in the masks that the
+field scores with (coco2voc), or with `--crowds ignore` are 255 behind all objects.
 """
 
 import json
@@ -26,6 +27,7 @@ from datasets.coco_json import (
     coco_year,
     read_instances,
 )
+from datasets.coco_masks import MARKER, RULES, mask_folders, remade
 from datasets.layouts import items
 from datasets.prepare.parallel import Each, crew
 from datasets.specs import COCO, IGNORE
@@ -34,8 +36,6 @@ from datasets.transforms import mask_png
 from utils.common.errors import UserError
 from utils.common.files import read_json, sha256_of, write_whole
 
-RULE = "smaller objects over larger ones over crowds (255)"
-_MARKER = "made_from.json"
 _MOST_PIXELS = 1 << 27
 
 
@@ -59,6 +59,12 @@ def add_command(kinds: Any) -> None:
     )
     add("--splits", nargs="+", default=["train", "val"], metavar="SPLIT", help="default: train val")
     add(
+        "--crowds",
+        choices=tuple(RULES),
+        default="class",
+        help="crowds are their class, as in the field's masks, or 255 (default: %(default)s)",
+    )
+    add(
         "--workers",
         type=int,
         default=os.cpu_count() or 1,
@@ -72,7 +78,7 @@ def run(args: Namespace) -> None:
     again.
 
     Raises UserError where annotations or images are missing or malformed, or masks were made from
-    other annotations.
+    other annotations or by another rule.
     """
     root = Path(args.root)
     sources = {split: coco_annotations(root, split) for split in args.splits}
@@ -88,30 +94,36 @@ def run(args: Namespace) -> None:
         for split, path in sources.items():
             print(
                 f"{split}{coco_year(root, split)}: "
-                f"{convert(root, split, Source(path, sha256_of(path)), each)}"
+                f"{convert(root, split, Source(path, sha256_of(path)), each, args.crowds)}"
             )
 
 
-def convert(root: Path, split: str, source: Source, each: Each) -> str:
+def convert(root: Path, split: str, source: Source, each: Each, crowds: str = "class") -> str:
     """Tags and masks of one split; returns what was done, in words. Raises UserError as `run`
     does.
+
+    crowds: a key of `RULES`.
     """
     # large: read once, if something is to do
     annotated = cache(partial(read_instances, source.path, outlines=True))
     done = []
     if not _is_from(coco_tags(root, split), source):
         done.append(_write_tags(coco_tags(root, split), source, annotated()))
-    found, folder = items("coco", root, split), root / "mask" / f"{split}{coco_year(root, split)}"
+
+    found = items("coco", root, split)
+    folder = mask_folders(root, split, coco_year(root, split))[0]
     missing = {item.name for item in found if item.mask is None}
-    if not _claim(folder, source):
-        done.append(f"{folder} holds masks that this command has not made, they are kept")
+    elsewhere = next((item.mask.parent for item in found if item.mask), folder) != folder
+
+    if elsewhere or not _claim(folder, source, crowds):
+        done.append(_kept(folder, [item.mask for item in found if item.mask]))
     elif missing:
-        done.append(
-            _write_masks(
-                folder, source, [image for image in annotated() if image.name in missing], each
-            )
-        )
-    return "; ".join(done) or f"tags and masks of all {len(found)} images are there, nothing to do"
+        images = [image for image in annotated() if image.name in missing]
+        done.append(_write_masks(folder, source, images, each, crowds))
+    return "; ".join(done) or (
+        f"tags and masks of all {len(found)} images with objects are there "
+        f"({RULES[crowds]}), nothing to do"
+    )
 
 
 def _is_side(length: object) -> TypeGuard[int]:
@@ -119,9 +131,9 @@ def _is_side(length: object) -> TypeGuard[int]:
     return type(length) is int and length > 0
 
 
-def paint(image: AnnotatedImage) -> np.ndarray:
-    """(H, W) uint8 labels of an image, as the module says. Raises UserError naming an annotation
-    that is malformed.
+def paint(image: AnnotatedImage, crowds: str = "class") -> np.ndarray:
+    """(H, W) uint8 labels of an image, as the module says; `crowds` is a key of `RULES`. Raises
+    UserError naming an annotation that is malformed.
     """
     height, width = image.height, image.width
     if not (_is_side(height) and _is_side(width) and height * width <= _MOST_PIXELS):
@@ -136,20 +148,28 @@ def paint(image: AnnotatedImage) -> np.ndarray:
             "correct it"
         )
     labels = np.zeros((height, width), np.uint8)
-    areas = [(shape, _area(shape, height, width)) for shape in image.shapes]
-    for shape, area in sorted(areas, key=lambda pair: (not pair[0].crowd, -int(pair[1].sum()))):
-        labels[area] = IGNORE if shape.crowd else COCO.classes.index(shape.category) + 1
+    ignored = crowds == "ignore"
+    drawn = [(shape, _pixels(shape, height, width)) for shape in image.shapes]
+
+    def in_front(pair: tuple[Shape, np.ndarray]) -> tuple[bool, float]:
+        shape, pixels = pair
+        area = pixels.sum() if shape.area is None else shape.area
+        return ignored and shape.crowd, float(area)
+
+    for shape, pixels in reversed(sorted(drawn, key=in_front)):
+        label = COCO.classes.index(shape.category) + 1
+        labels[pixels] = IGNORE if ignored and shape.crowd else label
     return labels
 
 
-def write_mask(folder: Path, source: Path, image: AnnotatedImage) -> list[str]:
+def write_mask(folder: Path, source: Path, crowds: str, image: AnnotatedImage) -> list[str]:
     """Writes the mask of one image as a single-channel PNG; returns its tags that the mask does not
     show.
 
     Raises UserError naming `source`, the image and what is malformed.
     """
     try:
-        labels = paint(image)
+        labels = paint(image, crowds)
     except UserError as error:
         raise UserError(f"{source}, {error}") from error
     write_whole(folder / f"{image.name}.png", mask_png(labels))
@@ -157,19 +177,21 @@ def write_mask(folder: Path, source: Path, image: AnnotatedImage) -> list[str]:
     return sorted({shape.category for shape in image.shapes} - shown)
 
 
-def _area(shape: Shape, height: int, width: int) -> np.ndarray:
+def _pixels(shape: Shape, height: int, width: int) -> np.ndarray:
     """(H, W) bool pixels of an annotation."""
     place = f"annotation {shape.number}"
     if isinstance(shape.outline, list):
-        return _polygons_area(shape.outline, height, width, place)
+        return _pixels_of_polygons(shape.outline, height, width, place)
     if isinstance(shape.outline, dict):
-        return _runs_area(shape.outline, height, width, place)
+        return _pixels_of_runs(shape.outline, height, width, place)
     raise UserError(
         f"{place} has no `segmentation` of polygons or runs; make or copy the file again"
     )
 
 
-def _polygons_area(polygons: list[np.ndarray], height: int, width: int, place: str) -> np.ndarray:
+def _pixels_of_polygons(
+    polygons: list[np.ndarray], height: int, width: int, place: str
+) -> np.ndarray:
     """Pixels of the union of polygons, by COCO's own rasteriser; fewer than three points cover
     none.
     """
@@ -188,7 +210,7 @@ def _polygons_area(polygons: list[np.ndarray], height: int, width: int, place: s
     return coder.decode(coder.merge(runs)).astype(bool)
 
 
-def _runs_area(runs: dict, height: int, width: int, place: str) -> np.ndarray:
+def _pixels_of_runs(runs: dict, height: int, width: int, place: str) -> np.ndarray:
     """Pixels of run lengths, plain or in COCO's compressed form."""
     try:
         if runs["size"] != [height, width]:
@@ -222,22 +244,25 @@ def _write_tags(path: Path, source: Source, images: list[AnnotatedImage]) -> str
     return f"tags of {len(images)} images ({empty} without objects) in {path}"
 
 
-def _claim(folder: Path, source: Source) -> bool:
+def _claim(folder: Path, source: Source, crowds: str) -> bool:
     """Whether masks may be written into the folder: it is empty, or holds masks made from the same
     file by this rule.
 
     A marker says so; it is written before the first mask, so that those of an interrupted run count
-    and others do not.
+    and others do not. Raises UserError where it names another file or rule.
     """
-    marker, wanted = (
-        folder / _MARKER,
-        {"annotations": source.path.name, "sha256": source.sha256, "rule": RULE},
-    )
+    marker = folder / MARKER
+    wanted = {"annotations": source.path.name, "sha256": source.sha256, "rule": RULES[crowds]}
     if marker.is_file():
-        if read_json(marker) != wanted:
+        found = read_json(marker)
+        if found.get("sha256") != source.sha256:
             raise UserError(
-                f"{folder} was made from another {source.path.name}; remove the folder and run "
-                "this again"
+                f"{folder} was made from another {source.path.name}; {remade(folder, crowds)}"
+            )
+        if found != wanted:
+            raise UserError(
+                f"{folder} was made by another rule ({found.get('rule')}), not by this one "
+                f"({RULES[crowds]}); {remade(folder, crowds)}"
             )
         return True
     if folder.is_dir() and any(folder.iterdir()):
@@ -246,11 +271,20 @@ def _claim(folder: Path, source: Source) -> bool:
     return True
 
 
-def _write_masks(folder: Path, source: Source, images: list[AnnotatedImage], each: Each) -> str:
+def _kept(folder: Path, masks: list[Path]) -> str:
+    """What is said of masks of another origin."""
+    where = masks[0].parent if masks else folder
+    return f"{where} holds masks that this command has not made, they are kept"
+
+
+def _write_masks(
+    folder: Path, source: Source, images: list[AnnotatedImage], each: Each, crowds: str
+) -> str:
     start = perf_counter()
-    hidden = list(each(partial(write_mask, folder, source.path), images, folder.name))
+    hidden = list(each(partial(write_mask, folder, source.path, crowds), images, folder.name))
     text = (
-        f"{len(images)} masks in {folder} ({len(images) / (perf_counter() - start):.0f} a second)"
+        f"{len(images)} masks in {folder}, {RULES[crowds]} "
+        f"({len(images) / (perf_counter() - start):.0f} per second)"
     )
     unlike = [
         f"{image.name} ({', '.join(classes)})" for image, classes in zip(images, hidden) if classes

@@ -101,13 +101,56 @@ def test_coco_layout(tmp_path, year, prefix):
     for name in names:
         Image.new("RGB", (4, 4)).save(tmp_path / f"coco{year}/{folder}/{name}.jpg")
     (tmp_path / f"mask/{folder}/{names[1]}.png").touch()
-    images = [{"id": i, "file_name": f"{name}.jpg"} for i, name in enumerate(names)]
-    annotations = {"images": images, "annotations": [], "categories": []}
+    images = [{"id": i, "file_name": f"{name}.jpg"} for i, name in enumerate([*names, "empty"])]
+    cups = [{"id": i, "image_id": i, "category_id": 47} for i in range(len(names))]
+    annotations = {
+        "images": images,
+        "annotations": cups,
+        "categories": [{"id": 47, "name": "cup"}],
+    }
     (tmp_path / f"annotations/instances_{folder}.json").write_text(json.dumps(annotations))
     found = items("coco", tmp_path, "val")
     assert [item.name for item in found] == sorted(names)
     assert [item.mask for item in found] == [tmp_path / f"mask/{folder}/{names[1]}.png", None]
     assert found[0].image.is_file()
+
+
+def test_coco_masks_of_another_repository_are_found_by_their_short_names(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    name = "COCO_val2014_000000000042"
+    for folder in ("JPEGImages/val", "SegmentationClass/val"):
+        (tmp_path / folder).mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / f"JPEGImages/val/{name}.jpg")
+    mask = tmp_path / "SegmentationClass/val/000000000042.png"
+    mask.touch()
+    only = write_list(tmp_path, name)
+    assert [item.mask for item in items("coco", tmp_path, "val", only)] == [mask]
+    ours = tmp_path / "mask/val2014/000000000042.png"  # copied, not renamed
+    ours.parent.mkdir(parents=True)
+    ours.touch()
+    assert [item.mask for item in items("coco", tmp_path, "val", only)] == [ours]
+
+
+def test_a_coco_split_without_any_object_is_refused(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    content = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [], "categories": []}
+    (tmp_path / "annotations/instances_val2014.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="no image of .*instances_val2014.json has an object"):
+        items("coco", tmp_path, "val")
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png", "2007_000032"),
+        ("JPEGImages/a.JPG\t SegmentationClass/a.png", "a"),
+        ("a.jpg b.png", "a.jpg b.png"),  # a name with a space
+        ("IMG 01", "IMG 01"),
+    ],
+)
+def test_lists_of_images_and_masks_give_the_images(tmp_path, line, name):
+    (tmp_path / "l.txt").write_text(f"{line}\n")
+    assert read_list(tmp_path / "l.txt") == [name]
 
 
 def test_broken_coco_json_names_the_place(tmp_path):

@@ -19,6 +19,7 @@ from pycocotools import mask as coder
 
 from datasets import coco_json
 from datasets.coco_json import AnnotatedImage, Shape, coco_classes, read_instances
+from datasets.coco_masks import MARKER, RULES, rule_of
 from datasets.layouts import items
 from datasets.prepare import __main__ as prepare
 from datasets.prepare import coco
@@ -104,8 +105,9 @@ def test_masks_and_tags_of_a_split(root: Path) -> None:
     ).sum() == 100  # the smaller in front
     assert (first == PERSON).sum() == 35 * 25 - 100
     crowd = mask_of(root, "train_001")
-    assert (crowd[:, :20] == IGNORE).all() and not crowd[:, 20:].any()
-    assert not mask_of(root, "train_002").any()
+    assert (crowd[:, :20] == PERSON).all() and not crowd[:, 20:].any()
+    assert not (root / "mask/train2014/train_002.png").exists()  # it shows no object
+    assert [item.name for item in items("coco", root, "train")] == ["train_000", "train_001"]
     assert (mask_of(root, "val_000")[:20, :30] == CUP).all()
     names = ["train_002", "train_000", "train_001"]
     tags = read_tags(root / "annotations/tags_train2014.json", COCO, names)
@@ -127,8 +129,10 @@ def test_a_second_run_does_nothing_and_says_so(
     capsys.readouterr()
     assert prepare_coco(root) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "train2014: tags and masks of all 3 images are there, nothing to do",
-        "val2014: tags and masks of all 1 images are there, nothing to do",
+        "train2014: tags and masks of all 2 images with objects are there (smaller areas over "
+        "larger ones, crowds as their class), nothing to do",
+        "val2014: tags and masks of all 1 images with objects are there (smaller areas over "
+        "larger ones, crowds as their class), nothing to do",
     ]
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
@@ -183,12 +187,69 @@ def test_changed_annotations_are_noticed(root: Path, capsys: pytest.CaptureFixtu
         items("coco", root, "val")
     assert prepare_coco(root) == 2
     assert (
-        "val2014 was made from another instances_val2014.json; remove the folder"
+        "val2014 was made from another instances_val2014.json; remove that folder"
         in capsys.readouterr().err
     )
     shutil.rmtree(root / "mask/val2014")
     assert prepare_coco(root) == 0
     assert len(items("coco", root, "val")) == 1
+
+
+def test_crowds_may_be_ignored_and_the_choice_is_kept(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prepare_coco(root, "--crowds", "ignore") == 0
+    crowd = mask_of(root, "train_001")
+    assert (crowd[:, :20] == IGNORE).all() and not crowd[:, 20:].any()
+    assert prepare_coco(root, "--splits", "train") == 2
+    said = capsys.readouterr().err
+    assert "over crowds, which are 255), not by this one (smaller areas over larger ones" in said
+    command_again = f"python -m datasets.prepare coco --root {root} --splits train --crowds class`"
+    assert said.rstrip().endswith(f"remove that folder and run `{command_again}")
+    assert rule_of(root / "mask/val2014") == RULES["ignore"]
+
+
+def test_masks_of_an_earlier_rule_are_refused(root: Path) -> None:
+    prepare_coco(root)
+    marker = root / "mask/val2014" / MARKER
+    marker.write_text(json.dumps({**json.loads(marker.read_text()), "rule": "objects first"}))
+    with pytest.raises(UserError, match=r"another rule \(objects first\); remove .* --splits val"):
+        rule_of(root / "mask/val2014")
+    assert prepare_coco(root, "--splits", "val") == 2
+    assert "of another origin" in rule_of(root / "mask")
+
+
+def field_mask(shapes: list[Shape], height: int, width: int) -> np.ndarray:
+    """Labels by coco2voc's rule, written as it is said: from the smallest area on, each annotation
+    takes the pixels that no other has.
+    """
+    labels = np.zeros((height, width), np.uint8)
+    for shape in sorted(shapes, key=lambda shape: shape.area):
+        pixels = coco._pixels(shape, height, width)
+        labels[pixels & (labels == 0)] = COCO.classes.index(shape.category) + 1
+    return labels
+
+
+def test_overlaps_are_drawn_as_in_the_masks_of_the_field() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        shapes = []
+        for number in range(6):
+            left, top = rng.integers(0, WIDTH // 2), rng.integers(0, HEIGHT // 2)
+            outline = [np.array(box(left, top, left + 25, top + 18)[0], float)]
+            area = float(rng.integers(1, 4))  # many are equal, none is the number of pixels
+            shapes.append(Shape(number, COCO.classes[number], number % 3 == 0, outline, area))
+        found = coco.paint(AnnotatedImage("a", HEIGHT, WIDTH, shapes))
+        np.testing.assert_array_equal(found, field_mask(shapes, HEIGHT, WIDTH))
+
+
+def test_without_areas_pixels_are_counted() -> None:
+    shapes = [
+        Shape(1, "dog", False, [np.array(box(5, 5, 15, 15)[0], float)]),
+        Shape(2, "person", False, [np.array(box(0, 0, 40, 30)[0], float)]),
+    ]
+    labels = coco.paint(AnnotatedImage("a", HEIGHT, WIDTH, shapes))
+    assert (labels[5:15, 5:15] == DOG).all() and (labels == PERSON).sum() == 1200 - 100
 
 
 def test_masks_of_another_origin_are_kept(
@@ -265,7 +326,7 @@ def test_objects_show_over_crowds_and_both_kinds_of_runs_are_read() -> None:
             Shape(1, "person", True, outline),
             Shape(2, "dog", False, [np.array(box(10, 10, 60, 40)[0], float)]),
         ]
-        labels = coco.paint(AnnotatedImage("a", HEIGHT, WIDTH, shapes))
+        labels = coco.paint(AnnotatedImage("a", HEIGHT, WIDTH, shapes), "ignore")
         expected = np.where(area, IGNORE, 0)
         expected[10:, 10:] = DOG
         np.testing.assert_array_equal(labels, expected)

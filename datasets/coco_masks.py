@@ -1,0 +1,56 @@
+"""COCO's masks: where they may lie, what they are called, and by which rule they were made.
+
+COCO has no masks of its own. `datasets.prepare coco` makes them and leaves the rule beside them;
+masks of another origin are used as they are, and every result says so.
+"""
+
+from pathlib import Path
+
+from utils.common.errors import UserError
+from utils.common.files import read_json
+
+MARKER = "made_from.json"  # beside masks that `datasets.prepare coco` made
+
+# By `--crowds`. "class" is the rule of coco2voc, by which the masks of WeCLIP and AFA were made.
+RULES = {
+    "class": "smaller areas over larger ones, crowds as their class",
+    "ignore": "smaller areas over larger ones over crowds, which are 255",
+}
+
+
+def mask_folders(root: Path, split: str, year: str) -> tuple[Path, ...]:
+    """Folders that may hold the masks of a split: ours first, then those of other repositories."""
+    return (
+        root / "mask" / f"{split}{year}",
+        root / "SegmentationClass" / f"{split}{year}",
+        root / "SegmentationClass" / split,
+    )
+
+
+def short_name(name: str) -> str:
+    """`000000000042` of `COCO_val2014_000000000042`, as other repositories call masks."""
+    return name.rpartition("_")[2] if name.startswith("COCO_") else name
+
+
+def rule_of(folder: Path) -> str:
+    """By which rule the masks in a folder were made, in words.
+
+    Raises:
+        UserError: they were made by `datasets.prepare coco` of an earlier version, by another rule.
+    """
+    marker = folder / MARKER
+    if not marker.is_file():
+        return "of another origin: how crowds and overlaps were drawn is not known"
+    rule = read_json(marker).get("rule")
+    if rule not in RULES.values():
+        raise UserError(f"{folder} was made by another rule ({rule}); {remade(folder)}")
+    return str(rule)
+
+
+def remade(folder: Path, crowds: str = "class") -> str:
+    """What to do to have the masks in mask/SPLIT2014 (or 2017) made by another rule."""
+    root, split = folder.parent.parent, folder.name[:-4]
+    return (
+        f"remove that folder and run `python -m datasets.prepare coco --root {root} "
+        f"--splits {split} --crowds {crowds}`"
+    )
