@@ -61,6 +61,26 @@ def augment(root: Path, sbd: Path, each: Each) -> str:
     )
 
 
+def list_from_masks(root: Path) -> str:
+    """Writes the list train_aug from the masks in SegmentationClassAug, without the images of val;
+    returns what was done, "" where there are no such masks.
+
+    Raises UserError where there is no list val.
+    """
+    names = _stems(root / "SegmentationClassAug", ".png")
+    if not names:
+        return ""
+    lists = root / "ImageSets" / "Segmentation"
+    kept = sorted(names - set(read_list(lists / "val.txt")))
+    if not kept:
+        return ""
+    _write_list(lists / "train_aug.txt", kept)
+    return (
+        f"{lists / 'train_aug.txt'}: {len(kept)} images, those of the {len(names)} masks in "
+        "SegmentationClassAug that are not of val"
+    )
+
+
 def read_sbd(path: Path) -> np.ndarray:
     """(H, W) uint8 labels 0..K of one of SBD's cls/*.mat.
 
@@ -103,7 +123,7 @@ def _folder_of(sbd: Path) -> Path:
 
 def _stems(folder: Path, suffix: str) -> set[str]:
     return (
-        {path.stem for path in folder.iterdir() if path.suffix == suffix}
+        {path.stem for path in folder.iterdir() if path.suffix == suffix and path.name[0] != "."}
         if folder.is_dir()
         else set()
     )

@@ -1,5 +1,5 @@
 """`python -m datasets.prepare voc`: PASCAL VOC 2012's lists, tags, and with SBD its augmented
-masks.
+masks. Where the augmented masks are there already, the list train_aug is made from their names.
 
 Training reads JPEGImages, Annotations and a list alone; masks are needed for scores only.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from datasets.layouts import Item, items, read_list
 from datasets.prepare.parallel import Each, crew
-from datasets.prepare.sbd import augment
+from datasets.prepare.sbd import augment, list_from_masks
 from datasets.specs import VOC
 from datasets.tags import Tags, differences, tags_from_masks, tags_from_voc_xml, write_tags
 from utils.common.errors import UserError
@@ -60,8 +60,8 @@ def add_command(kinds: Any) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Masks and list from SBD if it is given, then a tags file a list. What is there already is not
-    made again.
+    """Masks and list from SBD if it is given, else the list from the masks; then a tags file per
+    list. What is there already is not made again.
 
     Raises UserError where a folder, list, image or annotation is missing or malformed.
     """
@@ -72,6 +72,8 @@ def run(args: Namespace) -> None:
     with crew(workers) as each:
         if args.sbd:
             print(augment(root, Path(args.sbd), each))
+        elif not _list(root, "train_aug").is_file() and (said := list_from_masks(root)):
+            print(said)
         present = [split for split in FULL if _list(root, split).is_file()]
         counts = {split: len(read_list(_list(root, split))) for split in present}
         print(_described(root, counts))
@@ -113,12 +115,18 @@ def _described(root: Path, counts: dict[str, int]) -> str:
     if counts == FULL:
         return f"{found}: the whole of VOC 2012"
     whole = ", ".join(f"{split} {count}" for split, count in FULL.items())
-    advice = (
-        ""
-        if "train_aug" in counts
-        else "; --sbd DIR makes train_aug, or train with --train_split train"
-    )
+    advice = "" if "train_aug" in counts else f"; {_advice(root)}"
     return f"{found}: not the whole of VOC 2012, which has {whole}{advice}"
+
+
+def _advice(root: Path) -> str:
+    """How to come by the list train_aug."""
+    if (root / "SegmentationClassAug.zip").is_file():
+        return f"unpack SegmentationClassAug.zip in {root} and run this again for train_aug"
+    return (
+        f"train_aug is made from masks in {root / 'SegmentationClassAug'} or from SBD (--sbd DIR), "
+        "or train with --train_split train"
+    )
 
 
 def _write_tags(root: Path, split: str, out: Path, args: Namespace, each: Each) -> str:

@@ -95,6 +95,34 @@ def test_sbd_gives_the_augmented_masks_and_list(toy_voc: Path, voc: Path, sbd_fo
             np.testing.assert_array_equal(np.array(mask), load_mask(item.mask))
 
 
+def test_the_list_is_made_from_the_masks_where_sbd_is_not_at_hand(
+    toy_voc: Path, voc: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lists = voc / "ImageSets/Segmentation"
+    with pytest.raises(UserError, match=r"VOC itself has none; `python -m datasets.prepare voc"):
+        items("voc", voc, "train_aug")
+    shutil.copytree(toy_voc / "SegmentationClassAug", voc / "SegmentationClassAug")
+    (voc / "SegmentationClassAug/._toy_train_000001.png").touch()  # as macOS packs
+    assert prepare_voc(voc) == 0
+    train = [item.name for item in items("voc", toy_voc, "train")]
+    assert read_list(lists / "train_aug.txt") == sorted(train)
+    said = capsys.readouterr().out
+    assert f"train_aug.txt: {TRAIN} images, those of the {TRAIN + VAL} masks" in said
+    (lists / "train_aug.txt").write_text("one\n")  # somebody's own list stays
+    (voc / "JPEGImages/one.jpg").touch()
+    (voc / "Annotations/one.xml").write_text("<annotation></annotation>")
+    assert prepare_voc(voc, "--out", voc / "tags") == 0
+    assert read_list(lists / "train_aug.txt") == ["one"]
+
+
+def test_the_packed_masks_are_pointed_to(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prepare_voc(voc) == 0
+    assert "train_aug is made from masks in" in capsys.readouterr().out
+    (voc / "SegmentationClassAug.zip").touch()
+    assert prepare_voc(voc) == 0
+    assert "unpack SegmentationClassAug.zip in" in capsys.readouterr().out
+
+
 def test_a_second_run_writes_nothing(
     voc: Path, sbd_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
