@@ -13,6 +13,7 @@ from utils.common import distributed
 from utils.common.device import prepare_torch, uses_bf16
 from utils.common.entry import Parser, parse_bool
 from utils.common.errors import UserError
+from utils.common.gpu import check_gpu
 from utils.config import CONFIGS, Config, add_config_flags, as_yaml, load_config
 from utils.inference.outputs import write_areas
 from utils.inference.predict import Job, matrices, predict_split
@@ -86,6 +87,8 @@ def evaluate_command(dataset: str, description: str) -> None:
             f"--model_path {model_path} was trained on {config.dataset}; test it with "
             f"{testing_script(config)}"
         )
+    if warning := check_gpu(config.device, config.full_size):
+        print(warning)
     prepare_torch(config.threads)
     split = split or config.val_split
     images = pictures(_expanded(own)) if own else split_items(config, split)

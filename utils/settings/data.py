@@ -137,6 +137,11 @@ class WeightSettings(Settings):
         choices=("auto", "deit", "clip_visual"),
     )
 
+    @property
+    def full_size(self) -> bool:
+        """True unless the CLIP is the toy's: training takes days without a GPU."""
+        return self.clip_path != "toy"
+
 
 def check_patches(name: str, side: int) -> None:
     """Raise UserError unless the setting `name`, a side in px, is a whole number of patches."""

@@ -39,6 +39,8 @@ use_environment() { # requirements files; the tests' file asks for the tests' mo
   PYTHON=.venv/bin/python
   if complete "$PYTHON"; then return; fi
 
+  # which build of PyTorch the GPU's driver runs
+  "$PYTHON" -c 'from utils.common.gpu import setup_note; print(setup_note(), end="")'
   "$PYTHON" -m pip install --quiet "${arguments[@]}"
   if ! "$PYTHON" -c 'import cv2' 2>/dev/null; then # no display libraries on this machine
     "$PYTHON" -m pip uninstall --quiet --yes opencv-python

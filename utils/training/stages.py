@@ -35,6 +35,7 @@ from utils.build import (
 from utils.common import distributed
 from utils.common.device import choose_device, prepare_torch
 from utils.common.errors import UserError
+from utils.common.gpu import check_gpu
 from utils.config import Config
 from utils.inference.seeds import require_masks
 from utils.report.page import report_line
@@ -65,6 +66,7 @@ def train(
     `crops` and `losses` replace the training samples and the loss of stage 2 (the ablation's
     ceiling does).
     """
+    warning = check_gpu(config.device, config.full_size)
     rank, world, local = distributed.start(config.device)
     prepare_torch(config.threads)
     device = choose_device(config.device, local)
@@ -96,6 +98,8 @@ def train(
         run = Run(config, device, rank, world, folder, Recorder(folder, config, device), facts)
         if unchecked:
             run.recorder.say(unchecked)
+        if warning:
+            run.recorder.say(warning)
         run.recorder.say(plan(config, spec, training, validation, device))
 
         model = build_cvf(config, clip, text, vit, len(spec.classes)).to(device)

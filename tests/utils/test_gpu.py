@@ -1,0 +1,107 @@
+"""A GPU that PyTorch cannot use, simulated by a driver's file or tool: an error where a run would
+take days, a warning on the toy, nothing where PyTorch was built without CUDA.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from utils.common import gpu
+from utils.common.errors import UserError
+
+CLOSED = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Sat Aug 19 01:15:15 UTC 2023\n"
+OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {}  Release Build  (a@b)\n"
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without a driver, whose PyTorch is for CUDA 13.0; the folder of its tools."""
+    monkeypatch.setattr(gpu, "DRIVER_FILE", tmp_path / "version")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    return tmp_path
+
+
+def install(machine: Path, version: str, text: str = CLOSED) -> None:
+    """Leave the file of a loaded driver."""
+    (machine / "version").write_text(text.format(version) + "GCC version:  gcc version 12.3.0\n")
+
+
+def answer(machine: Path, text: str, status: int = 0) -> None:
+    """Leave an nvidia-smi that says this."""
+    tool = machine / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\necho '{text}'\nexit {status}\n")
+    tool.chmod(0o755)
+
+
+@pytest.mark.parametrize("text", [CLOSED, OPEN])
+def test_an_old_driver_is_an_error_where_a_run_would_take_days(machine: Path, text: str) -> None:
+    install(machine, "535.104.05", text)
+    with pytest.raises(UserError) as raised:
+        gpu.check_gpu("auto", full_size=True)
+    said = str(raised.value)
+    assert "its driver is 535.104.05, but torch" in said
+    assert "built for CUDA 13.0, which needs driver 580 or newer; update the driver" in said
+    assert f"install a build for CUDA 12 ({gpu.INSTALL_PAGE}); or go on" in said
+    assert said.endswith("by --device cpu")
+    assert gpu.check_gpu("cpu", full_size=True) == ""
+
+
+def test_on_the_toy_it_is_a_warning(machine: Path) -> None:
+    answer(machine, "470.57.02")
+    said = gpu.check_gpu("auto", full_size=False)
+    assert said.startswith("warning: this machine has an NVIDIA GPU that PyTorch cannot use")
+    assert "install a build for CUDA 11" in said and said.endswith("; going on on the CPU")
+
+
+def test_without_cuda_a_gpu_or_a_wish_for_one_nothing_is_said(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert gpu.check_gpu("auto", full_size=True) == ""  # no driver at all
+    answer(machine, "No devices were found", status=6)
+    assert gpu.check_gpu("auto", full_size=True) == ""
+
+    install(machine, "535.104.05")
+    with monkeypatch.context() as hidden:
+        hidden.setenv("CUDA_VISIBLE_DEVICES", "")
+        assert gpu.check_gpu("auto", full_size=True) == ""
+    with monkeypatch.context() as built:
+        built.setattr(torch.version, "cuda", None)
+        assert gpu.check_gpu("auto", full_size=True) == ""
+    with monkeypatch.context() as works:
+        works.setattr(torch.cuda, "is_available", lambda: True)
+        assert gpu.check_gpu("auto", full_size=True) == ""
+
+
+def test_a_driver_that_does_not_answer_is_told(machine: Path) -> None:
+    answer(machine, "Failed to initialize NVML: Driver/library version mismatch", status=18)
+    assert "version mismatch; mend the driver" in gpu.unusable_gpu()
+    assert "mend it" in gpu.setup_note()
+
+
+def test_where_the_driver_is_new_enough_pytorch_says_the_reason(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init() -> None:
+        raise RuntimeError("CUDA unknown error.\nmore")
+
+    install(machine, "590.1")
+    monkeypatch.setattr(torch.cuda, "init", init)
+    assert "says: CUDA unknown error; its driver 590.1 is not too old" in gpu.unusable_gpu()
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("580.65.06", "NVIDIA driver 580.65.06 runs PyTorch's default build\n"),
+        ("550.54.14", "(they need driver 580): update the driver, or put a build for CUDA 12 into"),
+        ("390.157", "or put an older PyTorch into the environment first, as https://pytorch.org/"),
+    ],
+)
+def test_the_set_up_says_which_build_fits(machine: Path, version: str, said: str) -> None:
+    assert gpu.setup_note() == ""
+    install(machine, version)
+    assert said in gpu.setup_note()

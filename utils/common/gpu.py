@@ -1,0 +1,136 @@
+"""An NVIDIA GPU that PyTorch cannot use: found by its driver, and told with what would help.
+
+The set-up script asks here too, before PyTorch is there; so it is imported only where it is needed.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from utils.common.errors import UserError
+
+# Oldest driver that runs builds of a CUDA version, newest version first. Source: NVIDIA,
+# https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
+OLDEST_DRIVER = {13: 580, 12: 525, 11: 450}
+INSTALL_PAGE = "https://pytorch.org/get-started/locally/"
+
+DRIVER_FILE = Path("/proc/driver/nvidia/version")
+SECONDS = 20  # that nvidia-smi may take
+
+
+class Driver(NamedTuple):
+    """The NVIDIA driver of this machine: its version, or "" and what is wrong with it."""
+
+    version: str
+    trouble: str = ""
+
+    @property
+    def major(self) -> int:
+        """The number that decides what it runs."""
+        return int(self.version.split(".")[0])
+
+
+def find_driver() -> Driver | None:
+    """Return the driver of a machine with an NVIDIA GPU; None where there is no sign of one."""
+    if DRIVER_FILE.is_file():
+        found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", DRIVER_FILE.read_text(errors="replace"))
+        if found:
+            return Driver(found[0])
+
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    ask = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(ask, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Driver("", f"nvidia-smi does not answer ({type(error).__name__})")
+
+    first = (done.stdout + done.stderr).strip().partition("\n")[0]
+    if re.fullmatch(r"\d{3,}(\.\d+)+", first):
+        return Driver(first)
+    return None if "No devices" in first or not first else Driver("", f"nvidia-smi says: {first}")
+
+
+def fitting_build(driver: Driver) -> str:
+    """Return which build of PyTorch a driver runs, as a sentence; PyTorch need not be there."""
+    newest, needed = next(iter(OLDEST_DRIVER.items()))
+    if driver.trouble:
+        return f"this machine has an NVIDIA driver that does not work ({driver.trouble}); mend it"
+    if driver.major >= needed:
+        return f"NVIDIA driver {driver.version} runs PyTorch's default build"
+
+    return (
+        f"NVIDIA driver {driver.version} is too old for builds for CUDA {newest}, as PyTorch's "
+        f"default build is (they need driver {needed}): update the driver, or put "
+        f"{_build_for(driver)} into the environment first, as {INSTALL_PAGE} shows"
+    )
+
+
+def _build_for(driver: Driver) -> str:
+    """Return the newest build of PyTorch that an old driver runs, in words."""
+    for cuda, oldest in OLDEST_DRIVER.items():
+        if driver.major >= oldest:
+            return f"a build for CUDA {cuda}"
+    return "an older PyTorch"
+
+
+def setup_note() -> str:
+    """Return what the set-up script says before it installs PyTorch; "" without a GPU."""
+    driver = find_driver()
+    return f"{fitting_build(driver)}\n" if driver else ""
+
+
+def unusable_gpu() -> str:
+    """Return why PyTorch cannot use the GPU of this machine, and the fix; "" where it can, where
+    there is none or it is hidden on purpose, and where PyTorch was built without CUDA.
+    """
+    import torch
+
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if torch.version.cuda is None or hidden or torch.cuda.is_available():
+        return ""
+    driver = find_driver()
+    if driver is None:
+        return ""
+
+    head = "this machine has an NVIDIA GPU that PyTorch cannot use: "
+    if driver.trouble:
+        return f"{head}{driver.trouble}; mend the driver"
+    needed = OLDEST_DRIVER.get(int(torch.version.cuda.split(".")[0]))
+    if needed is None or driver.major >= needed:
+        return (
+            f"{head}torch {torch.__version__} says: {_reason()}; its driver {driver.version} is "
+            f"not too old, so look there first, then at {INSTALL_PAGE}"
+        )
+
+    return (
+        f"{head}its driver is {driver.version}, but torch {torch.__version__} is built for CUDA "
+        f"{torch.version.cuda}, which needs driver {needed} or newer; update the driver, or "
+        f"install {_build_for(driver)} ({INSTALL_PAGE})"
+    )
+
+
+def check_gpu(device: str, full_size: bool) -> str:
+    """Return a warning where `--device auto` will be the CPU although there is a GPU; "" if not.
+
+    Raises UserError instead for networks of full size, which would take days.
+    """
+    said = unusable_gpu() if device == "auto" else ""
+    if said and full_size:
+        raise UserError(f"{said}; or go on without it by --device cpu")
+    return f"warning: {said}; going on on the CPU" if said else ""
+
+
+def _reason() -> str:
+    """Return PyTorch's own words on why it cannot use CUDA."""
+    import torch
+
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).strip().partition("\n")[0].rstrip(".")
+    return "no GPU is visible"
