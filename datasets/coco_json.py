@@ -7,6 +7,7 @@ that it never stands for another.
 """
 
 import itertools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -159,7 +160,11 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 def _number(value: Any) -> float | None:
     """A number of a JSON file; None for anything that cannot order areas."""
-    return value if isinstance(value, int | float) and value == value else None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _name(entry: dict[str, Any]) -> str:

@@ -40,7 +40,7 @@ def rule_of(folder: Path) -> str:
     """
     marker = folder / MARKER
     if not marker.is_file():
-        return "of another origin: how crowds and overlaps were drawn is not known"
+        return "not made here, so how crowds and overlaps were drawn is not known"
     rule = read_json(marker).get("rule")
     if rule not in RULES.values():
         raise UserError(f"{folder} was made by another rule ({rule}); {remade(folder)}")

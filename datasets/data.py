@@ -38,9 +38,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.items)
 
-    def first(self, count: int | None) -> "Split":
-        """Return the first `count` images; all for None."""
-        return Split(self.items[:count], self.tags[:count])
+    def at(self, places: Sequence[int]) -> "Split":
+        """Return the images at these places, in their order."""
+        return Split([self.items[place] for place in places], self.tags[list(places)])
 
     def tagged(self) -> "Split":
         """Return the images that have a tag."""

@@ -68,6 +68,8 @@ def quick(clip_file: Path) -> list[str]:
         "switch_iters": 2,
         "eval_every": 3,
         "eval_images": 2,
+        "eval_seeds": "false",
+        "seeds_images": 2,
         "resize_long": 64,
         "device": "cpu",
         "precision": "fp32",
@@ -84,7 +86,7 @@ def trained(toy_voc: Path, quick: list[str], tmp_path_factory: pytest.TempPathFa
     """Folder of one whole training, of 2 iterations of stage 1 and 4 of stage 2."""
     folder = tmp_path_factory.mktemp("runs") / "voc"
     assert (
-        run(train_voc.main, "--data_root", toy_voc, "--work_dir", folder, "--eval_seeds", *quick)
+        run(train_voc.main, "--data_root", toy_voc, "--work_dir", folder, *quick, "--eval_seeds")
         == 0
     )
     return folder

@@ -2,6 +2,7 @@
 every part.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,17 +33,23 @@ STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "clip": (CLIP_MEAN, CLI
 
 
 def split_items(config: Config, split: str) -> list[Item]:
-    """Images of a split: a name the data set knows, or the path of a list file."""
-    return items(
-        config.dataset, config.data_root, _part(config, split), split if _is_list(split) else None
-    )
+    """Images of a split: a name the data set knows, or the path of a list file.
 
-
-def image_tags(config: Config, spec: DatasetSpec, images: list[Item]) -> np.ndarray:
-    """(n, K) bool tags of the training images: from the tags file, else from the data set's own
-    annotations.
+    `train[:200]` are the first 200 images of train.
     """
-    names, part = [item.name for item in images], _part(config, config.train_split)
+    listed, most = _parsed(split)
+    file = listed if _is_list(listed) else None
+    return items(config.dataset, config.data_root, own_split(config, split), file)[:most]
+
+
+def image_tags(
+    config: Config, spec: DatasetSpec, images: list[Item], split: str = ""
+) -> np.ndarray:
+    """(n, K) bool tags of images of a split (default: the training's): from the tags file, else
+    from the data set's own annotations.
+    """
+    names = [item.name for item in images]
+    part = own_split(config, split or config.train_split)
     return find_tags(config.dataset, config.data_root, part, names, spec, config.tags)
 
 
@@ -51,7 +58,7 @@ def validation_tags(config: Config, spec: DatasetSpec, images: Sequence[Item]) -
 
     Raises UserError where there are none.
     """
-    names, part = [item.name for item in images], _part(config, config.val_split)
+    names, part = [item.name for item in images], own_split(config, config.val_split)
     return find_tags(config.dataset, config.data_root, part, names, spec)
 
 
@@ -64,13 +71,20 @@ def _is_list(split: str) -> bool:
     return "/" in split or split.endswith(".txt")
 
 
-def _part(config: Config, split: str) -> str:
+def _parsed(split: str) -> tuple[str, int | None]:
+    """A split without its end `[:N]`, and N; None where it has no such end."""
+    match = re.fullmatch(r"(.+)\[:([1-9]\d*)\]", split)
+    return (match[1], int(match[2])) if match else (split, None)
+
+
+def own_split(config: Config, split: str) -> str:
     """The data set's own split in which a split lies: itself, or for a list file the one it is used
     for.
     """
-    if not _is_list(split):
-        return split
-    return "train" if split == config.train_split else "val"
+    listed, _ = _parsed(split)
+    if not _is_list(listed):
+        return listed
+    return "train" if split in (config.train_split, config.seeds_split) else "val"
 
 
 def build_vit(config: Config, clip: CLIP, num_classes: int) -> ClassTokenViT:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from datasets.layouts import Item, pictures, read_json
+from datasets.scoring import mask_rule, masks_found
 from datasets.specs import DatasetSpec
 from datasets.tags import read_tags
-from utils.build import split_items, testing_script
+from utils.build import own_split, split_items, testing_script
 from utils.common import distributed
 from utils.common.device import prepare_torch, uses_bf16
 from utils.common.entry import Parser, parse_bool
@@ -87,8 +88,7 @@ def evaluate_command(dataset: str, description: str) -> None:
             f"--model_path {model_path} was trained on {config.dataset}; test it with "
             f"{testing_script(config)}"
         )
-    if warning := check_gpu(config.device, config.full_size):
-        print(warning)
+    warning = check_gpu(config.device, config.full_size)
     prepare_torch(config.threads)
     split = split or config.val_split
     images = pictures(_expanded(own)) if own else split_items(config, split)
@@ -96,10 +96,16 @@ def evaluate_command(dataset: str, description: str) -> None:
     if own and "work_dir" not in flags and (folder / "config.yaml").is_file():
         folder /= PICTURES  # the training's own test stays as it is
     job = Job(images, folder, bool(own), known_tags(tags, segmenter.spec, images, bool(own)))
-    say = print if distributed.is_main() else lambda *_: None
-    say(
-        plan(segmenter, model_path, job, " ".join(own) if own else f"{split} in {config.data_root}")
-    )
+    source = " ".join(own) if own else f"{split} in {config.data_root}"
+    said = [plan(segmenter, model_path, job, source)]
+    if not own:
+        own_name = own_split(config, split)
+        masks = masks_found(config.dataset, config.data_root, own_name, images)
+        said.append(f"masks: {masks}")
+        if all(item.mask is None for item in images):
+            said.insert(0, "this test will give label maps and no score, for want of masks")
+    if distributed.is_main():
+        print("\n".join(filter(None, [warning, *said])))
     try:
         entries = predict_split(segmenter, job, (rank, world))
     except KeyboardInterrupt:
@@ -244,6 +250,8 @@ def report_scores(segmenter: Segmenter, job: Job, entries: Sequence[Entry], spli
             "seeds and pseudo labels use image-level tags and are scored with training masks; "
             "segmentations use none"
         )
+        if rule := mask_rule(segmenter.config.dataset, job.images):
+            print(rule)
     print(protocol(segmenter.config, segmenter.options))
 
 

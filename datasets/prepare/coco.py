@@ -154,7 +154,7 @@ def paint(image: AnnotatedImage, crowds: str = "class") -> np.ndarray:
     def in_front(pair: tuple[Shape, np.ndarray]) -> tuple[bool, float]:
         shape, pixels = pair
         area = pixels.sum() if shape.area is None else shape.area
-        return ignored and shape.crowd, float(area)
+        return ignored and shape.crowd, area
 
     for shape, pixels in reversed(sorted(drawn, key=in_front)):
         label = COCO.classes.index(shape.category) + 1
@@ -162,7 +162,9 @@ def paint(image: AnnotatedImage, crowds: str = "class") -> np.ndarray:
     return labels
 
 
-def write_mask(folder: Path, source: Path, crowds: str, image: AnnotatedImage) -> list[str]:
+def write_mask(
+    folder: Path, source: Path, image: AnnotatedImage, crowds: str = "class"
+) -> list[str]:
     """Writes the mask of one image as a single-channel PNG; returns its tags that the mask does not
     show.
 
@@ -281,7 +283,8 @@ def _write_masks(
     folder: Path, source: Source, images: list[AnnotatedImage], each: Each, crowds: str
 ) -> str:
     start = perf_counter()
-    hidden = list(each(partial(write_mask, folder, source.path, crowds), images, folder.name))
+    write = partial(write_mask, folder, source.path, crowds=crowds)
+    hidden = list(each(write, images, folder.name))
     text = (
         f"{len(images)} masks in {folder}, {RULES[crowds]} "
         f"({len(images) / (perf_counter() - start):.0f} per second)"

@@ -265,15 +265,6 @@ def test_weights_that_are_no_clip_are_refused(
     )
 
 
-def test_scores_of_seeds_need_masks_from_the_start(
-    start: list[str], without_masks: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    flags = ["--data_root", without_masks, "--eval_seeds"]
-    refused(
-        capsys, train_voc.main, "toy_train_000000 has none; leave --eval_seeds out", *start, *flags
-    )
-
-
 def test_a_folder_that_holds_a_run_is_left_alone(
     trained: Path, start: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -139,7 +139,11 @@ def test_the_same_command_gives_the_same_weights(
 
 
 def test_masks_evaluation_and_loading_processes_change_no_weight(
-    trained: Path, start: list[str], without_masks: Path, tmp_path: Path
+    trained: Path,
+    start: list[str],
+    without_masks: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run(train_voc.main, *start, "--data_root", without_masks, "--workers", "1") == 0
     assert same_weights(tmp_path / "run", trained)
@@ -152,7 +156,9 @@ def test_masks_evaluation_and_loading_processes_change_no_weight(
         )
         == 0
     )
-    # without masks: pictures, no scores
+    # without masks: pictures, no scores, said first
+    said = capsys.readouterr().out
+    assert "\nthis test will give label maps and no score, for want of masks\n" in said
     assert len(list((tmp_path / "run" / "prediction").iterdir())) == VAL
     assert not (tmp_path / "run" / "results.json").exists()
 

@@ -216,7 +216,7 @@ def test_masks_of_an_earlier_rule_are_refused(root: Path) -> None:
     with pytest.raises(UserError, match=r"another rule \(objects first\); remove .* --splits val"):
         rule_of(root / "mask/val2014")
     assert prepare_coco(root, "--splits", "val") == 2
-    assert "of another origin" in rule_of(root / "mask")
+    assert "not made here" in rule_of(root / "mask")
 
 
 def field_mask(shapes: list[Shape], height: int, width: int) -> np.ndarray:

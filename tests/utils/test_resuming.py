@@ -150,4 +150,5 @@ def test_parts_of_a_split_keep_their_tags() -> None:
     split = Split(found, np.array([[True], [False], [True]]))
     assert [item.name for item in split.tagged().items] == ["a", "c"]
     assert split.tagged().tags.tolist() == [[True], [True]]
-    assert len(split.first(2)) == 2 and len(split.first(None)) == len(split) == 3
+    assert len(split.at((0, 2))) == 2 and len(split) == 3
+    assert split.at((2,)).items == [split.items[2]]

@@ -21,7 +21,7 @@ from utils.inference.multi_scale import pad, padding_of
 from utils.settings.data import DataSettings
 
 
-def require_masks(items: Sequence[Item], flag: str = "--eval_seeds") -> None:
+def require_masks(items: Sequence[Item], flag: str) -> None:
     """Raises UserError naming the flag that wants masks and the first image without one."""
     if missing := [item.name for item in items if item.mask is None]:
         raise UserError(

@@ -18,16 +18,31 @@ class EvaluationSettings(Settings):
         low=1,
         scaled=True,
     )
-    eval_seeds: bool = option(
-        False,
-        "evaluation",
-        "also score CLIP, ViT and fused seeds and pseudo labels with train masks",
-        Role.WATCH,
-    )
     eval_images: int = option(
         0,
         "evaluation",
-        "at most this many images in each evaluation during training; 0: all",
+        "validation images scored during training, evenly spaced in their list; 0: all",
+        Role.WATCH,
+        low=0,
+    )
+    eval_seeds: bool = option(
+        True,
+        "evaluation",
+        "also score seeds and pseudo labels where training images have masks, which nothing is "
+        "trained on",
+        Role.WATCH,
+        before=False,
+    )
+    seeds_split: str = option(
+        "train",
+        "evaluation",
+        "list of the images whose seeds are scored: a name in the data set, or a file",
+        Role.PLACE,
+    )
+    seeds_images: int = option(
+        500,
+        "evaluation",
+        "images whose seeds are scored, evenly spaced in their list; 0: all",
         Role.WATCH,
         low=0,
     )

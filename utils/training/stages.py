@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from clip.loader import load_clip
@@ -18,6 +17,7 @@ from datasets.augment import ClassifierImages
 from datasets.classes import spec_of
 from datasets.data import Batch, Split, TaggedImages
 from datasets.layouts import Item
+from datasets.scoring import spread
 from datasets.specs import DatasetSpec
 from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
@@ -37,7 +37,6 @@ from utils.common.device import choose_device, prepare_torch
 from utils.common.errors import UserError
 from utils.common.gpu import check_gpu
 from utils.config import Config
-from utils.inference.seeds import require_masks
 from utils.report.page import report_line
 from utils.run_folder.checkpoint import clip_facts, portable, save_checkpoint, trained_state
 from utils.run_folder.claim import BAD_IMAGES, bad_images, claimed
@@ -46,6 +45,7 @@ from utils.run_folder.resuming import check_checkpoints, check_folder
 from utils.settings.training import Stage2Settings
 from utils.training.loop import Run, Stage, run_stage
 from utils.training.optim import adamw, cosine, is_matrix, is_weight, schedule
+from utils.training.plan import plan, planned_evaluation
 from utils.training.tag_scores import TAG_EVALUATION, report_tags
 from utils.training.validation import report
 
@@ -78,8 +78,7 @@ def train(
     images = split_items(config, config.train_split)
     validation = split_items(config, config.val_split)
     training = Split(images, image_tags(config, spec, images))
-    if config.eval_seeds:
-        require_masks(training.first(config.eval_images or None).items)
+    evaluation = planned_evaluation(config, spec, training, validation)
 
     clip = load_clip(config.clip_path, config.clip_activation)
     vit = None if config.branches == "clip" else build_vit(config, clip, len(spec.classes))
@@ -100,13 +99,13 @@ def train(
             run.recorder.say(unchecked)
         if warning:
             run.recorder.say(warning)
-        run.recorder.say(plan(config, spec, training, validation, device))
+        run.recorder.say(plan(config, spec, training, validation, evaluation, device))
 
         model = build_cvf(config, clip, text, vit, len(spec.classes)).to(device)
         if vit is not None and not config.mct_path:
             train_classifier(vit, training, run, tagged_validation(config, spec, validation, run))
         data = training_data(training, config, config.crop_size, crops)
-        evaluate = partial(report, model, training, validation, run)
+        evaluate = partial(report, model, training, evaluation, run)
         final = train_segmenter(model, data, losses or pseudo_label_losses, run, evaluate)
         say_results(run, final)
     distributed.stop()
@@ -151,43 +150,13 @@ def say_results(run: Run, final: Path) -> None:
     run.recorder.close()
 
 
-def plan(
-    config: Config,
-    spec: DatasetSpec,
-    training: Split,
-    validation: Sequence[Item],
-    device: torch.device,
-) -> str:
-    """One paragraph that says what the run will do, before it does it."""
-    stage_1 = (
-        "none"
-        if config.branches == "clip"
-        else config.mct_path or f"{config.mct_epochs} epochs from {config.init}"
-    )
-    dropped = (
-        f"; left out of the background, as they name classes: {', '.join(spec.dropped)}"
-        if spec.dropped
-        else ""
-    )
-    tags = training.tags.sum() / len(training)
-    return (
-        f"{spec.name}: {len(training)} training images with {tags:.1f} tags "
-        "each, "
-        f"{len(validation)} validation images, {len(spec.classes)} classes + background{dropped}\n"
-        f"CLIP {config.clip_path}; class-token ViT: {stage_1}; branches {config.branches}\n"
-        f"{config.max_iters} iterations of batch {config.batch_size} at {config.crop_size} px on "
-        f"{device}; "
-        f"run folder {config.work_dir}"
-    )
-
-
 def tagged_validation(
     config: Config, spec: DatasetSpec, images: Sequence[Item], run: Run
 ) -> Split | None:
     """Find the tags of validation images, on which stage 1 is scored; None if there are none."""
     if not config.mct_eval_epochs:
         return None
-    seen = images[: config.eval_images or None]
+    seen = [images[place] for place in spread(range(len(images)), config.eval_images)]
     try:
         return Split(seen, validation_tags(config, spec, seen))
     except UserError as error:

@@ -16,39 +16,39 @@ from utils.common.device import autocast
 from utils.common.progress import progress
 from utils.inference.evaluation import evaluating, masked_loader
 from utils.inference.multi_scale import multi_scale, resize_long
-from utils.inference.seeds import padded, require_masks
+from utils.inference.seeds import padded
 from utils.inference.windows import label_map
 from utils.metrics import SINGLE, TITLES, ConfusionMatrix
 from utils.run_folder.claim import readable
 from utils.run_folder.recorder import add_result
 from utils.training.loop import Run
 from utils.training.panels import draw_panels
+from utils.training.plan import Evaluation
 
 
 @torch.no_grad()
 def score_seeds(
-    model: CVF, training: Split, run: Run, after_switch: bool
+    model: CVF, seeds: Split, run: Run, after_switch: bool
 ) -> dict[str, ConfusionMatrix]:
     """Count the confusion of CLIP, ViT and fused seeds and pseudo labels with the masks of tagged
     images, at original size, over all processes.
 
-    Raises UserError without masks.
+    Every image has a mask.
     """
-    require_masks(training.items)
     config = run.config
 
     # All are there from the start: a process without an image takes part in the sums too.
     branches = model.method.branches
     kinds = ("clip", "vit", "fused") if branches == "fusion" else (branches,)
-    size = training.tags.shape[1] + 1
+    size = seeds.tags.shape[1] + 1
     scores = {TITLES[kind]: ConfusionMatrix(size, run.device) for kind in (*kinds, "pseudo")}
 
     with evaluating(model):
-        loader = masked_loader(training.items, config, run.rank, run.world)
+        loader = masked_loader(seeds.items, config, run.rank, run.world)
         bar = progress(loader, config.quiet, desc="seeds", leave=False)
         for sample in readable(bar, run.folder, "seeds"):
             height, width = sample["image"].shape[-2:]
-            tags = torch.from_numpy(training.tags[sample["index"]])[None]
+            tags = torch.from_numpy(seeds.tags[sample["index"]])[None]
             with autocast(run.device, config.precision):
                 image = padded(sample["image"].to(run.device), config)
                 labels = model.seeds(image, tags, after_switch)
@@ -62,19 +62,17 @@ def score_seeds(
     return scores
 
 
-def report(model: CVF, training: Split, validation: Sequence[Item], run: Run, step: int) -> None:
-    """Record the validation mIoU (single scale), and with eval_seeds the quality of seeds and
-    pseudo labels on training images.
+def report(model: CVF, training: Split, evaluation: Evaluation, run: Run, step: int) -> None:
+    """Record the validation mIoU (single scale), and the quality of seeds and pseudo labels, each
+    where there are masks.
     """
-    config = run.config
-    limit = config.eval_images or None
-    seen, scored = validation[:limit], training.first(limit)
+    config, seeds = run.config, evaluation.seeds
 
     scores = {}
-    if all(item.mask is not None for item in validation):
-        scores[SINGLE] = validate(model, seen, run)
-    if config.eval_seeds:
-        scores |= score_seeds(model, scored, run, config.after_switch(step))
+    if evaluation.validation:
+        scores[SINGLE] = validate(model, evaluation.validation, run)
+    if len(seeds):
+        scores |= score_seeds(model, seeds, run, config.after_switch(step))
     if not distributed.is_main():
         return
 
@@ -84,9 +82,9 @@ def report(model: CVF, training: Split, validation: Sequence[Item], run: Run, st
         "evaluation", step, {title: 100 * matrix.miou() for title, matrix in scores.items()}
     )
     for title, matrix in scores.items():
-        split, images = config.train_split, len(scored)
+        split, images = evaluation.seeds_label, len(seeds)
         if title == SINGLE:
-            split, images = config.val_split, len(seen)
+            split, images = evaluation.validation_label, len(evaluation.validation)
         run.recorder.say(
             f"iteration {step}: {title} mIoU {100 * matrix.miou():.2f} ({split}, {images} images)"
         )

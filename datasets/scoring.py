@@ -1,0 +1,94 @@
+"""Which images of a split are scored: those with masks, or some of them, spread over the list; and
+what a run says of its masks before it starts. Masks are located here and never opened.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets.coco_json import coco_year
+from datasets.coco_masks import mask_folders, rule_of, short_name
+from datasets.layouts import Item, voc_mask_folders
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The images of a list of `total` that are scored: `places` in it, of the `masked` ones."""
+
+    split: str
+    total: int
+    masked: int
+    places: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def label(self) -> str:
+        """The split as results name it, such as "train, spread over 1464"."""
+        pool = f"those of {self.total} with masks"
+        if self.masked == self.total:
+            pool = str(self.total)
+        if len(self) < self.masked:
+            return f"{self.split}, spread over {pool}"
+        return self.split if self.masked == self.total else f"{self.split}, {pool}"
+
+
+def scored_images(split: str, images: Sequence[Item], most: int = 0) -> Scored:
+    """Choose the images of a list that are scored: all with masks, or at most `most` (0: all) of
+    them at even distances, from the first on.
+    """
+    masked = [place for place, item in enumerate(images) if item.mask is not None]
+    return Scored(split, len(images), len(masked), spread(masked, most))
+
+
+def spread(places: Sequence[int], most: int) -> tuple[int, ...]:
+    """Return at most `most` (0: all) of some places, at even distances, from the first on."""
+    count = min(most or len(places), len(places))
+    return tuple(places[k * len(places) // count] for k in range(count))
+
+
+def masks_found(layout: str, root: str | Path, split: str, images: Sequence[Item]) -> str:
+    """Say how many images of a split have masks, and what is there instead where they have none.
+
+    split: the data set's own name for it. Raises UserError where masks of COCO were made by a rule
+    of an earlier version.
+    """
+    masked = [item for item in images if item.mask is not None]
+    head = f"{len(masked):,} of {len(images):,} images have masks"
+    if not masked:
+        return f"{head}; {_instead(layout, Path(root), split, images[0].name)}"
+
+    if len(masked) < len(images):
+        without = next(item.name for item in images if item.mask is None)
+        head += f" (not {without}, for one): scores are over those with masks alone"
+    rule = mask_rule(layout, images)
+    return f"{head}; {rule}" if rule else head
+
+
+def mask_rule(layout: str, images: Sequence[Item]) -> str:
+    """How the masks of COCO were made, in words; "" of other data. Raises UserError as
+    `masks_found` does.
+    """
+    mask = next((item.mask for item in images if item.mask is not None), None)
+    if layout != "coco" or mask is None:
+        return ""
+    return f"masks of COCO: {rule_of(mask.parent)}"
+
+
+def _instead(layout: str, root: Path, split: str, name: str) -> str:
+    """What lies where masks are looked for, and what is expected there for the image `name`."""
+    if layout == "custom":
+        return "the data were prepared without; `python -m datasets.prepare custom --masks DIR`"
+    folders = voc_mask_folders(root)
+    if layout == "coco":
+        folders = mask_folders(root, split, coco_year(root, split))
+
+    expected = f"{name}.png"
+    if short_name(name) != name:
+        expected += f" or {short_name(name)}.png"
+    for folder in folders:
+        names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+        if found := min((each for each in names if each[0] != "."), default=None):
+            return f"found names like {found} in {folder}, expected {expected}"
+    return f"expected {expected} in {' or '.join(map(str, folders))}"

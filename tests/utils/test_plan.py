@@ -1,0 +1,186 @@
+"""What a training says before it starts: what it will score, or that it will not, and how long it
+takes.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import TRAIN, VAL, run
+
+import test_msc_flip_voc
+import train_voc
+from datasets.data import Split
+from datasets.specs import VOC
+from utils.build import image_tags, own_split, split_items
+from utils.common import gpu
+from utils.config import CONFIGS, Config, load_config
+from utils.run_folder.recorder import read_results
+from utils.training.plan import Evaluation, cpu_time, plan, planned_evaluation
+
+DEVICE = torch.device("cpu")
+
+
+def planned(config: Config) -> tuple[Evaluation, str]:
+    """What a run of this configuration scores, and the paragraph it starts with."""
+    images = split_items(config, config.train_split)
+    training = Split(images, image_tags(config, VOC, images))
+    validation = split_items(config, config.val_split)
+    evaluation = planned_evaluation(config, VOC, training, validation)
+    return evaluation, plan(config, VOC, training, validation, evaluation, DEVICE)
+
+
+@pytest.fixture
+def config(toy_voc: Path) -> Config:
+    return Config(data_root=str(toy_voc), clip_path="toy", seeds_images=6, eval_images=3)
+
+
+def test_the_paragraph_names_device_precision_images_tags_and_masks(config: Config) -> None:
+    evaluation, said = planned(replace(config, precision="fp32"))
+    assert f"voc: {TRAIN} training images with " in said and " on cpu in fp32; " in said
+    assert f"validation: {VAL} of {VAL} images have masks; 3 of them are scored, evenly" in said
+    assert f"seeds and pseudo labels: train, {TRAIN} of {TRAIN} images have masks; 6 of" in said
+    assert "masks are read for these scores alone, nothing is trained on them" in said
+
+    names = [item.name for item in evaluation.seeds.items]
+    assert names == [f"toy_train_{k:06d}" for k in range(0, TRAIN, TRAIN // 6)]
+    assert [item.name[-1] for item in evaluation.validation] == ["0", "1", "2"]
+    assert evaluation.seeds_label == f"train, spread over {TRAIN}"
+    assert evaluation.validation_label == f"val, spread over {VAL}"
+
+
+def test_tags_of_seeds_are_those_of_their_images(config: Config) -> None:
+    evaluation, _ = planned(config)
+    expected = image_tags(config, VOC, evaluation.seeds.items, "train")
+    assert (evaluation.seeds.tags == expected).all() and expected.any(1).all()
+
+
+def without(*folders: str) -> Callable[[Path], None]:
+    return lambda root: [shutil.rmtree(root / folder) for folder in folders]
+
+
+def without_masks_of(split: str) -> Callable[[Path], None]:
+    def remove(root: Path) -> None:
+        for path in root.glob(f"SegmentationClass*/toy_{split}_*.png"):
+            path.unlink()
+
+    return remove
+
+
+@pytest.mark.parametrize(
+    ("remove", "first", "scored"),
+    [
+        (
+            without("SegmentationClass", "SegmentationClassAug"),
+            "this run will make no score at all, for want of masks",
+            (0, 0),
+        ),
+        (
+            without_masks_of("val"),
+            "this run will make no validation score, for want of masks",
+            (0, 6),
+        ),
+        (without_masks_of("train"), f"voc: {TRAIN} training images", (3, 0)),
+    ],
+)
+def test_a_run_without_scores_says_so_first(
+    remove: Callable[[Path], None],
+    first: str,
+    scored: tuple[int, int],
+    config: Config,
+    tmp_path: Path,
+) -> None:
+    root = shutil.copytree(config.data_root, tmp_path / "voc")
+    remove(root)
+    evaluation, said = planned(replace(config, data_root=str(root)))
+    assert said.startswith(first)
+    assert (len(evaluation.validation), len(evaluation.seeds)) == scored
+
+
+def test_a_missing_list_of_seeds_is_told_and_no_reason_not_to_train(config: Config) -> None:
+    evaluation, said = planned(replace(config, seeds_split="nowhere"))
+    assert not len(evaluation.seeds)
+    assert "seeds and pseudo labels: not scored: list " in said and "nowhere.txt does not" in said
+    evaluation, said = planned(replace(config, eval_seeds=False))
+    assert not len(evaluation.seeds) and "not scored (--eval_seeds false)" in said
+
+
+def test_the_first_images_of_a_list_can_be_named(config: Config, tmp_path: Path) -> None:
+    assert [item.name for item in split_items(config, "train[:3]")] == [
+        f"toy_train_{k:06d}" for k in range(3)
+    ]
+    listed = tmp_path / "own.txt"
+    listed.write_text("toy_train_000005\ntoy_train_000002\n")
+    named = f"{listed}[:1]"
+    assert [item.name for item in split_items(config, named)] == ["toy_train_000005"]
+    assert own_split(replace(config, seeds_split=named), named) == "train"
+    assert own_split(config, named) == "val" and own_split(config, "train[:3]") == "train"
+
+
+def test_scores_name_the_images_they_are_over(
+    start: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--eval_seeds", "--seeds_images", 6, "--branches", "clip", "--max_iters", 1]
+    assert run(train_voc.main, *start, *flags) == 0
+    log = (tmp_path / "run/train.log").read_text()
+    assert "pseudo label mIoU" in log and f"(train, spread over {TRAIN}, 6 images)" in log
+    assert f"(val, spread over {VAL}, 2 images)" in log
+    results = read_results(tmp_path / "run")
+    assert results["pseudo label"]["split"] == f"train, spread over {TRAIN}"
+
+    capsys.readouterr()
+    model = tmp_path / "run/checkpoints/final.pt"
+    assert run(test_msc_flip_voc.main, "--model_path", model, "--no_crf", "--device", "cpu") == 0
+    said = capsys.readouterr().out
+    assert f"masks: {VAL} of {VAL} images have masks" in said
+    assert f"pseudo label (train, spread over {TRAIN}, 6)" in said
+
+
+def test_full_size_on_a_cpu_says_the_days(monkeypatch: pytest.MonkeyPatch) -> None:
+    voc = replace(load_config(CONFIGS / "voc.yaml"), precision="bf16")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    sides = (voc.mct_crop_size / 320) ** 2, (voc.crop_size / 320) ** 2
+    hours = (voc.mct_epochs * 10582 * 0.24 * sides[0] + 30000 * 4 * 0.52 * sides[1]) / 3600
+    assert f"about {hours / 24:.1f} days (2 threads" in cpu_time(voc, 10582)
+    assert f"about {2.3 * hours / 24:.1f} days" in cpu_time(replace(voc, precision="fp32"), 10582)
+
+    alone = replace(voc, branches="clip")
+    assert "about 17 hours" in cpu_time(alone, 10582)
+    assert cpu_time(replace(voc, max_iters=10, mct_epochs=0), 10582) == ""
+    assert cpu_time(replace(voc, clip_path="toy"), 10582) == ""
+
+
+@pytest.fixture
+def old_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with a GPU whose driver is too old for its PyTorch."""
+    (tmp_path / "version").write_text("NVRM version: NVIDIA Kernel Module  535.104.05  Sat Aug\n")
+    monkeypatch.setattr(gpu, "DRIVER_FILE", tmp_path / "version")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.mark.usefixtures("old_driver")
+def test_an_unusable_gpu_stops_training_and_testing_of_full_size(
+    start: list[str], trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    auto = ["--device", "auto"]
+    assert run(train_voc.main, *start, *auto) == 2
+    said = capsys.readouterr().err
+    assert "needs driver 580 or newer" in said and said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+    model = trained / "checkpoints/final.pt"
+    assert run(test_msc_flip_voc.main, "--model_path", model, "--work_dir", tmp_path, *auto) == 2
+    assert "or go on without it by --device cpu" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("old_driver")
+def test_an_unusable_gpu_is_a_warning_on_the_toy(start: list[str], tmp_path: Path) -> None:
+    flags = ["--device", "auto", "--clip_path", "toy", "--branches", "clip", "--max_iters", 1]
+    assert run(train_voc.main, *start, *flags, "--skipped_maps", 1, "--early_maps", 3) == 0
+    first = (tmp_path / "run/train.log").read_text().splitlines()[0]
+    assert "warning: this machine has an NVIDIA GPU that PyTorch cannot use" in first

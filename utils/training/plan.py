@@ -1,0 +1,146 @@
+"""What a training will do, what it will score and how long it may take, told before it starts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from datasets.data import Split
+from datasets.layouts import Item
+from datasets.scoring import Scored, masks_found, scored_images
+from datasets.specs import DatasetSpec
+from utils.build import image_tags, own_split, split_items
+from utils.common.device import uses_bf16
+from utils.common.errors import UserError
+from utils.config import Config
+
+# Seconds per image at a crop of 320 px, two threads, bf16 (README, "Speed"); an image costs in
+# proportion to its pixels, and fp32 this many times as much.
+STAGE_1_SECONDS = 0.24
+STAGE_2_SECONDS = 0.52
+FP32_FACTOR = 2.3
+WORTH_TELLING = 3600  # seconds
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is scored during training: images of the validation list, and tagged images whose seeds
+    and pseudo labels are compared with masks. Both may be empty.
+
+    Labels name the images as results do; `said` is about their masks.
+    """
+
+    validation: Sequence[Item]
+    validation_label: str
+    seeds: Split
+    seeds_label: str
+    said: str
+
+
+def planned_evaluation(
+    config: Config, spec: DatasetSpec, training: Split, validation: Sequence[Item]
+) -> Evaluation:
+    """Choose what is scored during training; no image without a mask is.
+
+    Raises UserError where masks of COCO were made by a rule of an earlier version.
+    """
+    chosen = scored_images(config.val_split, validation, config.eval_images)
+    found = _masks(config, config.val_split, validation)
+    seeds, seeds_label, seeds_said = _planned_seeds(config, spec, training)
+
+    lines = [f"validation: {found}{_choice(chosen)}", f"seeds and pseudo labels: {seeds_said}"]
+    if not len(chosen):
+        scores = "validation score" if len(seeds) else "score at all"
+        lines.insert(0, f"this run will make no {scores}, for want of masks")
+    images = [validation[place] for place in chosen.places]
+    return Evaluation(images, chosen.label, seeds, seeds_label, "\n".join(lines))
+
+
+def _planned_seeds(config: Config, spec: DatasetSpec, training: Split) -> tuple[Split, str, str]:
+    """Return the images whose seeds are scored, their label, and what is said of them."""
+    none = training.at(())
+    if not config.eval_seeds:
+        return none, "", "not scored (--eval_seeds false)"
+    try:
+        images = split_items(config, config.seeds_split)
+        chosen = scored_images(config.seeds_split, images, config.seeds_images)
+        items = [images[place] for place in chosen.places]
+        seeds = Split(items, image_tags(config, spec, items, config.seeds_split))
+    except UserError as error:  # scores of training images are no reason not to train
+        return none, "", f"not scored: {error}"
+
+    said = f"{config.seeds_split}, {_masks(config, config.seeds_split, images)}{_choice(chosen)}"
+    if items:
+        said += "; masks are read for these scores alone, nothing is trained on them"
+    return seeds, chosen.label, said
+
+
+def _masks(config: Config, split: str, images: Sequence[Item]) -> str:
+    return masks_found(config.dataset, config.data_root, own_split(config, split), images)
+
+
+def _choice(chosen: Scored) -> str:
+    """Return which of the images with masks are scored, unless all are."""
+    if len(chosen) == chosen.masked:
+        return ""
+    return f"; {len(chosen):,} of them are scored, evenly spaced"
+
+
+def plan(
+    config: Config,
+    spec: DatasetSpec,
+    training: Split,
+    validation: Sequence[Item],
+    evaluation: Evaluation,
+    device: torch.device,
+) -> str:
+    """Return one paragraph that says what the run will do, before it does it."""
+    stage_1 = config.mct_path or f"{config.mct_epochs} epochs from {config.init}"
+    if config.branches == "clip":
+        stage_1 = "none"
+    dropped = ""
+    if spec.dropped:
+        words = ", ".join(spec.dropped)
+        dropped = f"; left out of the background, as they name classes: {words}"
+    precision = "bf16" if uses_bf16(device, config.precision) else "fp32"
+    tags = training.tags.sum() / len(training)
+
+    lines = [
+        f"{spec.name}: {len(training)} training images with {tags:.1f} tags each, "
+        f"{len(validation)} validation images, {len(spec.classes)} classes + background{dropped}",
+        f"CLIP {config.clip_path}; class-token ViT: {stage_1}; branches {config.branches}",
+        f"{config.max_iters} iterations of batch {config.batch_size} at {config.crop_size} px on "
+        f"{device} in {precision}; run folder {config.work_dir}",
+    ]
+    said = evaluation.said.splitlines()
+    if not evaluation.validation:
+        lines.insert(0, said.pop(0))
+    lines += said
+    if device.type == "cpu" and (time := cpu_time(config, len(training.tagged()))):
+        lines.append(time)
+    return "\n".join(lines)
+
+
+def cpu_time(config: Config, tagged: int) -> str:
+    """Return how long a training of full size takes on this CPU; "" for the toy and short ones.
+
+    tagged: training images with a tag, which stage 1 learns from.
+    """
+    if not config.full_size:
+        return ""
+    seconds = config.max_iters * config.batch_size * STAGE_2_SECONDS * (config.crop_size / 320) ** 2
+    if config.branches != "clip" and not config.mct_path:
+        images = config.mct_epochs * tagged
+        seconds += images * STAGE_1_SECONDS * (config.mct_crop_size / 320) ** 2
+
+    threads = torch.get_num_threads()
+    seconds *= 2 / threads
+    if not uses_bf16(torch.device("cpu"), config.precision):
+        seconds *= FP32_FACTOR
+    if seconds < WORTH_TELLING:
+        return ""
+    time = f"{seconds / 86400:.1f} days" if seconds >= 86400 else f"{seconds / 3600:.0f} hours"
+    return (
+        f"on a CPU this takes about {time} ({threads} threads, scaled from the two cores of the "
+        "README's table of speed); a GPU takes hours"
+    )
