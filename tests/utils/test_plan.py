@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import TRAIN, VAL, run
@@ -14,6 +15,7 @@ from helpers import TRAIN, VAL, run
 import test_msc_flip_voc
 import train_voc
 from datasets.data import Split
+from datasets.layouts import Item
 from datasets.specs import VOC
 from utils.build import image_tags, own_split, split_items
 from utils.common import gpu
@@ -41,7 +43,7 @@ def config(toy_voc: Path) -> Config:
 def test_the_paragraph_names_device_precision_images_tags_and_masks(config: Config) -> None:
     evaluation, said = planned(replace(config, precision="fp32"))
     assert f"voc: {TRAIN} training images with " in said and " on cpu in fp32; " in said
-    assert f"validation: {VAL} of {VAL} images have masks; 3 of them are scored, evenly" in said
+    assert f"validation: {VAL} of {VAL} images have masks; 3 of these images are scored" in said
     assert f"seeds and pseudo labels: train, {TRAIN} of {TRAIN} images have masks; 6 of" in said
     assert "masks are read for these scores alone, nothing is trained on them" in said
 
@@ -120,6 +122,14 @@ def test_the_first_images_of_a_list_can_be_named(config: Config, tmp_path: Path)
     assert own_split(config, named) == "val" and own_split(config, "train[:3]") == "train"
 
 
+def test_the_ready_files_score_what_they_say() -> None:
+    voc, coco, toy = (load_config(CONFIGS / f"{name}.yaml") for name in ("voc", "coco", "toy_voc"))
+    assert (voc.eval_images, coco.eval_images) == (0, 5000)
+    for config in (voc, coco):
+        assert (config.eval_seeds, config.seeds_split, config.seeds_images) == (True, "train", 500)
+    assert toy.seeds_split == "train[:200]" and toy.seeds_images >= 200  # as its figures are
+
+
 def test_scores_name_the_images_they_are_over(
     start: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,16 +151,25 @@ def test_scores_name_the_images_they_are_over(
 
 def test_full_size_on_a_cpu_says_the_days(monkeypatch: pytest.MonkeyPatch) -> None:
     voc = replace(load_config(CONFIGS / "voc.yaml"), precision="bf16")
+    tags = np.zeros((10582 + 5, 20), bool)
+    tags[:10582, 3] = True  # stage 1 leaves out those without a tag
+    training = Split([Item(str(k), Path(), None) for k in range(len(tags))], tags)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    sides = (voc.mct_crop_size / 320) ** 2, (voc.crop_size / 320) ** 2
-    hours = (voc.mct_epochs * 10582 * 0.24 * sides[0] + 30000 * 4 * 0.52 * sides[1]) / 3600
-    assert f"about {hours / 24:.1f} days (2 threads" in cpu_time(voc, 10582)
-    assert f"about {2.3 * hours / 24:.1f} days" in cpu_time(replace(voc, precision="fp32"), 10582)
+
+    # seconds per image at a crop of 320 px: 0.236 in stage 1 with 20 classes, 0.52 in stage 2
+    small = replace(voc, mct_crop_size=320, mct_epochs=45)
+    hours = (45 * 10582 * 0.236 + 30000 * 4 * 0.52) / 3600
+    assert f"about {hours / 24:.1f} days (threads: 2; " in cpu_time(small, training)
+    slow = replace(small, precision="fp32")
+    assert f"about {2.3 * hours / 24:.1f} days" in cpu_time(slow, training)
+    large = replace(small, mct_crop_size=640)
+    hours = (4 * 45 * 10582 * 0.236 + 30000 * 4 * 0.52) / 3600
+    assert f"about {hours / 24:.1f} days" in cpu_time(large, training)
 
     alone = replace(voc, branches="clip")
-    assert "about 17 hours" in cpu_time(alone, 10582)
-    assert cpu_time(replace(voc, max_iters=10, mct_epochs=0), 10582) == ""
-    assert cpu_time(replace(voc, clip_path="toy"), 10582) == ""
+    assert "about 17 hours" in cpu_time(alone, training)
+    assert cpu_time(replace(voc, max_iters=10, mct_epochs=0), training) == ""
+    assert cpu_time(replace(voc, clip_path="toy"), training) == ""
 
 
 @pytest.fixture
