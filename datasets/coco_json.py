@@ -159,7 +159,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def _number(value: Any) -> float | None:
-    """A number of a JSON file; None for anything that cannot order areas."""
+    """Return a number of a JSON file; None for anything that cannot order areas."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):

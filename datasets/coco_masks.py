@@ -19,7 +19,7 @@ RULES = {
 
 
 def mask_folders(root: Path, split: str, year: str) -> tuple[Path, ...]:
-    """Folders that may hold the masks of a split: ours first, then those of other repositories."""
+    """Return the folders that may hold the masks of a split: ours, then other repositories'."""
     return (
         root / "mask" / f"{split}{year}",
         root / "SegmentationClass" / f"{split}{year}",
@@ -28,12 +28,12 @@ def mask_folders(root: Path, split: str, year: str) -> tuple[Path, ...]:
 
 
 def short_name(name: str) -> str:
-    """`000000000042` of `COCO_val2014_000000000042`, as other repositories call masks."""
+    """Return `000000000042` of `COCO_val2014_000000000042`, as other repositories call masks."""
     return name.rpartition("_")[2] if name.startswith("COCO_") else name
 
 
 def rule_of(folder: Path) -> str:
-    """By which rule the masks in a folder were made, in words.
+    """Return by which rule the masks in a folder were made, in words.
 
     Raises:
         UserError: they were made by `datasets.prepare coco` of an earlier version, by another rule.
@@ -48,7 +48,7 @@ def rule_of(folder: Path) -> str:
 
 
 def remade(folder: Path, crowds: str = "class") -> str:
-    """What to do to have the masks in mask/SPLIT2014 (or 2017) made by another rule."""
+    """Return what to do to have the masks in mask/SPLIT2014 (or 2017) made by another rule."""
     root, split = folder.parent.parent, folder.name[:-4]
     return (
         f"remove that folder and run `python -m datasets.prepare coco --root {root} "

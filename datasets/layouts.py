@@ -86,13 +86,14 @@ def items(
 
 
 def voc_mask_folders(root: Path) -> tuple[Path, ...]:
-    """Folders that may hold the masks of VOC, the one that is asked first at the front."""
+    """Return the folders that may hold the masks of VOC, the one that is asked first in front."""
     return root / "SegmentationClassAug", root / "SegmentationClass"
 
 
 def _voc_list(root: Path, split: str) -> Path:
-    """The list of a split of VOC. Raises UserError where train_aug, which VOC lacks, is still to be
-    made.
+    """Return the list of a split of VOC.
+
+    Raises UserError where train_aug, which VOC itself lacks, is still to be made.
     """
     path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
     if split == "train_aug" and not path.is_file():
@@ -105,7 +106,7 @@ def _voc_list(root: Path, split: str) -> Path:
 
 
 def _with_objects(root: Path, split: str) -> list[str]:
-    """Names of COCO's images that show an object."""
+    """Return the names of COCO's images that show an object."""
     names = [name for name, classes in coco_classes(root, split).items() if classes]
     if not names:
         raise UserError(
@@ -116,7 +117,7 @@ def _with_objects(root: Path, split: str) -> list[str]:
 
 
 def _coco_images(root: Path, split: str, year: str) -> Path:
-    """The folder of the images of a split of COCO."""
+    """Return the folder of the images of a split of COCO."""
     folder = f"{split}{year}"
     places = (f"coco{year}/{folder}", folder, f"JPEGImages/{folder}", f"JPEGImages/{split}")
     found = next((root / place for place in places if (root / place).is_dir()), None)
@@ -231,8 +232,9 @@ def read_list(path: str | Path) -> list[str]:
 
 
 def _listed(line: str) -> str:
-    """The image that a line of a list names. Two columns are told by their suffixes and by having
-    one name, as names may hold spaces.
+    """Return the image that a line of a list names.
+
+    Two columns are told by their suffixes and by having one name, as names may hold spaces.
     """
     image, _, mask = (PurePosixPath(part.strip()) for part in line.partition(" "))
     pair = image.suffix in IMAGE_SUFFIXES and mask.suffix == ".png" and image.stem == mask.stem
@@ -262,8 +264,8 @@ def _locate(
 
 
 def _mask_of(name: str, masks: Sequence[tuple[Path, set[str]]]) -> Path | None:
-    """The mask of an image, under its name or the short name of COCO, in the first folder that has
-    it.
+    """Return the mask of an image from the first folder that has it, under its name or the short
+    name of COCO.
     """
     for folder, files in masks:
         for file in (f"{name}.png", f"{short_name(name)}.png"):

@@ -67,7 +67,7 @@ def masks_found(layout: str, root: str | Path, split: str, images: Sequence[Item
 
 
 def mask_rule(layout: str, images: Sequence[Item]) -> str:
-    """How the masks of COCO were made, in words; "" of other data. Raises UserError as
+    """Return how the masks of COCO were made, in words; "" of other data. Raises UserError as
     `masks_found` does.
     """
     mask = next((item.mask for item in images if item.mask is not None), None)
@@ -77,7 +77,7 @@ def mask_rule(layout: str, images: Sequence[Item]) -> str:
 
 
 def _instead(layout: str, root: Path, split: str, name: str) -> str:
-    """What lies where masks are looked for, and what is expected there for the image `name`."""
+    """Return what lies where masks are looked for, and what the image `name` needs there."""
     if layout == "custom":
         return "the data were prepared without; `python -m datasets.prepare custom --masks DIR`"
     folders = voc_mask_folders(root)

@@ -72,7 +72,7 @@ def _is_list(split: str) -> bool:
 
 
 def _parsed(split: str) -> tuple[str, int | None]:
-    """A split without its end `[:N]`, and N; None where it has no such end."""
+    """Return a split without its end `[:N]`, and N; None where it has no such end."""
     match = re.fullmatch(r"(.+)\[:([1-9]\d*)\]", split)
     return (match[1], int(match[2])) if match else (split, None)
 

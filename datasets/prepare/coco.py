@@ -274,7 +274,7 @@ def _claim(folder: Path, source: Source, crowds: str) -> bool:
 
 
 def _kept(folder: Path, masks: list[Path]) -> str:
-    """What is said of masks of another origin."""
+    """Return what is said of masks of another origin."""
     where = masks[0].parent if masks else folder
     return f"{where} holds masks that this command has not made, they are kept"
 

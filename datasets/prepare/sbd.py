@@ -62,8 +62,8 @@ def augment(root: Path, sbd: Path, each: Each) -> str:
 
 
 def list_from_masks(root: Path) -> str:
-    """Writes the list train_aug from the masks in SegmentationClassAug, without the images of val;
-    returns what was done, "" where there are no such masks.
+    """Write the list train_aug from the masks in SegmentationClassAug, without the images of val;
+    return what was done, "" where there are no such masks.
 
     Raises UserError where there is no list val.
     """

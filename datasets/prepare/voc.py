@@ -120,7 +120,7 @@ def _described(root: Path, counts: dict[str, int]) -> str:
 
 
 def _advice(root: Path) -> str:
-    """How to come by the list train_aug."""
+    """Return how to come by the list train_aug."""
     if (root / "SegmentationClassAug.zip").is_file():
         return f"unpack SegmentationClassAug.zip in {root} and run this again for train_aug"
     return (
