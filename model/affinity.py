@@ -92,5 +92,6 @@ def propagate(
     """Transition matrices (B, N, N) times the CAMs (n, h, w) of their images, cut to `mask` (n, h,
     w) bool if given.
     """
-    packed = rows.pack(cams if mask is None else cams * mask)
-    return rows.unpack((packed.flatten(2) @ transition.transpose(1, 2)).view(packed.shape))
+    inside = (cams if mask is None else cams * mask).flatten(1)
+    spread = [own @ matrix.T for own, matrix in zip(rows.by_image(inside), transition)]
+    return torch.cat(spread).view(cams.shape)

@@ -14,17 +14,15 @@ from model.precision import to_device
 
 @dataclass(frozen=True)
 class ClassRows:
-    """Where the n tagged classes of a batch sit; `pack` lines them up by image, S slots each.
+    """Where the n tagged classes of a batch sit.
 
     tags (B, K) bool, on the CPU, where shapes that depend on them are found without waiting for a
-    GPU; index (n, 2) long rows [image, class], ascending; slot (n,) long: the how-manieth tagged
-    class of its image a row is; slots: S, the largest count of any image, at least 1.
+    GPU; index (n, 2) long rows [image, class], ascending; counts: rows of each image.
     """
 
     tags: Tensor
     index: Tensor
-    slot: Tensor
-    slots: int
+    counts: list[int]
 
     @classmethod
     def from_tags(cls, tags: Tensor, device: torch.device | None = None) -> ClassRows:
@@ -35,14 +33,7 @@ class ClassRows:
         """
         device = tags.device if device is None else device
         tags = (tags > 0).cpu()
-        index = tags.nonzero()
-        slot = (tags.cumsum(dim=1) - 1)[index[:, 0], index[:, 1]]
-        return cls(
-            tags,
-            to_device(index, device),
-            to_device(slot, device),
-            max(1, int(tags.sum(dim=1).max())),
-        )
+        return cls(tags, to_device(tags.nonzero(), device), tags.sum(dim=1).tolist())
 
     def copies(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One copy of an image for each of its classes, or one if it has none: m copies, ascending
@@ -72,22 +63,9 @@ class ClassRows:
         """Values of every class (B, K, ...) -> of the tagged ones (n, ...)."""
         return maps[self.index[:, 0], self.index[:, 1]]
 
-    def pack(self, rows: Tensor) -> Tensor:
-        """Rows (n, ...) -> (B, S, ...), zeros in the slots an image does not fill."""
-        packed = rows.new_zeros(len(self.tags), self.slots, *rows.shape[1:])
-        packed[self.index[:, 0], self.slot] = rows
-        return packed
-
-    def unpack(self, packed: Tensor) -> Tensor:
-        """The inverse of `pack`: (B, S, ...) -> (n, ...)."""
-        return packed[self.index[:, 0], self.slot]
-
-    def labels(self) -> Tensor:
-        """(B, 1+S) long: the label of each slot, background's 0 in front and wherever no class
-        is.
-        """
-        foreground = self.pack(self.index[:, 1] + 1)
-        return torch.cat([foreground.new_zeros(len(foreground), 1), foreground], dim=1)
+    def by_image(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Rows (n, ...) -> those of each image, B views, empty where it has no class."""
+        return rows.split(self.counts)
 
     @property
     def last(self) -> Tensor:

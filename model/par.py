@@ -3,6 +3,7 @@ et al., 2022).
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from model.precision import to_device
+from model.threads import each_on_a_thread
 
 DILATIONS = (1, 2, 4, 8, 12, 24)  # how far neighbours are, px
 _DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
@@ -17,52 +19,92 @@ _SHARPNESS = 0.3  # deviations are measured in units of 0.3 of the neighbours' o
 _POSITION_WEIGHT = 0.01  # share of the purely positional weights, on top of the colour weights
 _EPS = 1e-8
 
+Offsets = Sequence[tuple[int, int]]  # steps to neighbours, (rows, columns)
+
 
 @record_function("PAR")
+@torch.no_grad()
 def refine(
     images: Tensor,
-    masks: Tensor,
+    masks: Sequence[Tensor],
     iterations: int = 20,
     dilations: tuple[int, ...] = DILATIONS,
-) -> Tensor:
-    """Normalised images (B, 3, H, W) and masks (B, C, h, w) -> refined masks (B, C, h, w) (AFA,
-    section 3.4).
+) -> list[Tensor]:
+    """Smooth the masks of each image along what looks alike in it (AFA, section 3.4).
 
-    The images are first brought to the masks' size. In every round a pixel becomes the weighted sum
-    of its neighbours, 8 directions at each dilation; the weights sum to 1.01 (as published), so
-    values may rise above 1.
+    images (B, 3, H, W) normalised, first brought to the masks' size; masks: for each image (C, h,
+    w), each its own C. Returns the refined masks in the same form. In every round a pixel becomes
+    the weighted sum of its neighbours, 8 directions at each dilation; the weights sum to 1.01 (as
+    published), so values may rise above 1.
     """
-    if images.shape[-2:] != masks.shape[-2:]:
-        images = F.interpolate(images, size=masks.shape[-2:], mode="bilinear", align_corners=True)
+    size = masks[0].shape[-2:]
+    if images.shape[-2:] != size:
+        images = F.interpolate(images, size=size, mode="bilinear", align_corners=True)
     offsets = [(dy * d, dx * d) for d in dilations for dy, dx in _DIRECTIONS]
-    at_once = 1 if images.device.type == "cpu" else len(images)  # a CPU's caches hold one image
-    return torch.cat(
-        [
-            _refine(i, m, iterations, offsets)
-            for i, m in zip(images.split(at_once), masks.split(at_once))
-        ]
-    )
+    return (at_once if images.is_cuda else one_by_one)(images, masks, iterations, offsets)
 
 
-def _refine(
-    images: Tensor, masks: Tensor, iterations: int, offsets: list[tuple[int, int]]
-) -> Tensor:
-    """As `refine`, for images of the masks' size."""
-    weights = neighbour_weights(images, offsets)
-    for _ in range(iterations):
-        padded, refined = _pad(masks, offsets), torch.zeros_like(masks)
-        for n, offset in enumerate(offsets):
-            refined.addcmul_(weights[:, n, None], _shifted(padded, offset, offsets))
-        masks = refined
-    return masks
+def one_by_one(
+    images: Tensor, masks: Sequence[Tensor], iterations: int, offsets: Offsets
+) -> list[Tensor]:
+    """Refine as a CPU does it fastest: its caches hold one image, its threads take one each."""
+
+    def refined(image: Tensor, own: Tensor) -> Tensor:
+        return _rounds(own, neighbour_weights(image[None], offsets), iterations, offsets)
+
+    return each_on_a_thread(refined, images, masks)
 
 
-def neighbour_weights(images: Tensor, offsets: list[tuple[int, int]]) -> Tensor:
-    """(B, 3, H, W) and n offsets (rows, columns) -> (B, n, H, W): softmax of likeness + 0.01
-    softmax of closeness.
+def at_once(
+    images: Tensor, masks: Sequence[Tensor], iterations: int, offsets: Offsets
+) -> list[Tensor]:
+    """Refine as a GPU does it fastest, in few operations, with a copy of its image's weights for
+    every mask.
     """
-    padded, count = _pad(images, offsets), len(offsets)
-    neighbours = [_shifted(padded, offset, offsets) for offset in offsets]
+    counts = [len(own) for own in masks]
+    owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    weights = neighbour_weights(images, offsets)[to_device(owners, images.device)]
+    return list(_rounds(torch.cat([*masks]), weights, iterations, offsets).split(counts))
+
+
+def _rounds(masks: Tensor, weights: Tensor, iterations: int, offsets: Offsets) -> Tensor:
+    """Masks (r, H, W) after so many rounds.
+
+    weights (r, n, H, W) of the n neighbours at `offsets`; (1, n, H, W) where all masks have one
+    image.
+    """
+    by_neighbour, reach = weights.unbind(1), _reach(offsets)
+    # Two padded copies are read and written in turns; the views of all neighbours are made once.
+    here, there = (
+        (padded, _neighbours(padded, [(0, 0)], reach)[0], _neighbours(padded, offsets, reach))
+        for padded in (_pad(masks, reach), _pad(masks, reach))
+    )
+    for _ in range(iterations):
+        _, _, neighbours = here
+        padded, refined, _ = there
+        _add_products(refined.zero_(), by_neighbour, neighbours)
+        _repeat_border(padded, reach)
+        here, there = there, here
+    return here[1]
+
+
+def _add_products(total: Tensor, weights: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Add weights[n] * values[n] to the total, for every n."""
+    if total.is_cuda:
+        for weight, value in zip(weights, values):
+            total.addcmul_(weight, value)
+    else:  # one call, which takes them in turn and leaves Python to the other threads
+        torch._foreach_addcmul_([total] * len(values), weights, values)
+
+
+def neighbour_weights(images: Tensor, offsets: Offsets) -> Tensor:
+    """(B, 3, H, W) and n offsets -> (B, n, H, W): softmax of likeness + 0.01 softmax of
+    closeness.
+    """
+    neighbours, count = (
+        _neighbours(_pad(images, _reach(offsets)), offsets, _reach(offsets)),
+        len(offsets),
+    )
     # Differences to the pixel itself have the neighbours' deviation and keep its digits in flat
     # regions.
     total, squares, difference = (
@@ -79,16 +121,17 @@ def neighbour_weights(images: Tensor, offsets: list[tuple[int, int]]) -> Tensor:
     scale = (
         ((squares / (count - 1)).sqrt() + _EPS) * _SHARPNESS * math.sqrt(images.shape[1])
     ).reciprocal()
+
     likeness = images.new_zeros(len(images), count, *images.shape[-2:])
-    for n, neighbour in enumerate(neighbours):
+    for neighbour, alike in zip(neighbours, likeness.unbind(1)):
         torch.sub(neighbour, images, out=difference).mul_(scale)
         for channel in difference.unbind(1):
-            likeness[:, n].addcmul_(channel, channel, value=-1)
+            alike.addcmul_(channel, channel, value=-1)
     closeness = to_device(_closeness(offsets, images.dtype), images.device)
-    return torch.softmax(likeness, dim=1) + _POSITION_WEIGHT * closeness[:, None, None]
+    return torch.softmax(likeness, dim=1).add_(_POSITION_WEIGHT * closeness[:, None, None])
 
 
-def _closeness(offsets: list[tuple[int, int]], dtype: torch.dtype) -> Tensor:
+def _closeness(offsets: Offsets, dtype: torch.dtype) -> Tensor:
     """n offsets -> (n,), the weights of the neighbours by their distance alone, on the CPU; their
     sum is 1.
     """
@@ -96,19 +139,31 @@ def _closeness(offsets: list[tuple[int, int]], dtype: torch.dtype) -> Tensor:
     return torch.softmax(-(distances / (distances.std() + _EPS) / _SHARPNESS).square(), dim=0)
 
 
-def _reach(offsets: list[tuple[int, int]]) -> int:
+def _reach(offsets: Offsets) -> int:
     """The longest step of any offset along one axis."""
     return max(abs(step) for offset in offsets for step in offset)
 
 
-def _pad(maps: Tensor, offsets: list[tuple[int, int]]) -> Tensor:
-    """(B, C, H, W) with its border repeated as far out as the offsets reach."""
-    return F.pad(maps, [_reach(offsets)] * 4, mode="replicate")
+def _pad(maps: Tensor, reach: int) -> Tensor:
+    """(..., H, W) with its border repeated `reach` pixels far on every side."""
+    return F.pad(maps, [reach] * 4, mode="replicate")
 
 
-def _shifted(padded: Tensor, offset: tuple[int, int], offsets: list[tuple[int, int]]) -> Tensor:
-    """View (B, C, H, W) of a padded map: at each pixel the value of its neighbour at `offset`."""
-    reach = _reach(offsets)
+def _repeat_border(padded: Tensor, reach: int) -> None:
+    """Pad again, in place, what `_pad` has padded and whose inner part has changed."""
+    rows = padded[..., reach:-reach, :]
+    rows[..., :reach] = rows[..., reach, None]
+    rows[..., -reach:] = rows[..., -reach - 1, None]
+    padded[..., :reach, :] = rows[..., :1, :]
+    padded[..., -reach:, :] = rows[..., -1:, :]
+
+
+def _neighbours(padded: Tensor, offsets: Offsets, reach: int) -> list[Tensor]:
+    """Views (..., H, W) of maps padded by `reach`: at each pixel the value of its neighbour at each
+    offset.
+    """
     height, width = padded.shape[-2] - 2 * reach, padded.shape[-1] - 2 * reach
-    top, left = reach + offset[0], reach + offset[1]
-    return padded[..., top : top + height, left : left + width]
+    return [
+        padded[..., reach + dy : reach + dy + height, reach + dx : reach + dx + width]
+        for dy, dx in offsets
+    ]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from model.cam import normalise
@@ -18,32 +19,35 @@ CLIP_EPS = 1e-7
 VIT_EPS = 1e-8
 
 
-def with_background(scores: Tensor, power: float = 1.0) -> Tensor:
-    """Scores (B, S, H, W) in 0..1 -> (B, 1+S, H, W) with background (1 - max over classes)^power in
-    front.
+def with_background(scores: Tensor, rows: ClassRows, power: float = 1.0) -> list[Tensor]:
+    """Scores (n, H, W) in 0..1 -> for each image (1 + its classes, H, W), background (1 - max over
+    its classes)^power in front.
     """
-    background = (1 - scores.amax(dim=1, keepdim=True)) ** power
-    return torch.cat([background, scores], dim=1)
+    images = [F.pad(own, (0, 0, 0, 0, 1, 0)) for own in rows.by_image(scores)]
+    for channels in images:
+        channels[0] = (1 - channels.amax(dim=0)) ** power
+    return images
 
 
-def label_map(channels: Tensor, rows: ClassRows) -> Tensor:
-    """Channels [background, slots] (B, 1+S, H, W) -> labels (B, H, W) long by argmax: 0, class + 1.
-
-    Empty slots hold 0 and never win: where all classes are 0 the background is 1.
+def label_map(images: Sequence[Tensor], rows: ClassRows) -> Tensor:
+    """Channels [background, classes] of each image (1 + its classes, H, W) -> labels (B, H, W) long
+    by argmax: 0, class + 1.
     """
-    winner = channels.argmax(dim=1)
-    return rows.labels().gather(1, winner.flatten(1)).view(winner.shape)
+    labels = [F.pad(classes + 1, (1, 0)) for classes in rows.by_image(rows.index[:, 1])]
+    # on the CPU `max` takes a third of argmax's time
+    winners = [channels.max(dim=0).indices for channels in images]
+    return torch.stack([own[winner] for own, winner in zip(labels, winners)])
 
 
 def score_maps(seeds: Seeds, size: Sequence[int]) -> dict[str, Tensor]:
-    """Scores (B, S, *size) in 0..1 of each branch, "clip" and "vit", and with both their mean,
-    "fused" (ours).
+    """Scores (n, *size) in 0..1 of each branch, "clip" and "vit", and with both their mean, "fused"
+    (ours).
 
     Each CAM is min-max normalised, then resized.
     """
     branches = {"clip": (seeds.clip, CLIP_EPS), "vit": (seeds.vit, VIT_EPS)}
     scores = {
-        name: resize(seeds.rows.pack(normalise(cams, eps)), size)
+        name: resize(normalise(cams, eps)[:, None], size)[:, 0]
         for name, (cams, eps) in branches.items()
         if cams is not None
     }
@@ -58,7 +62,7 @@ def seed_labels(seeds: Seeds, size: Sequence[int], method: Method) -> dict[str, 
     """
     powers = _powers(method)
     labels = {
-        name: label_map(with_background(scores, powers[name]), seeds.rows)
+        name: label_map(with_background(scores, seeds.rows, powers[name]), seeds.rows)
         for name, scores in score_maps(seeds, size).items()
     }
     if "fused" in labels and method.label_fusion == "max_id":
@@ -78,7 +82,7 @@ def make_labels(
     scores, powers = score_maps(seeds, images.shape[-2:]), _powers(method)
 
     def refined(name: str) -> Tensor:
-        channels = with_background(scores[name], powers[name])
+        channels = with_background(scores[name], seeds.rows, powers[name])
         return label_map(refine(images, channels, method.par_iterations), seeds.rows)
 
     if "fused" not in scores:
@@ -104,10 +108,10 @@ def _label_at_patch_size(images: Tensor, rows: ClassRows, cams: Tensor, method: 
     """Labels (B, H, W) of the ViT branch, refined on the patch grid and then resized, as published
     (model/README.md, "Pseudo labels").
     """
-    scores = rows.pack(normalise(cams, VIT_EPS))
-    channels = with_background(scores, method.background_power_vit)
+    scores = normalise(cams, VIT_EPS)
+    channels = with_background(scores, rows, method.background_power_vit)
     refined = refine(images, channels, method.par_iterations)
-    return label_map(resize(refined, images.shape[-2:]), rows)
+    return label_map([resize(own[None], images.shape[-2:])[0] for own in refined], rows)
 
 
 def _powers(method: Method) -> dict[str, float]:

@@ -166,11 +166,14 @@ def check_par(golden: GoldenFile) -> None:
         tuple(golden.config["dilations"]),
         golden["image"],
     )
-    close(refine(image, golden["masks"], rounds, dilations), golden["out"], 0, 1e-5)
-    close(refine(image, golden["masks"], 1, dilations), golden["out_1"], 0, 1e-5)
-    small = refine(image, golden["small_masks"], rounds, dilations)
-    close(small, golden["small_out"], 0, 1e-5)
-    labels = golden["small_keys"][resize(small, image.shape[-2:])[0].argmax(0)]
+    for masks, refined, times in (
+        ("masks", "out", rounds),
+        ("masks", "out_1", 1),
+        ("small_masks", "small_out", rounds),
+    ):
+        close(refine(image, golden[masks], times, dilations)[0], golden[refined][0], 0, 1e-5)
+    (small,) = refine(image, golden["small_masks"], rounds, dilations)
+    labels = golden["small_keys"][resize(small[None], image.shape[-2:])[0].argmax(0)]
     mostly_same(labels, golden["small_labels"])
 
 

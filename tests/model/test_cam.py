@@ -102,11 +102,9 @@ def test_normalise_by_hand() -> None:
     assert normalise(maps, eps=4.0)[0].max() == 0.5
 
 
-def test_rows_pack_and_unpack() -> None:
+def test_rows_by_hand() -> None:
     rows = ClassRows.from_tags(torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]]))
     assert rows.index.tolist() == [[0, 1], [0, 3], [2, 0]] and rows.last.tolist() == [1, 1, 2]
     values = torch.tensor([5.0, 6.0, 7.0])
-    assert rows.pack(values).tolist() == [[5, 6], [0, 0], [7, 0]]
-    assert torch.equal(rows.unpack(rows.pack(values)), values)
-    assert rows.labels().tolist() == [[0, 2, 4], [0, 0, 0], [0, 1, 0]]
+    assert [own.tolist() for own in rows.by_image(values)] == [[5, 6], [], [7]]
     assert rows.pick(torch.arange(12).view(3, 4)).tolist() == [1, 3, 8]

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from model.par import refine
+from model.par import at_once, one_by_one, refine
 
 DIRECTIONS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 
@@ -36,9 +36,8 @@ def test_agrees_with_a_loop() -> None:
     expected = torch.stack(
         [naive_round(i, naive_round(i, m, (1, 3)), (1, 3)) for i, m in zip(images, masks)]
     )
-    torch.testing.assert_close(
-        refine(images, masks, 2, (1, 3)).double(), expected, rtol=0, atol=1e-6
-    )
+    refined = torch.stack(refine(images, masks, 2, (1, 3))).double()
+    torch.testing.assert_close(refined, expected, rtol=0, atol=1e-6)
 
 
 def test_flat_images_and_flat_neighbours_give_plain_means() -> None:
@@ -50,7 +49,7 @@ def test_flat_images_and_flat_neighbours_give_plain_means() -> None:
         dot,
     ):  # the neighbours of the centre are alike, so no one of them is preferred
         around = masks[0, 0, 1:4, 1:4].sum() - masks[0, 0, 2, 2]
-        refined = refine(picture, masks, 1, (1,))[0, 0, 2, 2]
+        refined = refine(picture, masks, 1, (1,))[0][0, 2, 2]
         assert abs(refined / 1.01 - around / 8) < 0.01
 
 
@@ -59,21 +58,30 @@ def test_masks_follow_the_edges_of_the_image() -> None:
     image[..., 8:] = 2.0
     masks = torch.zeros(1, 1, 16, 16)
     masks[..., :6] = 1.0  # falls short of the edge at column 8
-    refined = refine(image, masks, 10, (1, 2))
+    (refined,) = refine(image, masks, 10, (1, 2))
     assert (refined[..., 7] > 0.4).all() and (refined[..., 8:] < 0.1).all()
 
 
 def test_every_image_and_channel_is_refined_for_itself() -> None:
-    images, masks = torch.randn(2, 3, 12, 10), torch.rand(2, 3, 12, 10)
-    both = refine(images, masks, 3)
-    for image in range(2):
-        torch.testing.assert_close(
-            both[image, None], refine(images[image, None], masks[image, None], 3)
-        )
-    torch.testing.assert_close(both[:, 1:2], refine(images, masks[:, 1:2], 3))
+    images, masks = torch.randn(3, 3, 12, 10), [torch.rand(c, 12, 10) for c in (3, 1, 2)]
+    together = refine(images, masks, 3)
+    for image, own, refined in zip(images, masks, together):
+        for channel, alone in enumerate(own):
+            torch.testing.assert_close(
+                refined[channel], refine(image[None], [alone[None]], 3)[0][0]
+            )
 
 
 def test_masks_keep_their_size_and_no_rounds_change_nothing() -> None:
     images, masks = torch.randn(1, 3, 32, 48), torch.rand(1, 2, 2, 3)
-    assert torch.equal(refine(images, masks, 0), masks)
-    assert refine(images, masks, 2).shape == masks.shape
+    assert torch.equal(refine(images, masks, 0)[0], masks[0])
+    assert refine(images, masks, 2)[0].shape == masks[0].shape
+
+
+def test_at_once_is_the_same_as_one_by_one():
+    torch.manual_seed(0)
+    images, masks = torch.randn(3, 3, 12, 10), [torch.rand(c, 12, 10) for c in (3, 1, 2)]
+    offsets = [(0, 1), (-2, 0), (3, 3)]
+    expected = one_by_one(images, masks, 4, offsets)
+    for one, other in zip(expected, at_once(images, masks, 4, offsets), strict=True):
+        torch.testing.assert_close(one, other)

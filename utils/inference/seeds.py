@@ -68,5 +68,5 @@ def image_seeds(
     with float32_region(device):
         maps = score_maps(labels.seeds, pixels.shape[-2:])
     keys = tags.nonzero()[:, 0]
-    scores = {kind: channels[0, : len(keys), :height, :width] for kind, channels in maps.items()}
+    scores = {kind: own[:, :height, :width] for kind, own in maps.items()}
     return ImageSeeds(keys, scores, labels.combined[0, :height, :width])
