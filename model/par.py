@@ -18,6 +18,7 @@ _DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1,
 _SHARPNESS = 0.3  # deviations are measured in units of 0.3 of the neighbours' own
 _POSITION_WEIGHT = 0.01  # share of the purely positional weights, on top of the colour weights
 _EPS = 1e-8
+_CACHED = 2**17  # values that a CPU core keeps at hand while it adds up 48 neighbours of each
 
 Offsets = Sequence[tuple[int, int]]  # steps to neighbours, (rows, columns)
 
@@ -73,28 +74,40 @@ def _rounds(masks: Tensor, weights: Tensor, iterations: int, offsets: Offsets) -
     weights (r, n, H, W) of the n neighbours at `offsets`; (1, n, H, W) where all masks have one
     image.
     """
-    by_neighbour, reach = weights.unbind(1), _reach(offsets)
-    # Two padded copies are read and written in turns; the views of all neighbours are made once.
-    here, there = (
-        (padded, _neighbours(padded, [(0, 0)], reach)[0], _neighbours(padded, offsets, reach))
-        for padded in (_pad(masks, reach), _pad(masks, reach))
-    )
-    for _ in range(iterations):
-        _, _, neighbours = here
-        padded, refined, _ = there
-        _add_products(refined.zero_(), by_neighbour, neighbours)
-        _repeat_border(padded, reach)
-        here, there = there, here
-    return here[1]
+    reach = _reach(offsets)
+    bands = 1 if masks.is_cuda else math.ceil(masks.numel() / _CACHED)
+    weights = _by_band(weights.unbind(1), bands)
+
+    # Two padded copies are read and written in turns; all views of them are made once.
+    copies = [_pad(masks, reach), _pad(masks, reach)]
+    inner = [padded[..., reach:-reach, reach:-reach] for padded in copies]
+    sums = [_by_band([own] * len(offsets), bands) for own in inner]
+    neighbours = [_by_band(_neighbours(padded, offsets, reach), bands) for padded in copies]
+
+    for turn in range(iterations):
+        read, written = turn % 2, 1 - turn % 2
+        inner[written].zero_()
+        _add_products(sums[written], weights, neighbours[read])
+        _repeat_border(copies[written], reach)
+    return inner[iterations % 2]
 
 
-def _add_products(total: Tensor, weights: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    """Add weights[n] * values[n] to the total, for every n."""
-    if total.is_cuda:
-        for weight, value in zip(weights, values):
-            total.addcmul_(weight, value)
+def _by_band(maps: Sequence[Tensor], bands: int) -> list[Tensor]:
+    """Maps (..., H, W) cut into bands of rows: those of the first band, then those of the next."""
+    return [
+        part for band in zip(*(own.tensor_split(bands, dim=-2) for own in maps)) for part in band
+    ]
+
+
+def _add_products(
+    sums: Sequence[Tensor], weights: Sequence[Tensor], maps: Sequence[Tensor]
+) -> None:
+    """Add weights[n] * maps[n] to sums[n], for every n; a tensor may be there several times."""
+    if sums[0].is_cuda:
+        for total, weight, values in zip(sums, weights, maps):
+            total.addcmul_(weight, values)
     else:  # one call, which takes them in turn and leaves Python to the other threads
-        torch._foreach_addcmul_([total] * len(values), weights, values)
+        torch._foreach_addcmul_(sums, weights, maps)
 
 
 def neighbour_weights(images: Tensor, offsets: Offsets) -> Tensor:
