@@ -75,7 +75,7 @@ def _rounds(masks: Tensor, weights: Tensor, iterations: int, offsets: Offsets) -
     image.
     """
     reach = _reach(offsets)
-    bands = 1 if masks.is_cuda else math.ceil(masks.numel() / _CACHED)
+    bands = _bands(masks)
     weights = _by_band(weights.unbind(1), bands)
 
     # Two padded copies are read and written in turns; all views of them are made once.
@@ -90,6 +90,11 @@ def _rounds(masks: Tensor, weights: Tensor, iterations: int, offsets: Offsets) -
         _add_products(sums[written], weights, neighbours[read])
         _repeat_border(copies[written], reach)
     return inner[iterations % 2]
+
+
+def _bands(maps: Tensor) -> int:
+    """How many bands of rows to work through maps in."""
+    return 1 if maps.is_cuda else math.ceil(maps.numel() / _CACHED)
 
 
 def _by_band(maps: Sequence[Tensor], bands: int) -> list[Tensor]:
@@ -114,17 +119,25 @@ def neighbour_weights(images: Tensor, offsets: Offsets) -> Tensor:
     """(B, 3, H, W) and n offsets -> (B, n, H, W): softmax of likeness + 0.01 softmax of
     closeness.
     """
-    neighbours, count = (
-        _neighbours(_pad(images, _reach(offsets)), offsets, _reach(offsets)),
-        len(offsets),
-    )
+    reach = _reach(offsets)
+    padded, parts, top = _pad(images, reach), [], 0
+    for band in images.tensor_split(_bands(images), dim=-2):
+        bottom = top + band.shape[-2]
+        around = padded[..., top : bottom + 2 * reach, :]
+        parts.append(_likeness(band, _neighbours(around, offsets, reach)).softmax(dim=1))
+        top = bottom
+    closeness = to_device(_closeness(offsets, images.dtype), images.device)
+    return torch.cat(parts, dim=-2).add_(_POSITION_WEIGHT * closeness[:, None, None])
+
+
+def _likeness(images: Tensor, neighbours: Sequence[Tensor]) -> Tensor:
+    """(B, 3, H, W) and n maps of neighbours -> (B, n, H, W), at most 0: minus the squared
+    difference, in units of the neighbours' deviation.
+    """
     # Differences to the pixel itself have the neighbours' deviation and keep its digits in flat
     # regions.
-    total, squares, difference = (
-        torch.zeros_like(images),
-        torch.zeros_like(images),
-        torch.empty_like(images),
-    )
+    count, difference = len(neighbours), torch.empty_like(images)
+    total, squares = torch.zeros_like(images), torch.zeros_like(images)
     for neighbour in neighbours:
         total.add_(torch.sub(neighbour, images, out=difference))
     centre = images + total / count
@@ -140,8 +153,7 @@ def neighbour_weights(images: Tensor, offsets: Offsets) -> Tensor:
         torch.sub(neighbour, images, out=difference).mul_(scale)
         for channel in difference.unbind(1):
             alike.addcmul_(channel, channel, value=-1)
-    closeness = to_device(_closeness(offsets, images.dtype), images.device)
-    return torch.softmax(likeness, dim=1).add_(_POSITION_WEIGHT * closeness[:, None, None])
+    return likeness
 
 
 def _closeness(offsets: Offsets, dtype: torch.dtype) -> Tensor:
