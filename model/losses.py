@@ -135,7 +135,8 @@ def criterion(
     tags (B, K) in {0, 1}; `radius` in patches. The logits are brought to the labels' size.
     """
     labels = output.labels
-    logits = resize(output.logits.float(), labels.combined.shape[-2:])
+    # contiguous, or the maps at full size would be laid out anew for the softmax
+    logits = resize(output.logits.float().contiguous(), labels.combined.shape[-2:])
     height, width = output.logits.shape[-2:]
     grid = (height, width)
     targets = affinity_labels(labels.affinity, grid, radius_mask(grid, radius, logits.device))
