@@ -121,7 +121,7 @@ def test_a_bad_flag_is_one_sentence_and_status_2(
         ("eval_every: 0\n", "--eval_every 0 must be at least 1"),
         ("max_iters: 0\n", "--max_iters 0 must be at least 1"),
         ("decoder_layers: 1000000000\n", "--decoder_layers 1000000000 must be at most 100"),
-        ("workers: -1\n", "--workers -1 must not be negative"),
+        ("workers: -2\n", "--workers -2 must be at least -1"),
         ("lr: -0.1\n", "--lr -0.1 must not be negative"),
         ("skipped_maps: -1\n", "--skipped_maps -1 must not be negative"),
         ("wide_width: 0\n", "--wide_width 0 must be at least 1"),

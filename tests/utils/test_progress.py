@@ -1,5 +1,6 @@
 """Bars in a log file and in quiet mode, and what a training says where."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train_voc
 from utils.common import progress as module
-from utils.common.progress import progress
+from utils.common.progress import Pace, progress
 from utils.metrics import SINGLE
 
 
@@ -33,6 +34,30 @@ def test_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in progress(range(1000), desc="quick"):
         pass
     assert len(capsys.readouterr().err.splitlines()) <= 1
+
+
+def test_time_left_is_told_after_a_few_steps_and_ten_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 10000, 2))
+    monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(clock)))
+    pace = Pace(100, "image")
+    told = {step: line for step in range(1, 101) if (line := pace.count())}
+    assert list(told) == [4, *range(10, 100, 10)]
+    assert told[4] == "0.67 s per image, about 0:01:04 (h:mm:ss) left for the other 96"
+
+
+@pytest.mark.parametrize("total", range(5))
+def test_few_steps_are_not_worth_a_word(total: int) -> None:
+    pace = Pace(total, "image")
+    assert not any(pace.count() for _ in range(total))
+
+
+def test_training_says_how_long_it_will_take(start: list[str], tmp_path: Path) -> None:
+    flags = ("--branches", "clip", "--max_iters", 6, "--quiet")
+    assert run(train_voc.main, *start, *flags) == 0
+    said = (tmp_path / "run" / "train.log").read_text()
+    assert re.search(
+        r" segmenter: \d+\.\d\d s per iteration, about .* left for the other 2\n", said
+    )
 
 
 def test_quiet_training_draws_panels_and_trains_as_ever(

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import platform
 import shutil
 import subprocess
@@ -24,6 +25,9 @@ try:
     import resource
 except ImportError:  # Windows
     resource = None
+
+
+MOST_WORKERS = 8  # processes that load data, unless more are asked for
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
@@ -68,6 +72,17 @@ def uses_bf16(device: torch.device, precision: str) -> bool:
     if device.type == "cuda":  # `is_bf16_supported` also says yes where bf16 is emulated, at a loss
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return _cpu_has_bf16()
+
+
+def loading_processes(workers: int) -> int:
+    """Return how many processes load data: as many as asked for, for -1 one per core that this
+    process may use, at most 8; several training processes on a machine share its cores.
+    """
+    if workers >= 0:
+        return workers
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:

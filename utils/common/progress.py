@@ -1,9 +1,11 @@
-"""Progress bars: one line on a terminal, a plain line now and then in a log file, nothing if
-quiet.
+"""Progress: bars, one line on a terminal, a plain line now and then in a log file, nothing if
+quiet; and how long work will take.
 """
 
 import sys
+import time
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -11,6 +13,7 @@ from tqdm import tqdm
 from utils.common import distributed
 
 SECONDS = {True: 1, False: 30}  # between two redraws on a terminal, between two lines elsewhere
+MEASURED = 3  # steps after which the time for the others is told
 PLAIN = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
@@ -52,3 +55,31 @@ def progress(iterable: Iterable | None = None, quiet: bool = False, **options: A
         dynamic_ncols=terminal,
         **options,
     )
+
+
+class Pace:
+    """How long a number of steps will take, told after a few of them and then ten times on the way.
+
+    The first step is not counted, as much is made ready in it.
+    """
+
+    def __init__(self, total: int, step: str) -> None:
+        """`total` steps are to be done; `step` is what one is called."""
+        self.total, self.step, self.done = total, step, 0
+        self._start = 0.0
+        self._told = {1 + MEASURED, *(total * tenth // 10 for tenth in range(1, 10))}
+
+    def count(self) -> str | None:
+        """Count a step as done; return a sentence on the time left where one is due."""
+        self.done += 1
+        if self.done == 1:
+            self._start = time.perf_counter()
+        if not MEASURED < self.done < self.total or self.done not in self._told:
+            return None
+
+        seconds, steps = (
+            (time.perf_counter() - self._start) / (self.done - 1),
+            self.total - self.done,
+        )
+        left = timedelta(seconds=round(seconds * steps))
+        return f"{seconds:.2f} s per {self.step}, about {left} (h:mm:ss) left for the other {steps}"

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from datasets.data import MaskedImages
 from datasets.layouts import Item
+from utils.common.device import loading_processes
 from utils.common.signals import follow_parent
 from utils.config import Config
 
@@ -32,4 +33,5 @@ def masked_loader(
     read comes as its error.
     """
     data = MaskedImages(items, rank, world, config.on_bad_image == "skip")
-    return DataLoader(data, None, num_workers=config.workers, worker_init_fn=follow_parent)
+    workers = loading_processes(config.workers)
+    return DataLoader(data, None, num_workers=workers, worker_init_fn=follow_parent)

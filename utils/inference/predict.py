@@ -2,13 +2,11 @@
 count confusion.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +17,16 @@ from tqdm import tqdm
 from datasets.data import MaskedImages
 from datasets.layouts import Item
 from utils.common import distributed
-from utils.common.device import fetch, uses_bf16
+from utils.common.device import fetch, loading_processes, uses_bf16
 from utils.common.errors import UserError
 from utils.common.options import options
-from utils.common.progress import progress
+from utils.common.progress import Pace, progress
 from utils.config import Config
 from utils.inference.outputs import write_labels, write_logits, write_overlay
 from utils.inference.segmenter import Segmenter
 from utils.metrics import ConfusionMatrix, final_title
 from utils.run_folder.claim import claimed
 from utils.run_folder.journal import Entry, Journal, begin, read_journal, stamp
-
-ESTIMATED_AFTER = 3  # images, then the time for the others is printed
 
 
 @dataclass(frozen=True)
@@ -88,21 +84,20 @@ def _predict_each(segmenter: Segmenter, job: Job, images: Sequence[Item], journa
     even if that fails.
     """
     config = segmenter.config
-    clock = time.perf_counter()
+    pace = Pace(len(images), "image")
     # What is left to do for the image before, whose labels may still be on their way from a GPU: it
     # is called when the next image's work has been given to the GPU.
     finish = None
     with progress(None, config.quiet, total=len(images), desc="testing") as bar:
         try:
-            for count, (item, sample) in enumerate(_read_ahead(images, config.workers), 1):
+            for item, sample in _read_ahead(images, loading_processes(config.workers)):
                 before, finish = finish, _predicted(segmenter, job, item, sample)
                 if before is not None:
                     journal.add(before())
                 bar.update()
 
-                if count == ESTIMATED_AFTER < len(images) and distributed.is_main():
-                    seconds = (time.perf_counter() - clock) / count
-                    tqdm.write(_estimate(seconds, len(images) - count))
+                if (told := pace.count()) and distributed.is_main():
+                    tqdm.write(told)
         finally:
             if finish is not None:
                 journal.add(finish())
@@ -197,12 +192,6 @@ def _options(segmenter: Segmenter, job: Job) -> dict[str, Any]:
         "bf16": uses_bf16(segmenter.device, config.precision),
         "tags": job.tags,
     }
-
-
-def _estimate(seconds: float, images: int) -> str:
-    """How long so many images will take."""
-    left = timedelta(seconds=round(seconds * images))
-    return f"{seconds:.2f} s an image: about {left} (h:mm:ss) for the other {images}"
 
 
 def _read_ahead(items: Sequence[Item], workers: int) -> Iterator[tuple[Item, Future]]:

@@ -91,7 +91,11 @@ class RunSettings(Settings):
         choices=("auto", "fp32", "bf16"),
     )
     workers: int = option(
-        2, "run", "data loading processes; 0 loads in the training process", Role.MACHINE, low=0
+        -1,
+        "run",
+        "data loading processes; 0 loads in the training process; -1: one per core, at most 8",
+        Role.MACHINE,
+        low=-1,
     )
     threads: int = option(
         0, "run", "CPU threads of PyTorch; 0: PyTorch's own choice", Role.MACHINE, low=0

@@ -15,9 +15,9 @@ from datasets.data import Batch, IterationSampler, TaggedImages
 from datasets.transforms import normalise
 from utils.build import STATISTICS
 from utils.common import distributed
-from utils.common.device import autocast, fetch, peak_gigabytes
+from utils.common.device import autocast, fetch, loading_processes, peak_gigabytes
 from utils.common.errors import UserError
-from utils.common.progress import progress
+from utils.common.progress import Pace, progress
 from utils.common.signals import StopRequest, follow_parent
 from utils.config import Config
 from utils.run_folder.checkpoint import (
@@ -143,10 +143,12 @@ def run_stage(stage: Stage, run: Run) -> bool:
     with StopRequest() as stop, bar:
         if not validated:
             run_validation(stage, run, stop, start)
-        clock = time.perf_counter()
+        clock, pace = time.perf_counter(), Pace(end - start, "iteration")
         for done, batch in zip(range(start + 1, end + 1), batches(stage, run, start)):
             terms = train_step(stage, run, batch, done - 1)
             bar.update()
+            if told := pace.count():
+                run.recorder.say(f"{stage.name}: {told}")
             if done % config.log_every == 0 or done == end:
                 values = log(
                     stage, run, done, terms, (time.perf_counter() - clock) / (done - start)
@@ -175,7 +177,7 @@ def batches(stage: Stage, run: Run, start: int) -> Iterator[Batch]:
     loader = DataLoader(
         stage.data,
         batch_sampler=sampler,
-        num_workers=config.workers,
+        num_workers=loading_processes(config.workers),
         pin_memory=on_gpu,
         worker_init_fn=follow_parent,
     )
