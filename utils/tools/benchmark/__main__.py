@@ -34,7 +34,7 @@ from model.cvf import CVF
 from model.par import refine
 from model.resize import resize
 from utils.build import STATISTICS, build_cvf
-from utils.common.device import autocast, choose_device, prepare_torch
+from utils.common.device import autocast, choose_device, prepare_torch, uses_bf16
 from utils.common.entry import Parser, command
 from utils.common.errors import UserError
 from utils.common.options import options
@@ -69,7 +69,10 @@ VIT_GFLOP = 273  # matrix products of "vit", attention itself left out
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; `peak` bytes and `stages` where the part has them."""
+    """One line of the table; `peak` bytes and `stages` where the part has them.
+
+    yardstick: the one whose matrix products are in the same precision.
+    """
 
     part: str
     setting: str
@@ -77,6 +80,7 @@ class Row:
     note: str = ""
     peak: int = 0
     stages: dict[str, dict[str, float]] | None = None
+    yardstick: str = "vit"
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,16 @@ def full_size(config: Config, device: torch.device) -> CVF:
     return build_cvf(config, clip, text, vit, len(spec.classes)).to(device)
 
 
-def yardsticks(device: torch.device, repeats: int) -> dict[str, Timing]:
-    """Seconds of "vit" and "nbr" (module docstring), and of "vit" in bf16."""
+def yardstick_of(setting: Setting) -> str:
+    """Return the name of the yardstick in the precision of a setting."""
+    half = uses_bf16(setting.device, setting.config.precision)
+    return "vit bf16" if half else "vit"
+
+
+def yardsticks(device: torch.device, repeats: int, half: bool) -> dict[str, Timing]:
+    """Seconds of "vit" and "nbr" (module docstring), and if `half` of "vit" in bf16, which takes
+    minutes where a processor only emulates it.
+    """
     layer = nn.TransformerEncoderLayer(
         768, 12, 3072, dropout=0, activation="gelu", batch_first=True, norm_first=True
     )
@@ -134,12 +146,14 @@ def yardsticks(device: torch.device, repeats: int) -> dict[str, Timing]:
             ]
             maps = (torch.cat(sides, 1) * weights).sum(1, keepdim=True) / 48
 
-    def half() -> None:
+    def encoder_in_half() -> None:
         with torch.autocast(device.type, torch.bfloat16):
             encoder(tokens)
 
     with torch.no_grad():
-        works = {"vit": lambda: encoder(tokens), "vit bf16": half, "nbr": neighbours}
+        works = {"vit": lambda: encoder(tokens), "nbr": neighbours}
+        if half:
+            works["vit bf16"] = encoder_in_half
         return dict(zip(works, measure(list(works.values()), repeats, device)))
 
 
@@ -208,9 +222,8 @@ def measure_step(settings: list[Setting]) -> Iterator[Row]:
         tags = statistics.mean(tag_counts(c, c.batch_size))
         note = f"batch {c.batch_size}, crop {c.crop_size}, {tags:.1f} tags per image"
         peak = peak_memory(work, setting.device)
-        yield Row(
-            "training step", setting.name, timing, note, peak, stages(work, STAGES, setting.device)
-        )
+        found = stages(work, STAGES, setting.device)
+        yield Row("training step", setting.name, timing, note, peak, found, yardstick_of(setting))
 
 
 def measure_classifier(settings: list[Setting]) -> Iterator[Row]:
@@ -357,22 +370,22 @@ def table(rows: list[Row], units: dict[str, Timing]) -> str:
         lines.append(
             f"{title:44}{t.seconds:9.3f} s {t.cpu:8.3f} CPU s   = {in_units}{memory}   {row.note}"
         )
-        lines += stage_lines(row.stages or {}, VIT_GFLOP / units["vit bf16"].seconds)
+        lines += stage_lines(row.stages or {}, row.yardstick, units[row.yardstick])
     return "\n".join(lines)
 
 
-def stage_lines(found: dict[str, dict[str, float]], rate: float) -> list[str]:
-    """Write one line per stage, with the time its FLOPs would take at `rate`.
-
-    `rate` (GFLOP/s) is what "vit bf16" reaches.
+def stage_lines(found: dict[str, dict[str, float]], name: str, unit: Timing) -> list[str]:
+    """Write one line per stage, with its floor: the time that its FLOPs would take at the speed of
+    the yardstick so named, "vit" or "vit bf16".
     """
+    rate = VIT_GFLOP / unit.seconds
     whole, lines = sum(stage["seconds"] for stage in found.values()), []
-    for name, stage in found.items():
+    for title, stage in found.items():
         share, work = 100 * stage["seconds"] / whole, stage["gflop"]
-        floor = (
-            f"{work:7.0f} GFLOP, {work / rate:.3f} s at the speed of vit bf16" if work >= 1 else ""
-        )
-        lines.append(f"    {name:40}{stage['seconds']:9.3f} s {share:5.1f}%   {floor}")
+        floor = ""
+        if work >= 1:
+            floor = f"{work:7.0f} GFLOP, {work / rate:.3f} s at the speed of {name}"
+        lines.append(f"    {title:40}{stage['seconds']:9.3f} s {share:5.1f}%   {floor}")
     return lines
 
 
@@ -423,7 +436,8 @@ def main() -> None:
     if own["against"]:
         other = against(config, own["against"])
         settings.append(Setting("B: " + " ".join(own["against"]), other, device, own["repeats"]))
-    units = yardsticks(device, own["repeats"])
+    half = uses_bf16(device, "auto") or "vit bf16" in map(yardstick_of, settings)
+    units = yardsticks(device, own["repeats"], half)
     rows = [row for part in own["part"] for row in PARTS[part](settings)]
     print(
         f"{platform.machine()}, {device}, {torch.get_num_threads()} threads, PyTorch "
