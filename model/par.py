@@ -76,7 +76,7 @@ def _rounds(masks: Tensor, weights: Tensor, iterations: int, offsets: Offsets) -
     """
     reach = _reach(offsets)
     bands = _bands(masks)
-    weights = _by_band(weights.unbind(1), bands)
+    by_neighbour = _by_band(weights.unbind(1), bands)
 
     # Two padded copies are read and written in turns; all views of them are made once.
     copies = [_pad(masks, reach), _pad(masks, reach)]
@@ -87,7 +87,7 @@ def _rounds(masks: Tensor, weights: Tensor, iterations: int, offsets: Offsets) -
     for turn in range(iterations):
         read, written = turn % 2, 1 - turn % 2
         inner[written].zero_()
-        _add_products(sums[written], weights, neighbours[read])
+        _add_products(sums[written], by_neighbour, neighbours[read])
         _repeat_border(copies[written], reach)
     return inner[iterations % 2]
 
@@ -104,9 +104,7 @@ def _by_band(maps: Sequence[Tensor], bands: int) -> list[Tensor]:
     ]
 
 
-def _add_products(
-    sums: Sequence[Tensor], weights: Sequence[Tensor], maps: Sequence[Tensor]
-) -> None:
+def _add_products(sums: list[Tensor], weights: list[Tensor], maps: list[Tensor]) -> None:
     """Add weights[n] * maps[n] to sums[n], for every n; a tensor may be there several times."""
     if sums[0].is_cuda:
         for total, weight, values in zip(sums, weights, maps):

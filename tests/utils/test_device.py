@@ -1,6 +1,11 @@
-"""How many processes load data."""
+"""How many processes load data, and how threads wait for each other."""
+
+import os
+import subprocess
+import sys
 
 import pytest
+from helpers import ROOT
 
 from utils.common import device
 from utils.common.device import loading_processes
@@ -16,3 +21,31 @@ def test_data_are_loaded_by_a_process_per_core(
     monkeypatch.setattr(device.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert loading_processes(asked) == given
+
+
+@pytest.mark.parametrize(
+    "entry", ["train_voc", "test_msc_flip_coco", "utils.tools.benchmark.timing"]
+)
+@pytest.mark.parametrize(("given", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_threads_wait_shortly_from_the_first_import(
+    entry: str, given: dict[str, str], expected: str
+) -> None:
+    code = (
+        "import importlib.abc, os, sys\n"
+        "class Watch(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'torch':\n"
+        "            sys.exit(os.environ.get('GOMP_SPINCOUNT', 'not set'))\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        f"import {entry}\n"
+    )
+    inherited = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**inherited, **given},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.stderr.strip() == expected
