@@ -67,9 +67,8 @@ def adamw(
             if chosen:
                 split.append({"params": chosen, "lr": rate, "base_lr": rate, "weight_decay": decay})
     # one pass over all tensors instead of ten each; PyTorch has it on CPUs since 2.4
-    fused = torch.__version__ >= (2, 4) or all(
-        p.is_cuda for group in split for p in group["params"]
-    )
+    on_gpu = all(p.is_cuda for group in split for p in group["params"])
+    fused = on_gpu or torch.__version__ >= "2.4"  # compared as versions, not as text
     return torch.optim.AdamW(split, betas=(0.9, 0.999), fused=fused)
 
 
