@@ -13,15 +13,8 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from datasets.layouts import Item
-from datasets.transforms import (
-    IMAGENET_MEAN,
-    View,
-    decoded,
-    load_image,
-    load_mask,
-    open_image,
-    shown_size,
-)
+from datasets.pictures import load_image, load_mask, open_image
+from datasets.transforms import IMAGENET_MEAN, View
 from utils.common.errors import UserError
 
 Sample = dict[str, torch.Tensor | int | str]  # what the loader collates, by name
@@ -147,9 +140,9 @@ class TaggedImages(Dataset):
         )
 
     def _sample(self, iteration: int, index: int) -> Sample:
-        with open_image(self.files[index]) as image:
-            view = self.view((iteration, index), *shown_size(image))
-            crop = view.of_image(decoded(image, view.scale), self.fill)
+        picture = open_image(self.files[index])
+        view = self.view((iteration, index), *picture.shape)
+        crop = view.of_image(picture.decoded(view.scale), self.fill)
         return {
             "image": _channels_first(self.altered(crop, (iteration, index))),
             "valid": torch.from_numpy(view.valid()),

@@ -16,8 +16,8 @@ from defusedxml.ElementTree import ParseError, parse
 
 from datasets.coco_json import coco_annotations, coco_classes
 from datasets.layouts import Item
+from datasets.pictures import load_mask
 from datasets.specs import IGNORE, DatasetSpec
-from datasets.transforms import load_mask
 from utils.common.errors import UserError
 from utils.common.files import read_json, write_whole
 

@@ -1,144 +1,17 @@
-"""Reading pictures, reading and writing masks, the random view a training step sees, normalisation
-on the device.
-"""
+"""The random view a training step sees, and normalisation on the device."""
 
-import io
-import math
-import struct
-import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
-
-from utils.common.errors import UserError
+from PIL import Image
 
 # Statistics of RGB values in 0..255.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 CLIP_MEAN = (122.7709383, 116.7460125, 104.09373615)
 CLIP_STD = (68.5005327, 66.6321579, 70.32316305)
-
-MAX_PIXELS = (
-    150_000_000  # a few kB can announce a picture of any size, which would then fill the memory
-)
-
-EXIF_ORIENTATION = 0x0112
-_QUARTER_TURNS = (5, 6, 7, 8)  # values of the above under which width and height change places
-
-# What Pillow raises on broken files, depending on the format and on where the damage is.
-_DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    Image.DecompressionBombError,
-)
-
-READ_AGAIN_AFTER = (0.1, 1.0)  # seconds: network mounts fail for a moment
-
-
-@contextmanager
-def open_image(path: str | Path | BinaryIO, name: str | Path = "") -> Iterator[Image.Image]:
-    """A picture of which only the header has been read, for `shown_size` and `decoded`.
-
-    Args:
-        path: picture file, or its bytes as an open binary file.
-        name: what errors call it; the path if empty.
-
-    Raises:
-        UserError: the file is missing or no picture, or its header announces more than MAX_PIXELS;
-            and, within the
-            block, decoding it fails.
-    """
-    name = name or path
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path if isinstance(path, io.IOBase) else _read(path))
-        with image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            yield image
-    except Image.DecompressionBombError as error:
-        raise UserError(
-            f"image {name} has more than {MAX_PIXELS / 1e6:.0f} million pixels; shrink it or take "
-            "it off the list"
-        ) from error
-    except _DECODE_ERRORS as error:
-        reason = _reason(error)
-        raise UserError(
-            f"image {name} cannot be read ({reason}); replace the file or take it off the list"
-        ) from error
-
-
-def shown_size(image: Image.Image) -> tuple[int, int]:
-    """(height, width) in pixels as shown: the EXIF rotation may swap what the file says. Reads the
-    header alone.
-    """
-    turned = image.getexif().get(EXIF_ORIENTATION) in _QUARTER_TURNS
-    return (image.width, image.height) if turned else (image.height, image.width)
-
-
-def decoded(image: Image.Image, scale: float = 1.0) -> Image.Image:
-    """RGB pixels of a picture from `open_image`, as a person sees it.
-
-    The EXIF rotation is applied; grey, palette, CMYK and 16-bit pictures become RGB; transparency
-    is laid over white. With a scale up to 1/2 a JPEG is decoded at 1/2, 1/4 or 1/8 of its size,
-    never below `scale` times its size: the decoder averages blocks, so that nothing aliases.
-    """
-    if scale <= 0.5:
-        image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
-    image.load()
-    ImageOps.exif_transpose(image, in_place=True)
-    return _to_rgb(image)
-
-
-def load_image(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a picture as a person sees it: `open_image`, then `decoded`.
-
-    Raises:
-        UserError: the file is missing, truncated, no picture or larger than MAX_PIXELS.
-    """
-    with open_image(path) as image:
-        return np.array(decoded(image))
-
-
-def load_mask(path: str | Path) -> np.ndarray:
-    """(H, W) uint8 labels of a palette or 8-bit grey mask file.
-
-    Raises:
-        UserError: the file is missing, broken or holds colours instead of labels.
-    """
-    try:
-        with Image.open(_read(path)) as image:
-            image.load()
-            mode, labels = image.mode, np.array(image)
-    except _DECODE_ERRORS as error:
-        raise UserError(
-            f"mask {path} cannot be read ({_reason(error)}); replace the file"
-        ) from error
-    if mode not in ("P", "L"):
-        raise UserError(
-            f"mask {path} has mode {mode}, not labels; save it as palette (P) or 8-bit grey (L) PNG"
-        )
-    return labels
-
-
-def mask_png(labels: np.ndarray, colours: np.ndarray | None = None) -> bytes:
-    """A single-channel PNG of (H, W) uint8 labels: grey, or with a palette (256, 3) uint8."""
-    image, stream = Image.fromarray(labels), io.BytesIO()
-    if colours is not None:
-        image.putpalette(colours.ravel().tolist())
-    image.save(stream, "PNG")
-    return stream.getvalue()
 
 
 @dataclass(frozen=True)
@@ -236,39 +109,6 @@ def normalise(
     # a tensor of them makes a GPU wait
     channels = (images[:, c].float().sub(mean[c]).div_(std[c]) for c in range(3))
     return torch.stack(list(channels), 1)
-
-
-def _reason(error: Exception) -> str:
-    """Pillow names the bytes in memory where it knows no such format; that tells nobody
-    anything.
-    """
-    return "its content is no picture" if isinstance(error, UnidentifiedImageError) else str(error)
-
-
-def _read(path: str | Path) -> io.BytesIO:
-    """A file's bytes, read again after a moment where the disk or mount fails. Raises OSError if it
-    goes on failing.
-    """
-    for pause in READ_AGAIN_AFTER:
-        try:
-            return io.BytesIO(Path(path).read_bytes())
-        except (PermissionError, IsADirectoryError):
-            raise
-        except OSError:
-            time.sleep(pause)
-    return io.BytesIO(Path(path).read_bytes())
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        # Pillow would clip 16-bit grey at 255 rather than scale it.
-        return Image.fromarray(
-            (np.array(image, np.int64).clip(0, 65535) >> 8).astype(np.uint8)
-        ).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _span(

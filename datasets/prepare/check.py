@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from datasets.classes import spec_of
 from datasets.layouts import Item, items, layout_of
+from datasets.pictures import Picture, load_mask, open_image
 from datasets.prepare.parallel import crew
 from datasets.specs import IGNORE, DatasetSpec
 from datasets.tags import find_tags
-from datasets.transforms import EXIF_ORIENTATION, decoded, load_mask, open_image, shown_size
 from utils.common.errors import UserError
 
 MISSING, BROKEN, BAD_MASK = (
@@ -40,9 +39,13 @@ SIZE, VALUES, TAGS = (
 TWICE = "same bytes in two splits"
 WRONG = (MISSING, BROKEN, BAD_MASK, SIZE, VALUES, TAGS, TWICE)
 GREY, CMYK, PALETTE, ALPHA = "grey", "CMYK", "palette", "transparency (shown on white)"
-DEEP, TURNED, NO_MASK = "16 bits a channel", "turned by EXIF", "no mask, though others have one"
-NOTED = (GREY, CMYK, PALETTE, ALPHA, DEEP, TURNED, NO_MASK)
-_MODES = {"1": GREY, "L": GREY, "P": PALETTE, "CMYK": CMYK, "I": DEEP}
+DEEP, STRETCHED = (
+    "more than 8 bits per channel",
+    "shown by its own largest value, as it fills no range",
+)
+TURNED, NO_MASK = "turned by EXIF", "no mask, though others have one"
+NOTED = (GREY, CMYK, PALETTE, ALPHA, DEEP, STRETCHED, TURNED, NO_MASK)
+_MODES = {"1": GREY, "L": GREY, "P": PALETTE, "CMYK": CMYK}
 
 
 class Job(NamedTuple):
@@ -153,11 +156,10 @@ def inspect(job: Job, classes: int) -> Report:
     content = b""
     try:
         content = item.image.read_bytes()
-        with open_image(io.BytesIO(content), item.image) as image:
-            mode, size = _mode(image), shown_size(image)  # the latter may decode the picture
-            turned = image.getexif().get(EXIF_ORIENTATION, 1) != 1
-            decoded(image)
-        found |= {kind: item.name for kind in [mode] * bool(mode) + [TURNED] * turned}
+        picture = open_image(io.BytesIO(content), item.image)
+        size = picture.shape
+        picture.decoded()
+        found |= {kind: item.name for kind in _kinds(picture)}
         if item.mask is None:
             found |= {NO_MASK: item.name} if job.scored else {}
         else:
@@ -169,14 +171,16 @@ def inspect(job: Job, classes: int) -> Report:
     return Report(item.name, found, hashlib.sha256(content).digest() if content else b"")
 
 
-def _mode(image: Image.Image) -> str:
-    """Which kind of NOTED a picture is by its header, "" for plain RGB."""
-    if image.has_transparency_data:
-        return ALPHA
-    raw = image.tile[0][3] if image.tile else ""
-    if "16" in str(raw[0] if isinstance(raw, tuple) else raw):
-        return DEEP
-    return _MODES.get(image.mode, "")
+def _kinds(picture: Picture) -> list[str]:
+    """Which kinds of NOTED a decoded picture is; none for plain RGB."""
+    kinds = {
+        ALPHA: picture.transparent,
+        DEEP: picture.deep,
+        _MODES.get(picture.mode, ""): picture.mode in _MODES,
+    }
+    colour = next((kind for kind, is_so in kinds.items() if is_so), None)
+    rest = {STRETCHED: picture.stretched, TURNED: picture.turned}
+    return [kind for kind, is_so in {colour: colour is not None, **rest}.items() if is_so]
 
 
 def _inspect_mask(

@@ -29,10 +29,10 @@ from datasets.coco_json import (
 )
 from datasets.coco_masks import MARKER, RULES, mask_folders, remade
 from datasets.layouts import items
+from datasets.pictures import mask_png
 from datasets.prepare.parallel import Each, crew
 from datasets.specs import COCO, IGNORE
 from datasets.tags import COCO_SOURCE, labels_in, tags_of, write_tags
-from datasets.transforms import mask_png
 from utils.common.errors import UserError
 from utils.common.files import read_json, sha256_of, write_whole
 

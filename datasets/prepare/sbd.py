@@ -12,9 +12,9 @@ import numpy as np
 from scipy.io import loadmat
 
 from datasets.layouts import read_list
+from datasets.pictures import mask_png
 from datasets.prepare.parallel import Each
 from datasets.specs import IGNORE, VOC, palette
-from datasets.transforms import mask_png
 from utils.common.errors import UserError
 from utils.common.files import write_whole
 

@@ -19,8 +19,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from datasets.layouts import Item, items
+from datasets.pictures import load_mask, mask_png, open_image
 from datasets.specs import VOC, palette
-from datasets.transforms import load_mask, mask_png, open_image, shown_size
 from utils.common.errors import UserError
 from utils.common.files import written_whole
 
@@ -112,8 +112,7 @@ def _labels(item: Item, path: Path) -> np.ndarray:
     if not path.is_file():
         raise UserError(f"{path} does not exist; predict the whole list before packing it")
     labels = load_mask(path)
-    with open_image(item.image) as image:
-        size = shown_size(image)
+    size = open_image(item.image).shape
     if labels.shape != size:
         raise UserError(
             f"{path} is {labels.shape[1]} x {labels.shape[0]} but its image is {size[1]} x "

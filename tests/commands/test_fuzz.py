@@ -22,7 +22,7 @@ from vit_files import deit, in_hugging_face_names, saved
 
 from clip.activation import METADATA
 from clip.loader import load_clip
-from datasets.transforms import load_image, load_mask
+from datasets.pictures import load_image, load_mask
 from model.vit_loading import from_deit, load_mct
 from utils.build import restore
 from utils.cli import checkpoint_config

@@ -15,13 +15,13 @@ from PIL import Image
 from scipy.io import savemat
 
 from datasets.layouts import items, read_list
+from datasets.pictures import load_mask
 from datasets.prepare import __main__ as prepare
 from datasets.prepare import sbd
 from datasets.prepare import voc as converter
 from datasets.prepare.sbd import read_sbd
 from datasets.specs import VOC, palette
 from datasets.tags import read_all_tags, tags_from_masks, tags_from_voc_xml
-from datasets.transforms import load_mask
 from utils.common.entry import command
 from utils.common.errors import UserError
 

@@ -18,7 +18,7 @@ import torch
 from helpers import counted, crash, metrics, run, same_weights, signalled
 
 import train_voc
-from datasets import transforms
+from datasets import pictures
 from datasets.data import MaskedImages, TaggedImages
 from utils.common.entry import command
 from utils.common.errors import UserError
@@ -283,7 +283,7 @@ def test_a_picture_that_breaks_under_way_is_named_or_skipped_and_counted(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(transforms, "READ_AGAIN_AFTER", (0, 0))
+    monkeypatch.setattr(pictures, "READ_AGAIN_AFTER", (0, 0))
     broken = without_masks / "JPEGImages" / "toy_train_000005.jpg"
     counted(monkeypatch, 1, lambda: BROKEN[kind](broken))
     flags = [*start, "--data_root", without_masks, "--mct_epochs", 2, "--max_iters", 1]
@@ -348,7 +348,7 @@ def test_a_mount_that_fails_for_a_moment_is_read_again(
     failures: int, read: bool, toy_voc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = next((toy_voc / "JPEGImages").iterdir())
-    whole, left = transforms.load_image(file), [OSError(errno.EIO, "Input/output error")] * failures
+    whole, left = pictures.load_image(file), [OSError(errno.EIO, "Input/output error")] * failures
     read_bytes: Callable[[Path], bytes] = Path.read_bytes
 
     def flaky(path: Path) -> bytes:
@@ -356,10 +356,10 @@ def test_a_mount_that_fails_for_a_moment_is_read_again(
             raise left.pop()
         return read_bytes(path)
 
-    monkeypatch.setattr(transforms, "READ_AGAIN_AFTER", (0, 0))
+    monkeypatch.setattr(pictures, "READ_AGAIN_AFTER", (0, 0))
     monkeypatch.setattr(Path, "read_bytes", flaky)
     if read:
-        assert (transforms.load_image(file) == whole).all()
+        assert (pictures.load_image(file) == whole).all()
     else:
         with pytest.raises(UserError, match="Input/output error"):
-            transforms.load_image(file)
+            pictures.load_image(file)

@@ -20,8 +20,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from datasets.pictures import as_shown, load_image
 from datasets.specs import DatasetSpec
-from datasets.transforms import decoded, load_image, normalise
+from datasets.transforms import normalise
 from model.cvf import CVF
 from utils.build import STATISTICS, restore
 from utils.common.device import autocast, choose_device
@@ -258,9 +259,5 @@ def _tensor(picture: Picture) -> Tensor:
                 f"array {picture.shape} of {picture.dtype} is not (H, W, 3) or (H, W) of uint8"
             )
         picture = Image.fromarray(picture)
-    array = (
-        np.array(decoded(picture.copy()))
-        if isinstance(picture, Image.Image)
-        else load_image(picture)
-    )
+    array = as_shown(picture) if isinstance(picture, Image.Image) else load_image(picture)
     return torch.from_numpy(array).permute(2, 0, 1)

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from datasets.pictures import load_image, load_mask
 from datasets.specs import IGNORE, palette
-from datasets.transforms import load_image, load_mask
 from utils.common.errors import UserError
 from utils.report.folder import Scored
 

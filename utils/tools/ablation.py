@@ -19,8 +19,8 @@ from torch import Tensor
 
 from datasets.data import Batch, TaggedImages
 from datasets.layouts import Item
+from datasets.pictures import load_mask
 from datasets.specs import IGNORE
-from datasets.transforms import load_mask
 from model.cvf import CVF
 from model.losses import seg_loss
 from model.resize import resize

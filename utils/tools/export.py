@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from datasets.layouts import Item
+from datasets.pictures import mask_png
 from datasets.specs import palette
-from datasets.transforms import mask_png
 from model.cvf import CVF
 from model.resize import resize
 from utils.build import image_tags, restore, split_items

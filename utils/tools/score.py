@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from datasets.classes import read_classes
 from datasets.layouts import PICTURE_SUFFIXES, read_list
+from datasets.pictures import load_mask
 from datasets.specs import IGNORE, SPECS
-from datasets.transforms import load_mask
 from utils.common.entry import Parser, command
 from utils.common.errors import UserError
 from utils.metrics import ConfusionMatrix, format_table

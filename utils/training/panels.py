@@ -11,7 +11,7 @@ from torch import Tensor
 
 from datasets.data import Split
 from datasets.layouts import Item
-from datasets.transforms import load_image, load_mask
+from datasets.pictures import load_image, load_mask
 from model.cvf import CVF
 from utils.common.errors import UserError
 from utils.config import Config

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from datasets.pictures import load_image
 from datasets.toy.scene import random_classes, render
-from datasets.transforms import load_image
 from model.resize import resize
 from utils.inference.segmenter import Outputs, Segmenter
 

@@ -1,0 +1,368 @@
+"""The one way to open a picture or a mask, and to write a mask: what a person sees, or one
+sentence.
+
+Every size is that of the picture as shown: the orientation is read by `metadata`, for all formats,
+and applied here, for all formats; the library is given the pixels alone.
+"""
+
+import importlib
+import io
+import math
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from datasets.metadata import Stripped, orientation_in, stripped
+from utils.common.errors import UserError
+from utils.common.notices import say_once
+
+# A few kB can announce a picture of any size, which would then fill the memory.
+MAX_PIXELS = 150_000_000
+
+# What Pillow may try: pictures alone, none of the formats that start other programs.
+FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA"),
+    *("TIFF", "WEBP"),
+)
+HEIC_PLUGIN = "pillow-heif"
+# Content that people take for a picture; bytes 4..12 of it for the first kind.
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_NOT_READ = {
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"8BPS": "Photoshop",
+    b"%PDF": "PDF",
+    b"%!PS": "PostScript",
+    b"<svg": "SVG",
+    b"<!DOCTYPE html": "a web page",
+    b"<html": "a web page",
+    b"version https://git-lfs": "a pointer of Git LFS, whose file was not fetched",
+}
+
+# Values that are white: of fractions, and of 8, 10, 12, 14, 16 and more bits.
+WHITES = (1.0, *(2.0**bits - 1 for bits in (8, 10, 12, 14, 16, 24, 32)))
+_DARKEST = 16
+
+READ_AGAIN_AFTER = (0.1, 1.0)  # seconds: network mounts fail for a moment
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_QUARTER_TURNS = (5, 6, 7, 8)  # orientations under which width and height change places
+
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata and sizes, which are handled here
+
+
+class Picture:
+    """A picture file of which only the header has been read.
+
+    name: what errors call it. orientation: 1..8 as in EXIF. deep: whether it has more than 8 bits
+    per channel. stretched: whether `decoded` found that its values do not fill the range of their
+    type, and took their own largest for white.
+    """
+
+    def __init__(self, image: Image.Image, name: str, orientation: int = 1, white: int = 0) -> None:
+        self.name, self.orientation = name, orientation
+        self._image, self._white = image, white
+        self.deep = image.mode == "F" or image.mode.startswith("I") or "16" in _raw_mode(image)
+        self.stretched = False
+
+    @property
+    def mode(self) -> str:
+        """Pillow's mode of the pixels as stored, such as "RGB" or "L"."""
+        return self._image.mode
+
+    @property
+    def transparent(self) -> bool:
+        """Whether some pixel may let the background through."""
+        return self._image.has_transparency_data
+
+    @property
+    def turned(self) -> bool:
+        """Whether it is shown otherwise than stored."""
+        return self.orientation != 1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) in px, as shown."""
+        image = self._image
+        sideways = self.orientation in _QUARTER_TURNS
+        return (image.width, image.height) if sideways else (image.height, image.width)
+
+    def decoded(self, scale: float = 1.0) -> Image.Image:
+        """RGB pixels as a person sees them.
+
+        The orientation is applied; grey, palette, CMYK, deep and floating-point pictures become
+        RGB; transparency is laid over white. With a scale up to 1/2 a JPEG is decoded at 1/2, 1/4
+        or 1/8 of its size, never below `scale` times its size: the decoder averages blocks, so that
+        nothing aliases.
+
+        Raises:
+            UserError: the file is cut short or damaged.
+        """
+        return _fenced(self._decoded, self.name, scale)
+
+    def _decoded(self, scale: float) -> Image.Image:
+        image = self._image
+        if scale <= 0.5:
+            image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+        image.load()
+        if image.mode == "F" or image.mode.startswith("I"):
+            values = np.array(image)
+            shown, stretched, white = eight_bits(values, self._white)
+            self._note(values.dtype, stretched, white)
+            image = Image.fromarray(shown)
+        return _turned(_to_rgb(image), self.orientation)
+
+    def _note(self, kind: np.dtype, stretched: bool, white: float) -> None:
+        """Keep and say that white is another value than that of the number type."""
+        self.stretched = stretched
+        if stretched:
+            say_once(
+                "stretched",
+                f"{self.name} does not fill the range of its {kind} values: {white:.6g} is shown "
+                "as white; other such pictures likewise",
+            )
+
+
+def open_image(source: str | Path | BinaryIO, name: str | Path = "") -> Picture:
+    """A picture of which only the header has been read.
+
+    Args:
+        source: picture file, or its bytes as an open binary file.
+        name: what errors call it; the path if empty.
+
+    Raises:
+        UserError: the file is missing or no picture, or its header announces more than MAX_PIXELS.
+    """
+    name = str(name or source)
+    return _fenced(_open, name, source, name)
+
+
+def load_image(path: str | Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a picture as a person sees it: `open_image`, then `decoded`.
+
+    Raises:
+        UserError: the file is missing, truncated, no picture or larger than MAX_PIXELS.
+    """
+    return np.array(open_image(path).decoded())
+
+
+def as_shown(image: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an open Pillow image as a person sees it. Raises UserError where it
+    cannot be decoded.
+    """
+
+    def load() -> Picture:
+        copy = image.copy()  # which loads it; a TIFF is turned by that already
+        turned = orientation_in(image.info.get("exif", b"")) if image.format != "TIFF" else 1
+        return Picture(copy, name, turned)
+
+    name = str(getattr(image, "filename", "") or "the Pillow image")
+    return np.array(_fenced(load, name).decoded())
+
+
+def load_mask(path: str | Path) -> np.ndarray:
+    """(H, W) uint8 labels of a palette or 8-bit grey mask file.
+
+    Raises:
+        UserError: the file is missing, broken or holds colours instead of labels.
+    """
+    return load_palette_mask(path)[0]
+
+
+def load_palette_mask(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """As `load_mask`, and the colours (n, 3) uint8 of labels 0..n-1 where the file has a
+    palette.
+    """
+
+    def load() -> tuple[str, np.ndarray, list[int] | None]:
+        parts = stripped(_read(path))
+        image = _library_image(parts, str(path))
+        if _pixels(image.size) > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        image.load()
+        image = _turned(image, _orientation(image, parts))
+        return image.mode, np.array(image), image.getpalette()
+
+    mode, labels, colours = _fenced(load, f"mask {path}", remedy="replace the file")
+    if mode not in ("P", "L"):
+        raise UserError(
+            f"mask {path} has mode {mode}, not labels; save it as palette (P) or 8-bit grey (L) PNG"
+        )
+    return labels, None if mode == "L" else np.array(colours, np.uint8).reshape(-1, 3)
+
+
+def mask_png(labels: np.ndarray, colours: np.ndarray | None = None) -> bytes:
+    """A single-channel PNG of (H, W) uint8 labels: grey, or with a palette (256, 3) uint8."""
+    image, stream = Image.fromarray(labels), io.BytesIO()
+    if colours is not None:
+        image.putpalette(colours.ravel().tolist())
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def eight_bits(values: np.ndarray, white: float = 0) -> tuple[np.ndarray, bool, float]:
+    """Bring values of any number type to uint8 so that a person sees something.
+
+    White is what the file declares; else the first of the usual whites (WHITES) that no value
+    exceeds, as cameras fill 10, 12 or 14 bits of 16, or the largest value where that does not reach
+    a sixteenth of it. Values below 0 make the smallest one black. What is no number is black, and
+    infinity white.
+
+    Returns:
+        (H, W[, C]) uint8; whether white is other than 65535, or 1 of floating-point numbers, or
+        black other than 0; white.
+    """
+    floating = values.dtype.kind == "f"
+    finite = values[np.isfinite(values)] if floating else values
+    low = min(0.0, float(finite.min(initial=0)))
+    most = float(finite.max(initial=0)) - low
+    usual = 1.0 if floating else 65535.0
+    if not most:
+        white = usual
+    elif white < most:  # also where none is declared
+        white = next((usual for usual in WHITES[not floating :] if usual >= most), most)
+        white = white if most * _DARKEST >= white else most
+    # of integers, this is a shift to the right
+    factor = 255 / white if floating else 256 / (white + 1)
+    exact = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
+    shown = np.nan_to_num((exact - low) * factor, copy=False, nan=0, posinf=255, neginf=0)
+    return shown.clip(0, 255).astype(np.uint8), white != usual or low < 0, white
+
+
+def _fenced(work: Callable[..., Any], name: str, *given: Any, remedy: str = "") -> Any:
+    """work(*given), with whatever a library raises on a file put into one sentence."""
+    try:
+        return work(*given)
+    except (UserError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            f"image {name} has more than {MAX_PIXELS / 1e6:.0f} million pixels; shrink it or take "
+            "it off the list"
+        ) from error
+    except Exception as error:  # formats and versions of the library raise nearly anything
+        what = name if name.startswith("mask ") else f"image {name}"
+        remedy = remedy or "replace the file or take it off the list"
+        raise UserError(f"{what} cannot be read ({_reason(error)}); {remedy}") from error
+
+
+def _open(source: str | Path | BinaryIO, name: str) -> Picture:
+    content = source.read() if isinstance(source, io.IOBase) else _read(source)
+    parts = stripped(content)
+    try:
+        image = _library_image(parts, name)
+    except UnidentifiedImageError:
+        if parts.size is None:
+            raise
+        image = None  # a TIFF of a kind that Pillow does not know, as of three floating channels
+    if _pixels(image.size if image else parts.size) > MAX_PIXELS:
+        raise Image.DecompressionBombError
+    if image is None or (image.mode in ("RGB", "RGBA", "LA") and "16" in _raw_mode(image)):
+        # Of colours of 16 bits, Pillow keeps the upper 8, and those of 12 bits would be black.
+        return _deep_colours(parts, image, name)
+    return Picture(image, name, _orientation(image, parts), parts.white)
+
+
+def _library_image(parts: Stripped, name: str) -> Image.Image:
+    content = parts.content
+    if content[4:8] == b"ftyp" and content[8:12] in _HEIC_BRANDS:
+        _register_heic(name)
+    kind = next((kind for start, kind in _NOT_READ.items() if content.startswith(start)), "")
+    if kind:
+        raise UserError(f"image {name} is {kind}; replace it by a JPEG or PNG of the picture")
+    Image.init()
+    return Image.open(io.BytesIO(content), formats=[name for name in FORMATS if name in Image.OPEN])
+
+
+def _register_heic(name: str) -> None:
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    except ImportError:
+        raise UserError(
+            f"image {name} is HEIC, whatever its name, which needs the package {HEIC_PLUGIN}; `pip "
+            f"install {HEIC_PLUGIN}`, or save it as JPEG"
+        ) from None
+
+
+def _deep_colours(parts: Stripped, image: Image.Image | None, name: str) -> Picture:
+    """A picture read by OpenCV, which keeps all bits of colours; else as Pillow can."""
+    import cv2  # here, as few pictures need it
+
+    flags = cv2.IMREAD_UNCHANGED
+    values = cv2.imdecode(np.frombuffer(parts.content, np.uint8), flags)
+    if values is None and image is None:
+        raise UnidentifiedImageError
+    if values is None or values.dtype == np.uint8:
+        return Picture(image or Image.fromarray(values), name, parts.orientation)
+    values = np.atleast_3d(values)
+    white = parts.white
+    colours, stretched, white = eight_bits(values[..., :3][..., ::-1], white)
+    if values.shape[-1] == 4:
+        colours = np.dstack([colours, eight_bits(values[..., 3], np.iinfo(np.uint16).max)[0]])
+    picture = Picture(Image.fromarray(colours.squeeze()), name, parts.orientation)
+    picture.deep = True
+    picture._note(values.dtype, stretched, white)
+    return picture
+
+
+def _orientation(image: Image.Image, parts: Stripped) -> int:
+    """Of AVIF, the library tells what its boxes say as if it were EXIF."""
+    told = orientation_in(image.info.get("exif", b"")) if image.format == "AVIF" else 1
+    return parts.orientation if told == 1 else told
+
+
+def _pixels(size: tuple[int, int]) -> int:
+    return size[0] * size[1]
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How the file stores pixels, such as "RGB;16B"; empty where that is not known."""
+    raw = image.tile[0][3] if getattr(image, "tile", None) else ""
+    return str(raw[0] if isinstance(raw, tuple) and raw else raw)
+
+
+def _reason(error: Exception) -> str:
+    """Pillow names the bytes in memory where it knows no such format; that tells nobody
+    anything.
+    """
+    if isinstance(error, UnidentifiedImageError):
+        return "its content is no picture"
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _read(path: str | Path) -> bytes:
+    """A file's bytes, read again after a moment where the disk or mount fails. Raises OSError if it
+    goes on failing.
+    """
+    for pause in READ_AGAIN_AFTER:
+        try:
+            return Path(path).read_bytes()
+        except (PermissionError, IsADirectoryError):
+            raise
+        except OSError:
+            time.sleep(pause)
+    return Path(path).read_bytes()
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    return image if orientation == 1 else image.transpose(_TURNS[orientation])
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == "RGB" else image.convert("RGB")
