@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 
 from datasets.coco_json import coco_annotations, coco_classes, coco_year
 from datasets.coco_masks import mask_folders, short_name
+from datasets.folders import Found, files_below, matching, picture_suffixes
 from utils.common.errors import UserError
 from utils.common.files import read_json
+from utils.common.notices import say_once
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # of a custom data set: {"format": 1, "images": folder, "masks": folder or null, "files": {...}}
 INDEX = "index.json"
 INDEX_FORMAT = 1
@@ -139,43 +139,59 @@ def layout_of(root: str | Path) -> str:
     )
 
 
-def pictures(paths: Iterable[str | Path]) -> list[Item]:
-    """Files, and all pictures below folders, as items without masks, under the names of
-    `picture_names`.
+def pictures(paths: Iterable[str | Path], outside: Iterable[Path] = ()) -> list[Item]:
+    """Files, what patterns match, and all pictures below folders, as items without masks, under
+    the names of `picture_names`. What is left out of patterns and folders is said.
 
-    Raises UserError where a path is missing or a folder holds no picture.
+    `outside` are folders that are not entered. Raises UserError where a path is missing or a folder
+    holds no picture.
     """
     found: dict[Path, PurePosixPath] = {}
-    for given in map(Path, paths):
-        if not given.exists():
-            raise UserError(
-                f"--images {given} is no file, folder or pattern that matches any; check its "
-                "spelling"
-            )
-        files = pictures_below(given) if given.is_dir() else [given]
-        if not files:
-            raise UserError(
-                f"--images {given} holds no picture ({', '.join(PICTURE_SUFFIXES)}); give another "
-                "folder"
-            )
-        for file in files:
-            found[file] = PurePosixPath(file.relative_to(given) if given.is_dir() else file.name)
+    for given in paths:
+        named = [Path(given)] if Path(given).exists() else _matching(str(given))
+        for path in named:
+            files = pictures_below(path, outside) if path.is_dir() else [path]
+            for file in files:
+                found[file] = PurePosixPath(file.relative_to(path) if path.is_dir() else file.name)
     return [
         Item(name, file, None) for name, file in zip(picture_names(list(found.values())), found)
     ]
 
 
-def pictures_below(folder: Path) -> list[Path]:
-    """Files with a picture's suffix in the folder and those in it, sorted; macOS's companion files
-    (._*) left out.
+def _matching(pattern: str) -> list[Path]:
+    """Pictures and folders that a pattern matches; other files if it matches nothing else."""
+    found = matching(pattern)
+    readable = picture_suffixes()
+    wanted = [path for path in found.files if path.is_dir() or path.suffix.lower() in readable]
+    if not found.files:
+        said = found.explanation()
+        raise UserError(
+            f"--images {pattern} is no file, folder or pattern that matches any"
+            + (
+                f" but {said}, which is left out; name it itself"
+                if said
+                else "; check its spelling"
+            )
+        )
+    _say_left_out(pattern, found)
+    return wanted or found.files
+
+
+def pictures_below(folder: Path, outside: Iterable[Path] = ()) -> list[Path]:
+    """Pictures in a folder and those below it, sorted, as `files_below` finds them; what is left
+    out is said. Raises UserError where there are none.
     """
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in PICTURE_SUFFIXES
-        and not file.name.startswith("._")
-        and file.is_file()
-    )
+    found = files_below(folder, outside=outside)
+    if not found.files:
+        said = found.explanation() or f"it may end in {' '.join(picture_suffixes())}"
+        raise UserError(f"--images {folder} holds no picture ({said}); give another folder")
+    _say_left_out(folder, found)
+    return found.files
+
+
+def _say_left_out(place: str | Path, found: Found) -> None:
+    if said := found.explanation():
+        say_once(f"left out of {place}", f"left out of {place}: {said}")
 
 
 def picture_names(files: Sequence[PurePosixPath]) -> list[str]:
@@ -253,23 +269,23 @@ def _locate(
     masks = [(folder, _listing(folder, folders)) for folder in mask_dirs]
     located, missing = [], []
     for name in names:
-        file = next((name + suffix for suffix in IMAGE_SUFFIXES if name + suffix in images), None)
+        file = _first(name, picture_suffixes(), images)
         if file is None:
             missing.append(name)
-            file = name + IMAGE_SUFFIXES[0]
+            file = f"{name}.jpg"
         located.append(Item(name, image_dir / file, _mask_of(name, masks)))
     if complete:
         _check_complete(source, names, missing, image_dir)
     return located
 
 
-def _mask_of(name: str, masks: Sequence[tuple[Path, set[str]]]) -> Path | None:
+def _mask_of(name: str, masks: Sequence[tuple[Path, dict[tuple[str, str], str]]]) -> Path | None:
     """Return the mask of an image from the first folder that has it, under its name or the short
     name of COCO.
     """
     for folder, files in masks:
-        for file in (f"{name}.png", f"{short_name(name)}.png"):
-            if file in files:
+        for stem in (name, short_name(name)):
+            if (file := _first(stem, (".png",), files)) is not None:
                 return folder / file
     return None
 
@@ -341,15 +357,19 @@ def _check_names(source: Path, names: list[str]) -> None:
         seen.add(name)
 
 
-def _listing(root: Path, folders: Iterable[str]) -> set[str]:
-    """Files in the given folders under `root`, as paths relative to it; a missing folder holds
-    none.
+def _listing(root: Path, folders: Iterable[str]) -> dict[tuple[str, str], str]:
+    """Files in the given folders under `root`, as paths relative to it, by that path without its
+    suffix and by the suffix in lower case; a missing folder holds none.
     """
-    found: set[str] = set()
+    found: dict[tuple[str, str], str] = {}
     for folder in folders:
         if (root / folder).is_dir():
-            with os.scandir(root / folder) as entries:
-                found.update(
-                    f"{folder}/{entry.name}" if folder else entry.name for entry in entries
-                )
+            for name in sorted(os.listdir(root / folder), reverse=True):
+                stem, suffix = os.path.splitext(f"{folder}/{name}" if folder else name)
+                found[stem, suffix.lower()] = stem + suffix
     return found
+
+
+def _first(name: str, suffixes: Iterable[str], listing: dict[tuple[str, str], str]) -> str | None:
+    """The file of this name with the first of the suffixes, in lower case, that there is."""
+    return next((listing[name, s] for s in suffixes if (name, s) in listing), None)

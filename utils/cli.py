@@ -1,6 +1,5 @@
 """What the entry scripts do: read the command line, then train or test."""
 
-import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,10 +90,10 @@ def evaluate_command(dataset: str, description: str) -> None:
     warning = check_gpu(config.device, config.full_size)
     prepare_torch(config.threads)
     split = split or config.val_split
-    images = pictures(_expanded(own)) if own else split_items(config, split)
     folder = Path(config.work_dir)
     if own and "work_dir" not in flags and (folder / "config.yaml").is_file():
         folder /= PICTURES  # the training's own test stays as it is
+    images = pictures(own) if own else split_items(config, split)
     job = Job(images, folder, bool(own), known_tags(tags, segmenter.spec, images, bool(own)))
     source = " ".join(own) if own else f"{split} in {config.data_root}"
     said = [plan(segmenter, model_path, job, source)]
@@ -163,17 +162,6 @@ def _evaluation_parser(description: str) -> Parser:
     add("--print_config", action="store_true", help="print the effective settings as YAML and stop")
     add_config_flags(parser, testing=True)
     return parser
-
-
-def _expanded(given: Sequence[str]) -> list[str]:
-    """Paths with patterns replaced by what they match, for shells that leave that to the
-    program.
-    """
-    paths: list[str] = []
-    for path in given:
-        found = [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True))
-        paths += found or [path]
-    return paths
 
 
 def known_tags(

@@ -100,13 +100,9 @@ def _run(args: Namespace) -> None:
     """Writes index, lists, tags, class list and configuration, and says what was found."""
     spec = read_classes(args.classes)
     _check_folders(args)
-    files = [
-        PurePosixPath(file.relative_to(args.images))
-        for file in pictures_below(args.images)
-        if not (args.masks and file.is_relative_to(args.masks))
-    ]
-    if not files:
-        raise UserError(f"--images {args.images} holds no picture; give another folder")
+    outside = [folder for folder in (args.masks, args.out) if folder]
+    found = pictures_below(args.images, outside)
+    files = [PurePosixPath(file.relative_to(args.images)) for file in found]
     tags = (
         tags_of_table(args.tags, files, spec)
         if args.tags
@@ -163,7 +159,8 @@ def find_mask(root: Path, file: PurePosixPath) -> str | None:
     """Relative path of a picture's mask: its own path with .png in place of its suffix, or after
     it; None if none.
     """
-    candidates = (f"{file}.png", str(file.with_suffix(".png")), str(file.with_suffix(".PNG")))
+    suffixes = (".png", ".PNG", ".Png")
+    candidates = (f"{path}{suffix}" for path in (file, file.with_suffix("")) for suffix in suffixes)
     return next((path for path in candidates if (root / path).is_file()), None)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datasets.classes import read_classes
-from datasets.layouts import PICTURE_SUFFIXES, read_list
+from datasets.folders import files_below, picture_suffixes
+from datasets.layouts import read_list
 from datasets.pictures import load_mask
 from datasets.specs import IGNORE, SPECS
 from utils.common.entry import Parser, command
@@ -19,16 +20,17 @@ from utils.metrics import ConfusionMatrix, format_table
 
 
 def label_files(folder: Path, flag: str) -> dict[str, Path]:
-    """PNGs in and below a folder by name (relative path without .png). Raises UserError where there
+    """PNGs in and below a folder by name (relative path without suffix). Raises UserError where there
     are none.
     """
-    found = {
-        file.relative_to(folder).as_posix().removesuffix(".png"): file
-        for file in sorted(folder.rglob("*.png"))
-    }
-    if not found:
-        raise UserError(f"{flag} {folder} holds no PNG; give a folder of label PNGs")
-    return found
+    below = files_below(folder, (".png",))
+    if not below.files:
+        said = below.explanation()
+        raise UserError(
+            f"{flag} {folder} holds no PNG{f' but {said}' if said else ''}; give a folder of label "
+            "PNGs"
+        )
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in below.files}
 
 
 def files_to_score(predictions: Path, masks: Path, listed: str | None) -> list[tuple[Path, Path]]:
@@ -38,7 +40,7 @@ def files_to_score(predictions: Path, masks: Path, listed: str | None) -> list[t
         UserError: a prediction or mask is missing.
     """
     predicted, true = label_files(predictions, "--predictions"), label_files(masks, "--masks")
-    pictures = [name for name in true if name.lower().endswith(PICTURE_SUFFIXES)]
+    pictures = [name for name in true if name.lower().endswith(picture_suffixes())]
     # a.JPG.png is the mask of a.JPG
     true = {
         **{name.rpartition(".")[0]: true[name] for name in pictures},

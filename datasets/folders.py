@@ -1,0 +1,232 @@
+"""The one walk over a folder of pictures or masks: what is found below it, and what is left out and
+why.
+"""
+
+import glob
+import importlib.util
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from pathlib import Path
+
+from PIL import features
+
+_ALWAYS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".apng", ".bmp", ".dib"),
+    *(".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
+)
+# Suffixes that a part of Pillow or a plugin is needed for: whether it is there, and what to do else.
+_NEW_PILLOW = "a newer Pillow reads it: `pip install --upgrade pillow`"
+_SOMETIMES: dict[tuple[str, ...], tuple[Callable[[], bool], str]] = {
+    (".webp",): (lambda: bool(features.check("webp")), _NEW_PILLOW),
+    (".avif",): (lambda: "avif" in features.modules and bool(features.check("avif")), _NEW_PILLOW),
+    (".jp2", ".j2k", ".jpx", ".j2c"): (lambda: bool(features.check("jpg_2000")), _NEW_PILLOW),
+    (".heic", ".heif", ".hif"): (
+        lambda: importlib.util.find_spec("pillow_heif") is not None,
+        "HEIC needs a plugin: `pip install pillow-heif`",
+    ),
+}
+_RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf")
+# Pictures that no library here reads; said, so that nobody misses them later.
+_NEVER = (*_RAW, ".psd", ".svg", ".eps", ".pdf", ".jxl", ".mp4", ".mov", ".avi", ".mkv")
+
+HIDDEN, RUBBISH = "hidden", "thumbnails and what systems leave"
+OUTPUTS, AGAIN = "folders of results or masks", "links to a folder that is there already"
+MASKS = "masks of a picture beside them"
+DEAD, CLOSED, FOREIGN = "links to nothing", "folders that cannot be listed", "other formats"
+_MARKS = ("_mask", "-mask", "_label", "_labels", "_seg", "_gt")  # ends of names of masks
+_RUBBISH = {
+    *("__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found", "__pycache__"),
+    *("system volume information", "thumbnails", "thumbs.db", "desktop.ini"),
+}
+_OUTPUTS = {"prediction", "prediction_cmap"}  # by name alone; the others in a run folder
+_MORE_OUTPUTS = {"overlay", "logits", "panels", "pictures", "pseudo_labels", "seeds"}
+# What a folder that this project wrote holds, all of one line: of prediction, training, export.
+_RUN_SIGNS = (
+    ("images.jsonl",),
+    ("checkpoints", "config.yaml"),
+    ("seeds", "pseudo_labels", "export.json"),
+    ("prediction", "prediction_cmap"),
+)
+
+
+@dataclass
+class Found:
+    """Files of a walk in the order of their paths, and what was left out, by reason."""
+
+    files: list[Path] = field(default_factory=list)
+    left_out: dict[str, list[Path]] = field(default_factory=dict)
+
+    def leave(self, reason: str, path: Path) -> None:
+        """Keep a path as left out."""
+        self.left_out.setdefault(reason, []).append(path)
+
+    def explanation(self) -> str:
+        """What was left out, in words; empty if nothing was."""
+        said = (
+            f"{len(paths)} {reason} (first {paths[0].name})"
+            for reason, paths in self.left_out.items()
+        )
+        return "; ".join(said)
+
+
+@cache
+def picture_suffixes() -> tuple[str, ...]:
+    """Suffixes, in lower case, of the pictures that the installed libraries read."""
+    more = (suffix for group, (there, _) in _SOMETIMES.items() if there() for suffix in group)
+    return (*_ALWAYS, *more)
+
+
+def files_below(folder: Path, suffixes: Iterable[str] = (), outside: Iterable[Path] = ()) -> Found:
+    """Files with one of the suffixes, whatever their case, in a folder and those below it.
+
+    Links are followed, each folder being walked once, under its own name rather than a link's.
+    Hidden files and folders, thumbnails, what systems leave behind, folders that this project
+    writes, and those of `outside` are left out; the folder itself may be any.
+
+    Args:
+        folder: where to start.
+        suffixes: in lower case; by default those of pictures.
+        outside: folders that are not entered.
+    """
+    wanted = tuple(suffixes) or picture_suffixes()
+    found = Found()
+    closed = {_identity(path) for path in outside} - {_identity(folder)}
+    walked: set[tuple[int, int] | str] = set()
+    waiting = deque([folder])
+    linked: deque[Path] = deque()
+    while waiting or linked:
+        # Links last, so that what they lead to keeps its own name where it lies in the folder too.
+        here = waiting.popleft() if waiting else linked.popleft()
+        identity = _identity(here)
+        if identity in walked | closed:
+            found.leave(OUTPUTS if identity in closed else AGAIN, here)
+            continue
+        walked.add(identity)
+        for entry in _entries(here, found):
+            _sort_in(entry, wanted, found, waiting, linked)
+    found.files.sort()
+    if not suffixes:
+        _leave_masks(found)
+    return found
+
+
+def _leave_masks(found: Found) -> None:
+    """Leave out a_mask.png beside a.jpg: a person sees that it is none of the pictures."""
+    stems = {path.with_suffix("") for path in found.files}
+    for path in found.files:
+        mark = next((mark for mark in _MARKS if path.stem.endswith(mark)), None)
+        if mark and path.with_name(path.stem.removesuffix(mark)) in stems:
+            found.leave(MASKS, path)
+    left = set(found.left_out.get(MASKS, ()))
+    found.files = [path for path in found.files if path not in left]
+
+
+def _identity(path: Path) -> tuple[int, int] | str:
+    """What two names of one folder share."""
+    try:
+        status = path.stat()
+    except OSError:
+        return str(path)
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
+
+
+def _entries(folder: Path, found: Found) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        found.leave(CLOSED, folder)
+        return []
+
+
+def _sort_in(
+    entry: os.DirEntry[str],
+    wanted: tuple[str, ...],
+    found: Found,
+    waiting: deque[Path],
+    linked: deque[Path],
+) -> None:
+    """Put one entry of a folder where it belongs: found, to be walked, or left out."""
+    path, suffix = Path(entry.path), os.path.splitext(entry.name)[1].lower()
+    is_folder = _answers(entry.is_dir)
+    reason = _reason(path, is_folder)
+    if reason and (is_folder or suffix in wanted):
+        found.leave(reason, path)
+    elif reason:
+        return
+    elif is_folder:
+        (linked if entry.is_symlink() else waiting).append(path)
+    elif _answers(entry.is_file):
+        if suffix in wanted:
+            found.files.append(path)
+        elif why := _unread(suffix):
+            found.leave(why, path)
+    elif entry.is_symlink():
+        found.leave(DEAD, path)
+
+
+def _answers(ask: Callable[[], bool]) -> bool:
+    """What the file system says; no where it refuses, as of links that lead to themselves."""
+    try:
+        return ask()
+    except OSError:
+        return False
+
+
+def _reason(path: Path, is_folder: bool) -> str:
+    """Why a file or folder is left out, by its name and what lies beside it; empty if it is not."""
+    name = path.name.lower()
+    if name in _RUBBISH:
+        return RUBBISH
+    if name.startswith("."):
+        return HIDDEN
+    return OUTPUTS if is_folder and _is_output(path, name) else ""
+
+
+def _is_output(folder: Path, name: str) -> bool:
+    return name in _OUTPUTS or (name in _MORE_OUTPUTS and _is_run(folder.parent)) or _is_run(folder)
+
+
+@lru_cache(maxsize=256)
+def _is_run(folder: Path) -> bool:
+    return any(all((folder / name).exists() for name in signs) for signs in _RUN_SIGNS)
+
+
+def _unread(suffix: str) -> str:
+    """Why a picture of this suffix is not read; empty for what is no picture."""
+    for group, (_, remedy) in _SOMETIMES.items():
+        if suffix in group and suffix not in picture_suffixes():
+            return f"{suffix}: {remedy}"
+    return FOREIGN if suffix in _NEVER else ""
+
+
+def matching(pattern: str) -> Found:
+    """Files and folders that a pattern such as 'photos/**/*.jpg' names, less those that
+    `files_below` leaves out.
+
+    Brackets that are part of names are taken for themselves where they match nothing otherwise.
+    """
+    found = Found()
+    for spelt in (pattern, pattern.replace("[", "[[]")):
+        parts = Path(spelt).parts
+        root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
+        for path in map(Path, sorted(glob.glob(spelt, recursive=True))):
+            reason = _reason_on_the_way(root, path)
+            if reason:
+                found.leave(reason, path)
+            else:
+                found.files.append(path)
+        if found.files or found.left_out:
+            break
+    return found
+
+
+def _reason_on_the_way(root: Path, path: Path) -> str:
+    """Why one of the folders below `root` on the way to a file, or the file itself, is left out."""
+    way = [path, *path.parents]
+    below = way[: way.index(root)] if root in way else way[:1]
+    return next((why for step in below if (why := _reason(step, step.is_dir()))), "")
