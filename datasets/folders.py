@@ -18,7 +18,7 @@ _ALWAYS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".apng", ".bmp", ".dib"),
     *(".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
 )
-# Suffixes that a part of Pillow or a plugin is needed for: whether it is there, and what to do else.
+# Suffixes that need a part of Pillow or a plugin: whether it is there, and what to do if not.
 _NEW_PILLOW = "a newer Pillow reads it: `pip install --upgrade pillow`"
 _SOMETIMES: dict[tuple[str, ...], tuple[Callable[[], bool], str]] = {
     (".webp",): (lambda: bool(features.check("webp")), _NEW_PILLOW),

@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from datasets.coco_json import coco_annotations, coco_classes, coco_year
 from datasets.coco_masks import mask_folders, short_name
 from datasets.folders import Found, files_below, matching, picture_suffixes
+from utils.common.console import say_once
 from utils.common.errors import UserError
 from utils.common.files import read_json
-from utils.common.notices import say_once
 
 # of a custom data set: {"format": 1, "images": folder, "masks": folder or null, "files": {...}}
 INDEX = "index.json"

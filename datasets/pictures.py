@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from datasets.metadata import Stripped, orientation_in, stripped
+from utils.common.console import say_once
 from utils.common.errors import UserError
-from utils.common.notices import say_once
 
 # A few kB can announce a picture of any size, which would then fill the memory.
 MAX_PIXELS = 150_000_000

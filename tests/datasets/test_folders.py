@@ -11,7 +11,7 @@ from datasets import folders
 from datasets.folders import files_below, matching, picture_suffixes
 from datasets.layouts import items, pictures
 from utils.common.errors import UserError
-from utils.common.notices import begin_notices
+from utils.common.console import begin_notices
 
 
 def put(root: Path, *names: str) -> None:

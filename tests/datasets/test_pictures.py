@@ -23,7 +23,7 @@ from datasets.pictures import (
 )
 from datasets.transforms import View
 from utils.common.errors import UserError
-from utils.common.notices import begin_notices
+from utils.common.console import begin_notices
 
 
 def save(image: Image.Image, path, **options):

@@ -8,7 +8,7 @@ import resource
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -22,7 +22,7 @@ from datasets import pictures
 from datasets.data import MaskedImages, TaggedImages
 from utils.common.entry import command
 from utils.common.errors import UserError
-from utils.common.signals import StopRequest, follow_parent
+from utils.common.signals import StopRequest, follow_parent, interrupted_by_signals, stop_asked
 from utils.run_folder import claim
 from utils.run_folder.checkpoint import load_checkpoint
 from utils.run_folder.claim import bad_images, claimed
@@ -137,15 +137,41 @@ def test_a_signal_ends_a_validation_at_once_and_it_is_made_up_for(
     ]
 
 
-def test_a_second_signal_interrupts_at_once() -> None:
-    with StopRequest() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.made
+SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"]
+
+
+@pytest.fixture
+def as_started_from_a_terminal() -> Iterator[None]:
+    """The handlers of a plain start: a job in the background has SIGINT ignored, `nohup` SIGHUP."""
+    before = {name: signal.getsignal(getattr(signal, name)) for name in SIGNALS}
+    for name in SIGNALS:
+        usual = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+        signal.signal(getattr(signal, name), usual)
+    yield
+    for name, handler in before.items():
+        signal.signal(getattr(signal, name), handler)
+
+
+@pytest.mark.usefixtures("as_started_from_a_terminal")
+@pytest.mark.parametrize("name", SIGNALS)
+def test_a_second_signal_interrupts_at_once(name: str) -> None:
+    with interrupted_by_signals(), StopRequest() as stop:
+        os.kill(os.getpid(), getattr(signal, name))
+        assert stop.made and stop_asked()
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), getattr(signal, name))
+    assert not stop_asked()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("as_started_from_a_terminal")
+def test_a_hangup_that_nohup_has_ignored_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with interrupted_by_signals(), StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop.made
+
+
+@pytest.mark.parametrize("number", [getattr(signal, name) for name in SIGNALS])
 def test_loading_processes_leave_signals_to_the_training_process(number: int) -> None:
     child = os.fork()
     if not child:

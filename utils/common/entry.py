@@ -3,22 +3,25 @@ wrong.
 """
 
 import argparse
-import contextlib
 import errno
 import functools
 import importlib.util
-import signal
+import os
 import sys
-import threading
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
+from utils.common.console import begin_notices, lasting_streams, say_once
 from utils.common.errors import UserError, nearest
+from utils.common.signals import interrupted_by_signals
 
 ROOT = Path(__file__).resolve().parents[2]
+# Bytes of the folder of temporary files: the path of a socket in it may have 104 on some systems.
+_LONGEST_TEMPORARY = 60
 
 
 def parse_bool(text: str) -> bool:
@@ -117,42 +120,61 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
     """Wrap an entry point: a user's mistake prints one sentence and exits with 2, a fault of the
     machine with 1.
 
-    An interrupt, by Ctrl-C or SIGTERM, exits with 130.
+    An interrupt, by Ctrl-C or any signal that asks to end, exits with 130. What is printed never
+    ends the command, whoever reads it.
     """
 
     @functools.wraps(main)
     def run() -> None:
-        try:
-            check_imports()
-            with _terminating():
-                main()
-        except UserError as error:
-            print(f"error: {sentence(error)}", file=sys.stderr)
-            sys.exit(2)
-        except KeyboardInterrupt as stop:
-            kept = "`--resume` continues a training from its last checkpoint"
-            print(f"interrupted; what is written is kept: {str(stop) or kept}", file=sys.stderr)
-            sys.exit(130)
-        except Exception as error:
-            if (said := explain(error)) is None:
-                raise
-            print(f"error: {said}", file=sys.stderr)
-            sys.exit(1)
+        begin_notices()
+        with lasting_streams():
+            _answered(main)
 
     return run
 
 
-@contextlib.contextmanager
-def _terminating() -> Iterator[None]:
-    """SIGTERM, by which batch systems end a job, interrupts as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _answered(main: Callable[[], None]) -> None:
+    """Run `main` with every fault that is not a bug put into one sentence and an exit status."""
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        check_imports()
+        make_room_for_sockets()
+        with interrupted_by_signals():
+            main()
+    except UserError as error:
+        print(f"error: {sentence(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as stop:
+        kept = "`--resume` continues a training from its last checkpoint"
+        print(f"interrupted; what is written is kept: {str(stop) or kept}", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if (said := explain(error)) is None:
+            raise
+        print(f"error: {said}", file=sys.stderr)
+        sys.exit(1)
+
+
+def make_room_for_sockets() -> None:
+    """See that processes can exchange data by sockets in the temporary folder, whose paths have a
+    bound.
+
+    Where TMPDIR is too long, they lie in another folder, as an over-long one makes loading
+    processes wait for ever. Raises UserError where there is none.
+    """
+    try:
+        usual = tempfile.gettempdir()
+    except OSError as error:
+        raise UserError(
+            f"no folder for temporary files can be written ({error}); set TMPDIR to one that can"
+        ) from None
+    if os.name != "posix" or len(os.fsencode(usual)) <= _LONGEST_TEMPORARY:
+        return
+    for folder in ("/tmp", "/var/tmp", "/dev/shm"):
+        if os.access(folder, os.W_OK | os.X_OK):
+            say_once("TMPDIR", f"TMPDIR {usual} is too long for sockets; using {folder} instead")
+            os.environ["TMPDIR"], tempfile.tempdir = folder, None
+            return
+    raise UserError(f"TMPDIR {usual} is too long for sockets; set TMPDIR to a shorter folder")
 
 
 def sentence(error: UserError) -> str:

@@ -10,6 +10,33 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+# Signals that ask a process to end, beside SIGINT and SIGTERM: a terminal that closed, the warning
+# that batch systems send some time before they kill, and the end of the processor time.
+_WARNINGS = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Signals of this system that ask a process to end; SIGHUP not where `nohup` has it ignored."""
+    there = [getattr(signal, name) for name in _WARNINGS if hasattr(signal, name)]
+    heeded = [number for number in there if signal.getsignal(number) != signal.SIG_IGN]
+    return [signal.SIGINT, signal.SIGTERM, *heeded]
+
+
+@contextlib.contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Within, every signal that asks to end interrupts as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, signal.default_int_handler) for number in ending_signals()
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
 
 def follow_parent(_: int = 0) -> None:
     """Make a helper process ignore signals to the whole job, and end with its parent.
@@ -21,7 +48,9 @@ def follow_parent(_: int = 0) -> None:
     Called at the start of a process of `multiprocessing`; the argument is the number that a
     `DataLoader` gives to `worker_init_fn`.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGINT", *_WARNINGS):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     if hasattr(signal, "sigwaitinfo"):
@@ -47,8 +76,16 @@ def _end_after(sentinel: int) -> None:
     os._exit(1)
 
 
+_active: "list[StopRequest]" = []
+
+
+def stop_asked() -> bool:
+    """Whether a request to stop has been made that is not answered yet."""
+    return any(request.made for request in _active)
+
+
 class StopRequest:
-    """While active, the first SIGINT or SIGTERM sets `made` instead of interrupting; the next
+    """While active, the first signal that asks to end sets `made` instead of interrupting; the next
     interrupts at once.
     """
 
@@ -60,12 +97,16 @@ class StopRequest:
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
             self._before = {
-                number: signal.signal(number, self._request)
-                for number in (signal.SIGINT, signal.SIGTERM)
+                number: signal.signal(number, self._request) for number in ending_signals()
             }
+        _active.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._restore()
+        _active.remove(self)
+
+    def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
@@ -85,6 +126,6 @@ class StopRequest:
 
     def _request(self, *_: object) -> None:
         self.made = True
-        self.__exit__()
+        self._restore()
         if not self._waits:
             raise KeyboardInterrupt

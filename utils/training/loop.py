@@ -124,8 +124,8 @@ def run_stage(stage: Stage, run: Run) -> bool:
     """Train a stage to its end, from its checkpoint if there is one; log, validate and save on the
     way. Returns False if it was at its end already.
 
-    SIGINT or SIGTERM: the iteration is finished, or a validation left, a checkpoint written, then
-    KeyboardInterrupt raised.
+    A signal that asks to end: the iteration is finished, or the wait for pictures or a validation
+    left, a checkpoint written, then KeyboardInterrupt raised.
     """
     start, validated = resume(stage, run)
     end, config = stage.iterations, run.config
@@ -143,8 +143,11 @@ def run_stage(stage: Stage, run: Run) -> bool:
     with StopRequest() as stop, bar:
         if not validated:
             run_validation(stage, run, stop, start)
-        clock, pace = time.perf_counter(), Pace(end - start, "iteration")
-        for done, batch in zip(range(start + 1, end + 1), batches(stage, run, start)):
+        clock = time.perf_counter()
+        pace = Pace(end - start, "iteration")
+        loaded = batches(stage, run, start)
+        for done in range(start + 1, end + 1):
+            batch = next_batch(loaded, stage, run, stop, done)
             terms = train_step(stage, run, batch, done - 1)
             bar.update()
             if told := pace.count():
@@ -185,6 +188,24 @@ def batches(stage: Stage, run: Run, start: int) -> Iterator[Batch]:
         for reason in filter(None, batch.pop("skipped")):
             note_bad_image(run.folder, f"{stage.name} iteration {iteration}", reason)
         yield batch
+
+
+def next_batch(
+    loaded: Iterator[dict[str, Tensor]], stage: Stage, run: Run, stop: StopRequest, due: int
+) -> dict[str, Tensor]:
+    """The batch of iteration `due`. A request to stop ends the wait for it, with a checkpoint of
+    what came before.
+
+    Of several processes each waits for its own batch, as they stop together.
+    """
+    if run.world > 1:
+        return next(loaded)
+    try:
+        with stop.interrupting():
+            return next(loaded)
+    except KeyboardInterrupt:
+        save(stage, run, due - 1)
+        raise
 
 
 def run_validation(stage: Stage, run: Run, stop: StopRequest, done: int) -> None:
