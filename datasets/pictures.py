@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from datasets.metadata import Stripped, orientation_in, stripped
 from utils.common.console import say_once
 from utils.common.errors import UserError
+from utils.common.opencv import cv2
 
 # A few kB can announce a picture of any size, which would then fill the memory.
 MAX_PIXELS = 150_000_000
@@ -299,8 +300,6 @@ def _register_heic(name: str) -> None:
 
 def _deep_colours(parts: Stripped, image: Image.Image | None, name: str) -> Picture:
     """A picture read by OpenCV, which keeps all bits of colours; else as Pillow can."""
-    import cv2  # here, as few pictures need it
-
     flags = cv2.IMREAD_UNCHANGED
     values = cv2.imdecode(np.frombuffer(parts.content, np.uint8), flags)
     if values is None and image is None:

@@ -4,11 +4,11 @@ titled rows.
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from datasets.specs import IGNORE, palette
+from utils.common.opencv import cv2
 
 MARGIN, TITLE = 8, 22  # px around a panel and above it
 

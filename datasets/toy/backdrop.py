@@ -4,13 +4,13 @@ them.
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from datasets.toy.pen import Pen
 from datasets.toy.shapes import Hsv
 from datasets.toy.sprite import rgb
 from datasets.toy.textures import bank, cut
+from utils.common.opencv import cv2
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from datasets.specs import IGNORE, VOC
 from datasets.toy.backdrop import CLUTTER, WORDS, backdrop
 from datasets.toy.shapes import SHAPES
 from datasets.toy.sprite import Sprite, paint
+from utils.common.opencv import cv2
 
 LEAST_SIDE = 48  # px of a picture
 Window = tuple[slice, slice]

@@ -4,12 +4,12 @@ import colorsys
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from datasets.toy.pen import Pen
 from datasets.toy.shapes import Hsv, Shape
 from datasets.toy.textures import cut
+from utils.common.opencv import cv2
 
 _USUAL = 0.85  # share of objects in their class's usual colours and patterns
 _ANY_PATTERN = ("plain", "grain", "blotch", "stripe", "dots", "check", "cloud")

@@ -4,8 +4,9 @@ random.
 
 import functools
 
-import cv2
 import numpy as np
+
+from utils.common.opencv import cv2
 
 _SIDE = 256
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
@@ -22,6 +21,7 @@ from datasets.toy.scene import Scene, random_classes, render
 from datasets.toy.words import wordings
 from utils.common.errors import UserError
 from utils.common.files import partial_of
+from utils.common.opencv import cv2
 
 # the toy benchmark; nothing is tuned on this seed
 BENCHMARK = {
