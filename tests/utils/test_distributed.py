@@ -8,16 +8,93 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from helpers import ROOT
 
+from utils.common import distributed
+from utils.common.console import begin_notices
+from utils.common.errors import UserError
+from utils.common.signals import interrupted_by_signals
 from utils.run_folder.recorder import read_results
 
 STEPS, FEW = 20, 4
 LOSSES = ("loss", "seg", "affinity", "patch", "cls", "contrast")
+
+
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"WORLD_SIZE": "2"}, "RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not set"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not set"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE='two' of the environment is no number"),
+        ({"RANK": "-1"}, "RANK='-1' of the environment is no number"),
+        ({"LOCAL_RANK": "gpu0"}, "LOCAL_RANK='gpu0'"),
+        ({"WORLD_SIZE": "1.0"}, "is no number"),
+        (
+            dict(zip(TORCHRUN, ["2", "2", "0", "localhost", "29500"])),
+            "RANK=2 of the environment is not",
+        ),
+        (dict(zip(TORCHRUN, ["0", "2", "0", "localhost"])), "MASTER_PORT is not set"),
+        (dict(zip(TORCHRUN, ["0", "2", "0", "localhost", " "])), "MASTER_PORT is not set"),
+        (dict(zip(TORCHRUN, ["1", "2", "1", "localhost", "1"])), "did not meet at localhost:1"),
+        (
+            dict(zip(TORCHRUN, ["1", "2", "1", "nowhere.invalid", "1"])),
+            "did not meet at nowhere.inv",
+        ),
+        (
+            dict(zip(TORCHRUN, ["0", "2", "0", "localhost", "port"])),
+            "did not meet at localhost:port",
+        ),
+    ],
+)
+def test_what_another_job_left_in_the_environment_is_one_sentence(
+    environment: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "_PATIENCE", timedelta(seconds=1))
+    for name in TORCHRUN:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError) as caught:
+        distributed.start("cpu")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert "unset RANK WORLD_SIZE LOCAL_RANK" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "environment", [{}, {"WORLD_SIZE": "1"}, {"WORLD_SIZE": ""}, {"WORLD_SIZE": "1", "RANK": "5"}]
+)
+def test_one_process_needs_nothing_of_the_environment(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in TORCHRUN:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert distributed.start("cpu") == (0, 1, 0)
+
+
+def test_the_wait_for_other_processes_ends_at_the_first_signal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in zip(TORCHRUN, ["1", "2", "1", "localhost", "1"]):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "_SILENCE", 0)
+    begin_notices()
+    threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    start = time.monotonic()
+    with interrupted_by_signals(), pytest.raises(KeyboardInterrupt):
+        distributed.start("cpu")
+    assert time.monotonic() - start < 10
+    assert "waiting for 2 processes to meet at localhost:1" in capsys.readouterr().err
 
 
 def command(

@@ -1,12 +1,17 @@
 """Several processes as torchrun starts them; one process needs no group at all."""
 
 import os
+import threading
+import time
 from collections.abc import Iterable
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
+from utils.common.console import say_once
 from utils.common.errors import UserError
 
 
@@ -15,9 +20,9 @@ def start(device: str = "auto") -> tuple[int, int, int]:
     several processes.
 
     device: as `--device` names it. Tensors on GPUs are exchanged by NCCL, those in main memory by
-    Gloo.
+    Gloo. Raises UserError where the environment tells of several processes that are not there.
     """
-    rank, world, local = (int(os.environ.get(name, default)) for name, default in _ENVIRONMENT)
+    rank, world, local = _places()
     if world > 1 and ":" in device:
         raise UserError(
             f"--device {device} is one device for {world} processes; use auto, which gives each "
@@ -27,11 +32,66 @@ def start(device: str = "auto") -> tuple[int, int, int]:
         on_gpu = device != "cpu" and torch.cuda.is_available()
         if on_gpu:
             torch.cuda.set_device(local % torch.cuda.device_count())
-        dist.init_process_group("nccl" if on_gpu else "gloo")
+        _join("nccl" if on_gpu else "gloo", world)
     return rank, world, local
 
 
-_ENVIRONMENT = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+# What torchrun sets, and its value for one process; the last two lead to the others.
+_ENVIRONMENT = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
+_MEETING = ("MASTER_ADDR", "MASTER_PORT")
+_ALONE = "`unset RANK WORLD_SIZE LOCAL_RANK` for one process, or start several by torchrun"
+_PATIENCE = timedelta(minutes=5)  # for all processes to come
+_SILENCE = 10  # seconds of waiting until that is said
+_LOOK_EVERY = 0.2  # seconds between two looks whether all are there
+
+
+def _places() -> list[int]:
+    """Rank, world size and local rank of the environment. Raises UserError where they are left over
+    from something else.
+    """
+    given = {name: os.environ.get(name, "").strip() for name in _ENVIRONMENT}
+    for name, value in given.items():
+        if value and not value.isdecimal():
+            raise UserError(f"{name}={value!r} of the environment is no number; {_ALONE}")
+    rank, world, local = (int(given[name] or usual) for name, usual in _ENVIRONMENT.items())
+    if world < 2:
+        return [0, 1, local]
+    needed = (*_ENVIRONMENT, *_MEETING)
+    if missing := [name for name in needed if not os.environ.get(name, "").strip()]:
+        raise UserError(
+            f"WORLD_SIZE={world} of the environment tells of {world} processes, but "
+            f"{', '.join(missing)} is not set; {_ALONE}"
+        )
+    if rank >= world:
+        raise UserError(f"RANK={rank} of the environment is not below WORLD_SIZE={world}; {_ALONE}")
+    return [rank, world, local]
+
+
+def _join(backend: str, world: int) -> None:
+    """Wait for the other processes, in a thread of its own so that a signal ends the wait."""
+    failed: list[Exception] = []
+
+    def meet() -> None:
+        try:
+            store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
+            store.set_timeout(dist.default_pg_timeout)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=meet, daemon=True)
+    thread.start()
+    where, start = ":".join(os.environ[name] for name in _MEETING), time.monotonic()
+    while thread.is_alive():
+        thread.join(_LOOK_EVERY)
+        if time.monotonic() - start > _SILENCE:
+            say_once("meeting", f"waiting for {world} processes to meet at {where}; {_ALONE}")
+    if failed:
+        reason = str(failed[0]).splitlines()[0][:200]
+        raise UserError(
+            f"the {world} processes that WORLD_SIZE tells of did not meet at {where} ({reason}); "
+            f"{_ALONE}"
+        )
 
 
 def stop() -> None:
