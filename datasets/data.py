@@ -13,7 +13,8 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from datasets.layouts import Item
-from datasets.pictures import load_image, load_mask, open_image
+from datasets.mask_signs import fits_stored
+from datasets.pictures import load_mask, open_image
 from datasets.transforms import IMAGENET_MEAN, View
 from utils.common.errors import UserError
 
@@ -185,15 +186,17 @@ class MaskedImages(Dataset):
 
     def _sample(self, index: int) -> Sample:
         item = self.items[index]
-        image = load_image(item.image)
+        picture = open_image(item.image)
+        image = np.array(picture.decoded())
         sample: Sample = {"image": _channels_first(image), "name": item.name, "index": index}
         if item.mask is None:
             return sample
         mask = load_mask(item.mask)
         if mask.shape != image.shape[:2]:
+            turned = ", which EXIF turns" if fits_stored(mask.shape, picture) else ""
             raise UserError(
-                f"mask {item.mask} is {_size(mask)} but its image {item.image} is {_size(image)};"
-                " make the mask again from this image"
+                f"mask {item.mask} is {_size(mask)} but its image {item.image} is "
+                f"{_size(image)}{turned}; make the mask again from this image"
             )
         return {**sample, "mask": torch.from_numpy(mask)}
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.layouts import Item, pictures, read_json
+from datasets.mask_signs import refuse_suspicious
 from datasets.scoring import mask_rule, masks_found
 from datasets.specs import DatasetSpec
 from datasets.tags import read_tags
@@ -94,6 +95,8 @@ def evaluate_command(dataset: str, description: str) -> None:
     if own and "work_dir" not in flags and (folder / "config.yaml").is_file():
         folder /= PICTURES  # the training's own test stays as it is
     images = pictures(own) if own else split_items(config, split)
+    if not own:
+        refuse_suspicious(images)
     job = Job(images, folder, bool(own), known_tags(tags, segmenter.spec, images, bool(own)))
     source = " ".join(own) if own else f"{split} in {config.data_root}"
     said = [plan(segmenter, model_path, job, source)]

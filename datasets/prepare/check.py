@@ -20,6 +20,7 @@ import numpy as np
 
 from datasets.classes import spec_of
 from datasets.layouts import Item, items, layout_of
+from datasets.mask_signs import fits_stored, look, signs, spread
 from datasets.pictures import Picture, load_mask, open_image
 from datasets.prepare.parallel import crew
 from datasets.specs import IGNORE, DatasetSpec
@@ -130,7 +131,10 @@ def _run(args: Namespace) -> None:
     )
     if args.fix_list:
         write_lists(args.fix_list, reports)
-    if any(is_wrong(report) for checked in reports.values() for report in checked):
+    suspicious = _suspicions(jobs)
+    for sentence in suspicious:
+        print(f"suspicious: {sentence}")
+    if suspicious or any(is_wrong(report) for checked in reports.values() for report in checked):
         raise SystemExit(1)
 
 
@@ -149,6 +153,19 @@ def _jobs(args: Namespace, split: str, spec: DatasetSpec) -> list[Job]:
     ]
 
 
+def _suspicions(jobs: dict[str, list[Job]]) -> list[str]:
+    """Sentences on masks whose scores would be meaningless; what is only odd is printed."""
+    found = []
+    for split, todo in jobs.items():
+        masked = [
+            job.item for job in todo if job.item.mask is not None and job.item.image.is_file()
+        ]
+        wrong, odd = signs([look(item.mask, item.image) for item in spread(masked)])
+        found += [f"{split}: {sentence}" for sentence in wrong]
+        print("".join(f"{split}: {sentence}\n" for sentence in odd), end="")
+    return found
+
+
 def inspect(job: Job, classes: int) -> Report:
     """Read an image and its mask once. `classes` is K, without background."""
     item = job.item
@@ -163,7 +180,7 @@ def inspect(job: Job, classes: int) -> Report:
         if item.mask is None:
             found |= {NO_MASK: item.name} if job.scored else {}
         else:
-            found |= _inspect_mask(item.mask, size, job.labels, classes)
+            found |= _inspect_mask(item.mask, size, job.labels, classes, picture)
     except FileNotFoundError:
         found[MISSING] = f"{item.image} does not exist"
     except (OSError, UserError) as error:
@@ -184,7 +201,11 @@ def _kinds(picture: Picture) -> list[str]:
 
 
 def _inspect_mask(
-    path: Path, size: tuple[int, int], tags: tuple[int, ...] | None, classes: int
+    path: Path,
+    size: tuple[int, int],
+    tags: tuple[int, ...] | None,
+    classes: int,
+    picture: Picture,
 ) -> dict[str, str]:
     try:
         mask = load_mask(path)
@@ -194,6 +215,7 @@ def _inspect_mask(
     if mask.shape != size:
         found[SIZE] = (
             f"{path} is {mask.shape[1]} x {mask.shape[0]}, its image shows as {size[1]} x {size[0]}"
+            + (", turned by EXIF; turn the mask likewise" * fits_stored(mask.shape, picture))
         )
     labels = np.bincount(mask.ravel(), minlength=IGNORE + 1)[:IGNORE].nonzero()[0].tolist()
     if outside := [label for label in labels if label > classes]:

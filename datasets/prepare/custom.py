@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from datasets.classes import CLASSES, read_classes
-from datasets.layouts import INDEX, INDEX_FORMAT, picture_names, pictures_below, read_list
+from datasets.layouts import INDEX, INDEX_FORMAT, Item, picture_names, pictures_below, read_list
+from datasets.mask_signs import refuse_suspicious
 from datasets.prepare.tags_csv import NOTHING, pictures_named, tags_of_folders, tags_of_table
 from datasets.specs import DatasetSpec
 from datasets.tags import TAGS, Tags, write_tags
@@ -110,6 +111,11 @@ def _run(args: Namespace) -> None:
     )
     kept = [file for file in files if file in tags]
     masks = [find_mask(args.masks, file) if args.masks else None for file in kept]
+    refuse_suspicious(
+        Item(str(file), args.images / file, args.masks / mask)
+        for file, mask in zip(kept, masks)
+        if mask
+    )
     splits = _splits(args, kept, masks)
     matrix = np.array([[name in tags[file] for name in spec.classes] for file in kept])
     own = _write(args, spec, kept, masks, matrix, splits)

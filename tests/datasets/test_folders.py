@@ -10,8 +10,8 @@ from PIL import Image
 from datasets import folders
 from datasets.folders import files_below, matching, picture_suffixes
 from datasets.layouts import items, pictures
-from utils.common.errors import UserError
 from utils.common.console import begin_notices
+from utils.common.errors import UserError
 
 
 def put(root: Path, *names: str) -> None:

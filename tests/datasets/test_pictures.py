@@ -22,8 +22,8 @@ from datasets.pictures import (
     open_image,
 )
 from datasets.transforms import View
-from utils.common.errors import UserError
 from utils.common.console import begin_notices
+from utils.common.errors import UserError
 
 
 def save(image: Image.Image, path, **options):

@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context
@@ -389,3 +390,27 @@ def test_a_mount_that_fails_for_a_moment_is_read_again(
     else:
         with pytest.raises(UserError, match="Input/output error"):
             pictures.load_image(file)
+
+
+@pytest.mark.usefixtures("as_started_from_a_terminal")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP", "SIGUSR1"])
+def test_the_first_signal_ends_the_wait_for_a_picture_with_a_checkpoint(
+    name: str, trained: Path, start: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = TaggedImages._sample
+
+    def stuck(self: TaggedImages, iteration: int, index: int) -> dict[str, object]:
+        if iteration == 3:
+            threading.Timer(0.3, os.kill, (os.getpid(), getattr(signal, name))).start()
+            time.sleep(60)
+        return sample(self, iteration, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TaggedImages, "_sample", stuck)
+        begun = time.monotonic()
+        assert run(train_voc.main, *start, "--checkpoint_every", 100) == 130
+        assert time.monotonic() - begun < 50
+    last = load_checkpoint(tmp_path / "run" / "checkpoints" / "segmenter.pt", "--resume")
+    assert last["step"] == 3
+    assert run(train_voc.main, *start, "--resume", "--checkpoint_every", 100) == 0
+    assert same_weights(tmp_path / "run", trained)

@@ -11,9 +11,11 @@ from tqdm import tqdm
 
 from datasets.classes import read_classes
 from datasets.folders import files_below, picture_suffixes
-from datasets.layouts import read_list
+from datasets.layouts import Item, read_list
+from datasets.mask_signs import refuse_suspicious
 from datasets.pictures import load_mask
 from datasets.specs import IGNORE, SPECS
+from utils.common.console import say_once
 from utils.common.entry import Parser, command
 from utils.common.errors import UserError
 from utils.metrics import ConfusionMatrix, format_table
@@ -111,6 +113,11 @@ def main() -> None:
     args = parser.parse_args()
     spec = read_classes(args.classes) if args.classes else SPECS[args.dataset]
     pairs = files_to_score(args.predictions, args.masks, args.list)
+    refuse_suspicious(Item(true.stem, predicted, true) for predicted, true in pairs)
+    if args.predictions.resolve() == args.masks.resolve():
+        say_once(
+            "same", f"--predictions and --masks are both {args.masks}: this scores it by itself"
+        )
     matrix = score(pairs, len(spec.label_names))
     print(format_table([(f"{args.predictions.name} ({len(pairs)})", matrix)], spec.label_names))
     print("mIoU over the classes in the truth, 255 ignored; brackets: number of images")

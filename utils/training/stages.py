@@ -17,6 +17,7 @@ from datasets.augment import ClassifierImages
 from datasets.classes import spec_of
 from datasets.data import Batch, Split, TaggedImages
 from datasets.layouts import Item
+from datasets.mask_signs import refuse_suspicious
 from datasets.scoring import spread
 from datasets.specs import DatasetSpec
 from model.class_token_vit import ClassTokenViT
@@ -79,6 +80,7 @@ def train(
     validation = split_items(config, config.val_split)
     training = Split(images, image_tags(config, spec, images))
     evaluation = planned_evaluation(config, spec, training, validation)
+    refuse_suspicious([*evaluation.validation, *evaluation.seeds.items])
 
     clip = load_clip(config.clip_path, config.clip_activation)
     vit = None if config.branches == "clip" else build_vit(config, clip, len(spec.classes))

@@ -1,0 +1,161 @@
+"""Signs that masks do not say what they seem to, looked for before a score is made of them."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datasets.layouts import Item
+from datasets.pictures import Picture, load_palette_mask, open_image
+from datasets.specs import IGNORE, palette
+from utils.common.console import say_once
+from utils.common.errors import UserError
+
+MOST = 200  # masks that are looked at, evenly spread; signs are of a set rather than of one mask
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one mask shows: its labels, whether it fits its picture as stored instead of as shown,
+    whether the picture is turned, and a label whose colour is that of another.
+    """
+
+    path: Path
+    labels: frozenset[int]
+    stored: bool = False
+    turned: bool = False
+    recoloured: tuple[int, int] | None = None
+
+
+def refuse_suspicious(items: Iterable[Item]) -> None:
+    """Look at some masks of images. Raises UserError where any score made with them would be
+    meaningless; says once what is odd and may be right.
+    """
+    masked = [(item.mask, item.image) for item in items if item.mask is not None]
+    wrong, odd = signs([look(mask, image) for mask, image in spread(masked)])
+    for sentence in odd:
+        say_once(sentence, sentence)
+    if wrong:
+        raise UserError(wrong[0])
+
+
+def spread(sequence: Sequence) -> Sequence:
+    """At most MOST elements, evenly spread."""
+    return sequence[:: max(1, -(-len(sequence) // MOST))]
+
+
+def look(mask: Path, image: Path | None = None) -> Look:
+    """What a mask shows; nothing where it or its picture cannot be read, which is said when it is
+    needed.
+    """
+    try:
+        values, colours = load_palette_mask(mask)
+        picture = None if image is None else open_image(image)
+    except UserError:
+        return Look(mask, frozenset())
+    labels = frozenset(np.unique(values).tolist())
+    turned = picture is not None and picture.turned
+    stored = picture is not None and fits_stored(values.shape, picture)
+    return Look(mask, labels, stored, turned, _recoloured(labels, colours))
+
+
+def fits_stored(shape: tuple[int, ...], picture: Picture) -> bool:
+    """Whether a mask of this (height, width) fits the picture's pixels as stored, and not as
+    shown.
+    """
+    return picture.turned and shape != picture.shape and shape == picture.shape[::-1]
+
+
+def signs(looks: Sequence[Look]) -> tuple[list[str], list[str]]:
+    """Sentences about what makes every score meaningless, and about what is odd."""
+    looks = [one for one in looks if one.labels]
+    wrong, odd = (
+        [said for test, sentence in known if (said := _said(test, sentence, looks))]
+        for known in (_WRONG, _ODD)
+    )
+    return wrong, odd
+
+
+def _said(
+    test: Callable[[Sequence[Look]], Sequence[Look]], sentence: str, looks: Sequence[Look]
+) -> str:
+    found = test(looks) if looks else []
+    return sentence.format(n=len(found), first=found[0].path) if found else ""
+
+
+def _all(condition: Callable[[Look], bool]) -> Callable[[Sequence[Look]], Sequence[Look]]:
+    """All masks, if the condition holds for each."""
+    return lambda looks: looks if all(map(condition, looks)) else []
+
+
+def _some(condition: Callable[[Look], bool]) -> Callable[[Sequence[Look]], Sequence[Look]]:
+    return lambda looks: [one for one in looks if condition(one)]
+
+
+def _binary(looks: Sequence[Look]) -> Sequence[Look]:
+    """All masks, if none has another label than 0 and 255 and some have the latter."""
+    shown = frozenset().union(*(one.labels for one in looks))
+    return looks if IGNORE in shown and shown <= {0, IGNORE} else []
+
+
+def _without_background(looks: Sequence[Look]) -> Sequence[Look]:
+    shown = frozenset().union(*(one.labels for one in looks))
+    return looks if IGNORE in shown and 0 not in shown else []
+
+
+_WRONG = (
+    (
+        _binary,
+        f"the masks hold 0 and {IGNORE} alone ({{n}} looked at, first {{first}}), of which "
+        f"{IGNORE} does not count, so that nothing can be scored; write the number of the class, "
+        "from 1 on, in its place",
+    ),
+    (
+        _some(lambda one: one.stored),
+        "{n} masks, first {first}, have the size of their pictures as stored, but EXIF turns these "
+        "pictures; turn the masks likewise",
+    ),
+)
+_ODD = (
+    (
+        _some(lambda one: one.turned),
+        "{n} pictures with masks, first that of {first}, are turned by EXIF; make sure that the "
+        "masks are drawn on the pictures as they are shown",
+    ),
+    (
+        _all(lambda one: one.labels == {0}),
+        "all {n} masks looked at, first {first}, are background alone; a score says nothing of the "
+        "classes",
+    ),
+    (
+        _all(lambda one: len(one.labels - {IGNORE}) < 2 and one.labels != {0}),
+        "each of the {n} masks looked at, first {first}, is one label all over; make sure that they "
+        "are masks of objects",
+    ),
+    (
+        _without_background,
+        f"none of the {{n}} masks looked at, first {{first}}, has background (0), and some have "
+        f"{IGNORE}; where labels were counted from 0, add 1 to each and make {IGNORE} 0",
+    ),
+    (
+        _some(lambda one: one.recoloured is not None),
+        "{n} masks, first {first}, have labels in the colours of other labels, as after a palette "
+        "was put in another order; make sure that their pixels hold the labels",
+    ),
+)
+
+
+def _recoloured(labels: frozenset[int], colours: np.ndarray | None) -> tuple[int, int] | None:
+    """A label and the other label whose VOC colour it has, where that holds for all labels."""
+    shown = [label for label in sorted(labels - {0, IGNORE}) if colours is not None]
+    meant = {
+        tuple(colour): label for label, colour in reversed(list(enumerate(palette().tolist())))
+    }
+    found = [
+        (label, meant.get(tuple(colours[label].tolist()), label))
+        for label in shown
+        if label < len(colours)
+    ]
+    moved = [pair for pair in found if pair[0] != pair[1]]
+    return moved[0] if moved and len(moved) == len(found) else None
