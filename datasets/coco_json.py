@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from utils.common.errors import UserError
-from utils.common.files import read_json, sha256_of
+from utils.common.files import is_set, read_json, sha256_of
 
 _YEARS = ("2014", "2017")
 _AGAIN = "remove it and run `python -m datasets.prepare coco` again"
@@ -40,13 +40,14 @@ class Shape(NamedTuple):
 @dataclass
 class AnnotatedImage:
     """An image of an instance JSON: its name (file name without suffix), size in px (None: not
-    given) and shapes.
+    given), shapes, and file name.
     """
 
     name: str
     height: int | None
     width: int | None
     shapes: list[Shape] = field(default_factory=list)
+    file: str = ""
 
 
 def coco_year(root: str | Path, split: str) -> str:
@@ -104,21 +105,23 @@ def read_instances(path: str | Path, outlines: bool) -> list[AnnotatedImage]:
     content = read_json(path, partial(_compact, path) if outlines else _without_outline)
     try:
         images = {
-            entry["id"]: AnnotatedImage(_name(entry), entry.get("height"), entry.get("width"))
+            _key(entry["id"]): AnnotatedImage(
+                _name(entry), _side(entry, "height"), _side(entry, "width"), [], _file(entry)
+            )
             for entry in content["images"]
         }
-        category = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
+        category = {_key(entry["id"]): str(entry["name"]) for entry in content["categories"]}
         for entry in content["annotations"]:
             shape = Shape(
                 entry.get("id"),
-                category[entry["category_id"]],
-                bool(entry.get("iscrowd")),
+                category[_key(entry["category_id"])],
+                is_set(entry.get("iscrowd")),
                 entry.get("segmentation"),
                 _number(entry.get("area")),
             )
-            images[entry["image_id"]].shapes.append(shape)
+            images[_key(entry["image_id"])].shapes.append(shape)
         found = sorted(images.values(), key=lambda image: image.name)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{path} is no instance JSON: entry or key {error} is missing or malformed; make or "
             "copy it again"
@@ -167,8 +170,26 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def _key(value: Any) -> int | str:
+    """A number of an image or category, whether it is written as number or as text."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = str(value).strip()
+    return int(text) if text.isdecimal() and text.isascii() and len(text) < 19 else text
+
+
+def _side(entry: dict[str, Any], name: str) -> int | None:
+    value = entry.get(name)
+    return None if value is None else int(float(value))
+
+
+def _file(entry: dict[str, Any]) -> str:
+    """The file name with / between folders, whatever system wrote it."""
+    return entry["file_name"].replace("\\", "/")
+
+
 def _name(entry: dict[str, Any]) -> str:
-    return str(PurePosixPath(entry["file_name"]).with_suffix(""))
+    return str(PurePosixPath(_file(entry)).with_suffix(""))
 
 
 def _without_outline(entry: dict) -> dict:

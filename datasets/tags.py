@@ -4,26 +4,27 @@ A tags file is JSON: {"format": 1, "dataset": name, "classes": [...], "source": 
 {image: [class, ...]}}.
 """
 
-import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import ParseError, parse
 
+from datasets.annotations import tags_of_file
 from datasets.coco_json import coco_annotations, coco_classes
 from datasets.layouts import Item
 from datasets.pictures import load_mask
 from datasets.specs import IGNORE, DatasetSpec
-from utils.common.errors import UserError
+from datasets.voc_xml import read_xml
+from utils.common.errors import UserError, nearest
 from utils.common.files import read_json, write_whole
 
 FORMAT = 1
 COCO_SOURCE = "COCO instance annotations"
 TAGS = "tags.json"  # of a custom data set, in its folder
+_HEAD = 4096  # bytes of a tags file in which its format stands
+_ALIKE = 0.7  # likeness, of 1, from which another class may have been meant
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,13 @@ def read_tags(path: str | Path, spec: DatasetSpec, names: Sequence[str]) -> np.n
             class, or a named
             image that the file lacks.
     """
-    tags = _content(path, spec)["tags"]
+    return _complete(path, _content(path, spec)["tags"], names, spec)
+
+
+def _complete(
+    path: str | Path, tags: Mapping[str, Sequence[str]], names: Sequence[str], spec: DatasetSpec
+) -> np.ndarray:
+    """The tags of all named images. Raises UserError where one is missing."""
     missing = [name for name in names if name not in tags]
     if missing:
         raise UserError(
@@ -107,6 +114,49 @@ def write_tags(path: str | Path, spec: DatasetSpec, tags: Tags) -> bool:
     return True
 
 
+def tags_of_images(
+    path: str | Path, spec: DatasetSpec, images: Sequence[Item]
+) -> dict[str, list[str]]:
+    """Classes of those images that a file of tags knows, by name: a tags file, or any form that
+    `tags_of_file` reads.
+
+    Raises:
+        UserError: the file cannot be used, or names none of the images.
+    """
+    if is_tags_file(path):
+        tagged = _content(path, spec)["tags"]
+        known = [item.name for item in images if item.name in tagged]
+        found = tags_of(str(path), tagged, known, spec, "")
+        rows = ([spec.classes[k] for k in row.nonzero()[0]] for row in found.matrix)
+        return _some(path, dict(zip(known, rows)), images)
+    files = {PurePosixPath(item.name + item.image.suffix): item.name for item in reversed(images)}
+    roots = {item.image.parents[item.name.count("/")] for item in images}
+    tags = tags_of_file(Path(path), list(files), spec, roots, partial=True)
+    rows = {files[file]: [name for name in spec.classes if name in tags[file]] for file in tags}
+    return _some(path, rows, images)
+
+
+def is_tags_file(path: str | Path) -> bool:
+    """Whether a file is of the form that this module writes, by its first bytes."""
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(_HEAD)
+    except OSError:
+        return False
+    return start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{") and b'"format"' in start
+
+
+def _some(
+    path: str | Path, known: dict[str, list[str]], images: Sequence[Item]
+) -> dict[str, list[str]]:
+    if not known:
+        raise UserError(
+            f"--tags {path} names none of the {len(images)} images; the first is called "
+            f"{images[0].name!r}"
+        )
+    return known
+
+
 def find_tags(
     dataset: str,
     root: str | Path,
@@ -121,6 +171,10 @@ def find_tags(
     Raises:
         UserError: as the reader in question does.
     """
+    if file and not is_tags_file(file) and Path(file).exists():
+        tags = tags_of_file(Path(file), [PurePosixPath(name) for name in names], spec, partial=True)
+        listed = {str(name): sorted(classes) for name, classes in tags.items()}
+        return _complete(file, listed, names, spec)
     if file or dataset == "custom":
         return read_tags(file or Path(root) / TAGS, spec, names)
     if dataset == "coco":
@@ -139,7 +193,7 @@ def tags_from_voc_xml(
     """
     folder = Path(root) / "Annotations"
     rows = (
-        (str(folder / f"{name}.xml"), _xml_classes(folder / f"{name}.xml", difficult))
+        (str(folder / f"{name}.xml"), read_xml(folder / f"{name}.xml").classes(difficult))
         for name in names
     )
     source = "VOC bounding-box annotations" + ("" if difficult else " without difficult objects")
@@ -232,9 +286,11 @@ def _matrix(spec: DatasetSpec, rows: Iterable[tuple[str, Sequence[str]]], n: int
             )
         for name in classes:
             if not isinstance(name, str) or name not in column:
-                near = difflib.get_close_matches(str(name), spec.classes, n=1, cutoff=0)
-                hint = f"did you mean {near[0]!r}?" if near else "the dataset has no classes"
-                raise UserError(f"{place} has class {name!r}, which {spec.name} has not; {hint}")
+                hint = nearest(str(name), spec.classes, cutoff=_ALIKE).removeprefix(", ")
+                own = "for classes of your own use `python -m datasets.prepare custom`"
+                raise UserError(
+                    f"{place} has class {name!r}, which {spec.name} has not; {hint or own}"
+                )
             row[column[name]] = True
     return matrix
 
@@ -264,29 +320,3 @@ def _check_classes(path: str | Path, content: dict, spec: DatasetSpec) -> None:
         "with its"
         f" {len(spec.classes)} classes; make it for this dataset"
     )
-
-
-def _xml_classes(path: Path, difficult: bool) -> list[str]:
-    """Class names of the objects in one VOC annotation file."""
-    try:
-        annotation = parse(path).getroot()
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path} does not exist; complete the Annotations folder or shorten the list"
-        ) from error
-    except ParseError as error:
-        raise UserError(f"{path} is not valid XML ({error}); copy it again") from error
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        DefusedXmlException,
-    ) as error:  # among others an unknown encoding
-        raise UserError(f"{path} cannot be read safely as XML ({error}); copy it again") from error
-    if annotation.tag != "annotation":
-        raise UserError(
-            f"{path} holds <{annotation.tag}> where VOC has <annotation>; copy it again"
-        )
-    objects = annotation.findall("object")
-    kept = [o for o in objects if difficult or o.findtext("difficult", "0").strip() != "1"]
-    return [o.findtext("name", "").strip() for o in kept]

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets.layouts import Item, pictures, read_json
+from datasets.layouts import Item, pictures
 from datasets.mask_signs import refuse_suspicious
 from datasets.scoring import mask_rule, masks_found
 from datasets.specs import DatasetSpec
-from datasets.tags import read_tags
+from datasets.tags import tags_of_images
 from utils.build import own_split, split_items, testing_script
 from utils.common import distributed
 from utils.common.device import prepare_torch, uses_bf16
@@ -145,7 +145,8 @@ def _evaluation_parser(description: str) -> Parser:
         "--tags",
         default="",
         metavar="FILE",
-        help="tags file (JSON) of --images: an image in it gets no other classes (default: none)",
+        help="tags of --images, in any form that `datasets.prepare custom` takes: an image in it "
+        "gets no other classes (default: none)",
     )
     add = parser.add_argument_group("how").add_argument
     add(
@@ -182,15 +183,7 @@ def known_tags(
             f"--tags {path} restricts predictions of --images alone; results on a split are "
             "without tags"
         )
-    tagged = read_json(path).get("tags")
-    names = [item.name for item in images if isinstance(tagged, dict) and item.name in tagged]
-    matrix = read_tags(path, spec, names)
-    if not names:
-        raise UserError(
-            f"--tags {path} names none of the {len(images)} images; the first is called "
-            f"{images[0].name!r}"
-        )
-    return {name: [spec.classes[k] for k in row.nonzero()[0]] for name, row in zip(names, matrix)}
+    return tags_of_images(path, spec, images)
 
 
 def plan(segmenter: Segmenter, model_path: str, job: Job, source: str) -> str:

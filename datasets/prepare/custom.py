@@ -1,4 +1,4 @@
-"""One's own pictures: a class list, tags from a CSV or from folder names, a split, and a
+"""One's own pictures: a class list, tags from a file or from folder names, a split, and a
 configuration to train with.
 
 Nothing is copied: an index says where the pictures and masks lie, whatever their names and folders.
@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import shutil
+import unicodedata
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -16,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from datasets.annotations import FORMS, NOTHING, Tagged, tags_of_file
+from datasets.called import Pictures
 from datasets.classes import CLASSES, read_classes
 from datasets.layouts import INDEX, INDEX_FORMAT, Item, picture_names, pictures_below, read_list
 from datasets.mask_signs import refuse_suspicious
-from datasets.prepare.tags_csv import NOTHING, pictures_named, tags_of_folders, tags_of_table
 from datasets.specs import DatasetSpec
+from datasets.tables import key_of
 from datasets.tags import TAGS, Tags, write_tags
 from utils.common.errors import UserError
 from utils.common.files import write_whole
@@ -37,7 +40,7 @@ _LONG = 512  # px; training pictures are brought to the size that testing uses
 
 def add_command(kinds: Any) -> None:
     """Adds the sub-command `custom` to an argparse sub-parsers object."""
-    text = "one's own pictures: any names, tags from a CSV or from folders"
+    text = "one's own pictures: any names, tags from a file or from folders"
     parser = kinds.add_parser("custom", help=text, description=__doc__)
     add = parser.add_argument
     add(
@@ -58,8 +61,7 @@ def add_command(kinds: Any) -> None:
         "--tags",
         type=Path,
         metavar="FILE",
-        help="CSV with the columns image,tags; tags separated by ; "
-        f"(default: folders named after classes, or {NOTHING})",
+        help=f"{FORMS} (default: folders named after classes, or {NOTHING})",
     )
     add(
         "--masks",
@@ -105,7 +107,7 @@ def _run(args: Namespace) -> None:
     found = pictures_below(args.images, outside)
     files = [PurePosixPath(file.relative_to(args.images)) for file in found]
     tags = (
-        tags_of_table(args.tags, files, spec)
+        tags_of_file(args.tags, files, spec, [args.images])
         if args.tags
         else tags_of_folders(args.images, files, spec)
     )
@@ -139,6 +141,26 @@ def _check_folders(args: Namespace) -> None:
             )
 
 
+def tags_of_folders(root: Path, files: Sequence[PurePosixPath], spec: DatasetSpec) -> Tagged:
+    """Classes of pictures: those that the names of folders on the way to them name, whatever their
+    case.
+
+    Raises:
+        UserError: a picture lies in no such folder, nor in one called `background`.
+    """
+    known = {key_of(name): name for name in spec.classes}
+    tags = {}
+    for file in files:
+        folders = [key_of(unicodedata.normalize("NFC", part)) for part in file.parent.parts]
+        tags[file] = {known[folder] for folder in folders if folder in known}
+        if not tags[file] and NOTHING not in folders:
+            raise UserError(
+                f"{root / file} lies in no folder named after a class; move it into one, or into"
+                f" {NOTHING!r} if it shows none, or give --tags"
+            )
+    return tags
+
+
 def _splits(
     args: Namespace, files: Sequence[PurePosixPath], masks: Sequence[str | None]
 ) -> dict[str, list[PurePosixPath]]:
@@ -146,7 +168,8 @@ def _splits(
     train on.
     """
     if args.val_list:
-        chosen = pictures_named(read_list(args.val_list), files, f"--val_list {args.val_list}")
+        found, place = Pictures(files, [args.images]), f"--val_list {args.val_list}"
+        chosen = {found.named(name, place) for name in read_list(args.val_list)}
     else:
         scorable = [file for file, mask in zip(files, masks) if mask] or files
         chosen = draw(scorable, args.val_share, len(files), args.seed)

@@ -15,11 +15,11 @@ from PIL import Image
 import test_msc_flip_coco
 import test_msc_flip_voc
 import train_voc
+from datasets.annotations import tags_of_file
 from datasets.classes import read_classes, spec_of
 from datasets.layouts import items
 from datasets.prepare import __main__ as prepare
 from datasets.prepare.custom import draw
-from datasets.prepare.tags_csv import tags_of_table
 from datasets.specs import BACKGROUND, TEMPLATE, VOC
 from datasets.tags import read_tags
 from datasets.toy.write import write_custom
@@ -243,7 +243,17 @@ def test_folders_are_tags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 BAD_TABLES: dict[str, tuple[str | bytes, str]] = {
-    "header": ("file,tags\n", "line 1 is 'file,tags'; the header must be image,tags"),
+    "header": ("who,tags\n", "line 1 is 'who,tags'; the header must be image,tags"),
+    "no tags": ("image,size\n", "line 1 is 'image,size'; the header must be image,tags"),
+    "no class": ("image,cat,size\n写真,1,3\n", "line 1 has the column 'size', which is no class"),
+    "no mark": ("image,cat,dog\n写真,1,maybe\n", "line 2 has 'maybe' for 'dog'; write 1 or 0"),
+    "workbook": (b"PK\3\4\0\0", "is a workbook, not text; save its sheet as CSV"),
+    "old workbook": (b"\xd0\xcf\x11\xe0\xa1\xb1", "is a workbook"),
+    "JSON": ("{", "is not valid JSON at line 1"),
+    "records": ('[{"image": "写真", "tags": 3}]', "entry 1 has 3 where a list of class names"),
+    "no image": ('[{"tags": ["cat"]}]', "entry 1 names no image"),
+    "XML": ("<annotation><object>", "is not valid XML"),
+    "other XML": ("<svg/>", "holds <svg> where VOC has <annotation>"),
     "empty": ("", "line 1 is ''"),
     "no rows": ("image,tags\n\n", "lists no picture"),
     "cells": ("image,tags\na;b/c (1).JPEG,cat,dog\n", "line 2 has 3 cells"),
@@ -267,9 +277,9 @@ BAD_TABLES: dict[str, tuple[str | bytes, str]] = {
     ),
     "absolute": ("image,tags\n/etc/passwd,cat\n", "line 2: '/etc/passwd' is no picture below"),
     "quotes": ('image,tags\n"a"b,cat\n', "line 2 is not CSV"),
-    "latin-1": (
-        "image,tags\nKüche/IMG 01.JPG,cat\n".encode("latin-1"),
-        "cannot be read as UTF-8 text",
+    "no encoding": (
+        b"image,tags\nK\x81che/IMG 01.JPG,cat\n",
+        "cannot be read as text; save it as plain UTF-8",
     ),
 }
 
@@ -292,7 +302,7 @@ def test_any_text_is_a_table_or_one_sentence(
 ) -> None:
     path = written(tmp_path_factory.getbasetemp() / "fuzz.csv", "image,tags\n" + text)
     try:
-        assert tags_of_table(path, [Path("a.jpg")], VOC)
+        assert tags_of_file(path, [Path("a.jpg")], VOC)
     except UserError as error:
         assert "fuzz.csv" in str(error) and "\n" not in str(error)
 

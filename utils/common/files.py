@@ -25,15 +25,20 @@ def npy_of(values: dict) -> bytes:
     return stream.getvalue()
 
 
-def read_json(path: str | Path, each_object: Callable[[dict], Any] | None = None) -> dict:
-    """The object in a JSON file; `each_object` replaces every object as it is read, innermost
-    first.
+def read_json(
+    path: str | Path,
+    each_object: Callable[[dict], Any] | None = None,
+    kinds: tuple[type, ...] = (dict,),
+) -> Any:
+    """The object in a JSON file of any Unicode encoding, with or without a byte order mark;
+    `each_object` replaces every object as it is read, innermost first.
 
     Raises:
-        UserError: the file is missing, not JSON (names line and column) or no JSON object.
+        UserError: the file is missing, not JSON (names line and column) or none of `kinds`, an
+            object by default.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), object_hook=each_object)
+        content = json.loads(Path(path).read_bytes(), object_hook=each_object)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; check the path or make the file first") from error
     except json.JSONDecodeError as error:
@@ -49,11 +54,40 @@ def read_json(path: str | Path, each_object: Callable[[dict], Any] | None = None
         raise UserError(
             f"{path} cannot be read as JSON text ({error}); make or copy it again"
         ) from error
-    if not isinstance(content, dict):
+    if not isinstance(content, kinds):
         raise UserError(
             f"{path} holds a JSON {type(content).__name__}, not an object; make or copy it again"
         )
     return content
+
+
+def decoded_text(path: str | Path, content: bytes) -> str:
+    """Text of a file's bytes: UTF-16 or UTF-8, with or without a byte order mark, else Windows's
+    Western encoding.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    zeros = (content[:200:2].count(0), content[1:200:2].count(0))
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encodings = ["utf-16"]
+    elif max(zeros) > len(content[:200]) // 5:  # as plain letters have
+        encodings = ["utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"]
+    else:
+        encodings = ["utf-8-sig", "cp1252"]
+    for encoding in encodings:
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text:
+            return text
+    raise UserError(f"{path} cannot be read as text; save it as plain UTF-8")
+
+
+def is_set(value: object) -> bool:
+    """Whether a mark of a JSON or XML file, of any type, says yes: 1, "1", true, "true" ..."""
+    return str(value).strip().casefold() in ("1", "1.0", "true", "yes", "y")
 
 
 def partial_of(path: Path, own: bool = False) -> Path:

@@ -1,0 +1,95 @@
+"""Pictures found by what people and tools call them: paths of any system, names without suffix."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+
+from datasets.folders import picture_suffixes
+from utils.common.errors import UserError, nearest
+
+_ELSEWHERE = re.compile(r"^(?:[a-z][a-z0-9+.-]*://[^/]*/|[a-z]:/|/)", re.IGNORECASE)
+
+
+class Pictures:
+    """Pictures of one folder by relative path, and by what else names them."""
+
+    def __init__(self, files: Sequence[PurePosixPath], roots: Iterable[Path] = ()) -> None:
+        """files: paths relative to a folder. roots: folders whose name may begin a path."""
+        self._exact = {_key(str(file)): file for file in files}
+        self._loose: dict[str, list[PurePosixPath]] = {}
+        self._any_case: dict[str, list[PurePosixPath]] = {}
+        self._roots = {"images", *(root.resolve().name for root in roots)}
+        for file in files:
+            for called in {_without_suffix(str(file)), file.name, _without_suffix(file.name)}:
+                self._loose.setdefault(_key(called), []).append(file)
+            for called in {str(file), file.name}:
+                self._any_case.setdefault(_key(called).casefold(), []).append(file)
+
+    def named(self, called: str, place: str) -> PurePosixPath:
+        """The picture called so. Raises UserError naming the place if there is none, or more than
+        one.
+        """
+        found = self.find(called)
+        if len(found) > 1:
+            raise UserError(
+                f"{place}: {called!r} may be {found[0]} or {found[1]}; write the path below "
+                "--images"
+            )
+        if not found:
+            hint = nearest(_key(called), list(self._exact)) or "; write its path below --images"
+            raise UserError(f"{place}: {called!r} is no picture below --images{hint}")
+        return found[0]
+
+    def find(self, called: str) -> list[PurePosixPath]:
+        """All pictures that may be meant."""
+        key = _key(called)
+        for candidate in dict.fromkeys((key, *self._tails(key.replace("\\", "/")))):
+            if not candidate:
+                continue
+            if candidate in self._exact:
+                return [self._exact[candidate]]
+            if "/" in candidate or candidate in (key, _base(key)):
+                found = self._loose.get(candidate) or self._any_case.get(candidate.casefold())
+                if found := found or self._by_stem(_without_suffix(candidate)):
+                    return found
+        return []
+
+    def _by_stem(self, stem: str) -> list[PurePosixPath]:
+        """Pictures that are known without suffix."""
+        return [
+            file for file in self._loose.get(stem, ()) if _without_suffix(file.name) == file.name
+        ]
+
+    def _tails(self, path: str) -> Iterator[str]:
+        """A path of any system as it may stand below the folder: whole, and without what leads to
+        the folder elsewhere.
+        """
+        for spelt in dict.fromkeys((path, unquote(path))):
+            elsewhere = _ELSEWHERE.match(spelt)
+            plain = spelt[elsewhere.end() :] if elsewhere else spelt
+            parts = [part for part in plain.split("/") if part not in ("", ".")]
+            if ".." in parts:
+                return
+            if not elsewhere:
+                yield "/".join(parts)
+            for n, part in enumerate(parts):
+                if elsewhere:
+                    yield "/".join(parts[n:])
+                elif part in self._roots:
+                    yield "/".join(parts[n + 1 :])
+
+
+def _key(called: str) -> str:
+    return unicodedata.normalize("NFC", called.strip())
+
+
+def _base(path: str) -> str:
+    return path.replace("\\", "/").rpartition("/")[2]
+
+
+def _without_suffix(path: str) -> str:
+    """A path without its suffix, if that is a picture's."""
+    stem, dot, suffix = path.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in picture_suffixes() and stem else path

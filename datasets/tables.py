@@ -1,0 +1,150 @@
+"""Tables as spreadsheets and people write them: any delimiter, encoding and line ending.
+
+A table of tags has a header. One column names the picture; the others are one or more columns of
+tags, or one column per class.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets.classes import SEPARATOR
+from utils.common.errors import UserError
+from utils.common.files import decoded_text
+
+HEADER = "image,tags"
+_IMAGE = {
+    *("image", "images", "img", "picture", "photo", "file", "filename", "name", "path"),
+    *("image name", "image path", "file name", "file path", "image file", "image id", "filepath"),
+}
+_TAGS = {"tag", "label", "class", "category", "classes", "categories", "tags", "labels"}
+_DELIMITERS = (",", ";", "\t", "|")
+_YES, _NO = ("1", "1.0", "true", "yes", "y", "x"), ("", "0", "0.0", "false", "no", "n", "-1", "-")
+# How workbooks start, which are no text: of Excel (new, OpenDocument, Numbers) and old Excel.
+_WORKBOOKS = (b"PK\3\4", b"\xd0\xcf\x11\xe0")
+
+
+class Row(NamedTuple):
+    """What a line, an image of a file or a file says: its place, what the picture is called (the
+    first name that fits counts), and its class names, in one text or in several.
+    """
+
+    place: str
+    called: tuple[str, ...]
+    words: str | Sequence[str]
+
+
+def read_table(path: Path, classes: Sequence[str]) -> Iterator[Row]:
+    """The rows of a table of tags.
+
+    Raises:
+        UserError: names file, line and fix, where the file is no table or a cell is not legible.
+    """
+    content = path.read_bytes()
+    if content.startswith(_WORKBOOKS):
+        raise UserError(f"{path} is a workbook, not text; save its sheet as CSV")
+    text = decoded_text(path, content)
+    first = text.partition("\n")[0]
+    delimiters: Sequence[str] = _DELIMITERS
+    if told := re.fullmatch(r"sep=(.)\s*", first):  # Excel's way to name it
+        text, delimiters = "\n" + text.partition("\n")[2], [told[1]]
+    delimiter = max(delimiters, key=lambda sign: _likeness(text, sign))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        header = next((row for row in reader if any(cell.strip() for cell in row)), [])
+        columns = _Columns(path, reader.line_num, header, classes)
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                yield columns.read(f"{path}, line {reader.line_num}", row, delimiter)
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, line {reader.line_num} is not CSV ({error}); mend that line"
+        ) from None
+
+
+def split_words(text: str, classes: Sequence[str]) -> list[str]:
+    """Class names in a cell: a JSON list, or names with ; | , or line breaks between them.
+
+    A text that is a class as a whole is that one; words with spaces between them are classes only
+    if each is one.
+    """
+    text = text.strip()
+    known = {key_of(name) for name in classes}
+    if key_of(text) in known:
+        return [text]
+    if text[:1] + text[-1:] in ("[]", "()", "{}"):
+        text = re.sub(r"""["']""", "", text[1:-1])
+    separator = next((sign for sign in (SEPARATOR, "|", ",", "\n") if sign in text), None)
+    words = [word.strip() for word in text.split(separator)] if separator else [text]
+    apart = text.split()
+    if separator is None and all(key_of(word) in known for word in apart):
+        words = apart
+    return [word for word in words if word]
+
+
+def key_of(name: str) -> str:
+    """A name as people compare it: without case, and with one space for each _, - or gap."""
+    return " ".join(re.split(r"[\s_-]+", name.strip().casefold()))
+
+
+def _likeness(text: str, delimiter: str) -> tuple[bool, int]:
+    """How much the first line looks like a header of this delimiter: whether a column names the
+    picture, and the number of columns.
+    """
+    line = next((line for line in text.splitlines() if line.strip()), "")
+    try:
+        cells = next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        cells = []
+    return any(key_of(cell) in _IMAGE for cell in cells), len(cells)
+
+
+class _Columns:
+    """What the columns of a table hold."""
+
+    def __init__(self, path: Path, line: int, header: list[str], classes: Sequence[str]) -> None:
+        keys = [key_of(cell) for cell in header]
+        self._classes = classes
+        self._width = len(header)
+        self._image = next((n for n, key in enumerate(keys) if key in _IMAGE), None)
+        self._tags = [n for n, key in enumerate(keys) if re.sub(r" ?\d+$", "", key) in _TAGS]
+        known = {key_of(name): name for name in classes}
+        self._marks = {n: known[key] for n, key in enumerate(keys) if key in known}
+        self._marks.pop(self._image, None)
+        if self._image is None or not (self._tags or self._marks):
+            raise UserError(
+                f"{path}, line {max(1, line)} is {','.join(header)!r:.80}; the header must be "
+                f"{HEADER}, or name the image and each class"
+            )
+        if self._tags:
+            self._marks = {}
+        rest = set(range(len(keys))) - {self._image, *self._marks}
+        if self._marks and any(keys[n] for n in rest):
+            strange = next(header[n] for n in sorted(rest) if keys[n])
+            raise UserError(
+                f"{path}, line {line} has the column {strange!r}, which is no class; remove it, or "
+                "add it to the class list"
+            )
+
+    def read(self, place: str, row: list[str], delimiter: str) -> Row:
+        """One row. Raises UserError where it has too many cells or a mark is neither yes nor
+        no.
+        """
+        if any(cell.strip() for cell in row[self._width :]):
+            raise UserError(
+                f"{place} has {len(row)} cells; write {HEADER} with {SEPARATOR!r} between the tags "
+                f"and quotes around names with {delimiter!r}"
+            )
+        cells = [cell.strip() for cell in row] + [""] * (self._width - len(row))
+        words: list[str] = []
+        for n in self._tags:
+            words += split_words(cells[n], self._classes)
+        for n, name in self._marks.items():
+            mark = cells[n].casefold()
+            if mark not in (*_YES, *_NO):
+                raise UserError(f"{place} has {cells[n]!r} for {name!r}; write 1 or 0")
+            words += [name] if mark in _YES else []
+        return Row(place, (cells[self._image],), words)

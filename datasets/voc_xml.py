@@ -1,0 +1,57 @@
+"""PASCAL VOC annotation files, and those of tools that write them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import ParseError, parse
+
+from utils.common.errors import UserError
+from utils.common.files import is_set
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What one file says: the name of its picture as written there, and (class, difficult) of each
+    object.
+    """
+
+    filename: str
+    objects: tuple[tuple[str, bool], ...]
+
+    def classes(self, difficult: bool = True) -> list[str]:
+        """Class names of the objects, those marked difficult included unless told otherwise."""
+        return [name for name, is_difficult in self.objects if difficult or not is_difficult]
+
+
+def read_xml(path: Path) -> Annotation:
+    """The objects of one VOC annotation file.
+
+    Raises:
+        UserError: the file is missing, malformed or of another kind.
+    """
+    try:
+        annotation = parse(path).getroot()
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} does not exist; complete the Annotations folder or shorten the list"
+        ) from error
+    except ParseError as error:
+        raise UserError(f"{path} is not valid XML ({error}); copy it again") from error
+    # among others an unknown encoding
+    except (OSError, ValueError, LookupError, DefusedXmlException) as error:
+        raise UserError(f"{path} cannot be read safely as XML ({error}); copy it again") from error
+    if annotation.tag != "annotation":
+        raise UserError(
+            f"{path} holds <{annotation.tag}> where VOC has <annotation>; copy it again"
+        )
+    objects = tuple(
+        (_text(each, "name"), is_set(_text(each, "difficult")))
+        for each in annotation.findall("object")
+    )
+    return Annotation(_text(annotation, "filename"), objects)
+
+
+def _text(element: Element, name: str) -> str:
+    return (element.findtext(name) or "").strip()

@@ -1,0 +1,366 @@
+"""Tags in every form that spreadsheets, people and annotation tools write."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+from helpers import ROOT, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import test_msc_flip_voc
+from datasets.annotations import tags_of_file
+from datasets.coco_json import read_instances
+from datasets.layouts import Item
+from datasets.specs import COCO, DatasetSpec
+from datasets.tags import find_tags, tags_from_coco_json, tags_of_images
+from utils.common.console import begin_notices
+from utils.common.errors import UserError
+from utils.common.files import decoded_text, is_set, read_json
+
+SPEC = DatasetSpec("custom", ("cat", "dog", "traffic light"), ("",) * 3, ())
+FILES = [PurePosixPath(name) for name in ("sub/a.jpg", "sub/b.JPG", "Küche/c.png", "d.jfif")]
+EXPECTED = {"sub/a.jpg": {"cat"}, "sub/b.JPG": {"cat", "traffic light"}, "Küche/c.png": set()}
+HEADER, ROWS = (
+    ("image", "tags"),
+    (
+        ("sub/a.jpg", "cat"),
+        ("sub/b.JPG", "cat;traffic light"),
+        ("Küche/c.png", ""),
+    ),
+)
+
+
+def read(path: Path, content: str | bytes, encoding: str = "utf-8", **options: object) -> dict:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
+    found = tags_of_file(path, FILES, SPEC, [Path("/data/photos")], **options)
+    return {str(file): classes for file, classes in found.items()}
+
+
+def table(delimiter: str, ending: str = "\n", header: tuple[str, ...] = HEADER) -> str:
+    rows = [delimiter.join(f'"{c}"' if delimiter in c else c for c in row) for row in ROWS]
+    return ending.join([delimiter.join(header), *rows, ""])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_any_delimiter_line_ending_and_encoding(
+    delimiter: str, ending: str, encoding: str, tmp_path: Path
+) -> None:
+    assert read(tmp_path / "t.csv", table(delimiter, ending), encoding) == EXPECTED
+
+
+def test_tables_of_western_windows_and_of_excel(tmp_path: Path) -> None:
+    assert read(tmp_path / "t.csv", table(";"), "cp1252") == EXPECTED
+    assert read(tmp_path / "t.csv", "sep=;\r\n" + table(";", "\r\n"), "utf-8-sig") == EXPECTED
+    blank = table(";").replace("\n", "\n;\n\n ; \n")
+    assert read(tmp_path / "t.csv", blank) == EXPECTED
+    wide = table(";").replace("\n", ";;;\n")
+    assert read(tmp_path / "t.csv", wide) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *(("Image", "Tags"), ("FILENAME", "Label"), ("file_name", "labels"), (" path ", "class")),
+        *(("name", "classes"), ("Picture", "category"), ("img", "tag"), ("image id", "categories")),
+        *(("File Name", "tags"), ("photo", "Labels")),
+    ],
+)
+def test_columns_under_their_usual_names(header: tuple[str, str], tmp_path: Path) -> None:
+    assert read(tmp_path / "t.csv", table(",", header=header)) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("cell", "classes"),
+    [
+        ("cat;dog", {"cat", "dog"}),
+        ("cat, dog", {"cat", "dog"}),
+        ("cat|traffic light", {"cat", "traffic light"}),
+        ("['cat', 'dog']", {"cat", "dog"}),
+        ('["cat"]', {"cat"}),
+        ("[]", set()),
+        ("cat dog", {"cat", "dog"}),
+        ("traffic light", {"traffic light"}),
+        ("Traffic_Light; CAT", {"cat", "traffic light"}),
+        ("{cat,dog}", {"cat", "dog"}),
+        ("background", set()),
+        (" cat ;; ", {"cat"}),
+        ("cat\ndog", {"cat", "dog"}),
+    ],
+)
+def test_lists_of_tags_in_a_cell(cell: str, classes: set[str], tmp_path: Path) -> None:
+    quoted = cell.replace('"', '""')
+    assert read(tmp_path / "t.csv", f'image,tags\nd.jfif,"{quoted}"\n') == {"d.jfif": classes}
+
+
+@pytest.mark.parametrize(
+    ("yes", "no"),
+    [
+        ("1", "0"),
+        ("1.0", "0.0"),
+        ("x", ""),
+        ("TRUE", "FALSE"),
+        ("Yes", "no"),
+        ("y", "n"),
+        ("1", "-1"),
+        ("X", "-"),
+    ],
+)
+def test_a_column_per_class(yes: str, no: str, tmp_path: Path) -> None:
+    text = f"file;Cat;dog;traffic_light\nsub/a;{yes};{no};{no}\nb;{yes};{no};{yes}\nc;{no};{no}\n"
+    assert read(tmp_path / "t.csv", text) == EXPECTED
+
+
+def test_several_columns_of_tags(tmp_path: Path) -> None:
+    text = "image,tag1,tag2,comment\nsub/a,cat,,seen\nb,traffic light,cat,\nc,,,\n"
+    assert read(tmp_path / "t.csv", text) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    "called",
+    [
+        *("sub/a.jpg", "./sub/a.jpg", "sub\\a.jpg", ".\\sub\\a.jpg", "sub//a.jpg", "sub/a", "a"),
+        *("a.jpg", "A.JPG", "SUB/A.jpg", " sub/a.jpg ", "photos/sub/a.jpg", "images/sub/a.jpg"),
+        *("/home/x/photos/sub/a.jpg", "C:\\Users\\x\\sub\\a.jpg", "//server/share/sub/a.jpg"),
+        *("https://host/data/sub/a.jpg", "file:///data/sub/a.jpg", "data/photos/sub/a.jpg"),
+        *("/data/upload/3/a.jpg", "/x/sub%2Fa.jpg", "s3://bucket/sub/a.jpg"),
+    ],
+)
+def test_paths_of_any_system(called: str, tmp_path: Path) -> None:
+    assert read(tmp_path / "t.csv", f'image,tags\n"{called}",cat\n') == {"sub/a.jpg": {"cat"}}
+
+
+@pytest.mark.parametrize("called", ["../sub/a.jpg", "other/a.jpg", "sub", "", "sub/", "/", "b.png"])
+def test_paths_that_lead_elsewhere_are_no_pictures(called: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"t.csv, line 2: .* is no picture below --images"):
+        read(tmp_path / "t.csv", f'image,tags\n"{called}",cat\n')
+
+
+INSTANCES = {
+    "images": [
+        {"id": 1, "file_name": "sub\\a.jpg", "height": 4, "width": 5},
+        {"id": 2, "file_name": "/data/b.JPG", "height": "4", "width": 5.0},
+        {"id": 3, "file_name": "c.png"},
+        {"id": 4, "file_name": "elsewhere.png"},
+    ],
+    "categories": [{"id": 7, "name": "Cat"}, {"id": 8, "name": "traffic light"}],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 7, "iscrowd": "0", "segmentation": None},
+        {"id": 2, "image_id": 2, "category_id": 7, "iscrowd": False, "bbox": []},
+        {"id": 3, "image_id": 2, "category_id": 8, "iscrowd": "1"},
+    ],
+}
+LISTS = {name: sorted(classes) for name, classes in EXPECTED.items()}
+JSONS: dict[str, object] = {
+    "instances": INSTANCES,
+    "mapping": LISTS,
+    "texts": {name: ";".join(classes) for name, classes in LISTS.items()},
+    "under tags": {"tags": LISTS, "note": "hand-made"},
+    "records": [{"image": name, "tags": classes} for name, classes in LISTS.items()],
+    "labels": [{"file_name": n, "labels": [{"label": c} for c in v]} for n, v in LISTS.items()],
+    "text records": [{"path": n, "label": ",".join(v)} for n, v in LISTS.items()],
+    "marks": {n: {c: int(c in v) for c in SPEC.classes} for n, v in LISTS.items()},
+    "nulls": {n: v or None for n, v in LISTS.items()},
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le"])
+@pytest.mark.parametrize("form", JSONS)
+def test_json_of_any_form_and_encoding(form: str, encoding: str, tmp_path: Path) -> None:
+    begin_notices()
+    text = json.dumps(JSONS[form], ensure_ascii=False)
+    assert read(tmp_path / "t.json", text, encoding) == EXPECTED
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    lines = [json.dumps({"image": name, "tags": classes}) for name, classes in LISTS.items()]
+    assert read(tmp_path / "t.jsonl", "\n\n".join(lines), "utf-8-sig") == EXPECTED
+    with pytest.raises(UserError, match=r"t.jsonl, line 2 is not JSON"):
+        read(tmp_path / "t.jsonl", lines[0] + "\n{")
+
+
+@pytest.mark.parametrize("value", ["1", 1, True, "true", 1.0, " Yes ", "TRUE"])
+def test_marks_that_say_yes(value: object) -> None:
+    assert is_set(value)
+
+
+@pytest.mark.parametrize("value", ["0", 0, False, "false", None, "", 0.0, "no", [], {}, "none"])
+def test_marks_that_say_no(value: object) -> None:
+    assert not is_set(value)
+
+
+@pytest.mark.parametrize("kind", [int, str, float, lambda number: f" {number} "])
+def test_instances_of_odd_types_are_what_they_mean(
+    kind: Callable[[int], object], tmp_path: Path
+) -> None:
+    content = json.loads(json.dumps(INSTANCES))
+    for annotation in content["annotations"]:
+        annotation["image_id"] = kind(annotation["image_id"])
+    for category in content["categories"]:
+        category["id"] = kind(category["id"])
+    (tmp_path / "t.json").write_text(json.dumps(content), encoding="utf-8-sig")
+    found = {image.name: image for image in read_instances(tmp_path / "t.json", outlines=True)}
+    assert [shape.crowd for shape in found["/data/b"].shapes] == [False, True]
+    assert not found["sub/a"].shapes[0].crowd and found["/data/b"].height == 4
+
+
+ANNOTATION = (
+    "<annotation><filename>{}</filename>"
+    "<object><name>cat</name><difficult>1</difficult></object>"
+    "<object><name> traffic light </name></object></annotation>"
+)
+
+
+def test_voc_xml_of_own_classes(tmp_path: Path) -> None:
+    folder = tmp_path / "Annotations"
+    for place, filename in (("sub/a.xml", "other.jpg"), ("x/1.xml", "b.JPG"), ("c.xml", "")):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_text(ANNOTATION.format(filename), encoding="utf-8-sig")
+    found = tags_of_file(folder, FILES, SPEC)
+    assert {str(file) for file in found} == {"sub/a.jpg", "sub/b.JPG", "Küche/c.png"}
+    assert all(classes == {"cat", "traffic light"} for classes in found.values())
+    one = tags_of_file(folder / "c.xml", FILES, SPEC)
+    assert list(one) == [PurePosixPath("Küche/c.png")]
+    (folder / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no XML file"):
+        tags_of_file(folder / "empty", FILES, SPEC)
+
+
+def test_an_own_class_gets_a_hint_that_leads_somewhere(tmp_path: Path) -> None:
+    text = "image,tags\na,forklift\n"
+    with pytest.raises(UserError, match="which is no class; add it to the class list"):
+        read(tmp_path / "t.csv", text)
+    content = {**INSTANCES, "categories": [{"id": 7, "name": "forklift"}, {"id": 8, "name": "dog"}]}
+    (tmp_path / "annotations").mkdir()
+    file = tmp_path / "annotations" / "instances_val2014.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="use `python -m datasets.prepare custom`"):
+        tags_from_coco_json(tmp_path, "val", ["sub/a"], COCO)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Item]:
+    return [Item(str(file.with_suffix("")), tmp_path / file, None) for file in FILES]
+
+
+@pytest.mark.parametrize("form", ["table", "windows", *JSONS])
+def test_prediction_and_training_take_every_form(
+    form: str, images: list[Item], tmp_path: Path
+) -> None:
+    begin_notices()
+    content = {"table": table(","), "windows": table(";").replace("/", "\\")}.get(form)
+    path = tmp_path / "tags.any"
+    path.write_text(content or json.dumps(JSONS[form]), encoding="utf-8-sig")
+    expected = {image.name: LISTS[str(f)] for image, f in zip(images, FILES) if str(f) in LISTS}
+    assert tags_of_images(path, SPEC, images) == expected
+    names = list(expected)
+    matrix = find_tags("voc", tmp_path, "train", names, SPEC, path)
+    assert matrix.tolist() == [[c in expected[name] for c in SPEC.classes] for name in names]
+    with pytest.raises(UserError, match=r"no tags for 1 of 4 images, first d"):
+        find_tags("voc", tmp_path, "train", [*names, "d"], SPEC, path)
+    with pytest.raises(UserError):
+        tags_of_images(path, SPEC, [Item("z", tmp_path / "z.png", None)])
+
+
+def test_a_table_restricts_predictions(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(folder / name)
+    (tmp_path / "tags.csv").write_text("image;tags\r\nphotos\\a.png;cat\r\nelsewhere;dog\r\n")
+    flags = ["--model_path", ROOT / "model" / "toy_voc.pt", "--images", folder, "--no_crf"]
+    flags += ["--work_dir", tmp_path / "out", "--resize_long", 64, "--device", "cpu"]
+    assert run(test_msc_flip_voc.main, *flags, "--tags", tmp_path / "tags.csv") == 0
+    entries = (tmp_path / "out" / "images.jsonl").read_text().splitlines()[1:]
+    tagged = {e["name"]: e.get("tags") for e in map(json.loads, entries)}
+    assert tagged == {"a": ["cat"], "b": None}
+
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["a", "cat", "", "1"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["image", "tags", "a", "id", "images"]), inner, max_size=3
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(value=JSON_VALUES)
+def test_any_json_is_tags_or_one_sentence(
+    value: object, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.json"
+    try:
+        assert read(path, json.dumps(value))
+    except UserError as error:
+        assert "any.json" in str(error) and "\n" not in str(error)
+
+
+KEYS = [
+    (part, key)
+    for part, entries in INSTANCES.items()
+    for key in sorted({key for entry in entries for key in entry})
+]
+
+
+@settings(max_examples=120, deadline=None)
+@given(value=JSON_VALUES, place=st.sampled_from(KEYS))
+def test_any_type_in_instances_is_read_or_one_sentence(
+    value: object, place: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    content = json.loads(json.dumps(INSTANCES))
+    part, key = place
+    content[part][0][key] = value
+    path = tmp_path_factory.getbasetemp() / "instances.json"
+    for outlines in (True, False):
+        path.write_text(json.dumps(content))
+        try:
+            assert read_instances(path, outlines)
+        except UserError as error:
+            assert "instances.json" in str(error) and "\n" not in str(error)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    text=st.text(st.sampled_from("image,tgs;\"\n\r\t\0 é\\|[]'{}01"), max_size=40),
+    delimiter=st.sampled_from(",;\t|"),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"]),
+)
+def test_any_text_is_a_table_or_one_sentence(
+    text: str, delimiter: str, encoding: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    try:
+        assert read(path, f"image{delimiter}tags\n{text}", encoding)
+    except UserError as error:
+        assert "any.csv" in str(error) and "\n" not in str(error)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=80))
+def test_any_bytes_are_text_or_one_sentence(content: bytes) -> None:
+    try:
+        assert isinstance(decoded_text("some.csv", content), str)
+    except UserError as error:
+        assert "some.csv" in str(error)
+
+
+def test_a_json_of_another_kind_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[1]", encoding="utf-8-sig")
+    assert read_json(tmp_path / "a.json", kinds=(list,)) == [1]
+    with pytest.raises(UserError, match="holds a JSON list, not an object"):
+        read_json(tmp_path / "a.json")
