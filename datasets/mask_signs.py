@@ -130,8 +130,8 @@ _ODD = (
     ),
     (
         _all(lambda one: len(one.labels - {IGNORE}) < 2 and one.labels != {0}),
-        "each of the {n} masks looked at, first {first}, is one label all over; make sure that they "
-        "are masks of objects",
+        "each of the {n} masks looked at, first {first}, is one label all over; make sure that "
+        "they are masks of objects",
     ),
     (
         _without_background,

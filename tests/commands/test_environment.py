@@ -18,7 +18,7 @@ echo "$*" >> "{log}"
 case "$*" in
   "- "*)
     text=$(cat)
-    if [[ $text == *print* ]]; then cat "$here/broken" 2>/dev/null; exit 0; fi
+    if [[ $text == *print* ]]; then cat "$here/broken"; exit 0; fi
     [ -e "$here/complete" ] && [ ! -e "$here/broken" ] ;;
   "-c ") ;;
   "-c import cv2") [ ! -e "$here/broken" ] ;;
@@ -26,7 +26,8 @@ case "$*" in
   --version) echo "Python 3.8.1" ;;
   "-m venv"*)
     [ -e "$here/venvless" ] && exit 1
-    rm -rf .venv/* && mkdir -p .venv/bin && cp "$here/python" .venv/bin/python && touch .venv/bin/pip ;;
+    rm -rf .venv/* && mkdir -p .venv/bin
+    cp "$here/python" .venv/bin/python && touch .venv/bin/pip ;;
   "-m pip --version") [ -e "$here/pip" ] ;;
   "-m ensurepip"*) [ -e "$here/ensurepip" ] && touch "$here/pip" ;;
   "-m pip uninstall"*) rm -f "$here/broken" ;;

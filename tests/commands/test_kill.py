@@ -35,7 +35,7 @@ def half(content, file, save=checkpoint.torch.save):
     die()
 owner, name = {
     "half a checkpoint": (checkpoint.torch, "save"),
-    "before the new name": (checkpoint.os, "fsync"),
+    "before the new name": (checkpoint.disk.os, "fsync"),
     "after the new name": (loop, "keep_numbered"),
     "validation": (stages, "report"),
     "final checkpoint": (stages, "save_checkpoint"),

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from utils.common.disk import flush, flush_folder, put_in_place
 from utils.common.errors import UserError
 
 _BLOCK = 1 << 20
@@ -125,26 +126,16 @@ def written_whole(path: str | Path, sync: bool = False, own: bool = False) -> It
 
             if sync:
                 file.flush()
-                os.fsync(file.fileno())
+                flush(file.fileno())
 
-        partial.replace(path)
+        put_in_place(partial, path)
     except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
 
     if sync:
-        _flush_folder(path.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename in a folder last through a power cut, where the system can."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        flush_folder(path.parent)
 
 
 def write_whole(path: str | Path, content: bytes) -> None:

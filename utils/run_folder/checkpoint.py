@@ -3,8 +3,6 @@ code.
 """
 
 import contextlib
-import os
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from clip.model import CLIP
+from utils.common import disk
 from utils.common.errors import UserError
 from utils.common.files import written_whole
 from utils.common.options import Role
@@ -77,14 +76,9 @@ def keep_numbered(path: Path, step: int, keep: int) -> None:
     of its own.
     """
     if keep > 1:
-        name = _numbered_name(path, step)
-        name.unlink(missing_ok=True)
-        try:
-            os.link(path, name)
-        except OSError:  # a file system without second names
-            shutil.copyfile(path, name)
+        disk.second_name(path, _numbered_name(path, step))
     for old in numbered(path)[keep if keep > 1 else 0 :]:
-        old.unlink(missing_ok=True)
+        disk.remove(old)
 
 
 def numbered(path: Path) -> list[Path]:

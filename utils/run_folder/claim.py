@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from utils.common.disk import Held, locked
 from utils.common.errors import UserError
 
 LOCK = ".lock"
@@ -25,18 +25,14 @@ def claimed(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; the claim dies with it. Raises UserError where another
     process holds it.
     """
-    lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=PATIENCE)
-    except Timeout:
+        with locked(folder / LOCK, PATIENCE):
+            yield
+    except Held:
         raise UserError(
             f"--work_dir {folder} is in use by another process; wait for its end or name another "
             "folder"
         ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def note_bad_image(folder: Path, place: str, reason: str) -> None:

@@ -22,9 +22,7 @@ from utils.metrics import ConfusionMatrix, format_table
 
 
 def label_files(folder: Path, flag: str) -> dict[str, Path]:
-    """PNGs in and below a folder by name, their path without suffix. Raises UserError where there are
-    none.
-    """
+    """PNGs in and below a folder, by path without suffix. Raises UserError where there are none."""
     below = files_below(folder, (".png",))
     if not below.files:
         said = below.explanation()
