@@ -16,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from utils.common.disk import put_in_place
 from utils.common.entry import Parser, command
 from utils.common.errors import UserError
 from utils.common.files import partial_of, sha256_of
@@ -89,7 +90,7 @@ def _fetch(
             f"{address} gave a file with the checksum {digest[:12]}..., not {checksum[:12]}...; it "
             "was deleted, run this command again"
         )
-    partial.replace(target)
+    put_in_place(partial, target)
     print(f"{target} is whole, its checksum is the published one")
     return target
 
