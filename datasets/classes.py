@@ -84,19 +84,36 @@ def _sections(path: Path) -> dict[str, yaml.Node]:
         ) from None
     if not isinstance(root, yaml.MappingNode):
         raise UserError(
-            f"{path} must hold `classes: [...]` and may hold {', '.join(_KEYS[1:])}; write it so"
+            f"{path} must hold `classes: [...]` and may hold {', '.join(_KEYS[1:])}; write "
+            f"{_as_list(root)}"
         )
     sections = {}
     for key, value in root.value:
         name = _text(path, key)
         if name not in _KEYS:
-            raise UserError(
-                f"{_place(path, key)} has the key {name!r}{nearest(name, _KEYS) or '; remove it'}"
-            )
+            names = next((v for k, v in root.value if k.value == "names"), None)
+            rest = f"; of a list of another tool, write {_as_list(names)} alone" if names else ""
+            hint = nearest(name, _KEYS) or rest or "; remove it"
+            raise UserError(f"{_place(path, key)} has the key {name!r}{hint}")
         if name in sections:
             raise UserError(f"{_place(path, key)} has the key {name!r} a second time; keep one")
         sections[name] = value
     return sections
+
+
+def _as_list(node: yaml.Node | None) -> str:
+    """The line that says what a list of another form means: of names, of numbers and names, or of
+    a name per line.
+    """
+    values: list[object] = []
+    if isinstance(node, yaml.SequenceNode):
+        values = [entry.value for entry in node.value]
+    elif isinstance(node, yaml.MappingNode):
+        values = [entry.value for _, entry in node.value]
+    elif isinstance(node, yaml.ScalarNode):
+        values = node.value.split()
+    names = [value for value in values if isinstance(value, str)]
+    return f"`classes: [{', '.join(names[:3]) or 'cat, dog'}{', ...' * (len(names) > 3)}]`"
 
 
 def _check_classes(path: Path, classes: list[str], node: yaml.Node) -> None:

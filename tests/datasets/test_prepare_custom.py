@@ -103,6 +103,10 @@ def test_a_class_list_says_what_it_means(tmp_path: Path) -> None:
     [
         ("classes: [a, b\nprompts: {}", "line 2 is not YAML"),
         ("- a\n- b\n", "must hold `classes"),
+        ("- a\n- b\n- c\n- d\n", "write `classes: [a, b, c, ...]`"),
+        ("cat\ndog\n", "write `classes: [cat, dog]`"),
+        ("path: x\nnc: 2\nnames:\n  0: cat\n  1: dog\n", "write `classes: [cat, dog]` alone"),
+        ("train: x\nnames: [cat, dog]\n", "write `classes: [cat, dog]` alone"),
         ("", "must hold `classes"),
         ("background: [sky]\n", "has no list `classes`"),
         ("clases: [a]\n", "line 1 has the key 'clases', did you mean 'classes'?"),

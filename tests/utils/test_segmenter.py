@@ -68,8 +68,10 @@ def test_tags_leave_their_classes_alone(segmenter: Segmenter) -> None:
     free, bound = segmenter(image), segmenter(image, tags=["cat", "bus"])
     chosen = {0, segmenter.classes.index("cat"), segmenter.classes.index("bus")}
     assert set(np.unique(bound)) <= chosen and not set(np.unique(free)) <= chosen
-    with pytest.raises(UserError, match="tag 'hors' is no class"):
-        segmenter(image, tags=["hors"])
+    assert np.array_equal(segmenter(image, tags="cat"), segmenter(image, tags=["cat"]))
+    for wrong in ("hors", ["hors"]):
+        with pytest.raises(UserError, match="tag 'hors' is no class"):
+            segmenter(image, tags=wrong)
 
 
 @pytest.mark.parametrize(

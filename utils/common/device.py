@@ -136,6 +136,7 @@ def describe_environment(device: torch.device) -> str:
     git = ["git", "rev-parse", "HEAD"]
     found = (
         shutil.which("git")
+        and (ROOT / ".git").exists()  # else git tells of a repository around this folder
         and subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout
     )
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "none"

@@ -170,7 +170,7 @@ class Segmenter:
     def __call__(
         self,
         pictures: Picture | list[Picture] | tuple[Picture, ...],
-        tags: Sequence[str] | None = None,
+        tags: str | Sequence[str] | None = None,
     ) -> np.ndarray | list[np.ndarray]:
         """Labels (H, W) uint8 of a picture at the size it is displayed at; a list of them for a
         list or tuple.
@@ -205,12 +205,13 @@ class Segmenter:
         """All results of images (B, 3, H, W) uint8, with the labels `allowed` (K+1,) bool alone."""
         return predict_batch(self.model, images, self.config, self.options, allowed)
 
-    def allowed(self, tags: Sequence[str] | None) -> Tensor | None:
+    def allowed(self, tags: str | Sequence[str] | None) -> Tensor | None:
         """(K+1,) bool of background and the tagged classes; None for no tags. UserError on an
         unknown class.
         """
         if tags is None:
             return None
+        tags = [tags] if isinstance(tags, str) else tags
         if unknown := [tag for tag in tags if tag not in self.spec.classes]:
             raise UserError(
                 f"tag {unknown[0]!r} is no class of this checkpoint; its classes are "
