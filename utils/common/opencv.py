@@ -22,5 +22,8 @@ class _Broken:
 cv2: ModuleType | _Broken
 try:
     import cv2
+
+    # What it says of damaged files is said in one sentence by whoever reads them.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 except ImportError as error:
     cv2 = _Broken(error)
