@@ -13,6 +13,9 @@ from golden_whole import WHOLE
 from helpers import ROOT
 from torch.profiler import record_function
 
+from datasets import folders
+from datasets.mask_signs import MOST
+from datasets.pictures import MAX_PIXELS, WHITES
 from model.losses import criterion
 from model.method import Method
 from utils.config import Config, load_config
@@ -21,7 +24,8 @@ from utils.tools.benchmark.__main__ import STAGES
 METHOD = ROOT / "model" / "README.md"
 GOLDEN = ROOT / "tests" / "golden" / "README.md"
 FOLDERS = ("clip", "configs", "datasets", "model", "tests", "utils")
-PAGES = (ROOT / "README.md", ROOT / "tests" / "README.md", METHOD, GOLDEN)
+DATA = ROOT / "datasets" / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "tests" / "README.md", METHOD, GOLDEN, DATA)
 KINDS = (".md", ".py", ".sh", ".yaml")
 ABSENT = {"clip": {"ViT"}, "vit": {"Grad-CAM", "boxes"}, "fusion": set()}
 
@@ -162,3 +166,18 @@ def test_files_and_sections_that_a_page_names_exist(page: Path) -> None:
         assert (ROOT / path).exists(), path
     anchors = {re.sub(r"[^\w -]", "", name).lower().replace(" ", "-") for name in headings(page)}
     assert anchors.issuperset(re.findall(r"\]\(#([\w-]+)\)", text))
+
+
+def test_the_page_of_data_names_every_suffix_and_every_white() -> None:
+    rows = dict(table(DATA, "Which files are pictures"))
+    assert tuple(code(rows["always"])) == folders._ALWAYS
+    sometimes = [suffix for group in folders._SOMETIMES for suffix in group]
+    named = code(rows["where the installed Pillow can"])
+    named += code(rows["with the plugin `pip install pillow-heif`"])
+    assert named == sometimes
+    text = section(DATA, "Which files are pictures")
+    assert ", ".join(f"{white:.0f}" for white in WHITES[1:6]) in text
+    assert f"{MAX_PIXELS // 10**6} million pixels" in text
+    assert f"Up to {MOST} masks" in section(DATA, "Masks")
+    for mark in folders._MARKS:
+        assert f"`{mark}`" in section(DATA, "How folders are walked") or mark in ("_mask", "-mask")
