@@ -3,6 +3,8 @@ seconds.
 """
 
 import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,29 @@ from safetensors.torch import save_file
 import train_voc
 from clip.activation import METADATA
 from datasets.toy.write import write_coco, write_voc
+from utils.common.entry import make_room_for_sockets
+
+# What a start from a terminal leaves as it is: a job in the background has SIGINT ignored, `nohup`
+# SIGHUP.
+PLAIN = {
+    "SIGINT": signal.default_int_handler,
+    **dict.fromkeys(("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"), signal.SIG_DFL),
+}
+OTHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "PYTHONIOENCODING")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_surroundings() -> Iterator[None]:
+    """Signals, temporary folder and environment of a plain start, however these tests were
+    started.
+    """
+    for name, handler in PLAIN.items():
+        signal.signal(getattr(signal, name), handler)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in OTHERS:
+            patch.delenv(name, raising=False)
+        make_room_for_sockets()
+        yield
 
 
 @pytest.fixture(autouse=True)

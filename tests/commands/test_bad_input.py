@@ -221,7 +221,9 @@ def test_a_process_without_a_gpu_of_its_own_is_told(
 
 
 def test_one_device_for_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    started = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost"}
+    for name, value in {**started, "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="--device cuda:1 is one device for 2 processes; use auto"):
         distributed.start("cuda:1")
 

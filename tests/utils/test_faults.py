@@ -9,7 +9,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -141,19 +141,6 @@ def test_a_signal_ends_a_validation_at_once_and_it_is_made_up_for(
 SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"]
 
 
-@pytest.fixture
-def as_started_from_a_terminal() -> Iterator[None]:
-    """The handlers of a plain start: a job in the background has SIGINT ignored, `nohup` SIGHUP."""
-    before = {name: signal.getsignal(getattr(signal, name)) for name in SIGNALS}
-    for name in SIGNALS:
-        usual = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
-        signal.signal(getattr(signal, name), usual)
-    yield
-    for name, handler in before.items():
-        signal.signal(getattr(signal, name), handler)
-
-
-@pytest.mark.usefixtures("as_started_from_a_terminal")
 @pytest.mark.parametrize("name", SIGNALS)
 def test_a_second_signal_interrupts_at_once(name: str) -> None:
     with interrupted_by_signals(), StopRequest() as stop:
@@ -164,12 +151,14 @@ def test_a_second_signal_interrupts_at_once(name: str) -> None:
     assert not stop_asked()
 
 
-@pytest.mark.usefixtures("as_started_from_a_terminal")
 def test_a_hangup_that_nohup_has_ignored_stays_ignored() -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with interrupted_by_signals(), StopRequest() as stop:
-        os.kill(os.getpid(), signal.SIGHUP)
-        assert not stop.made
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interrupted_by_signals(), StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.made
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", [getattr(signal, name) for name in SIGNALS])
@@ -392,7 +381,6 @@ def test_a_mount_that_fails_for_a_moment_is_read_again(
             pictures.load_image(file)
 
 
-@pytest.mark.usefixtures("as_started_from_a_terminal")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGHUP", "SIGUSR1"])
 def test_the_first_signal_ends_the_wait_for_a_picture_with_a_checkpoint(
     name: str, trained: Path, start: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
