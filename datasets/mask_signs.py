@@ -148,14 +148,12 @@ _ODD = (
 
 def _recoloured(labels: frozenset[int], colours: np.ndarray | None) -> tuple[int, int] | None:
     """A label and the other label whose VOC colour it has, where that holds for all labels."""
-    shown = [label for label in sorted(labels - {0, IGNORE}) if colours is not None]
-    meant = {
-        tuple(colour): label for label, colour in reversed(list(enumerate(palette().tolist())))
-    }
-    found = [
-        (label, meant.get(tuple(colours[label].tolist()), label))
-        for label in shown
-        if label < len(colours)
-    ]
+    if colours is None:
+        return None
+    in_order = list(enumerate(palette().tolist()))
+    meant = {tuple(colour): label for label, colour in reversed(in_order)}
+
+    shown = [label for label in sorted(labels - {0, IGNORE}) if label < len(colours)]
+    found = [(label, meant.get(tuple(colours[label].tolist()), label)) for label in shown]
     moved = [pair for pair in found if pair[0] != pair[1]]
     return moved[0] if moved and len(moved) == len(found) else None

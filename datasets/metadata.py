@@ -89,7 +89,7 @@ def orientation_in(block: bytes) -> int:
 
 
 def _orientation(value: float | None) -> int:
-    return int(value) if value in range(1, 9) else 1
+    return int(value) if value is not None and value in range(1, 9) else 1
 
 
 def _jpeg(content: bytes) -> Stripped:
@@ -143,12 +143,12 @@ def _tiff(content: bytes) -> Stripped:
     most = max((found.get(tag) or 0 for tag in _TIFF_MOST), default=0)
     bits = found.get(_TIFF_BITS) or 1
     declared = 255 < most < 2**bits - 1 and math.isfinite(most)
-    sides = (found.get(256), found.get(257))
+    width, height = (int(found.get(tag) or 0) for tag in (256, 257))
     return Stripped(
         directory.rewritten(_TIFF_PIXELS),
         _orientation(found.get(ORIENTATION)),
         int(most) if declared else 0,
-        (int(sides[0]), int(sides[1])) if all(sides) else None,
+        (width, height) if width and height else None,
     )
 
 
@@ -167,7 +167,7 @@ class _Directory:
     def __init__(self, block: bytes, order: str, big: bool) -> None:
         self._block, self._order = block, order
         self._wide, self._counter = ("Q", "Q") if big else ("I", "H")
-        self._start = self._unpack(self._wide, 8 if big else 4) or 0
+        self._start = self._whole(self._wide, 8 if big else 4)
         self.entries = list(self._read()) if self._start else []
 
     def _unpack(self, code: str, place: int) -> float | None:
@@ -177,26 +177,30 @@ class _Directory:
         except (struct.error, OverflowError):
             return None
 
+    def _whole(self, code: str, place: int) -> int:
+        """One whole number; 0 beyond the end."""
+        return int(self._unpack(code, place) or 0)
+
     def _read(self) -> Iterator[_Entry]:
         value = struct.calcsize(self._wide)
-        size, count = 4 + 2 * value, self._unpack(self._counter, self._start) or 0
+        size, count = 4 + 2 * value, self._whole(self._counter, self._start)
         first = self._start + struct.calcsize(self._counter)
         for place in range(first, min(first + count * size, len(self._block) - size + 1), size):
-            tag = self._unpack("H", place)
+            tag = self._whole("H", place)
             yield _Entry(tag, self._number(place, value), self._block[place : place + size])
 
     def _number(self, place: int, value: int) -> float | None:
         """The first value of the entry at `place`, whose values stand in `value` bytes or
         elsewhere.
         """
-        kind, count = self._unpack("H", place + 2), self._unpack(self._wide, place + 4)
+        kind, count = self._whole("H", place + 2), self._whole(self._wide, place + 4)
         code = _NUMBERS.get(kind) or _FRACTIONS.get(kind)
         if code is None or not count:
             return None
         width = struct.calcsize(code) * (2 if kind in _FRACTIONS else 1)
         at = place + 4 + value
         if width * count > value:
-            at = self._unpack(self._wide, at)
+            at = self._whole(self._wide, at)
         number = self._unpack(code, at)
         if kind in _FRACTIONS and number is not None:
             below = self._unpack(code, at + width // 2)

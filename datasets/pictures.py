@@ -238,7 +238,7 @@ def eight_bits(values: np.ndarray, white: float = 0) -> tuple[np.ndarray, bool, 
         white = white if most * _DARKEST >= white else most
     # of integers, this is a shift to the right
     factor = 255 / white if floating else 256 / (white + 1)
-    exact = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
+    exact: np.ndarray = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
     shown = np.nan_to_num((exact - low) * factor, copy=False, nan=0, posinf=255, neginf=0)
     return shown.clip(0, 255).astype(np.uint8), white != usual or low < 0, white
 
@@ -261,7 +261,7 @@ def _fenced(work: Callable[..., Any], name: str, *given: Any, remedy: str = "") 
 
 
 def _open(source: str | Path | BinaryIO, name: str) -> Picture:
-    content = source.read() if isinstance(source, io.IOBase) else _read(source)
+    content = _read(source) if isinstance(source, (str, Path)) else source.read()
     parts = stripped(content)
     try:
         image = _library_image(parts, name)
@@ -269,7 +269,8 @@ def _open(source: str | Path | BinaryIO, name: str) -> Picture:
         if parts.size is None:
             raise
         image = None  # a TIFF of a kind that Pillow does not know, as of three floating channels
-    if _pixels(image.size if image else parts.size) > MAX_PIXELS:
+    size = parts.size if image is None else image.size
+    if size is None or _pixels(size) > MAX_PIXELS:
         raise Image.DecompressionBombError
     if image is None or (image.mode in ("RGB", "RGBA", "LA") and "16" in _raw_mode(image)):
         # Of colours of 16 bits, Pillow keeps the upper 8, and those of 12 bits would be black.
@@ -307,8 +308,7 @@ def _deep_colours(parts: Stripped, image: Image.Image | None, name: str) -> Pict
     if values is None or values.dtype == np.uint8:
         return Picture(image or Image.fromarray(values), name, parts.orientation)
     values = np.atleast_3d(values)
-    white = parts.white
-    colours, stretched, white = eight_bits(values[..., :3][..., ::-1], white)
+    colours, stretched, white = eight_bits(values[..., :3][..., ::-1], parts.white)
     if values.shape[-1] == 4:
         colours = np.dstack([colours, eight_bits(values[..., 3], np.iinfo(np.uint16).max)[0]])
     picture = Picture(Image.fromarray(colours.squeeze()), name, parts.orientation)
@@ -329,7 +329,8 @@ def _pixels(size: tuple[int, int]) -> int:
 
 def _raw_mode(image: Image.Image) -> str:
     """How the file stores pixels, such as "RGB;16B"; empty where that is not known."""
-    raw = image.tile[0][3] if getattr(image, "tile", None) else ""
+    tiles = getattr(image, "tile", None)
+    raw = tiles[0][3] if tiles else ""
     return str(raw[0] if isinstance(raw, tuple) and raw else raw)
 
 

@@ -109,12 +109,12 @@ class _Columns:
         keys = [key_of(cell) for cell in header]
         self._classes = classes
         self._width = len(header)
-        self._image = next((n for n, key in enumerate(keys) if key in _IMAGE), None)
+        self._image = next((n for n, key in enumerate(keys) if key in _IMAGE), -1)
         self._tags = [n for n, key in enumerate(keys) if re.sub(r" ?\d+$", "", key) in _TAGS]
         known = {key_of(name): name for name in classes}
         self._marks = {n: known[key] for n, key in enumerate(keys) if key in known}
         self._marks.pop(self._image, None)
-        if self._image is None or not (self._tags or self._marks):
+        if self._image < 0 or not (self._tags or self._marks):
             raise UserError(
                 f"{path}, line {max(1, line)} is {','.join(header)!r:.80}; the header must be "
                 f"{HEADER}, or name the image and each class"

@@ -132,8 +132,8 @@ def tags_of_images(
     files = {PurePosixPath(item.name + item.image.suffix): item.name for item in reversed(images)}
     roots = {item.image.parents[item.name.count("/")] for item in images}
     tags = tags_of_file(Path(path), list(files), spec, roots, partial=True)
-    rows = {files[file]: [name for name in spec.classes if name in tags[file]] for file in tags}
-    return _some(path, rows, images)
+    named = {files[file]: [name for name in spec.classes if name in tags[file]] for file in tags}
+    return _some(path, named, images)
 
 
 def is_tags_file(path: str | Path) -> bool:

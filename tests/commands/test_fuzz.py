@@ -244,7 +244,7 @@ def avif_with(content: bytes, block: bytes, which: int) -> bytes:
     return content[:place] + block + content[place + len(block) :]
 
 
-METADATA = {
+INTO = {
     "JPEG": jpeg_with,
     "PNG": png_with,
     "WEBP": webp_with,
@@ -253,7 +253,7 @@ METADATA = {
 }
 
 
-@pytest.mark.parametrize("kind", METADATA)
+@pytest.mark.parametrize("kind", INTO)
 @given(blocks=st.lists(st.tuples(BLOCKS, st.integers(0, 200)), min_size=1, max_size=3))
 @FUZZ
 def test_whatever_the_metadata_the_picture_is_read(
@@ -268,7 +268,7 @@ def test_whatever_the_metadata_the_picture_is_read(
     plain = np.array(open_image(io.BytesIO(stream.getvalue()), "plain").decoded())
     content = stream.getvalue()
     for block, which in blocks[: 1 if kind in ("AVIF", "TIFF") else 3]:
-        content = METADATA[kind](content, block, which)
+        content = INTO[kind](content, block, which)
     picture = open_image(io.BytesIO(content), f"some {kind}")
     pixels = np.array(picture.decoded())
     assert picture.shape == pixels.shape[:2] and sorted(picture.shape) == [6, 9]

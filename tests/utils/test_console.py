@@ -118,7 +118,7 @@ def test_a_note_is_printed_once_per_command(capsys: pytest.CaptureFixture[str]) 
 
 def test_streams_are_as_they_were_afterwards(capsys: pytest.CaptureFixture[str]) -> None:
     before = sys.stdout, sys.stderr
-    with pytest.raises(ZeroDivisionError), lasting_streams():  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), lasting_streams():
         assert sys.stdout is not before[0]
         print("printed")
         1 / 0  # noqa: B018

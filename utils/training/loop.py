@@ -191,8 +191,8 @@ def batches(stage: Stage, run: Run, start: int) -> Iterator[Batch]:
 
 
 def next_batch(
-    loaded: Iterator[dict[str, Tensor]], stage: Stage, run: Run, stop: StopRequest, due: int
-) -> dict[str, Tensor]:
+    loaded: Iterator[Batch], stage: Stage, run: Run, stop: StopRequest, due: int
+) -> Batch:
     """The batch of iteration `due`. A request to stop ends the wait for it, with a checkpoint of
     what came before.
 
