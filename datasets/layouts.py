@@ -253,7 +253,11 @@ def _listed(line: str) -> str:
     Two columns are told by their suffixes and by having one name, as names may hold spaces.
     """
     image, _, mask = (PurePosixPath(part.strip()) for part in line.partition(" "))
-    pair = image.suffix in IMAGE_SUFFIXES and mask.suffix == ".png" and image.stem == mask.stem
+    pair = (
+        image.suffix.lower() in picture_suffixes()
+        and mask.suffix == ".png"
+        and image.stem == mask.stem
+    )
     return image.stem if pair else line
 
 
