@@ -23,10 +23,16 @@ def with_background(scores: Tensor, rows: ClassRows, power: float = 1.0) -> list
     """Scores (n, H, W) in 0..1 -> for each image (1 + its classes, H, W), background (1 - max over
     its classes)^power in front.
     """
-    images = [F.pad(own, (0, 0, 0, 0, 1, 0)) for own in rows.by_image(scores)]
-    for channels in images:
-        channels[0] = (1 - channels.amax(dim=0)) ** power
-    return images
+    return [channels_of(own, power) for own in rows.by_image(scores)]
+
+
+def channels_of(scores: Tensor, power: float = 1.0) -> Tensor:
+    """Put the background's score, (1 - max)^power, in front of those of n classes (n, H, W) in
+    0..1; n may be 0.
+    """
+    channels = F.pad(scores, (0, 0, 0, 0, 1, 0))
+    channels[0] = (1 - channels.amax(dim=0)) ** power
+    return channels
 
 
 def label_map(images: Sequence[Tensor], rows: ClassRows) -> Tensor:
@@ -60,7 +66,7 @@ def seed_labels(seeds: Seeds, size: Sequence[int], method: Method) -> dict[str, 
     """Label maps (B, *size) of each branch and, with both, "fused": argmax of the scores without
     refinement.
     """
-    powers = _powers(method)
+    powers = background_powers(method)
     labels = {
         name: label_map(with_background(scores, seeds.rows, powers[name]), seeds.rows)
         for name, scores in score_maps(seeds, size).items()
@@ -79,7 +85,7 @@ def make_labels(
     One refinement of the only or the joined scores ("scores"), or one a branch and the larger
     number ("max_id").
     """
-    scores, powers = score_maps(seeds, images.shape[-2:]), _powers(method)
+    scores, powers = score_maps(seeds, images.shape[-2:]), background_powers(method)
 
     def refined(name: str) -> Tensor:
         channels = with_background(scores[name], seeds.rows, powers[name])
@@ -114,7 +120,7 @@ def _label_at_patch_size(images: Tensor, rows: ClassRows, cams: Tensor, method: 
     return label_map([resize(own[None], images.shape[-2:])[0] for own in refined], rows)
 
 
-def _powers(method: Method) -> dict[str, float]:
+def background_powers(method: Method) -> dict[str, float]:
     """Exponent of the background score of each kind of score."""
     return {
         "clip": method.background_power_clip,

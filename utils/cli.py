@@ -39,9 +39,11 @@ def train_command(default_config: str, description: str) -> None:
     first = parser.add_argument_group("this command")
     first.add_argument(
         "--config",
-        default=str(CONFIGS / default_config),
+        nargs="+",
+        default=[str(CONFIGS / default_config)],
         metavar="FILE",
-        help="YAML file, which comes before the defaults below (default: %(default)s)",
+        help="YAML files, or names of those in configs/, of which later ones win; they come before "
+        f"the defaults below (default: {Path(default_config).stem})",
     )
     first.add_argument(
         "--resume",
@@ -58,8 +60,10 @@ def train_command(default_config: str, description: str) -> None:
     )
     add_config_flags(parser)
     flags = vars(parser.parse_args())
-    path, resume, shown = (flags.pop(name) for name in ("config", "resume", "print_config"))
-    config = load_config(path, flags)
+    given, resume, shown = (flags.pop(name) for name in ("config", "resume", "print_config"))
+    if len(given) > 1:
+        flags.setdefault("work_dir", f"runs/{'_'.join(Path(each).stem for each in given)}")
+    config = load_config(given, flags)
     if shown:
         print(as_yaml(config), end="")
     else:

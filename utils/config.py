@@ -3,8 +3,9 @@ run.
 """
 
 import argparse
+import os
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,16 @@ from utils.common.files import write_whole
 from utils.common.options import Option, Role, options, shown
 from utils.compatibility import current_settings
 from utils.settings.data import DataSettings, WeightSettings
-from utils.settings.running import EvaluationSettings, RunSettings
+from utils.settings.running import (
+    CRFOptions,
+    EvaluationSettings,
+    RunSettings,
+    SeedSettings,
+)
 from utils.settings.training import Stage1Settings, Stage2Settings
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+RECIPES = CONFIGS / "recipes"  # fragments about the method alone
 CONFIG_FILE = "config.yaml"  # of a run folder: its effective settings
 LARGEST = 2**63  # of numbers: seeds and sizes beyond are refused by PyTorch, NaN is no setting
 BETWEEN_VALIDATIONS = 100  # iterations at least, lest a short trial spend its time on validation
@@ -30,6 +37,8 @@ BETWEEN_VALIDATIONS = 100  # iterations at least, lest a short trial spend its t
 @dataclass(frozen=True)
 class Config(  # a dataclass takes the fields of its last base first
     RunSettings,
+    CRFOptions,
+    SeedSettings,
     EvaluationSettings,
     Stage2Settings,
     Stage1Settings,
@@ -51,28 +60,47 @@ def short(value: Any) -> str:
     return reprlib.repr(value)[:120]
 
 
-def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Read defaults, then the YAML file, then overrides (setting -> value).
+def load_config(
+    given: str | Path | Sequence[str | Path], overrides: Mapping[str, Any] | None = None
+) -> Config:
+    """Read defaults, then the YAML files, of which later ones win, then overrides (setting ->
+    value). `given` are paths, or names of ready configurations.
 
     Where max_iters is overridden, what is given for the full run keeps its share of it, unless it
     is overridden itself. Settings that the file of a run lacks are those that the run had. Raises
     UserError on bad keys or values.
     """
-    path, overrides = Path(path), dict(overrides or {})
-    values = read_yaml(path)
-    if path.name == CONFIG_FILE and (path.parent / "checkpoints").is_dir():
-        values = completed(values)
+    paths = [given] if isinstance(given, str | Path) else given
+    source, overrides = " ".join(map(str, paths)), dict(overrides or {})
+    values: dict[str, Any] = {}
+    for path in map(config_file, paths):
+        own = read_yaml(path)
+        is_of_run = path.name == CONFIG_FILE and (path.parent / "checkpoints").is_dir()
+        values |= completed(own) if is_of_run else own
     try:
-        full = from_dict(values, str(path))
+        full = from_dict(values, source)
     except UserError as error:
-        if str(path) in str(error):
+        if source in str(error):
             raise
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{source}: {error}") from None
 
     max_iters = overrides.get("max_iters", full.max_iters)
     if max_iters != full.max_iters:
         overrides = {**_scaled(full, max_iters), **overrides}
-    return from_dict({**asdict(full), **overrides}, str(path))
+    return from_dict({**asdict(full), **overrides}, source)
+
+
+def config_file(given: str | Path) -> Path:
+    """Return the file that `--config` means: that of this path, else the ready configuration or
+    recipe of this name. Raises UserError, with what it may have been, where there is neither.
+    """
+    if os.path.isfile(given):
+        return Path(given)
+    ready = {file.stem: file for folder in (RECIPES, CONFIGS) for file in folder.glob("*.yaml")}
+    if str(given) in ready:
+        return ready[str(given)]
+    hint = nearest(str(given), ready) or f"; ready ones are {', '.join(sorted(ready))}"
+    raise UserError(f"--config {given} does not exist{hint}")
 
 
 def _scaled(full: Config, max_iters: int) -> dict[str, int]:

@@ -10,6 +10,7 @@ SINGLE = "single scale"
 MULTI = "multi-scale + flip"
 CRF = "multi-scale + flip + CRF"
 TEST_TITLES = (SINGLE, MULTI, CRF)  # each has one more step behind it than the one before
+CAMS = {"clip": "CLIP CAM", "vit": "ViT CAM", "fused": "fused CAM"}
 TITLES = {"clip": "CLIP seed", "vit": "ViT seed", "fused": "fused seed", "pseudo": "pseudo label"}
 
 _LABELS = 256  # values of a label map

@@ -21,7 +21,7 @@ from utils.config import (
     save_config,
 )
 
-# What the published mode switches back on (model/README.md, "Departures with a switch"), beside
+# What the published step switches back on (model/README.md, "Departures with a switch"), beside
 # the folder of its runs.
 PUBLISHED = {
     "label_fusion": "max_id",
@@ -171,6 +171,12 @@ def test_settings_say_what_is_done_with_them() -> None:
         "resize_long",
         "scales",
         "pad_images",
+        "crf_iterations",
+        "crf_pos_xy_std",
+        "crf_pos_w",
+        "crf_bi_xy_std",
+        "crf_bi_rgb_std",
+        "crf_bi_w",
     }
     for name, meaning in known.items():
         assert meaning.before is None or type(meaning.before) is meaning.kind, name
@@ -214,21 +220,43 @@ def test_a_config_that_cannot_be_written_leaves_the_one_before(
     assert load_config(tmp_path / "config.yaml") == Config()
 
 
+def test_a_ready_configuration_is_found_by_name_and_a_path_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_config("weclip_voc") == load_config(CONFIGS / "weclip_voc.yaml")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "voc").mkdir()  # a folder is no configuration
+    assert load_config("voc").batch_size == 4
+    written(tmp_path, "batch_size: 7\n", "voc_of_mine")
+    assert load_config("voc_of_mine").batch_size == 7
+    with pytest.raises(UserError, match="--config weclp_voc does not exist, did you mean 'weclip_"):
+        load_config("weclp_voc")
+    with pytest.raises(UserError, match="--config zzz does not exist; ready ones are clip_es, "):
+        load_config("zzz")
+
+
+def test_of_several_configurations_later_ones_win() -> None:
+    toy, recipe = load_config("toy_voc"), load_config(["toy_voc", "weclip"])
+    assert (recipe.branches, recipe.lr, recipe.decay_vectors) == ("clip", 2e-3, True)
+    assert (recipe.crop_size, recipe.early_maps, recipe.max_iters) == (192, 3, toy.max_iters)
+    assert load_config(["toy_voc", "weclip"], {"max_iters": 48}).warmup_iters == 5
+
+
 def difference(one: str, other: str) -> dict[str, Any]:
-    a, b = (asdict(load_config(CONFIGS / f"{name}.yaml")) for name in (one, other))
+    a, b = (asdict(load_config(name)) for name in (one, other))
     return {key: b[key] for key in a if a[key] != b[key]}
 
 
 @pytest.mark.parametrize("data", ["voc", "coco"])
-def test_published_differs_in_the_published_switches_alone(data: str) -> None:
-    assert difference(data, f"published_{data}") == {
+def test_the_published_step_differs_in_the_published_switches_alone(data: str) -> None:
+    assert difference(data, f"published_step_{data}") == {
         **PUBLISHED,
-        "work_dir": f"runs/published_{data}",
+        "work_dir": f"runs/published_step_{data}",
     }
 
 
 def test_the_ready_files_hold_the_protocol() -> None:
-    voc, coco = load_config(CONFIGS / "voc.yaml"), load_config(CONFIGS / "coco.yaml")
+    voc, coco = load_config("voc"), load_config("coco")
     assert (voc.max_iters, voc.switch_iters, voc.batch_size, voc.warmup_iters) == (
         30000,
         1_000_000,

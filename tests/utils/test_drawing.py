@@ -50,7 +50,7 @@ def test_a_panel_shows_the_highest_score_of_the_tagged_classes(
     tags, image = torch.zeros(3), np.zeros((4, 6, 3), np.uint8)
     tags[list(tagged)] = 1
     scores = torch.rand(len(tagged), 4, 6)
-    seeds = ImageSeeds(tags.nonzero()[:, 0], {"clip": scores}, torch.full((4, 6), 2))
+    seeds = ImageSeeds(tags.nonzero()[:, 0], {"clip": scores}, {}, *[torch.full((4, 6), 2)] * 2)
     monkeypatch.setattr(panels, "image_seeds", lambda *_: seeds)
     monkeypatch.setattr(panels, "heat", lambda _, values: values)
     truth = np.ones((4, 6), np.uint8)

@@ -8,7 +8,6 @@ Permutohedral Lattice" (Eurographics 2010).
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -16,27 +15,12 @@ import torch
 from torch.nn.functional import embedding_bag
 
 from utils.common.errors import UserError
+from utils.settings.crf import CRFSettings
 
 MIN_PROB = 1e-5  # probabilities are clipped here before the logarithm
 # on sixteen photographs at least 99.91% of pixels kept the label that they have with all labels
 PLAUSIBLE = 1e-2
 CHUNK = 16384  # points updated at a time on a CPU, whose caches hold them
-
-
-@dataclass(frozen=True)
-class CRFSettings:
-    """Rounds of mean field, and deviation and weight of the two kernels of a dense CRF.
-
-    pos_xy_std, pos_w: deviation (pixels) and weight of the spatial kernel. bi_xy_std, bi_rgb_std,
-    bi_w: deviations (pixels, grey levels) and weight of the bilateral kernel.
-    """
-
-    iterations: int = 10
-    pos_xy_std: float = 3.0
-    pos_w: float = 3.0
-    bi_xy_std: float = 64.0
-    bi_rgb_std: float = 5.0
-    bi_w: float = 4.0
 
 
 @torch.no_grad()

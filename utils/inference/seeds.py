@@ -3,22 +3,28 @@ openly.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from datasets.layouts import Item
 from datasets.transforms import normalise
 from model.cvf import CVF
+from model.losses import IGNORE
 from model.precision import float32_region
-from model.pseudo_labels import score_maps
+from model.pseudo_labels import background_powers, channels_of, score_maps
 from utils.build import STATISTICS
 from utils.common.device import autocast
 from utils.common.errors import UserError
 from utils.config import Config
+from utils.inference.crf import crf
 from utils.inference.multi_scale import pad, padding_of
 from utils.settings.data import DataSettings
+from utils.settings.running import CRFOptions
 
 
 def require_masks(items: Sequence[Item], flag: str) -> None:
@@ -34,13 +40,22 @@ class ImageSeeds:
     """What the CAMs of one image say, at its size.
 
     keys (n,) long: its tagged classes, 0..K-1. scores: (n, H, W) in 0..1 by kind, of "clip", "vit"
-    and, with both, "fused", after the transition matrix, without refinement. pseudo (H, W) long:
-    the refined label.
+    and, with both, "fused", after the transition matrix, without refinement; cams: before it.
+    pseudo (H, W) long: the refined label. confident: the same, 255 where it is less sure than
+    `seed_confidence`.
     """
 
     keys: Tensor
     scores: dict[str, Tensor]
+    cams: dict[str, Tensor]
     pseudo: Tensor
+    confident: Tensor
+
+    def labels(self, scores: Tensor, power: float) -> Tensor:
+        """Return the labels (H, W) that scores (n, H, W) of its classes give, background being
+        (1 - max)^power.
+        """
+        return labels_of(self.keys)[channels_of(scores, power).argmax(dim=0)]
 
 
 def padded(image: Tensor, config: DataSettings) -> Tensor:
@@ -52,6 +67,18 @@ def padded(image: Tensor, config: DataSettings) -> Tensor:
     )
 
 
+def resized(image: Tensor, config: DataSettings) -> Tensor:
+    """Image (3, H, W) uint8 -> (1, 3, H', W') normalised, stretched bicubically to whole patches
+    (CLIP-ES).
+    """
+    rows, columns = padding_of(*image.shape[-2:])
+    height, width = image.shape[-2] + rows, image.shape[-1] + columns
+    picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
+    stretched = np.array(picture.resize((width, height), Image.Resampling.BICUBIC))
+    pixels = torch.from_numpy(stretched).permute(2, 0, 1).to(image.device)
+    return normalise(pixels[None], *STATISTICS[config.statistics])
+
+
 @torch.no_grad()
 def image_seeds(
     model: CVF, image: Tensor, tags: Tensor, config: Config, after_switch: bool
@@ -61,12 +88,47 @@ def image_seeds(
 
     `after_switch`: affinity is selected rather than averaged (model/README.md, "Affinity").
     """
-    device, (height, width) = model.text.device, image.shape[-2:]
-    pixels, tags = padded(image.to(device), config), tags.cpu()
-    with autocast(device, config.precision):
+    image, tags, size = image.to(model.text.device), tags.cpu(), image.shape[-2:]
+    stretch = config.seed_size == "resized"
+    pixels = resized(image, config) if stretch else padded(image, config)
+    shown = size if stretch else pixels.shape[-2:]  # padding is cut off again
+
+    with autocast(image.device, config.precision):
         labels = model(pixels, tags[None], after_switch).labels
-    with float32_region(device):
-        maps = score_maps(labels.seeds, pixels.shape[-2:])
-    keys = tags.nonzero()[:, 0]
-    scores = {kind: own[:, :height, :width] for kind, own in maps.items()}
-    return ImageSeeds(keys, scores, labels.combined[0, :height, :width])
+    keys = tags.nonzero()[:, 0].to(image.device)
+
+    def of_image(maps: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {kind: own[:, : size[0], : size[1]] for kind, own in maps.items()}
+
+    before = replace(labels.seeds, clip=labels.seeds.clip_cams, vit=labels.seeds.vit_cams)
+    with float32_region(image.device):
+        scores = of_image(score_maps(labels.seeds, shown))
+        cams = of_image(score_maps(before, shown))
+
+    pseudo = labels.combined
+    if stretch:
+        pseudo = F.interpolate(pseudo[:, None].float(), size, mode="nearest")[:, 0].long()
+    pseudo = confident = pseudo[0, : size[0], : size[1]]
+
+    if config.seed_refinement == "crf":
+        kind = "fused" if "fused" in scores else model.method.branches
+        power = background_powers(model.method)[kind]
+        pseudo, marginal = crf_label(image, keys, channels_of(scores[kind], power), config)
+        confident = pseudo.masked_fill(marginal < config.seed_confidence, IGNORE)
+    return ImageSeeds(keys, scores, cams, pseudo, confident)
+
+
+def crf_label(
+    image: Tensor, keys: Tensor, channels: Tensor, config: CRFOptions
+) -> tuple[Tensor, Tensor]:
+    """Refine scores [background, n classes] (1+n, H, W) of an image (3, H, W) uint8 by the dense
+    CRF; returns the labels (H, W) long and their marginals (H, W) in 0..1.
+    """
+    kept, marginals = crf(image.permute(1, 2, 0), channels, plausible=0, settings=config.crf)
+    marginal, winner = marginals.max(dim=0)
+    return labels_of(keys)[kept[winner]], marginal
+
+
+def labels_of(keys: Tensor) -> Tensor:
+    """Labels (1+n,) of the channels [background, n classes]: 0, class + 1."""
+    return torch.cat([keys.new_zeros(1), keys + 1])

@@ -98,10 +98,12 @@ def predict_batch(
     for image, one, many in zip(images, single.split(1), multi.split(1)):
         labels = {SINGLE: label_map(one, size, allowed), MULTI: label_map(many, size, allowed)}
         if options.use_crf and options.sliding:
-            labels[CRF] = crf_labels_by_windows(image, many, allowed, options.crf_backend)
+            labels[CRF] = crf_labels_by_windows(
+                image, many, allowed, options.crf_backend, config.crf
+            )
         elif options.use_crf:
             longest = max(CRF_LONGEST, config.resize_long)
-            labels[CRF] = crf_labels(image, many, allowed, options.crf_backend, longest)
+            labels[CRF] = crf_labels(image, many, allowed, options.crf_backend, longest, config.crf)
         predictions.append(Prediction(labels, many))
     return predictions
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from model.resize import resize
 from utils.inference.crf import crf
 from utils.inference.multi_scale import PATCH, SMALLEST, Segment, resize_long
+from utils.settings.crf import CRFSettings
 
 STRIP = 2**22  # values of a score map that are held at a time
 CRF_SIDE, CRF_OVERLAP = 768, 192  # px
@@ -56,7 +57,12 @@ def label_map(logits: Tensor, size: Sequence[int], allowed: Tensor | None = None
 
 
 def crf_labels(
-    image: Tensor, logits: Tensor, allowed: Tensor | None, backend: str, longest: int
+    image: Tensor,
+    logits: Tensor,
+    allowed: Tensor | None,
+    backend: str,
+    longest: int,
+    settings: CRFSettings = CRFSettings(),
 ) -> Tensor:
     """Labels (H, W) uint8 of the dense CRF on a picture (3, H, W) uint8 seen as a whole, with
     logits (1, C, h, w).
@@ -68,12 +74,16 @@ def crf_labels(
     if max(size) > longest:
         image = resize_long(image[None].float(), longest)[0].round().to(torch.uint8)
     probs = _allowed(resize(logits, image.shape[-2:])[0], allowed).softmax(0)
-    plausible, marginals = crf(image.permute(1, 2, 0), probs, backend=backend)
+    plausible, marginals = crf(image.permute(1, 2, 0), probs, backend=backend, settings=settings)
     return plausible.to(torch.uint8)[label_map(marginals[None], size).long()]
 
 
 def crf_labels_by_windows(
-    image: Tensor, logits: Tensor, allowed: Tensor | None, backend: str
+    image: Tensor,
+    logits: Tensor,
+    allowed: Tensor | None,
+    backend: str,
+    settings: CRFSettings = CRFSettings(),
 ) -> Tensor:
     """As `crf_labels` at the picture's own size.
 
@@ -87,7 +97,7 @@ def crf_labels_by_windows(
             scores = resize_part(logits, size, rows, columns)[0]
             probs = _allowed(scores, allowed).softmax(0)
             part = image[:, rows, columns].permute(1, 2, 0)
-            plausible, marginals = crf(part, probs, backend=backend)
+            plausible, marginals = crf(part, probs, backend=backend, settings=settings)
             inner = _within(own_rows, rows), _within(own_columns, columns)
             winner = marginals.max(0).indices[inner]
             labels[own_rows, own_columns] = plausible[winner].to(torch.uint8)

@@ -64,6 +64,13 @@ class DataSettings(Settings):
     scale_max: float = option(
         2.0, "data", "largest random rescaling of a training image", Role.DATA
     )
+    fill: str = option(
+        "mean",
+        "data",
+        "colour of the padding of a crop: the data set's mean, or as published black",
+        Role.DATA,
+        choices=("mean", "black"),
+    )
     on_bad_image: str = option(
         "stop",
         "data",

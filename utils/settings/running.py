@@ -1,9 +1,14 @@
 """How a run is scored, where it executes, and what it leaves behind."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from utils.common.errors import UserError
 from utils.common.options import Role, Settings, option
+from utils.settings.crf import CRFSettings
+
+CRF_GROUP = "dense CRF"
+SEEDS_GROUP = "seeds"
+LEAST_DEVIATION = 0.1  # of a kernel; below it every pixel is alone
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,91 @@ class EvaluationSettings(Settings):
         super().__post_init__()
         if not self.scales or min(self.scales) <= 0:
             raise UserError(f"--scales {self.scales} must be one or more positive numbers")
+
+
+@dataclass(frozen=True)
+class CRFOptions(Settings):
+    """Constants of the dense CRF, in testing and where pseudo labels are refined by it."""
+
+    crf_iterations: int = option(
+        CRFSettings.iterations, CRF_GROUP, "rounds of the dense CRF", Role.TEST, low=0, decides=True
+    )
+    crf_pos_xy_std: float = option(
+        CRFSettings.pos_xy_std,
+        CRF_GROUP,
+        "deviation of the CRF's spatial kernel, px",
+        Role.TEST,
+        low=LEAST_DEVIATION,
+        decides=True,
+    )
+    crf_pos_w: float = option(
+        CRFSettings.pos_w,
+        CRF_GROUP,
+        "weight of the CRF's spatial kernel",
+        Role.TEST,
+        low=0,
+        decides=True,
+    )
+    crf_bi_xy_std: float = option(
+        CRFSettings.bi_xy_std,
+        CRF_GROUP,
+        "deviation of the CRF's bilateral kernel, px",
+        Role.TEST,
+        low=LEAST_DEVIATION,
+        decides=True,
+    )
+    crf_bi_rgb_std: float = option(
+        CRFSettings.bi_rgb_std,
+        CRF_GROUP,
+        "deviation of the CRF's bilateral kernel, grey levels",
+        Role.TEST,
+        low=LEAST_DEVIATION,
+        decides=True,
+    )
+    crf_bi_w: float = option(
+        CRFSettings.bi_w,
+        CRF_GROUP,
+        "weight of the CRF's bilateral kernel",
+        Role.TEST,
+        low=0,
+        decides=True,
+    )
+
+    @property
+    def crf(self) -> CRFSettings:
+        """The constants as `dense_crf` takes them."""
+        return CRFSettings(
+            **{each.name: getattr(self, f"crf_{each.name}") for each in fields(CRFSettings)}
+        )
+
+
+@dataclass(frozen=True)
+class SeedSettings(Settings):
+    """How seeds and pseudo labels of whole images are made."""
+
+    seed_size: str = option(
+        "padded",
+        SEEDS_GROUP,
+        "whole images whose seeds are made are padded to whole patches, or resized to them; "
+        "CLIP-ES: resized",
+        Role.TEST,
+        choices=("padded", "resized"),
+    )
+    seed_refinement: str = option(
+        "par",
+        SEEDS_GROUP,
+        "how seeds of whole images become pseudo labels; CLIP-ES: crf",
+        Role.TEST,
+        choices=("par", "crf"),
+    )
+    seed_confidence: float = option(
+        0.0,
+        SEEDS_GROUP,
+        "pseudo labels less sure than this after the CRF are written as 255; CLIP-ES: 0.95",
+        Role.TEST,
+        low=0,
+        high=1,
+    )
 
 
 @dataclass(frozen=True)

@@ -172,6 +172,12 @@ class Stage2Settings(Settings):
         Role.SCHEDULE,
         choices=("continuous", "published"),
     )
+    decay_vectors: bool = option(
+        False,
+        STAGE_2,
+        "biases and norms are decayed too; WeCLIP: true",
+        Role.SCHEDULE,
+    )
     train_vit: bool = option(
         True,
         STAGE_2,
@@ -180,6 +186,14 @@ class Stage2Settings(Settings):
     )
     w_attn: float = option(0.1, STAGE_2, "weight of the affinity loss", Role.METHOD)
     w_pat: float = option(0.1, STAGE_2, "weight of the patch loss", Role.METHOD)
+    stages: str = option(
+        "all",
+        STAGE_2,
+        "where the run ends: after pseudo labels made without training, after stage 1, or at the "
+        "end of stage 2",
+        Role.WATCH,
+        choices=("seeds", "classifier", "all"),
+    )
 
     def after_switch(self, step: int) -> bool:
         """True if affinity is selected, no longer averaged, once `step` iterations are done."""

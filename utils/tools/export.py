@@ -131,7 +131,7 @@ def export(
         scores = seeds.scores[kind].float().cpu()
         pseudo = seeds.pseudo.cpu()
         name = sample["name"]
-        labels = pseudo.numpy().astype(np.uint8)
+        labels = seeds.confident.cpu().numpy().astype(np.uint8)
         write_whole(folder / "seeds" / f"{name}{LAYOUTS[layout]}", packed(layout, keys, scores))
         write_whole(folder / "pseudo_labels" / f"{name}.png", mask_png(labels, palette()))
 

@@ -51,6 +51,11 @@ def is_weight(tensor: Tensor) -> bool:
     return tensor.ndim in (2, 4)
 
 
+def is_any(_: Tensor) -> bool:
+    """True for every tensor."""
+    return True
+
+
 def adamw(
     groups: Iterable[tuple[Iterable[nn.Parameter], float]],
     weight_decay: float,

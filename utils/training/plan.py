@@ -105,13 +105,18 @@ def plan(
         dropped = f"; left out of the background, as they name classes: {words}"
     precision = "bf16" if uses_bf16(device, config.precision) else "fp32"
     tags = training.tags.sum() / len(training)
+    work = {
+        "seeds": "pseudo labels of whole images, nothing is trained,",
+        "classifier": "the class-token ViT alone",
+        "all": f"{config.max_iters} iterations of batch {config.batch_size} at "
+        f"{config.crop_size} px",
+    }
 
     lines = [
         f"{spec.name}: {len(training)} training images with {tags:.1f} tags each, "
         f"{len(validation)} validation images, {len(spec.classes)} classes + background{dropped}",
         f"CLIP {config.clip_path}; class-token ViT: {stage_1}; branches {config.branches}",
-        f"{config.max_iters} iterations of batch {config.batch_size} at {config.crop_size} px on "
-        f"{device} in {precision}; run folder {config.work_dir}",
+        f"{work[config.stages]} on {device} in {precision}; run folder {config.work_dir}",
     ]
     said = evaluation.said.splitlines()
     if not evaluation.validation:

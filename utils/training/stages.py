@@ -39,14 +39,21 @@ from utils.common.errors import UserError
 from utils.common.gpu import check_gpu
 from utils.config import Config
 from utils.report.page import report_line
-from utils.run_folder.checkpoint import clip_facts, portable, save_checkpoint, trained_state
+from utils.run_folder.checkpoint import (
+    checkpoint_of,
+    clip_facts,
+    portable,
+    save_checkpoint,
+    trained_state,
+)
 from utils.run_folder.claim import BAD_IMAGES, bad_images, claimed
 from utils.run_folder.recorder import Recorder
 from utils.run_folder.resuming import check_checkpoints, check_folder
 from utils.settings.training import Stage2Settings
 from utils.training.loop import Run, Stage, run_stage
-from utils.training.optim import adamw, cosine, is_matrix, is_weight, schedule
+from utils.training.optim import adamw, cosine, is_any, is_matrix, is_weight, schedule
 from utils.training.plan import plan, planned_evaluation
+from utils.training.pseudo_masks import make_pseudo_masks
 from utils.training.tag_scores import TAG_EVALUATION, report_tags
 from utils.training.validation import report
 
@@ -62,7 +69,8 @@ def train(
     crops: type[TaggedImages] = TaggedImages,
     losses: Losses | None = None,
 ) -> Path:
-    """The whole training of one configuration; returns the path of the final checkpoint.
+    """The whole training of one configuration, up to where `stages` ends it; returns the path of
+    what it yields: the final checkpoint, that of stage 1, or the folder of the pseudo labels.
 
     `crops` and `losses` replace the training samples and the loss of stage 2 (the ablation's
     ceiling does).
@@ -74,6 +82,7 @@ def train(
     folder = Path(config.work_dir)
     check_folder(folder, config, resume)
     check_batches(config, world)
+    check_stages(config)
 
     spec = spec_of(config.dataset, config.data_root, config.classes)
     images = split_items(config, config.train_split)
@@ -104,11 +113,18 @@ def train(
         run.recorder.say(plan(config, spec, training, validation, evaluation, device))
 
         model = build_cvf(config, clip, text, vit, len(spec.classes)).to(device)
-        if vit is not None and not config.mct_path:
-            train_classifier(vit, training, run, tagged_validation(config, spec, validation, run))
-        data = training_data(training, config, config.crop_size, crops)
-        evaluate = partial(report, model, training, evaluation, run)
-        final = train_segmenter(model, data, losses or pseudo_label_losses, run, evaluate)
+        if config.stages == "seeds":
+            final = make_pseudo_masks(model, training, run)
+        else:
+            if vit is not None and not config.mct_path:
+                judges = tagged_validation(config, spec, validation, run)
+                train_classifier(vit, training, run, judges)
+            final = checkpoint_of(folder, "classifier")
+
+        if config.stages == "all":
+            data = training_data(training, config, config.crop_size, crops)
+            evaluate = partial(report, model, training, evaluation, run)
+            final = train_segmenter(model, data, losses or pseudo_label_losses, run, evaluate)
         say_results(run, final)
     distributed.stop()
     return final
@@ -124,6 +140,19 @@ def check_batches(config: Config, world: int) -> None:
             raise UserError(
                 f"--{name} {size} cannot be shared by {world} processes; use a multiple"
             )
+
+
+def check_stages(config: Config) -> None:
+    """Raise UserError where the stages that are asked for lack something, or have nothing to do."""
+    with_vit, trained = config.branches != "clip", bool(config.mct_path)
+    if config.stages == "seeds" and with_vit and not trained:
+        raise UserError(
+            f"--stages seeds trains nothing, but --branches {config.branches} needs a trained ViT; "
+            "give --mct_path, or use --branches clip"
+        )
+    if config.stages == "classifier" and (trained or not with_vit):
+        given = "--mct_path" if trained else "--branches clip"
+        raise UserError(f"--stages classifier trains the ViT, which {given} leaves out; drop one")
 
 
 def make_folder(folder: Path) -> None:
@@ -146,9 +175,13 @@ def say_results(run: Run, final: Path) -> None:
         )
     if distributed.is_main():
         run.recorder.say(report_line(run.folder))
-    run.recorder.say(
-        f"checkpoint: {final}\ntest: python {testing_script(run.config)} --model_path {final}"
-    )
+    yields = {
+        "seeds": f"pseudo labels: {final}",
+        "classifier": f"class-token ViT: {final}\nit goes on from there with --mct_path {final}",
+        "all": f"checkpoint: {final}\n"
+        f"test: python {testing_script(run.config)} --model_path {final}",
+    }
+    run.recorder.say(yields[run.config.stages])
     run.recorder.close()
 
 
@@ -239,10 +272,11 @@ def train_segmenter(
     """
     config = run.config
     freeze(model, config)
+    decays = is_any if config.decay_vectors else is_matrix
     stage = Stage(
         name="segmenter",
         module=model,
-        optimiser=adamw(rate_groups(model, config), config.weight_decay),
+        optimiser=adamw(rate_groups(model, config), config.weight_decay, decays),
         rate=lambda step: schedule(
             step, config.max_iters, config.warmup_iters, config.schedule == "published"
         ),
@@ -313,13 +347,14 @@ def training_data(
 ) -> TaggedImages:
     """Return augmented crops of tagged images."""
     mean, _ = STATISTICS[config.statistics]
+    fill = (0.0, 0.0, 0.0) if config.fill == "black" else mean
     return crops(
         split.items,
         split.tags,
         crop_size,
         (config.scale_min, config.scale_max),
         config.seed,
-        mean,
+        fill,
         config.train_long,
         config.on_bad_image == "skip",
     )

@@ -1,0 +1,97 @@
+"""Seeds of one whole image: at its size, with and without the CRF."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+from torch import Tensor
+
+from datasets.transforms import CLIP_MEAN, CLIP_STD, normalise
+from model.cvf import CVF
+from model.pseudo_labels import channels_of
+from utils.config import Config
+from utils.inference.crf import CRFSettings, dense_crf
+from utils.inference.seeds import image_seeds, resized
+
+CLIP_ES = Config(
+    branches="clip",
+    statistics="clip",
+    seed_size="resized",
+    seed_refinement="crf",
+    seed_confidence=0.95,
+    crf_pos_xy_std=1.0,
+    crf_bi_xy_std=67.0,
+    crf_bi_rgb_std=3.0,
+    device="cpu",
+    precision="fp32",
+)
+
+
+@pytest.fixture
+def model() -> CVF:
+    """A tiny model of CLIP alone."""
+    torch.manual_seed(0)
+    return tiny.cvf(branches="clip").eval()
+
+
+def picture(height: int, width: int) -> Tensor:
+    """A picture (3, H, W) uint8 of two colours and some noise."""
+    image = torch.randint(0, 40, (3, height, width))
+    image[:, :, width // 3 :] += 150
+    return image.to(torch.uint8)
+
+
+def tags(*classes: int) -> Tensor:
+    """Tags (K,) of an image."""
+    return torch.zeros(tiny.CLASSES).index_fill(0, torch.tensor(classes, dtype=torch.long), 1)
+
+
+def test_a_picture_is_stretched_to_whole_patches_bicubically() -> None:
+    image = picture(50, 70)
+    stretched = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((80, 64), Image.BICUBIC)
+    expected = torch.from_numpy(np.array(stretched)).permute(2, 0, 1)[None]
+    assert torch.equal(resized(image, CLIP_ES), normalise(expected, CLIP_MEAN, CLIP_STD))
+
+
+def test_seeds_have_the_size_of_the_picture_however_it_is_brought_to_patches(model: CVF) -> None:
+    padded = replace(CLIP_ES, seed_size="padded")
+    for size, same in (((64, 48), True), ((50, 70), False)):
+        image = picture(*size)
+        one, other = (image_seeds(model, image, tags(1, 3), c, False) for c in (CLIP_ES, padded))
+        for seeds in (one, other):
+            maps = (seeds.scores["clip"], seeds.cams["clip"])
+            assert all(each.shape == (2, *size) for each in maps)
+            assert seeds.pseudo.shape == seeds.confident.shape == torch.Size(size)
+        assert torch.equal(one.scores["clip"], other.scores["clip"]) is same
+
+
+def test_the_label_is_the_crfs_with_the_recipes_constants(model: CVF) -> None:
+    image = torch.randint(0, 256, (3, 64, 48)).to(torch.uint8)  # noise, of which no label is sure
+    seeds = image_seeds(model, image, tags(1, 3), CLIP_ES, False)
+    channels = channels_of(seeds.scores["clip"], 1.0)
+    assert torch.allclose(channels[0], 1 - seeds.scores["clip"].amax(0))
+
+    marginals = dense_crf(
+        image.permute(1, 2, 0), channels, CRFSettings(10, 1.0, 3.0, 67.0, 3.0, 4.0)
+    )
+    sure, winner = marginals.max(0)
+    labels = torch.tensor([0, 2, 4])[winner]
+    assert torch.equal(seeds.pseudo, labels)
+    assert torch.equal(seeds.confident, labels.masked_fill(sure < 0.95, 255))
+    assert 0 < (seeds.confident == 255).float().mean() < 1
+
+
+def test_cams_and_seeds_give_labels_with_the_backgrounds_power(model: CVF) -> None:
+    seeds = image_seeds(model, picture(64, 48), tags(2), CLIP_ES, False)
+    scores = torch.tensor([[[0.2, 0.5, 0.9]]])
+    assert seeds.labels(scores, 1.0).tolist() == [[0, 0, 3]]
+    assert seeds.labels(scores, 2.0).tolist() == [[0, 3, 3]]
+
+
+def test_a_picture_without_tags_is_background(model: CVF) -> None:
+    seeds = image_seeds(model, picture(64, 48), tags(), CLIP_ES, False)
+    assert seeds.pseudo.unique().tolist() == seeds.confident.unique().tolist() == [0]
+    assert seeds.labels(seeds.cams["clip"], 1.0).unique().tolist() == [0]

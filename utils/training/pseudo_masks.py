@@ -1,0 +1,92 @@
+"""Pseudo labels that need no training (`--stages seeds`): made, written as masks, and scored."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from datasets.data import Split
+from datasets.specs import palette
+from datasets.transforms import mask_png
+from model.cvf import CVF
+from model.pseudo_labels import background_powers
+from utils.common import distributed
+from utils.common.files import write_whole
+from utils.common.progress import progress
+from utils.inference.evaluation import evaluating, masked_loader
+from utils.inference.seeds import ImageSeeds, image_seeds
+from utils.metrics import CAMS, TITLES, ConfusionMatrix
+from utils.run_folder.claim import readable
+from utils.run_folder.recorder import add_result
+from utils.training.loop import Run
+
+PSEUDO_LABELS = "pseudo_labels"  # folder in that of a run
+
+
+def make_pseudo_masks(model: CVF, images: Split, run: Run) -> Path:
+    """Write a pseudo label of each image, and score it, its seeds and its CAMs where the image has
+    a mask; returns the folder of the labels.
+
+    The masks are opened for scoring alone. Of several processes, each makes its share.
+    """
+    run.recorder.rewind("evaluation", -1)
+    config, folder = run.config, run.folder / PSEUDO_LABELS
+    scores = {
+        title: ConfusionMatrix(images.tags.shape[1] + 1, run.device) for title in _titles(model)
+    }
+    scored = torch.zeros(1, dtype=torch.int64, device=run.device)
+
+    with evaluating(model):
+        loader = masked_loader(images.items, config, run.rank, run.world)
+        bar = progress(loader, config.quiet, desc="seeds")
+        for sample in readable(bar, run.folder, "seeds"):
+            tags = torch.from_numpy(images.tags[sample["index"]])
+            seeds = image_seeds(model, sample["image"], tags, config, after_switch=False)
+
+            labels = seeds.confident.cpu().numpy().astype(np.uint8)
+            write_whole(folder / f"{sample['name']}.png", mask_png(labels, palette()))
+            if "mask" in sample:
+                scored += 1
+                truth = sample["mask"].to(run.device)
+                for title, found in _label_maps(seeds, model).items():
+                    scores[title].update(found, truth)
+
+    _record(scores, int(distributed.total(scored)), run)
+    return folder
+
+
+def _titles(model: CVF) -> list[str]:
+    """Names of what is scored: CAMs before the transition matrix, seeds after it, pseudo labels."""
+    branches = model.method.branches
+    kinds = ("clip", "vit", "fused") if branches == "fusion" else (branches,)
+    return [
+        *(CAMS[kind] for kind in kinds),
+        *(TITLES[kind] for kind in kinds),
+        TITLES["pseudo"],
+    ]
+
+
+def _label_maps(seeds: ImageSeeds, model: CVF) -> dict[str, torch.Tensor]:
+    """Label maps (H, W) of one image by their names."""
+    powers = background_powers(model.method)
+    found = {TITLES["pseudo"]: seeds.pseudo}
+    for titles, maps in ((CAMS, seeds.cams), (TITLES, seeds.scores)):
+        for kind, scores in maps.items():
+            found[titles[kind]] = seeds.labels(scores, powers[kind])
+    return found
+
+
+def _record(scores: dict[str, ConfusionMatrix], scored: int, run: Run) -> None:
+    """Sum the counts of all processes, and say and keep the results, if any image has a mask."""
+    for matrix in scores.values():
+        matrix.counts = distributed.total(matrix.counts)
+    if not scored or not distributed.is_main():
+        return
+
+    run.recorder.scalars(
+        "evaluation", 0, {title: 100 * matrix.miou() for title, matrix in scores.items()}
+    )
+    for title, matrix in scores.items():
+        split = run.config.train_split
+        run.recorder.say(f"{title} mIoU {100 * matrix.miou():.2f} ({split}, {scored} images)")
+        add_result(run.folder, title, split, scored, matrix, run.facts["classes"])
