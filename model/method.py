@@ -1,5 +1,5 @@
-"""The choices that define a variant of the method. `configs/published.yaml` holds the published
-ones.
+"""The choices that define a variant of the method. `configs/published_step.yaml` holds the
+published ones.
 """
 
 from dataclasses import dataclass

@@ -25,7 +25,8 @@ METHOD = ROOT / "model" / "README.md"
 GOLDEN = ROOT / "tests" / "golden" / "README.md"
 FOLDERS = ("clip", "configs", "datasets", "model", "tests", "utils")
 DATA = ROOT / "datasets" / "README.md"
-PAGES = (ROOT / "README.md", ROOT / "tests" / "README.md", METHOD, GOLDEN, DATA)
+CONFIGURATIONS = ROOT / "configs" / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "tests" / "README.md", METHOD, GOLDEN, DATA, CONFIGURATIONS)
 KINDS = (".md", ".py", ".sh", ".yaml")
 ABSENT = {"clip": {"ViT"}, "vit": {"Grad-CAM", "boxes"}, "fusion": set()}
 
@@ -119,7 +120,7 @@ def test_each_setting_of_the_method_acts_where_the_page_says() -> None:
 @pytest.mark.parametrize("dataset", ["voc", "coco"])
 def test_departures_with_a_switch_are_what_the_published_configurations_set(dataset: str) -> None:
     ours = load_config(ROOT / "configs" / f"{dataset}.yaml")
-    published = load_config(ROOT / "configs" / f"published_{dataset}.yaml")
+    published = load_config(f"published_step_{dataset}")
     changed = {
         f.name: (getattr(published, f.name), getattr(ours, f.name))
         for f in fields(Config)
@@ -143,7 +144,8 @@ def pointers() -> Iterator[tuple[Path, str, str]]:
     for folder in FOLDERS:
         files += (ROOT / folder).rglob("*.*")
     for file in sorted(file for file in files if file.suffix in KINDS):
-        text = re.sub(r"\s*\n\s*(# )?", " ", file.read_text(encoding="utf-8"))
+        text = re.sub(r"https?://\S+", "", file.read_text(encoding="utf-8"))
+        text = re.sub(r"\s*\n\s*(# )?", " ", text)
         for page, heading in re.findall(r'([\w./]*\w\.md)(?:, "([^"]+)")?', text):
             yield file, page, heading
 

@@ -74,3 +74,34 @@ def test_a_wrong_flag_and_a_question_start_nothing(tmp_path: Path) -> None:
     )
     done, given = commands(tmp_path, "--help")
     assert (done.returncode, given) == (0, []) and "--crop_size" in done.stdout
+
+
+def test_a_recipe_says_what_it_yields_and_is_tested_only_where_there_is_a_network(
+    tmp_path: Path,
+) -> None:
+    yields = {
+        "weclip_voc": "runs/weclip_voc/checkpoints/final.pt and its test results",
+        "mctformer_plus_voc": "runs/mctformer_plus_voc/checkpoints/classifier.pt",
+        "clip_es_voc": "runs/clip_es_voc/pseudo_labels, one PNG per image",
+    }
+    for recipe, said in yields.items():
+        (tmp_path / "log").unlink(missing_ok=True)
+        done, given = commands(tmp_path, "--config", recipe, VOC_ROOT=str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        assert f"this run yields {said}" in done.stdout
+        tested = [command for command in given if command.startswith("test_msc_flip_voc.py")]
+        assert len(given) == 1 + len(tested)
+        assert bool(tested) is (recipe == "weclip_voc")
+
+
+@pytest.mark.skipif((ROOT / "VOCdevkit").exists(), reason="there is data")
+def test_a_recipe_of_real_data_does_not_fall_back_to_the_toy_set(tmp_path: Path) -> None:
+    done, given = commands(tmp_path, "--config", "weclip_voc")
+    assert done.returncode == 0 and "toy" not in done.stdout
+    assert given[0].startswith("train_voc.py --resume")
+
+    (tmp_path / "log").unlink()
+    done, given = commands(tmp_path, "--config", "toy_voc", "weclip")
+    assert "running the embedded toy set" in done.stdout
+    assert given[0] == "-m datasets.prepare toy --layout voc --root data/toy_voc"
+    assert given[2].split()[2] == "runs/toy_voc_weclip/checkpoints/final.pt"

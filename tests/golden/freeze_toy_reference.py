@@ -37,7 +37,6 @@ CAPABILITIES = (
 CONFIG: dict[str, Any] = {
     "seed": 1,
     "case": "toy_forward",
-    "configs": {"published": "published_voc.yaml", "ours": "voc.yaml"},
     "clip": {
         "vision_width": 128,
         "vision_layers": 12,

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from golden_file import GoldenFile, close, each_close, mostly_same, same
 from golden_parts import check_texts
 from golden_weights import head_shapes
-from helpers import ROOT
 from torch import Tensor
 
 from datasets.specs import SPECS
@@ -26,7 +25,6 @@ from utils.build import build_cvf
 from utils.config import Config, load_config
 from utils.inference.multi_scale import PATCH, multi_scale, resize_long
 
-CONFIGS = ROOT / "configs"
 # px; no multiples of a patch at scales 1 and 0.75, which brings both to whole numbers
 UNEVEN = (372, 500)
 
@@ -35,7 +33,7 @@ def published_config(golden: GoldenFile) -> Config:
     """The published configuration of the file's dataset, with the file's decoder sizes."""
     head = golden.config["head"]
     spec = next(spec for spec in SPECS.values() if len(spec.classes) == head["num_classes"] - 1)
-    config = load_config(CONFIGS / f"published_{spec.name}.yaml")
+    config = load_config(f"published_step_{spec.name}")
     return replace(config, decoder_width=head["embed_dim"], decoder_layers=head["layers"])
 
 

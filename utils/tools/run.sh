@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The body of run_voc.sh and run_coco.sh: run.sh DATASET ROOT DEFAULT_ROOT [training flags].
-# Finds the data (or draws the toy set), trains, tests. NPROC=n uses n processes; MAX_RESTARTS=m of
-# them resume from the last checkpoint up to m times after one was lost.
+# Finds the data (or draws the toy set), trains, and tests what can be tested. NPROC=n uses n
+# processes; MAX_RESTARTS=m of them resume from the last checkpoint up to m times after one was lost.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 dataset=$1 root=$2 default_root=$3
@@ -10,14 +10,12 @@ shift 3
 source utils/tools/environment.sh
 use_environment requirements.txt
 
+toy=data/toy_$dataset embedded=
 if [ -n "$root" ] || [ -d "$default_root" ]; then
-  toy=
   set -- --config "configs/$dataset.yaml" --data_root "${root:-$default_root}" "$@"
 else
-  toy=data/toy_$dataset
+  embedded=yes
   set -- --config "configs/toy_$dataset.yaml" "$@"
-  echo "no data at $default_root and ${dataset^^}_ROOT is not set:" \
-    "running the embedded toy set with the toy CLIP"
 fi
 case " $* " in
   *" -h "* | *" --help "* | *" --print_config "*) exec "$PYTHON" "train_$dataset.py" "$@" ;;
@@ -30,7 +28,22 @@ setting() { # name: its value
 }
 work_dir=$(setting work_dir)
 device=$(setting device)
-if [ -n "$toy" ]; then "$PYTHON" -m datasets.prepare toy --layout "$dataset" --root "$toy"; fi
+stages=$(setting stages)
+
+if [ "$(setting data_root)" = "$toy" ]; then
+  if [ -n "$embedded" ]; then
+    echo "no data at $default_root and ${dataset^^}_ROOT is not set:" \
+      "running the embedded toy set with the toy CLIP"
+  fi
+  "$PYTHON" -m datasets.prepare toy --layout "$dataset" --root "$toy"
+fi
+
+case $stages in
+  seeds) yields="$work_dir/pseudo_labels, one PNG per image, made without training" ;;
+  classifier) yields="$work_dir/checkpoints/classifier.pt, the ViT alone, for --mct_path" ;;
+  *) yields="$work_dir/checkpoints/final.pt and its test results" ;;
+esac
+echo "this run yields $yields"
 
 launch=("$PYTHON")
 if [ "${NPROC:-1}" -gt 1 ]; then
@@ -40,5 +53,7 @@ if [ "${NPROC:-1}" -gt 1 ]; then
   )
 fi
 "${launch[@]}" "train_$dataset.py" --resume "$@"
-"${launch[@]}" "test_msc_flip_$dataset.py" --model_path "$work_dir/checkpoints/final.pt" \
-  --device "$device"
+if [ "$stages" = all ]; then
+  "${launch[@]}" "test_msc_flip_$dataset.py" --model_path "$work_dir/checkpoints/final.pt" \
+    --device "$device"
+fi

@@ -1,0 +1,185 @@
+"""Recipes: constants, rates, decay and weights are those of their authors' code."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from golden_weights import published_name
+from helpers import tiny_clip
+from torch import Tensor
+
+from datasets.specs import COCO, VOC
+from model.cvf import CVF
+from model.par import DILATIONS
+from utils.build import build_cvf
+from utils.config import CONFIGS, RECIPES, Config, load_config
+from utils.training import stages
+from utils.training.loop import Stage
+from utils.training.optim import set_rate
+
+CONSTANTS = Path(__file__).with_name("published_constants.yaml")
+TABLES: dict[str, Any] = yaml.safe_load(CONSTANTS.read_text(encoding="utf-8"))
+STEPS = (0, 49, 50, 1499, 1500, 9144, 29999)
+
+
+def rows() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Recipe, setting and what the table says of it."""
+    for recipe, table in TABLES.items():
+        about = {key: table[key] for key in ("repository", "commit")}
+        for setting, row in table["constants"].items():
+            yield recipe, setting, {**about, **row}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "setting", "row"),
+    list(rows()),
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_recipe_has_its_authors_constants(recipe: str, setting: str, row: dict[str, Any]) -> None:
+    effective = asdict(load_config(recipe))
+    where = f"{row['repository']}, {row['file']}, line {row['line']}"
+    assert effective[setting] == row["value"], where
+    assert type(effective[setting]) is type(row["value"]), where
+    assert len(row["commit"]) == 40
+
+
+@pytest.mark.parametrize("recipe", TABLES)
+def test_whatever_a_recipe_sets_stands_in_the_table_or_says_why_not(recipe: str) -> None:
+    """Each line of the recipe's own files is a published constant, or pinned elsewhere."""
+    content = yaml.safe_load((CONFIGS / f"{recipe}.yaml").read_text())
+    fragment = yaml.safe_load((CONFIGS / content.pop("base")[-1]).read_text())
+    shared = TABLES["weclip_voc"]["constants"] if recipe == "weclip_coco" else {}
+    elsewhere = {
+        "stages",  # where it ends is no number
+        "branches",
+        "vit_map",  # without a ViT as good as any; `mass` goes with `summed`
+        "clip_box_edges",  # golden files: boxes
+        "pad_images",  # golden files: inference
+        "scales",  # golden files: inference
+        "vit_logit_scale",  # no factor
+        "work_dir",
+        "par_iterations",  # CLIP-ES has no PAR
+        "skipped_maps",
+        "mct_batch_size",  # of the authors' file, which was not at hand
+        "mct_decay_tables",  # tests of stage 1
+        "mct_contrast",  # golden files: losses
+    }
+    assert set(content) | set(fragment) <= {
+        *TABLES[recipe]["constants"],
+        *shared,
+        *elsewhere,
+    }
+
+
+def test_fragments_say_nothing_of_data_and_weights() -> None:
+    for file in RECIPES.glob("*.yaml"):
+        told = set(yaml.safe_load(file.read_text()))
+        assert not told & {
+            *("dataset", "data_root", "train_split", "val_split", "clip_path", "deit_path"),
+            *("crop_size", "batch_size", "max_iters", "work_dir", "early_maps", "device"),
+        }, file
+
+
+def test_constants_that_are_no_settings_are_weclips_too() -> None:
+    assert DILATIONS == (1, 2, 4, 8, 12, 24)  # WeCLIP_model/model_attn_aff_voc.py, line 89
+    assert (VOC.template, COCO.template) == ("a clean origami {}.",) * 2  # line 81
+
+
+def segmenter_stage(model: CVF, config: Config) -> Stage:
+    """The stage 2 that training would run."""
+    caught: list[Stage] = []
+    run = SimpleNamespace(config=config, folder=Path(), facts={})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "run_stage", lambda stage, _: caught.append(stage))
+        patch.setattr(stages.distributed, "is_main", lambda: False)
+        stages.train_segmenter(model, None, None, run, lambda _: None)
+    return caught[0]
+
+
+def weclip(recipe: str) -> tuple[CVF, Config]:
+    """A model that the recipe builds, on a tiny CLIP, and its settings."""
+    config, clip = load_config(recipe), tiny_clip()
+    spec = VOC if config.dataset == "voc" else COCO
+    torch.manual_seed(0)
+    text = torch.nn.functional.normalize(torch.randn(len(spec.texts()), 32), dim=1)
+    clip.requires_grad_(False)
+    return build_cvf(config, clip, text, None, len(spec.classes)), config
+
+
+def by_hand(step: int, iterations: int) -> float:
+    """WeCLIP's rate of fusion and decoder at a step, typed from PolyWarmupAdamW: base rate 2e-4,
+    times ten, 50 steps of warm-up from a millionth, then linear in the step.
+    """
+    if step < 50:
+        return 2e-4 * 10 * (1 - (1 - step / 50) * (1 - 1e-6))
+    return 2e-4 * 10 * (1 - step / iterations)
+
+
+@pytest.mark.parametrize(("recipe", "iterations"), [("weclip_voc", 30000), ("weclip_coco", 80000)])
+@pytest.mark.parametrize("step", STEPS)
+def test_every_trainable_tensor_has_weclips_rate_and_decay(
+    recipe: str, iterations: int, step: int
+) -> None:
+    model, config = weclip(recipe)
+    stage = segmenter_stage(model, config)
+    set_rate(stage.optimiser, stage.rate(step))
+
+    found = {
+        id(tensor): (group["lr"], group["weight_decay"])
+        for group in stage.optimiser.param_groups
+        for tensor in group["params"]
+    }
+    trained = {
+        published_name(name): found.pop(id(tensor))
+        for name, tensor in model.named_parameters()
+        if tensor.requires_grad
+    }
+    assert not found  # nothing else is in the optimiser
+
+    assert {name.split(".")[0] for name in trained} == {"decoder", "decoder_fts_fuse"}
+    assert {"decoder_fts_fuse.linear_fuse.bias", "decoder.linear_pred.weight"} < set(trained)
+    for name, (rate, decay) in trained.items():
+        assert rate == pytest.approx(by_hand(step, iterations), rel=1e-12), name
+        assert decay == 0.01, name
+
+
+def test_five_steps_give_the_weights_of_a_loop_with_torchs_adamw() -> None:
+    """Our step beside a plain loop: the same losses, torch's AdamW, rates typed by hand."""
+    (ours, config), (theirs, _) = weclip("weclip_voc"), weclip("weclip_voc")
+    stage = segmenter_stage(ours, config)
+    torch.manual_seed(1)
+    images = torch.randn(5, 2, 3, 64, 64)
+    tags = torch.zeros(2, len(VOC.classes))
+    tags[0, 3] = tags[1, 7] = tags[1, 9] = 1
+
+    def losses(model: CVF, pixels: Tensor, step: int) -> Tensor:
+        valid = torch.ones(2, 64, 64, dtype=torch.bool)
+        batch = {"tags": tags, "valid": valid, "index": torch.tensor([step, 5])}
+        return sum(stages.pseudo_label_losses(model, pixels, batch, step, config).values())
+
+    trained = [tensor for tensor in theirs.parameters() if tensor.requires_grad]
+    plain = torch.optim.AdamW(trained, lr=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+    start = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
+    for step, pixels in enumerate(images):
+        set_rate(stage.optimiser, stage.rate(step))
+        stage.optimiser.zero_grad()
+        losses(ours, pixels, step).backward()
+        stage.optimiser.step()
+
+        plain.param_groups[0]["lr"] = (2e-9, 4.000196e-5, 8.000192e-5, 1.2000188e-4, 1.6000184e-4)[
+            step
+        ]
+        plain.zero_grad()
+        losses(theirs, pixels, step).backward()
+        plain.step()
+
+    moved = 0.0
+    for name, tensor in ours.state_dict().items():
+        torch.testing.assert_close(tensor, theirs.state_dict()[name], rtol=0, atol=2e-7)
+        moved = max(moved, float((tensor - start[name]).abs().max()))
+    assert moved > 1e-4

@@ -1,0 +1,179 @@
+"""List the recipes: `python -m utils.tools.recipes`.
+
+For each: what it yields, what its authors have, the time and memory to expect, what pins it, and
+what nobody has tried. `--markdown` prints the table of configs/README.md.
+"""
+
+import textwrap
+from dataclasses import dataclass
+
+from utils.common.entry import Parser, command
+from utils.config import Config, load_config
+from utils.references import Reference, of_recipe, read_references
+
+WIDTH = 100
+YIELDS = {
+    "all": "checkpoints/final.pt, to be tested",
+    "classifier": "checkpoints/classifier.pt, for --mct_path",
+    "seeds": "pseudo_labels/, one PNG per image",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What cannot be read off a recipe's settings and reference numbers.
+
+    time, memory: each says whether it was measured or computed, and on what. pinned: tests.
+    open: what is not reproduced, or was never run.
+    """
+
+    name: str
+    reproduces: str
+    time: str
+    memory: str
+    pinned: str
+    open: str
+
+    @property
+    def config(self) -> Config:
+        """Its effective settings."""
+        return load_config(self.name)
+
+    @property
+    def numbers(self) -> tuple[Reference, ...]:
+        """What its authors have at the end, and what others got from their code."""
+        return tuple(each for each in of_recipe(self.name, read_references()) if each.step is None)
+
+
+SAVED = (
+    "for the backward pass, computed on a CPU with random weights in bf16; the peak on a GPU was "
+    "not measured"
+)
+WECLIP_PINNED = (
+    "every constant, with file and line; rate and decay of each tensor at seven steps; five steps "
+    "against torch's AdamW; the boxes, affinity, PAR and losses by the golden files"
+)
+WECLIP_OPEN = "tags come from annotations, not from masks; no run on real pictures yet"
+
+RECIPES = (
+    Recipe(
+        "weclip_voc",
+        "WeCLIP (CVPR 2024) on PASCAL VOC 2012",
+        "not measured; ExCEL's log, an RTX 3090 and the same decoder and batch: 1.6 h for 30,000 "
+        "iterations, validations left out",
+        f"0.3 GB for 4 images {SAVED}; weights 0.4 GB",
+        WECLIP_PINNED,
+        WECLIP_OPEN,
+    ),
+    Recipe(
+        "weclip_coco",
+        "WeCLIP (CVPR 2024) on MS COCO 2014",
+        "not measured; ExCEL's log, an RTX 3090 and the same decoder and batch: 0.28 s per "
+        "iteration, which makes 6 h of 80,000, validations left out",
+        f"0.4 GB for 4 images {SAVED}; weights 0.4 GB",
+        WECLIP_PINNED,
+        WECLIP_OPEN,
+    ),
+    Recipe(
+        "mctformer_plus_voc",
+        "MCTformer+ (TPAMI 2024) on PASCAL VOC 2012, its class-token ViT alone",
+        "not measured",
+        f"7 GB for 32 images at 448 px {SAVED}; weights and AdamW 0.35 GB",
+        "constants that are ours to set, with file and line; weights and forward of MCTformer+ by "
+        "tests/golden and tests/model",
+        "its second stage (PSA, ResNet38) is not here; no run on real pictures yet",
+    ),
+    Recipe(
+        "clip_es_voc",
+        "CLIP-ES (CVPR 2023) on PASCAL VOC 2012, up to its pseudo labels",
+        "not measured on a GPU; nothing is trained",
+        "not measured",
+        "every constant, with file and line; the CRF call and the stretching of pictures by "
+        "tests/utils/test_seeds.py",
+        "its CRF sees BGR pictures less a mean, wrapped to bytes, ours sees RGB; its DeepLab is "
+        "not here; no run on real pictures yet",
+    ),
+)
+
+
+def authors(recipe: Recipe) -> str:
+    """The recipe's numbers in one line each, with where they stand."""
+    lines = []
+    for each in recipe.numbers:
+        others = f", others {' '.join(f'{x:g}' for x in each.others)}" if each.others else ""
+        quoted = f", as quoted by {each.quoted_by}" if each.quoted_by else ""
+        note = f" ({each.note})" if each.note else ""
+        lines.append(
+            f"{each.name} {each.value:g} on {each.split}{note}{others}{quoted}: {each.address}"
+        )
+    return "\n".join(lines)
+
+
+def facts(recipe: Recipe) -> dict[str, str]:
+    """What is told of a recipe, by what it is."""
+    return {
+        "reproduces": recipe.reproduces,
+        "run": f"bash run_{recipe.config.dataset}.sh --config {recipe.name}",
+        "yields": YIELDS[recipe.config.stages],
+        "authors have": authors(recipe),
+        "time": recipe.time,
+        "memory": recipe.memory,
+        "pinned by": recipe.pinned,
+        "open": recipe.open,
+    }
+
+
+def listing() -> str:
+    """All recipes as text."""
+    parts = []
+    for recipe in RECIPES:
+        parts.append(f"--config {recipe.name}")
+        for title, text in facts(recipe).items():
+            for number, line in enumerate(text.splitlines()):
+                head = f"  {title if number == 0 else '':14}"
+                parts.append(
+                    textwrap.fill(
+                        line,
+                        WIDTH,
+                        initial_indent=head,
+                        subsequent_indent=" " * len(head),
+                        break_long_words=False,
+                        break_on_hyphens=False,
+                    )
+                )
+        parts.append("")
+    return "\n".join(parts).rstrip()
+
+
+def markdown() -> str:
+    """The table of configs/README.md."""
+    titles = list(facts(RECIPES[0]))
+    rows = [f"| recipe | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
+    for recipe in RECIPES:
+        cells = [f"`{recipe.name}`", *(_cell(text) for text in facts(recipe).values())]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _cell(text: str) -> str:
+    """Text as it stands in a table: commands as code, addresses as links."""
+    if text.startswith("bash "):
+        return f"`{text}`"
+    lines = []
+    for line in text.splitlines():
+        head, link, address = line.rpartition(": https://")
+        lines.append(f"[{head}](https://{address})" if link else line)
+    return "<br>".join(lines)
+
+
+def main() -> None:
+    """Command line."""
+    parser = Parser(description=__doc__)
+    parser.add_argument(
+        "--markdown", action="store_true", help="print the table of configs/README.md"
+    )
+    print(markdown() if parser.parse_args().markdown else listing())
+
+
+if __name__ == "__main__":
+    command(main)()
