@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from datasets.data import Split
+from datasets.pictures import mask_png
 from datasets.specs import palette
-from datasets.transforms import mask_png
 from model.cvf import CVF
 from model.pseudo_labels import background_powers
 from utils.common import distributed
