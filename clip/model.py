@@ -95,7 +95,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def _split(self, x: Tensor, shift: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def split(self, x: Tensor, shift: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         if shift is not None:
             is_patch = (torch.arange(x.shape[1], device=x.device) > 0)[:, None].to(qkv.dtype)
@@ -110,7 +110,7 @@ class Attention(nn.Module):
         respect to x summed over patches, found without going back through q, k and v token by
         token.
         """
-        q, k, v = self._split(x, shift)
+        q, k, v = self.split(x, shift)
         if is_half_on_cpu(q) and not causal:
             mixed = attention_weights(q, k) @ v
         else:
@@ -119,7 +119,7 @@ class Attention(nn.Module):
 
     def with_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, C) -> output (B, T, C) and attention averaged over heads (B, T, T)."""
-        q, k, v = self._split(x)
+        q, k, v = self.split(x)
         weights = attention_weights(q, k)
         return self.out_proj((weights @ v).transpose(1, 2).flatten(2)), weights.mean(
             1, dtype=torch.float32
@@ -129,7 +129,7 @@ class Attention(nn.Module):
         """(B, T, C) -> attention averaged over heads (B, T, T), rows sum to 1; no output is
         made.
         """
-        q, k, _ = self._split(x)
+        q, k, _ = self.split(x)
         return attention_weights(q, k).mean(1, dtype=torch.float32)
 
 

@@ -1,0 +1,208 @@
+"""Dense read-outs of a frozen CLIP: what each patch says of each text, without a gradient.
+
+The last block of CLIP mixes patches by the likeness of queries and keys, which was never trained to
+keep places apart. Letting queries, keys or values attend to themselves does, and needs no training.
+The published ways differ in few choices, which are the settings of `DenseReadout`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clip.model import ResidualBlock, VisionTransformer
+from model.cam import normalise
+
+_EPS = 1e-12
+
+
+@dataclass(frozen=True)
+class DenseReadout:
+    """How the last blocks of CLIP are read out.
+
+    parts: what attends to itself, letters of "qkv"; "" lets each token keep its own value; "cross"
+        is CLIP's own attention of queries to keys.
+    blocks: how many of the last blocks are read out; what they attend to is added up.
+    average: attention of several parts is averaged; else summed, so that rows sum to their number.
+    heads: "own" attention of each head, or one for all heads, their "mean" or "sum".
+    std: deviation, in patches, of a Gaussian that draws attention to near patches; 0: none.
+    residual: "none" reads the attention's output alone, "stream" adds it to the stream that enters
+        the blocks, "block" also runs the MLP after it.
+    """
+
+    parts: str = "k"
+    blocks: int = 1
+    average: bool = True
+    heads: str = "own"
+    std: float = 0.0
+    residual: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.parts != "cross" and not set(self.parts) <= set("qkv"):
+            raise ValueError(f"parts is {self.parts!r}; use letters of 'qkv', or 'cross'")
+        if self.heads not in ("own", "mean", "sum"):
+            raise ValueError(f"heads is {self.heads!r}; choose from own, mean, sum")
+        if self.residual not in ("none", "stream", "block"):
+            raise ValueError(f"residual is {self.residual!r}; choose from none, stream, block")
+        if self.blocks > 1 and self.residual != "stream":
+            raise ValueError("several blocks are read out along the stream; use residual 'stream'")
+
+
+# The published ways (their last-block forms; ExCEL's with five).
+READOUTS = {
+    "maskclip": DenseReadout(parts=""),  # Zhou et al., ECCV 2022
+    "sclip": DenseReadout(parts="qk", average=False, residual="block"),  # Wang et al., ECCV 2024
+    "clearclip": DenseReadout(parts="q"),  # Lan et al., ECCV 2024
+    "naclip": DenseReadout(parts="k", std=5.0),  # Hajimiri et al., WACV 2025
+    "excel": DenseReadout(parts="qkv", blocks=5, heads="sum", residual="stream"),  # CVPR 2025
+}
+
+
+def dense_tokens(
+    visual: VisionTransformer,
+    tokens: Tensor,
+    grid: tuple[int, int],
+    readout: DenseReadout,
+    proxy: Tensor | None = None,
+) -> Tensor:
+    """Read out CLIP's last blocks for every token.
+
+    Args:
+        visual: image tower of L blocks.
+        tokens: (B, T, C) stream that enters the first of the `readout.blocks` last blocks.
+        grid: (h, w) of the patches.
+        readout: how.
+        proxy: (B, N, N) attention between patches, rows summing to 1, that is added to each head's
+            (learned proxy of ExCEL, section 3.3).
+
+    Returns:
+        (B, T, E) tokens in the joint space, not normalised. With residual "stream" the class token
+        is the one of CLIP's own last block.
+    """
+    prior = None
+    if readout.std:
+        prior = gaussian_prior(grid, readout.std).to(tokens.device)
+
+    stream = tokens
+    for block in visual.blocks[-readout.blocks :]:
+        attended = attend(block, tokens, readout, prior, proxy)
+        if readout.residual == "none":
+            stream = attended
+        elif readout.residual == "block":
+            stream = block.mix(stream, attended)
+        else:
+            stream = stream + attended
+        if readout.residual == "stream":
+            tokens = block(tokens)
+
+    if readout.residual == "stream":
+        stream = torch.cat([tokens[:, :1], stream[:, 1:]], dim=1)
+    return visual.project(stream)
+
+
+def attend(
+    block: ResidualBlock,
+    tokens: Tensor,
+    readout: DenseReadout,
+    prior: Tensor | None = None,
+    proxy: Tensor | None = None,
+) -> Tensor:
+    """Attend by `self_attention` and project (B, T, C) -> (B, T, C), without residual and MLP."""
+    query, key, value = block.attn.split(block.ln_1(tokens))
+    weights = self_attention(query, key, value, readout, prior)
+    if proxy is not None:
+        weights = weights + F.pad(proxy, (1, 0, 1, 0))[:, None]
+    if readout.heads == "mean":
+        weights = weights.mean(dim=1, keepdim=True)
+    if readout.heads == "sum":
+        weights = weights.sum(dim=1, keepdim=True)
+
+    mixed = weights @ value
+    return block.attn.out_proj(mixed.transpose(1, 2).flatten(2))
+
+
+def self_attention(
+    query: Tensor, key: Tensor, value: Tensor, readout: DenseReadout, prior: Tensor | None = None
+) -> Tensor:
+    """Compute what each token attends to, (B, heads, T, T), from q, k, v (B, heads, T, C/heads).
+
+    prior (T, T) is added to the scaled products, before the softmax.
+    """
+    if readout.parts == "":
+        return torch.eye(query.shape[-2], dtype=query.dtype, device=query.device)
+
+    pairs = [(query, key)]
+    if readout.parts != "cross":
+        named = {"q": query, "k": key, "v": value}
+        pairs = [(named[part], named[part]) for part in readout.parts]
+
+    total = torch.zeros(())
+    for one, other in pairs:
+        products = one @ other.transpose(-2, -1) * one.shape[-1] ** -0.5
+        if prior is not None:
+            products = products + prior
+        total = total.to(products) + products.softmax(dim=-1)
+    return total / len(pairs) if readout.average else total
+
+
+def gaussian_prior(grid: tuple[int, int], std: float) -> Tensor:
+    """Compute (T, T): exp(-d^2 / (2 std^2)) of patches d apart, 0 for the class token (NACLIP)."""
+    rows = torch.arange(grid[0]).repeat_interleave(grid[1])
+    columns = torch.arange(grid[1]).repeat(grid[0])
+    squared = (rows[:, None] - rows) ** 2 + (columns[:, None] - columns) ** 2
+    return F.pad(torch.exp(-squared / (2 * std**2)), (1, 0, 1, 0))
+
+
+def surgery_cams(dense: Tensor, text: Tensor, published: bool = False) -> Tensor:
+    """Compute class activation maps by what a text scores beyond the mean of all texts.
+
+    Source: feature surgery of CLIP Surgery (Li et al., 2023), as ExCEL uses it. Texts are weighted
+    by how well they fit the class token.
+
+    Args:
+        dense: (B, T, E) of `dense_tokens`.
+        text: (K+M, E) unit text features, classes and background words.
+        published: unit length is over tokens for each channel, not over channels for each token,
+            and the class token takes part in the min-max.
+
+    Returns:
+        (B, N, K+M) in 0..1, patches only.
+    """
+    unit = dense / dense.norm(dim=1 if published else 2, keepdim=True).clamp(min=_EPS)
+    fit = torch.softmax(2 * unit[:, 0] @ text.T, dim=-1)
+    weights = fit / fit.mean(dim=-1, keepdim=True)
+
+    scores = weights[:, None] * (unit @ text.T)
+    scores = scores - scores.mean(dim=-1, keepdim=True)
+    if not published:
+        scores = scores[:, 1:]
+    low = scores.amin(dim=1, keepdim=True)
+    high = scores.amax(dim=1, keepdim=True)
+    cams = (scores - low) / (high - low).clamp(min=_EPS)
+    return cams[:, 1:] if published else cams
+
+
+def text_scores(patches: Tensor, text: Tensor, logit_scale: float, allowed: Tensor) -> Tensor:
+    """Compute the probability of each allowed text at each patch.
+
+    patches (B, N, E) of any length; text (K+M, E); logit_scale: CLIP's own, a logarithm; allowed
+    (B, K+M) bool, a tagged class or a background word -> (B, N, K+M), 0 where not allowed, summing
+    to 1.
+    """
+    cosine = F.normalize(patches, dim=-1) @ F.normalize(text, dim=-1).T
+    logits = cosine * math.exp(logit_scale)
+    return torch.softmax(logits.masked_fill(~allowed[:, None], float("-inf")), dim=-1)
+
+
+def softmax_cams(
+    patches: Tensor, text: Tensor, logit_scale: float, allowed: Tensor, grid: tuple[int, int]
+) -> Tensor:
+    """Compute maps (B, K+M, h, w) in 0..1 from `text_scores`, each stretched to its own range."""
+    scores = text_scores(patches, text, logit_scale, allowed)
+    return normalise(scores.transpose(1, 2).unflatten(2, grid).flatten(0, 1)).unflatten(
+        0, (len(patches), -1)
+    )

@@ -1,0 +1,40 @@
+"""Attention and affinity between patches by the likeness of features: CLIP's, DINO's, learned."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def centred_cosine(
+    features: Tensor, scale: float, shift: float = 1.0, joint: bool = False
+) -> Tensor:
+    """Compute scale * (cosine - shift * mean cosine) between all patches of an image.
+
+    features (B, N, D) -> (B, N, N). joint: the mean is over the whole batch, as published, so that
+    an image's result depends on its batch; else over each image.
+    """
+    unit = F.normalize(features.float(), dim=-1)
+    cosine = unit @ unit.transpose(1, 2)
+    mean = cosine.mean() if joint else cosine.mean(dim=(1, 2), keepdim=True)
+    return scale * (cosine - shift * mean)
+
+
+def proxy_attention(
+    features: Tensor, scale: float = 3.0, shift: float = 1.0, joint: bool = False
+) -> Tensor:
+    """Compute attention (B, N, N), rows summing to 1, to those patches that are alike in features.
+
+    Patches less alike than `shift` times the mean get none. features (B, N, D), from where one
+    likes: ProxyCLIP (Lan et al., ECCV 2024) takes DINO's with shift 1.2, ExCEL's learned proxy
+    (Yang et al., CVPR 2025) the decoder's with shift 1.
+    """
+    scores = centred_cosine(features, scale, shift, joint)
+    return scores.masked_fill(scores < 0, float("-inf")).softmax(dim=-1)
+
+
+def cosine_affinity(features: Tensor, scale: float = 3.0, joint: bool = False) -> Tensor:
+    """Predict how likely two patches share a label, (B, N, N) in 0..1, from features (B, N, D).
+
+    Sigmoid of centred cosines, which does not saturate as that of raw products does (ExCEL).
+    """
+    return torch.sigmoid(centred_cosine(features, scale, joint=joint))
