@@ -206,3 +206,27 @@ def softmax_cams(
     return normalise(scores.transpose(1, 2).unflatten(2, grid).flatten(0, 1)).unflatten(
         0, (len(patches), -1)
     )
+
+
+def proxy_tokens(
+    visual: VisionTransformer,
+    tokens: Tensor,
+    grid: tuple[int, int],
+    attention: Tensor,
+    size: tuple[int, int],
+) -> Tensor:
+    """Read out CLIP's last block by attention that other features give (ProxyCLIP, ECCV 2024).
+
+    tokens (B, T, C) enter the last block, their patches on `grid`; attention (B, N', N') is between
+    the cells of a grid of `size`, to which the values are brought -> (B, N', E), not normalised.
+    """
+    block = visual.blocks[-1]
+    _, _, value = block.attn.split(block.ln_1(tokens))
+    heads, width = value.shape[1], value.shape[-1]
+
+    maps = value[:, :, 1:].transpose(2, 3).flatten(1, 2).unflatten(2, grid)
+    maps = F.interpolate(maps, size, mode="bilinear", align_corners=False)
+    value = maps.flatten(2).unflatten(1, (heads, width)).transpose(2, 3)
+
+    mixed = attention[:, None] @ value
+    return visual.project(block.attn.out_proj(mixed.transpose(1, 2).flatten(2)))
