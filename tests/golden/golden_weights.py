@@ -120,6 +120,10 @@ def rule(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
         return math.log(1 / 0.07), 0.0
     if leaf == "alpha":
         return 0.5, 0.1
+    if leaf == "gamma":
+        return 0.3, 0.1
+    if leaf in ("register_tokens", "mask_token"):
+        return 0.0, 0.3
     if leaf in _TABLES or leaf.startswith("pos_embed_"):
         return 0.0, 0.3
     if len(shape) < 2:

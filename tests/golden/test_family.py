@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from golden_dino import check_dino
 from golden_family import FAMILY, NOT_OURS
 from golden_file import GoldenFile
 from golden_weclip import check_weclip
@@ -22,11 +23,11 @@ FILES = {
 }
 CHECKS = {
     **FAMILY,
+    "dinov2": check_dino,
     "weclip_forward": check_weclip,
     "weclip_forward_coco": check_weclip,
 }
 UNCOVERED = {
-    "dinov2": "DINOv2",
     "excel_forward": "ExCEL's whole step",
     "weclip_plus_forward": "WeCLIP+'s whole step",
     "weclip_plus_forward_coco": "WeCLIP+'s whole step",

@@ -1,0 +1,188 @@
+"""DINOv2 (Oquab et al., TMLR 2024), a second frozen backbone that was trained without any label.
+
+Letters: B images, h x w patches of 14 px, N = h * w, R register tokens, T = 1 + R + N, D channels.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.transformer import Block
+from utils.common.errors import UserError
+
+HEAD_WIDTH = 64  # channels per attention head in every DINOv2
+OFFSET = 0.1  # patches that the published resizing of the position table adds to each side
+REGISTERS = ("register_tokens", "reg_token")  # official name, timm's name
+UNUSED = ("mask_token", "embeddings.mask_token", "classifier.weight", "classifier.bias")
+
+_FROM_TRANSFORMERS = (  # names of Hugging Face's transformers -> official names
+    (r"^dinov2\.", ""),
+    (r"^embeddings\.cls_token$", "cls_token"),
+    (r"^embeddings\.register_tokens$", "register_tokens"),
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^encoder\.layer\.(\d+)\.attention\.output\.dense\.", r"blocks.\1.attn.proj."),
+    (r"^encoder\.layer\.(\d+)\.layer_scale(\d)\.lambda1$", r"blocks.\1.ls\2.gamma"),
+    (r"^encoder\.layer\.(\d+)\.", r"blocks.\1."),
+    (r"^layernorm\.", "norm."),
+)
+_QKV = re.compile(r"^(blocks\.\d+)\.attention\.attention\.(query|key|value)\.(weight|bias)$")
+
+
+@dataclass(frozen=True)
+class DinoFeatures:
+    """What DINOv2 says of images.
+
+    tokens (B, T, D): class token, registers, patches, after the final norm. attention: maps
+    (B, N, N) between patches, head means of the blocks asked for. grid: (h, w) of the patches.
+    """
+
+    tokens: Tensor
+    attention: list[Tensor]
+    grid: tuple[int, int]
+
+    @property
+    def patches(self) -> Tensor:
+        """(B, N, D), the patch tokens after the final norm."""
+        return self.tokens[:, self.tokens.shape[1] - self.grid[0] * self.grid[1] :]
+
+
+class DinoViT(nn.Module):
+    """DINOv2's vision transformer, with LayerScale folded into the layers before it."""
+
+    def __init__(self, dim: int, depth: int, hidden: int, patch: int, grid: int, registers: int):
+        super().__init__()
+        self.patch = patch
+        self.grid = grid
+        self.registers = registers
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.register_tokens = nn.Parameter(torch.zeros(1, registers, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid * grid, dim))
+        self.patch_embed = nn.Conv2d(3, dim, patch, patch)
+        heads = max(1, dim // HEAD_WIDTH)
+        self.blocks = nn.ModuleList(Block(dim, heads, hidden) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, 1e-6)
+
+    def position(self, h: int, w: int) -> Tensor:
+        """Return the position table (1, 1 + h*w, D), resized bicubically to h x w patches.
+
+        As published: by a scale factor that is a little too large, or, for models with registers,
+        to the exact size with antialiasing.
+        """
+        if (h, w) == (self.grid, self.grid):
+            return self.pos_embed
+
+        table = self.pos_embed[:, 1:].transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        if self.registers:
+            table = F.interpolate(table, (h, w), mode="bicubic", antialias=True)
+        else:
+            factors = ((h + OFFSET) / self.grid, (w + OFFSET) / self.grid)
+            table = F.interpolate(table, scale_factor=factors, mode="bicubic")
+        return torch.cat([self.pos_embed[:, :1], table.flatten(2).transpose(1, 2)], dim=1)
+
+    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Turn normalised images (B, 3, H, W) into the tokens (B, T, D) of the first block.
+
+        What is left over of whole patches at the right and below is not seen.
+        """
+        patches = self.patch_embed(images)
+        h, w = patches.shape[-2:]
+        patches = patches.flatten(2).transpose(1, 2)
+        classes = self.cls_token.expand(len(images), -1, -1).to(patches.dtype)
+        tokens = torch.cat([classes, patches], dim=1) + self.position(h, w).to(patches.dtype)
+
+        registers = self.register_tokens.expand(len(images), -1, -1).to(patches.dtype)
+        return torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1), (h, w)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, maps: int = 0) -> DinoFeatures:
+        """Look at normalised images (B, 3, H, W); keep attention maps of the last `maps` blocks."""
+        stream, grid = self.embed(images)
+        first = 1 + self.registers
+        attention = []
+        for number, block in enumerate(self.blocks):
+            kept = number >= len(self.blocks) - maps
+            stream, weights = block(stream, stream.shape[1] if kept else 0)
+            if weights is not None:
+                mean = weights.mean(dim=1, dtype=torch.float32)
+                attention.append(mean[:, first:, first:])
+        return DinoFeatures(self.norm(stream), attention, grid)
+
+
+def load_dino(state: dict[str, Tensor], source: str = "--dino_path") -> DinoViT:
+    """Build the DINOv2 that named tensors describe: frozen, float32, eval mode.
+
+    Names may be official, timm's or those of Hugging Face's transformers; sizes are read from the
+    tensors. Raises UserError, which begins with `source`, where they are of another model.
+    """
+    state = {name: tensor.float() for name, tensor in state.items() if name not in UNUSED}
+    state = _official(state)
+    for name in ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.ls1.gamma"):
+        if name not in state:
+            raise UserError(f"{source} has no tensor {name}; give weights of a DINOv2 ViT")
+
+    dim, _, patch, _ = state["patch_embed.proj.weight"].shape
+    depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+    fused = _folded(state, depth)
+    side = math.isqrt(fused["pos_embed"].shape[1] - 1)
+    registers = fused["register_tokens"].shape[1]
+    if "blocks.0.mlp.fc1.weight" not in fused:
+        raise UserError(f"{source} is a DINOv2 with gated MLPs (ViT-g), which is not supported")
+
+    hidden = fused["blocks.0.mlp.fc1.weight"].shape[0]
+    model = DinoViT(dim, depth, hidden, patch, side, registers)
+    try:
+        model.load_state_dict(fused)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{source} is no whole DINOv2 ({reason}); give complete weights") from None
+    return model.eval().requires_grad_(False)
+
+
+def _official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename tensors to their official names and join q, k and v."""
+    named = {}
+    for name, tensor in state.items():
+        for pattern, replacement in _FROM_TRANSFORMERS:
+            name = re.sub(pattern, replacement, name)
+        named[name] = tensor
+
+    joined = {}
+    for name, tensor in named.items():
+        if found := _QKV.match(name):
+            block, _, kind = found.groups()
+            parts = ("query", "key", "value")
+            names = [f"{block}.attention.attention.{part}.{kind}" for part in parts]
+            if all(part in named for part in names):
+                joined[f"{block}.attn.qkv.{kind}"] = torch.cat([named[part] for part in names])
+        else:
+            joined[name] = tensor
+    return joined
+
+
+def _folded(state: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
+    """Multiply LayerScale into the layers before it, and bring all to this class's names."""
+    state = dict(state)
+    for number in range(depth):
+        for scale, layer in (("ls1", "attn.proj"), ("ls2", "mlp.fc2")):
+            gamma = state.pop(f"blocks.{number}.{scale}.gamma", None)
+            for kind in ("weight", "bias"):
+                name = f"blocks.{number}.{layer}.{kind}"
+                if gamma is not None and name in state:
+                    factor = gamma[:, None] if kind == "weight" else gamma
+                    state[name] = state[name] * factor
+
+    for kind in ("weight", "bias"):
+        state[f"patch_embed.{kind}"] = state.pop(f"patch_embed.proj.{kind}")
+    dim = state["cls_token"].shape[-1]
+    registers = [state.pop(name) for name in REGISTERS if name in state]
+    state["register_tokens"] = registers[0] if registers else torch.zeros(1, 0, dim)
+    if math.isqrt(state["pos_embed"].shape[1]) ** 2 == state["pos_embed"].shape[1]:
+        state["pos_embed"] = F.pad(state["pos_embed"], (0, 0, 1, 0))  # timm adds it to cls_token
+    return state
