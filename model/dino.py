@@ -6,7 +6,6 @@ Letters: B images, h x w patches of 14 px, N = h * w, R register tokens, T = 1 +
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 
 import torch
@@ -14,25 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.transformer import Block
+from model.vit_forms import DINO_HUGGING_FACE, in_deit_names
 from utils.common.errors import UserError
 
 HEAD_WIDTH = 64  # channels per attention head in every DINOv2
 OFFSET = 0.1  # patches that the published resizing of the position table adds to each side
 REGISTERS = ("register_tokens", "reg_token")  # official name, timm's name
-UNUSED = ("mask_token", "embeddings.mask_token", "classifier.weight", "classifier.bias")
-
-_FROM_TRANSFORMERS = (  # names of Hugging Face's transformers -> official names
-    (r"^dinov2\.", ""),
-    (r"^embeddings\.cls_token$", "cls_token"),
-    (r"^embeddings\.register_tokens$", "register_tokens"),
-    (r"^embeddings\.position_embeddings$", "pos_embed"),
-    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
-    (r"^encoder\.layer\.(\d+)\.attention\.output\.dense\.", r"blocks.\1.attn.proj."),
-    (r"^encoder\.layer\.(\d+)\.layer_scale(\d)\.lambda1$", r"blocks.\1.ls\2.gamma"),
-    (r"^encoder\.layer\.(\d+)\.", r"blocks.\1."),
-    (r"^layernorm\.", "norm."),
-)
-_QKV = re.compile(r"^(blocks\.\d+)\.attention\.attention\.(query|key|value)\.(weight|bias)$")
+UNUSED = ("mask_token",)
+SIZES_FROM = {  # tensors that tell a DINOv2 and its sizes, and their numbers of dimensions
+    "cls_token": 3,
+    "pos_embed": 3,
+    "patch_embed.proj.weight": 4,
+    "patch_embed.proj.bias": 1,
+    "blocks.0.ls1.gamma": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -118,14 +112,17 @@ class DinoViT(nn.Module):
 def load_dino(state: dict[str, Tensor], source: str = "--dino_path") -> DinoViT:
     """Build the DINOv2 that named tensors describe: frozen, float32, eval mode.
 
-    Names may be official, timm's or those of Hugging Face's transformers; sizes are read from the
-    tensors. Raises UserError, which begins with `source`, where they are of another model.
+    Names may be official, timm's or those of Hugging Face; sizes are read from the tensors. Raises
+    UserError, which begins with `source`, where they are of another model.
     """
-    state = {name: tensor.float() for name, tensor in state.items() if name not in UNUSED}
-    state = _official(state)
-    for name in ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.ls1.gamma"):
-        if name not in state:
-            raise UserError(f"{source} has no tensor {name}; give weights of a DINOv2 ViT")
+    state = in_deit_names(state, DINO_HUGGING_FACE)
+    state = {name: tensor for name, tensor in state.items() if name not in UNUSED}
+    for name, dimensions in SIZES_FROM.items():
+        if name not in state or state[name].ndim != dimensions:
+            raise UserError(
+                f"{source} has no tensor {name} of {dimensions} dimensions; give weights of a "
+                "DINOv2 ViT"
+            )
 
     dim, _, patch, _ = state["patch_embed.proj.weight"].shape
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
@@ -143,27 +140,6 @@ def load_dino(state: dict[str, Tensor], source: str = "--dino_path") -> DinoViT:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{source} is no whole DINOv2 ({reason}); give complete weights") from None
     return model.eval().requires_grad_(False)
-
-
-def _official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename tensors to their official names and join q, k and v."""
-    named = {}
-    for name, tensor in state.items():
-        for pattern, replacement in _FROM_TRANSFORMERS:
-            name = re.sub(pattern, replacement, name)
-        named[name] = tensor
-
-    joined = {}
-    for name, tensor in named.items():
-        if found := _QKV.match(name):
-            block, _, kind = found.groups()
-            parts = ("query", "key", "value")
-            names = [f"{block}.attention.attention.{part}.{kind}" for part in parts]
-            if all(part in named for part in names):
-                joined[f"{block}.attn.qkv.{kind}"] = torch.cat([named[part] for part in names])
-        else:
-            joined[name] = tensor
-    return joined
 
 
 def _folded(state: dict[str, Tensor], depth: int) -> dict[str, Tensor]:

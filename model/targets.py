@@ -46,7 +46,7 @@ def candidate_loss(
     bool: where both labels are candidates.
     """
     known = labels != IGNORE
-    doubtful = doubtful & known & (others != labels)
+    doubtful = doubtful & known & (others != IGNORE) & (others != labels)
     log_p = logits.float().log_softmax(dim=1)
     first = _at(log_p, labels.masked_fill(~known, 0))
     second = _at(log_p, others.masked_fill(~doubtful, 0))

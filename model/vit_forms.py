@@ -47,6 +47,25 @@ CLIP_TOWER = {
     "proj": "head.weight",
 }
 
+DINO_HUGGING_FACE = {
+    "embeddings.cls_token": "cls_token",
+    "embeddings.mask_token": "mask_token",
+    "embeddings.register_tokens": "register_tokens",
+    "embeddings.position_embeddings": "pos_embed",
+    "embeddings.patch_embeddings.projection": "patch_embed.proj",
+    "encoder.layer.N.norm1": "blocks.N.norm1",
+    "encoder.layer.N.attention.attention.query": "blocks.N.attn.q",
+    "encoder.layer.N.attention.attention.key": "blocks.N.attn.k",
+    "encoder.layer.N.attention.attention.value": "blocks.N.attn.v",
+    "encoder.layer.N.attention.output.dense": "blocks.N.attn.proj",
+    "encoder.layer.N.layer_scale1.lambda1": "blocks.N.ls1.gamma",
+    "encoder.layer.N.norm2": "blocks.N.norm2",
+    "encoder.layer.N.mlp.fc1": "blocks.N.mlp.fc1",
+    "encoder.layer.N.mlp.fc2": "blocks.N.mlp.fc2",
+    "encoder.layer.N.layer_scale2.lambda1": "blocks.N.ls2.gamma",
+    "layernorm": "norm",
+}
+
 # Parts of tensor names -> what a file is that has one of them.
 OTHERS = {
     ("dist_token", "distillation_token"): "a distilled DeiT, which has a second token",

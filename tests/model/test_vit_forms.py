@@ -18,6 +18,7 @@ from torch import Tensor
 from vit_files import DATA, as_v1, as_v2, deit, in_hugging_face_names, mctformer_plus
 
 from model.class_token_vit import ClassTokenViT
+from model.dino import load_dino
 from model.outputs import VitOutput
 from model.vit_forms import HUGGING_FACE, in_deit_names
 from model.vit_loading import from_clip, from_deit, load_mct
@@ -101,7 +102,18 @@ def check_deit(state: State, expected: GoldenFile, form: str) -> None:
 
 
 def check_dinov2(state: State, expected: GoldenFile) -> None:
-    """Refused by name, as a start and as a trained ViT."""
+    """Loaded as DINOv2; refused by name as the class-token ViT."""
+    model = load_dino(state)
+    first = 1 + model.registers
+    suffixes = ("", "_wide") if "x_norm_clstoken" in expected else ("",)
+    for suffix in suffixes:
+        tokens = model(expected[f"images{suffix}"]).tokens
+        if "x_norm_clstoken" in expected:
+            close(tokens[:, 0], expected[f"x_norm_clstoken{suffix}"])
+            close(tokens[:, first:], expected[f"x_norm_patchtokens{suffix}"])
+        else:
+            close(tokens, expected["tokens_norm"])
+
     with pytest.raises(UserError, match="is a ViT with LayerScale, as DINOv2 has; give DeiT-S"):
         from_deit(state, 7)
     with pytest.raises(UserError, match="as DINOv2 has; give MCTformer V2"):
