@@ -2,6 +2,7 @@
 trained on them.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
@@ -15,13 +16,21 @@ from model.cam import gradcam
 from model.class_rows import ClassRows
 from model.class_token_vit import ClassTokenViT
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder, predicted_affinity
+from model.dense import dense_tokens, softmax_cams, surgery_cams, text_scores
+from model.distribution import corrected, distribution_affinity
 from model.method import Method
 from model.noise import Noise, drop_channels
 from model.outputs import CVFOutput, PseudoLabels, Seeds, VitOutput
-from model.precision import float32_region
+from model.precision import float32_region, to_device
+from model.proxy import cosine_affinity
 from model.pseudo_labels import make_labels, seed_labels
 
 FUSION_SITE = 1 << 16  # where the fused features draw; the ViT's blocks draw below
+# How affinity is predicted from fused features.
+HEADS: dict[str, Callable[[Tensor], Tensor]] = {
+    "dot": predicted_affinity,
+    "cosine": cosine_affinity,
+}
 
 
 class CVF(nn.Module):
@@ -57,6 +66,8 @@ class CVF(nn.Module):
             raise ValueError(
                 f"cam_block is {method.cam_block}; choose from -1 to {1 - len(clip.blocks)}"
             )
+        if not 1 <= method.dense_blocks < len(clip.blocks):
+            raise ValueError(f"dense_blocks is {method.dense_blocks} of {len(clip.blocks)} blocks")
         self.clip = clip.eval().requires_grad_(False)
         self.vit, self.fusion, self.decoder, self.wide = vit, fusion, decoder, wide
         self.alpha = None if wide is None else nn.Parameter(torch.full((1,), 0.5))
@@ -98,7 +109,7 @@ class CVF(nn.Module):
         vit = self._vit_output(images)
         fused = self.fusion([tokens[:, 1:] for tokens in features.tokens])
         fused = drop_channels(fused, self.method.fusion_dropout, noise, FUSION_SITE)
-        affinity = predicted_affinity(fused)
+        affinity = HEADS[self.method.affinity_head](fused)
         logits = self._logits(fused, None if vit is None else vit.x_patch, features.grid)
         patch_logits = self._patch_logits(vit)
         seeds = self._seeds(features, vit, affinity, tags, after_switch)
@@ -182,18 +193,23 @@ class CVF(nn.Module):
         autograd.
         """
         rows, method = ClassRows.from_tags(tags, affinity.device), self.method
-        clip_cams = boxes = clip = vit_cams = vit_seeds = None
+        clip_cams = boxes = clip = vit_cams = vit_seeds = dense = None
         clip_maps = []
+        if method.reads_densely:
+            dense = self._dense_tokens(features)
         if method.branches != "vit":
-            clip_cams = self._clip_cams(features, rows)
+            clip_cams = self._clip_cams(features, rows, dense)
             last = self.clip.blocks[-1]
             last_map = last.attn.maps(last.ln_1(features.tokens[-1]))
             clip_maps = [maps[:, 1:, 1:] for maps in (*features.attention, last_map)]
         with float32_region(affinity.device):
             vit_map = None if vit is None else vit.patch_affinity
-            transition = transition_matrix(
-                build_affinity(clip_maps, vit_map, affinity, method, after_switch)
-            )
+            spread = build_affinity(clip_maps, vit_map, affinity, method, after_switch)
+            if dense is not None and method.distribution != "none":
+                scores = text_scores(dense[:, 1:], self.text, self.logit_scale, self._allowed(rows))
+                alike = distribution_affinity(scores, method.distribution_tau)
+                spread = corrected(spread, alike, method.distribution)
+            transition = transition_matrix(spread)
             if clip_cams is not None:
                 boxes = box_mask(clip_cams, method.box_threshold, method.clip_box_edges)
                 clip = propagate(transition, rows, clip_cams, boxes)
@@ -207,18 +223,42 @@ class CVF(nn.Module):
                 vit_seeds = propagate(transition, rows, vit_cams, within)
         return Seeds(rows, transition, clip_cams, boxes, clip, vit_cams, vit_seeds)
 
-    def _clip_cams(self, features: ImageFeatures, rows: ClassRows) -> Tensor:
-        """Grad-CAMs (n, h, w) in 0..1."""
-        block = self.method.cam_block
-        return gradcam(
-            self.clip,
-            self.logit_scale,
-            features.tokens[block],
-            features.grid,
-            rows,
-            self.text,
-            block,
-        ).cams
+    def _clip_cams(self, features: ImageFeatures, rows: ClassRows, dense: Tensor | None) -> Tensor:
+        """Make CLIP's class activation maps (n, h, w) in 0..1, of one kind or the mean of both."""
+        method = self.method
+        cams = []
+        if method.cam != "dense":
+            block = method.cam_block
+            tokens, grid = features.tokens[block], features.grid
+            cam = gradcam(self.clip, self.logit_scale, tokens, grid, rows, self.text, block)
+            cams.append(cam.cams)
+        if method.cam != "gradcam" and dense is not None:
+            cams.append(self._dense_cams(dense, features.grid, rows))
+        return torch.stack(cams).mean(dim=0)
+
+    @record_function("dense read-out")
+    def _dense_tokens(self, features: ImageFeatures) -> Tensor:
+        """Read CLIP's last blocks out for every token, (B, T, E), in float32."""
+        readout = self.method.readout
+        tokens = features.tokens[-readout.blocks].float()
+        with float32_region(tokens.device):
+            return dense_tokens(self.clip, tokens, features.grid, readout)
+
+    def _dense_cams(self, dense: Tensor, grid: tuple[int, int], rows: ClassRows) -> Tensor:
+        """Make maps (n, h, w) in 0..1 of the tagged classes from a dense read-out (B, T, E)."""
+        with float32_region(dense.device):
+            if self.method.dense_maps == "surgery":
+                maps = surgery_cams(dense, self.text).transpose(1, 2).unflatten(2, grid)
+            else:
+                allowed = self._allowed(rows)
+                maps = softmax_cams(dense[:, 1:], self.text, self.logit_scale, allowed, grid)
+        return rows.pick(maps)
+
+    def _allowed(self, rows: ClassRows) -> Tensor:
+        """Which texts an image is compared with, (B, K+M) bool: its tags, all background words."""
+        tags = to_device(rows.tags, self.text.device)
+        background = tags.new_ones(len(tags), len(self.text) - tags.shape[1])
+        return torch.cat([tags, background], dim=1)
 
     @torch.no_grad()
     def _labels(self, images: Tensor, seeds: Seeds, valid: Tensor | None) -> PseudoLabels:

@@ -4,6 +4,7 @@ published ones.
 
 from dataclasses import dataclass
 
+from model.dense import DenseReadout
 from utils.common.errors import UserError
 from utils.common.options import Role, Settings, option
 
@@ -29,6 +30,59 @@ class Method(Settings):
     )
     cam_block: int = option(
         -1, "method", "CLIP block whose first LayerNorm Grad-CAM reads; -1 is the last", Role.METHOD
+    )
+    cam: str = option(
+        "gradcam",
+        "method",
+        "CLIP's class activation maps: Grad-CAM, a dense read-out of patches, or the mean of both",
+        Role.METHOD,
+        choices=("gradcam", "dense", "both"),
+    )
+    dense_parts: str = option(
+        "k",
+        "method",
+        "what attends to itself in a dense read-out: q, k, v or several; empty: each its own value",
+        Role.METHOD,
+        choices=("", "q", "k", "v", "qk", "qkv"),
+    )
+    dense_blocks: int = option(
+        1, "method", "last CLIP blocks of a dense read-out", Role.METHOD, low=1
+    )
+    dense_std: float = option(
+        0.0,
+        "method",
+        "deviation of a Gaussian that draws a dense read-out to near patches, patches; 0: none",
+        Role.METHOD,
+        low=0,
+    )
+    dense_maps: str = option(
+        "softmax",
+        "method",
+        "maps of a dense read-out: softmax over tags and background words, or feature surgery",
+        Role.METHOD,
+        choices=("softmax", "surgery"),
+    )
+    affinity_head: str = option(
+        "dot",
+        "method",
+        "predicted affinity: sigmoid of products of fused features, or of centred cosines",
+        Role.METHOD,
+        choices=("dot", "cosine"),
+    )
+    distribution: str = option(
+        "none",
+        "method",
+        "affinity of patches alike in all classes corrects that of attention: by a product of "
+        "matrices, or of elements",
+        Role.METHOD,
+        choices=("none", "matrix", "elements"),
+    )
+    distribution_tau: float = option(
+        0.1,
+        "method",
+        "how sharply it tells patches apart, the smaller the more",
+        Role.METHOD,
+        low=1e-4,
     )
     early_maps: int = option(
         8, "method", "last CLIP attention maps averaged before the switch-over", Role.METHOD, low=1
@@ -116,6 +170,20 @@ class Method(Settings):
         Role.METHOD,
         choices=("combined", "clip"),
     )
+
+    @property
+    def readout(self) -> DenseReadout:
+        """How a dense read-out of CLIP is made."""
+        residual = "stream" if self.dense_blocks > 1 else "none"
+        heads = "mean" if self.dense_blocks > 1 else "own"
+        return DenseReadout(
+            self.dense_parts, self.dense_blocks, heads=heads, std=self.dense_std, residual=residual
+        )
+
+    @property
+    def reads_densely(self) -> bool:
+        """True if anything is made from a dense read-out of CLIP."""
+        return self.branches != "vit" and (self.cam != "gradcam" or self.distribution != "none")
 
     def __post_init__(self) -> None:
         super().__post_init__()

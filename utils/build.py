@@ -140,6 +140,11 @@ def build_cvf(
             f"--cam_block {config.cam_block} is not in this CLIP of {depth} blocks; use -1 to "
             f"{1 - depth}"
         )
+    if config.dense_blocks >= depth:
+        raise UserError(
+            f"--dense_blocks {config.dense_blocks} are too many for this CLIP of {depth} blocks; "
+            f"use 1 to {depth - 1}"
+        )
     if config.branches != "vit" and config.skipped_maps >= depth:
         raise UserError(
             f"--skipped_maps {config.skipped_maps} leaves no attention map of this CLIP of "
