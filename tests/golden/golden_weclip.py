@@ -1,4 +1,8 @@
-"""Parity of WeCLIP's whole training step: CVF without a ViT, in WeCLIP's settings."""
+"""Parity of WeCLIP's whole training step, under the recipes configs/weclip_voc.yaml and
+configs/weclip_coco.yaml.
+"""
+
+from dataclasses import replace
 
 import golden_weights
 import torch
@@ -8,31 +12,46 @@ from golden_file import GoldenFile, close, each_close, mostly_same
 from model import losses
 from model.affinity import transition_matrix
 from model.cvf import CVF
-from model.decoder import FeatureFusion, SegmentationDecoder
-from model.method import Method
+from model.outputs import CVFOutput
+from utils.build import build_cvf
+from utils.config import Config, load_config
+from utils.training.stages import pseudo_label_losses
 
 FLAT = ("fusion.merge.weight", "decoder.predict.weight")  # linear here, 1 x 1 convolutions there
+RECIPES = {21: "weclip_voc", 81: "weclip_coco"}  # by the number of labels
 
 
-def weclip(golden: GoldenFile) -> CVF:
-    """WeCLIP with the file's sizes and weights; no dropout."""
+def recipe(golden: GoldenFile) -> Config:
+    """The recipe of the file, with its sizes and without dropout. Says what it overrides."""
+    head = golden.config["head"]
+    name = RECIPES[head["num_classes"]]
+    settings = load_config(name)
+
+    wanted = {
+        "decoder_width": head["embed_dim"],
+        "decoder_layers": head["layers"],
+        "fusion_dropout": 0.0,
+    }
+    overridden = {key: value for key, value in wanted.items() if getattr(settings, key) != value}
+    print(f"{name}, overridden: {overridden}")
+    return replace(settings, **overridden)
+
+
+def same_constants(golden: GoldenFile, settings: Config) -> None:
+    """Constants that the file names are the recipe's."""
     config = golden.config
-    head = config["head"]
-    clip = golden.clip()
-    method = Method(
-        branches="clip",
-        box_threshold=config["box_threshold"],
-        early_maps=config["maps_before"],
-        late_maps=config["maps_after"],
-        map_selection="mass",
-        vit_map="summed",
-        clip_box_edges=True,
-    )
-    fusion = FeatureFusion(head["features"], head["clip_width"], head["embed_dim"])
-    decoder = SegmentationDecoder(head["num_classes"], head["embed_dim"], head["layers"])
+    assert config["box_threshold"] == settings.box_threshold
+    assert config["maps_before"] == settings.early_maps
+    assert config["maps_after"] == settings.late_maps
+    assert config["radius"] == settings.radius
+    assert config["w_affinity"] == settings.w_attn
+
+
+def weclip(golden: GoldenFile, settings: Config) -> CVF:
+    """The recipe's model with the file's weights; no dropout."""
     text = torch.cat([golden["text_fg"], golden["text_bg"]])
-    scale = float(clip.logit_scale)
-    model = CVF(clip.visual, scale, text, None, fusion, decoder, None, method).eval()
+    classes = golden.config["head"]["num_classes"] - 1
+    model = build_cvf(settings, golden.clip(), text, None, classes).eval()
 
     own = {name: model.get_parameter(name).shape for name in trained(model)}
     published = golden_weights.fill(
@@ -40,9 +59,9 @@ def weclip(golden: GoldenFile) -> CVF:
             golden_weights.published_name(name): (*shape, 1, 1) if name in FLAT else tuple(shape)
             for name, shape in own.items()
         },
-        config["seed"],
+        golden.config["seed"],
     )
-    assert golden_weights.digest(published) == config["sha256"]["head"]
+    assert golden_weights.digest(published) == golden.config["sha256"]["head"]
     for name, shape in own.items():
         tensor = published[golden_weights.published_name(name)]
         model.get_parameter(name).data.copy_(tensor.view(shape))
@@ -56,10 +75,12 @@ def trained(model: CVF) -> list[str]:
 
 def check_weclip(golden: GoldenFile) -> None:
     """Labels, losses and gradients, before and after the switch-over."""
-    model = weclip(golden)
+    settings = recipe(golden)
+    same_constants(golden, settings)
+    model = weclip(golden, settings)
     images = normalised(golden["image_u8"])
-    for stage, after_switch in (("before", False), ("after", True)):
-        out = model(images, golden["tags"], after_switch)
+    for stage, step in (("before", settings.switch_iters - 1), ("after", settings.switch_iters)):
+        out = model(images, golden["tags"], settings.after_switch(step))
         close(out.logits, golden["seg"])
         close(out.affinity, golden["attn_pred"])
         seeds = out.labels.seeds
@@ -68,22 +89,29 @@ def check_weclip(golden: GoldenFile) -> None:
         close(seeds.transition, expected, 1e-5)
         close(seeds.clip, golden[f"{stage}_refined"], 1e-5)
         mostly_same(out.labels.combined, golden[f"{stage}_labels"])
-        check_training(golden, stage, model, out)
+        check_pairs(golden, stage, settings, out)
+        check_training(golden, stage, model, settings, step)
 
 
-def check_training(golden: GoldenFile, stage: str, model: CVF, out: object) -> None:
-    """Losses, counts of pairs, and gradients of what is trained."""
-    config = golden.config
+def check_pairs(golden: GoldenFile, stage: str, settings: Config, out: CVFOutput) -> None:
+    """Counts of pairs of patches with the same and with other labels."""
     grid = tuple(out.logits.shape[-2:])
-    mask = losses.radius_mask(grid, config["radius"])
+    mask = losses.radius_mask(grid, settings.radius)
     targets = losses.affinity_labels(out.labels.affinity, grid, mask)
     counts = torch.stack([(targets == 1).sum(), (targets == 0).sum()])
     each_close(counts, golden[f"{stage}_aff_counts"], 1e-3)
 
-    terms = losses.criterion(out, golden["tags"], config["radius"])
-    total = terms["seg"] + config["w_affinity"] * terms["affinity"]
-    found = torch.stack([terms["seg"], terms["affinity"], total])
-    each_close(found, golden[f"{stage}_losses"], 1e-3)
+
+def check_training(golden: GoldenFile, stage: str, model: CVF, settings: Config, step: int) -> None:
+    """Losses, as a training step of the recipe has them, and gradients of what is trained."""
+    config, images = golden.config, normalised(golden["image_u8"])
+    valid = torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool)
+    # nothing is valid: padding is trained on all the same
+    batch = {"tags": golden["tags"].float(), "valid": valid, "index": torch.arange(len(images))}
+    terms = pseudo_label_losses(model, images, batch, step, settings)
+    total = sum(terms.values())
+    affinity = terms["affinity"] / settings.w_attn  # unweighted in the file
+    each_close(torch.stack([terms["seg"], affinity, total]), golden[f"{stage}_losses"], 1e-3)
 
     own = {golden_weights.published_name(name): name for name in trained(model)}
     parameters = [model.get_parameter(own[name]) for name in config["grad_names"]]
