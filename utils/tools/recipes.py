@@ -51,7 +51,7 @@ SAVED = (
 )
 WECLIP_PINNED = (
     "every constant, with file and line; rate and decay of each tensor at seven steps; five steps "
-    "against torch's AdamW; the boxes, affinity, PAR and losses by the golden files"
+    "against torch's AdamW; the whole training step, with gradients, by the golden files"
 )
 WECLIP_OPEN = "tags come from annotations, not from masks; no run on real pictures yet"
 
