@@ -11,7 +11,7 @@ from PIL import Image
 import train_voc
 from datasets.data import Split
 from datasets.layouts import items
-from datasets.transforms import load_mask
+from datasets.pictures import load_mask
 from utils.config import load_config
 from utils.metrics import ConfusionMatrix
 from utils.run_folder.recorder import read_results
