@@ -141,14 +141,14 @@ def prepare_until_killed(root: Path, writes: int) -> None:
     """In a process of its own: SIGKILL comes when a file is written but does not bear its name
     yet.
     """
-    replace, left = Path.replace, iter(range(writes))
+    replace, left = os.replace, iter(range(writes))
 
-    def count_down(part: Path, path: Path) -> Path:
+    def count_down(part: Path, path: Path) -> None:
         if next(left, None) is None:
             os.kill(os.getpid(), signal.SIGKILL)
-        return replace(part, path)
+        replace(part, path)
 
-    Path.replace = count_down
+    os.replace = count_down
     prepare_coco(root)
 
 

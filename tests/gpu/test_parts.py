@@ -49,10 +49,12 @@ def test_boxes_are_those_of_the_cpu(device: torch.device, clip_edges: bool) -> N
 
 
 def test_refinement_is_that_of_the_cpu(device: torch.device) -> None:
-    images, masks = torch.randn(3, 3, 40, 56), torch.rand(3, 4, 40, 56)
-    refined = refine(images.to(device), masks.to(device), 10)
-    assert refined.device.type == device.type
-    torch.testing.assert_close(refined.cpu(), refine(images, masks, 10), rtol=0, atol=1e-4)
+    images = torch.randn(3, 3, 40, 56)
+    masks = [torch.rand(channels, 40, 56) for channels in (4, 1, 3)]
+    refined = refine(images.to(device), [mask.to(device) for mask in masks], 10)
+    for found, expected in zip(refined, refine(images, masks, 10)):
+        assert found.device.type == device.type
+        torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("plausible", [0.0, PLAUSIBLE])
