@@ -8,6 +8,9 @@ cd "$(dirname "$0")/.."
 source utils/tools/environment.sh
 use_environment requirements.txt tests/requirements.txt
 
+# operations of small tests take longer to share between threads than to do
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+
 if [ "${1:-}" = --all ]; then set -- -m "heavy or not heavy" "${@:2}"; fi
 every=tests
 for word in "$@"; do if [ -e "${word%%::*}" ]; then every=; fi; done
