@@ -73,7 +73,7 @@ def _gathered(
         tags[file] = {name for name in named if name}
     if not tags:
         more = f"{path} names {elsewhere} others, " if elsewhere else f"{path} "
-        raise UserError(f"{more}lists no picture of these; write one a line below the header")
+        raise UserError(f"{more}lists no picture of these; write one per line below the header")
     if elsewhere:
         say_once("elsewhere", f"{elsewhere} pictures of {path} are not among these, and left out")
     return tags

@@ -224,7 +224,7 @@ class IterationSampler(Sampler[list[tuple[int, int]]]):
         """
         Args:
             n: number of images.
-            batch: images an iteration, all processes together.
+            batch: images per iteration, all processes together.
             seed: of the order, >= 0.
             start_iteration, max_iterations: first iteration and the one to stop before, counted
                 from 0. rank, world: this process and their number.

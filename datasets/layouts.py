@@ -239,11 +239,11 @@ def read_list(path: str | Path) -> list[str]:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"list {path} cannot be read as text ({error}); write one image name a line"
+            f"list {path} cannot be read as text ({error}); write one image name per line"
         ) from error
     names = [_listed(line.strip()) for line in lines if line.strip()]
     if not names:
-        raise UserError(f"list {path} holds no image name; write one a line")
+        raise UserError(f"list {path} holds no image name; write one per line")
     return names
 
 

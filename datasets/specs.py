@@ -34,7 +34,7 @@ class DatasetSpec:
         return ("background", *self.classes)
 
     def texts(self) -> list[str]:
-        """The K + M prompts: one a class, then one a background word."""
+        """The K + M prompts: one per class, then one per background word."""
         return [self.template.format(word) for word in (*self.prompts, *self.background)]
 
 

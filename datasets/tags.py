@@ -261,7 +261,7 @@ def labels_in(labels: np.ndarray) -> list[int]:
 
 
 def differences(first: Tags, second: Tags, spec: DatasetSpec) -> list[str]:
-    """A line an image whose classes differ in two `Tags` of the same images in the same order."""
+    """A line per image whose classes differ in two `Tags` of the same images in the same order."""
     lines = []
     for name, a, b in zip(first.names, first.matrix, second.matrix):
         alone = [", ".join(spec.classes[k] for k in rows.nonzero()[0]) for rows in (a & ~b, b & ~a)]

@@ -1,6 +1,4 @@
-"""One row a tagged class of a batch: the images of a batch have different numbers of classes,
-tensors do not.
-"""
+"""One row per tagged class of a batch, as images differ in their numbers of tags."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def make_labels(
     """Normalised images (B, 3, H, W) and seeds -> refined label maps; 255 where `valid` (B, H, W)
     bool is False.
 
-    One refinement of the only or the joined scores ("scores"), or one a branch and the larger
+    One refinement of the only or the joined scores ("scores"), or one per branch and the larger
     number ("max_id").
     """
     scores, powers = score_maps(seeds, images.shape[-2:]), background_powers(method)

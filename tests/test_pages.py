@@ -26,7 +26,15 @@ GOLDEN = ROOT / "tests" / "golden" / "README.md"
 FOLDERS = ("clip", "configs", "datasets", "model", "tests", "utils")
 DATA = ROOT / "datasets" / "README.md"
 CONFIGURATIONS = ROOT / "configs" / "README.md"
-PAGES = (ROOT / "README.md", ROOT / "tests" / "README.md", METHOD, GOLDEN, DATA, CONFIGURATIONS)
+PAGES = (
+    ROOT / "README.md",
+    ROOT / ".github" / "CONTRIBUTING.md",
+    ROOT / "tests" / "README.md",
+    METHOD,
+    GOLDEN,
+    DATA,
+    CONFIGURATIONS,
+)
 KINDS = (".md", ".py", ".sh", ".yaml")
 ABSENT = {"clip": {"ViT"}, "vit": {"Grad-CAM", "boxes"}, "fusion": set()}
 

@@ -14,7 +14,7 @@ CAMS = {"clip": "CLIP CAM", "vit": "ViT CAM", "fused": "fused CAM"}
 TITLES = {"clip": "CLIP seed", "vit": "ViT seed", "fused": "fused seed", "pseudo": "pseudo label"}
 
 _LABELS = 256  # values of a label map
-_WIDTH = 100  # characters a line of a table
+_WIDTH = 100  # characters per line of a table
 
 
 def final_title(titles: Iterable[str]) -> str:
@@ -131,7 +131,7 @@ def format_table(rows: list[tuple[str, ConfusionMatrix]], class_names: tuple[str
         class_names: names of labels 0..K.
 
     Returns:
-        A line a result with mIoU, accuracies and "n of K+1 classes present", then the IoU of each
+        A line per result with mIoU, accuracies and "n of K+1 classes present", then the IoU of each
         class, in columns numbered like the results; "-" where a class is in neither truth nor
         prediction.
     """

@@ -126,7 +126,7 @@ def _run(args: Namespace) -> None:
     mark_duplicates(reports)
     print(table(reports))
     print(
-        f"{total} images in {seconds:.1f} s, {total / seconds:.0f} a second with "
+        f"{total} images in {seconds:.1f} s, {total / seconds:.0f} per second with "
         f"{max(1, args.workers)} processes"
     )
     if args.fix_list:
@@ -244,7 +244,7 @@ def is_wrong(report: Report) -> bool:
 
 
 def table(reports: dict[str, list[Report]]) -> str:
-    """A line a kind that occurs, with its count in each split and the first case."""
+    """A line per kind that occurs, with its count in each split and the first case."""
     wide = max(map(len, (*WRONG, *NOTED)))
     lines = ["".join([" " * (wide + 2), *(f"{split:>10}" for split in reports), "  first"])]
     for title, kinds in (("wrong:", WRONG), ("read as they are meant, nothing to do:", NOTED)):

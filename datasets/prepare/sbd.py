@@ -54,7 +54,7 @@ def augment(root: Path, sbd: Path, each: Each) -> str:
         write_whole(aug / f"{name}.png", (voc / f"{name}.png").read_bytes())
     for _ in each(partial(_convert, sbd / "cls", aug), from_sbd, aug.name):
         pass
-    rate = f"{len(wanted) / (perf_counter() - start):.0f} a second"
+    rate = f"{len(wanted) / (perf_counter() - start):.0f} per second"
     return (
         f"{aug}: {len(from_voc)} masks of VOC, {len(from_sbd)} of SBD written ({rate}), "
         f"{len(done)} were there"

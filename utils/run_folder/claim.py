@@ -37,7 +37,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
 def note_bad_image(folder: Path, place: str, reason: str) -> None:
     """Say that a picture was skipped, and keep that in the run folder: one JSON line {"place",
-    "reason"} a picture.
+    "reason"} per picture.
     """
     tqdm.write(f"{place}: skipped, {reason}")
     with (folder / BAD_IMAGES).open("a", encoding="utf-8") as file:

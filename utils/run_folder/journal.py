@@ -2,7 +2,7 @@
 where it stopped.
 
 The first line is the header, {"format": 1, "checkpoint": SHA-256, "options": {all that changes what
-is predicted}}. One line an image follows, appended when its files are whole: {"name", "image":
+is predicted}}. One line per image follows, appended when its files are whole: {"name", "image":
 path, "mask": path or null, "size": [h, w], "results": {title: [[truth, predicted, pixels], ...]},
 "pixels": {label: pixels} of the final result, "files": [path in the run folder, ...], "changed":
 stamp of image and mask}. An image that could not be read has "error" and no result. Process r > 0
@@ -113,7 +113,7 @@ def _line(content: dict[str, Any]) -> str:
 
 
 def _objects(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file, one a line."""
+    """The JSON objects of a file, one per line."""
     return list(
         filter(None, map(_object, path.read_text(encoding="utf-8", errors="replace").split("\n")))
     )

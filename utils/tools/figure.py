@@ -1,7 +1,7 @@
 """Draw the method as it sees toy pictures: `python -m utils.tools.figure --model_path CKPT --out
 model.jpg`.
 
-One row a picture: image, CLIP CAM, ViT CAM, both fused, pseudo label, prediction, truth; all are
+One row per picture: image, CLIP CAM, ViT CAM, both fused, pseudo label, prediction, truth; all are
 real outputs.
 """
 

@@ -320,7 +320,7 @@ def main() -> None:
         "--start", default="", metavar="FILE", help="go on from these weights with a new schedule"
     )
     parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--batch", type=int, default=48, help="canvases a step")
+    parser.add_argument("--batch", type=int, default=48, help="canvases per step")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--pictures", type=int, default=9000, help="small pictures held at a time")
     parser.add_argument(

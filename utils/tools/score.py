@@ -107,7 +107,7 @@ def main() -> None:
     kind.add_argument(
         "--classes", type=Path, metavar="FILE", help="class list (YAML) of a custom data set"
     )
-    add("--list", metavar="FILE", help="names to score, one a line (default: all predictions)")
+    add("--list", metavar="FILE", help="names to score, one per line (default: all predictions)")
     args = parser.parse_args()
     spec = read_classes(args.classes) if args.classes else SPECS[args.dataset]
     pairs = files_to_score(args.predictions, args.masks, args.list)

@@ -1,8 +1,8 @@
-"""How fast data flows, a CPU core: `python -m utils.tools.throughput --dataset voc --root
+"""How fast data flows, per CPU core: `python -m utils.tools.throughput --dataset voc --root
 VOCdevkit/VOC2012`.
 
 Loading of training crops (decoding, augmentation), the check of images and masks, and for COCO the
-conversion of its annotations to masks. Every figure is images a second of CPU time in one process,
+conversion of its annotations to masks. Every figure is images per second of CPU time in one process,
 so that other work on the machine hardly matters; files are read once before, so that disks do not
 either.
 """
@@ -26,7 +26,7 @@ from utils.common.errors import UserError
 
 
 def rate(work: Callable[[int], object], count: int) -> float:
-    """Calls of `work(i)`, i = 0 .. count - 1, a second of this process's CPU time."""
+    """Calls of `work(i)`, i = 0 .. count - 1, per second of this process's CPU time."""
     start = time.process_time()
     for number in range(count):
         work(number)
@@ -34,19 +34,19 @@ def rate(work: Callable[[int], object], count: int) -> float:
 
 
 def loading(images: Sequence[Item], crop: int, longest: int) -> float:
-    """Training crops a second."""
+    """Training crops per second."""
     data = TaggedImages(images, np.zeros((len(images), 1), bool), crop, longest=longest)
     return rate(lambda number: data[0, number], len(images))
 
 
 def checking(images: Sequence[Item], classes: int) -> float:
-    """Images checked a second, with their masks."""
+    """Images checked per second, with their masks."""
     jobs = [Job(item, (), False) for item in images]
     return rate(lambda number: inspect(jobs[number], classes), len(jobs))
 
 
 def converting(annotations: Path, count: int) -> float:
-    """Masks written a second from an instance JSON, the reading of which is not counted."""
+    """Masks written per second from an instance JSON, the reading of which is not counted."""
     images = list(islice(cycle(read_instances(annotations, outlines=True)), count))
     with TemporaryDirectory() as folder:
         return rate(lambda number: write_mask(Path(folder), annotations, images[number]), count)
@@ -81,7 +81,7 @@ def main() -> None:
     images = list(islice(cycle(items(args.dataset, args.root, args.split)), args.images))
     size = sum(len(item.image.read_bytes()) for item in images) / len(images)
     print(
-        f"{len(images)} images of {args.split}, {size / 1e3:.0f} kB on average; images a second "
+        f"{len(images)} images of {args.split}, {size / 1e3:.0f} kB on average; images per second "
         "on one core:"
     )
     for crop in args.crops:

@@ -225,7 +225,7 @@ def run_validation(stage: Stage, run: Run, stop: StopRequest, done: int) -> None
 def log(
     stage: Stage, run: Run, done: int, terms: dict[str, Tensor], seconds: float
 ) -> dict[str, float]:
-    """Record and return loss terms, learning rate, seconds an iteration (mean of this session),
+    """Record and return loss terms, learning rate, seconds per iteration (mean of this session),
     peak memory in GB.
     """
     totals = distributed.total(
