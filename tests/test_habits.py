@@ -1,6 +1,8 @@
 """What looks after the code: the set-up installs every tool, the workflow asks for what CI does."""
 
+import ast
 import re
+import sys
 
 import pytest
 import yaml
@@ -10,6 +12,8 @@ ENVIRONMENT = ROOT / "utils" / "tools" / "environment.sh"
 WORKFLOW = ROOT / ".github" / "workflows" / "tests.yml"
 MODULES = {"pillow": "PIL", "opencv-python": "cv2", "pyyaml": "yaml"}
 UNUSED = {"torchvision"}  # installed beside torch, so that the two fit; nothing imports it
+OPTIONAL = {"pydensecrf"}
+PACKAGES = ("clip", "datasets", "model", "utils")
 CHECKS = ["ruff check .", "ruff format --check .", "mypy"]
 
 
@@ -27,6 +31,27 @@ def test_the_set_up_looks_for_every_package_that_is_required() -> None:
     base, tests = (set(words.split()) for words in re.findall(r"modules\+?=\(([^)]*)\)", script))
     assert base == required("requirements.txt")
     assert tests == required("tests/requirements.txt")
+
+
+def imported() -> set[str]:
+    """Packages of others that the code imports, anywhere in its text."""
+    files = [*ROOT.glob("*.py"), *(f for name in PACKAGES for f in (ROOT / name).rglob("*.py"))]
+    names: set[str] = set()
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module)
+
+    if "torch.utils.tensorboard" in names:  # which needs the package of that name
+        names.add("tensorboard")
+    packages = {name.partition(".")[0] for name in names}
+    return packages - sys.stdlib_module_names - {*PACKAGES, *OPTIONAL}
+
+
+def test_every_package_that_is_imported_is_required_and_no_other() -> None:
+    assert imported() == required("requirements.txt")
 
 
 def test_the_workflow_makes_the_same_checks_as_ci() -> None:

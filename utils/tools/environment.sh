@@ -86,8 +86,8 @@ refuse_broken() { # refuses an active environment that has all packages, of whic
 
 use_environment() { # requirements files; the tests' file asks for the tests' modules too
   modules=(
-    torch numpy PIL cv2 tqdm ftfy regex imageio safetensors tensorboard yaml
-    defusedxml scipy pycocotools jinja2 matplotlib filelock timm
+    torch numpy PIL cv2 tqdm ftfy regex safetensors tensorboard yaml
+    defusedxml scipy pycocotools jinja2 markupsafe matplotlib filelock timm
   )
   local file arguments=() yes=()
   for file in "$@"; do
