@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from clip.loader import load_clip
 from clip.text import text_features
-from datasets.augment import ClassifierImages
 from datasets.classes import spec_of
 from datasets.data import Batch, Split, TaggedImages
 from datasets.layouts import Item
@@ -215,7 +214,12 @@ def train_classifier(
             f"no image of --train_split {config.train_split} has a tag; check --tags or the "
             "annotations"
         )
-    crops = ClassifierImages if config.mct_augmentation == "randaugment" else TaggedImages
+    crops = TaggedImages
+    if config.mct_augmentation == "randaugment":
+        # imported here, as it needs timm, which takes longer to load than all else together
+        from datasets.augment import ClassifierImages
+
+        crops = ClassifierImages
     data = training_data(tagged, config, config.mct_crop_size, crops)
     iterations = math.ceil(config.mct_epochs * len(tagged) / config.mct_batch_size)
 
