@@ -28,7 +28,7 @@ DATA = ROOT / "datasets" / "README.md"
 CONFIGURATIONS = ROOT / "configs" / "README.md"
 PAGES = (
     ROOT / "README.md",
-    ROOT / ".github" / "CONTRIBUTING.md",
+    ROOT / ".github/CONTRIBUTING.md",
     ROOT / "tests" / "README.md",
     METHOD,
     GOLDEN,

@@ -116,7 +116,7 @@ def _spread(values: Sequence[float]) -> float:
 
 
 def _curves(runs: Sequence[RunFolder], titles: Sequence[str]) -> list[tuple[str, object]]:
-    """One plot per quantity with a line per run: the loss of each stage, the results of validations."""
+    """Draw one plot per quantity, with a line per run: each stage's loss, results of validations."""
     wanted = [(stage, "loss") for stage in ("classifier", "segmenter")]
     wanted += [("evaluation", title) for title in (*TEST_TITLES, *LABELS)]
     drawn: list[tuple[str, object]] = []

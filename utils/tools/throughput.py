@@ -2,9 +2,9 @@
 VOCdevkit/VOC2012`.
 
 Loading of training crops (decoding, augmentation), the check of images and masks, and for COCO the
-conversion of its annotations to masks. Every figure is images per second of CPU time in one process,
-so that other work on the machine hardly matters; files are read once before, so that disks do not
-either.
+conversion of its annotations to masks. Every figure is images per second of CPU time in one
+process, so that other work on the machine hardly matters; files are read once before, so that disks
+do not either.
 """
 
 import time
