@@ -33,10 +33,12 @@ def text_features(model: CLIP, prompts: list[str], cache: Path | None = None) ->
             return load_file(file)["features"]
         except (SafetensorError, KeyError):
             file.unlink(missing_ok=True)  # a half-written cache is made anew
+
     features = F.normalize(_encode(model, prompts), dim=1).float().cpu()
     if file is not None:
         with written_whole(file, own=True) as stream:
             stream.write(save({"features": features.contiguous()}))
+
     return features
 
 

@@ -56,6 +56,7 @@ class Tokenizer:
     def _merge_word(self, word: str) -> tuple[int, ...]:
         if word in ("<|startoftext|>", "<|endoftext|>"):
             return (self.ids[word],)
+
         parts = [self.symbols[byte] for byte in word.encode("utf-8")]
         parts[-1] += "</w>"
         while len(parts) > 1:
@@ -70,6 +71,7 @@ class Tokenizer:
                 merged.append("".join(pair) if pair == best else parts[i])
                 i += 2 if pair == best else 1
             parts = merged
+
         return tuple(self.ids[part] for part in parts)
 
     def encode(self, text: str) -> list[int]:

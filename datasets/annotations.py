@@ -65,17 +65,21 @@ def _gathered(
         if partial and not pictures.find(name):
             elsewhere += 1
             continue
+
         file = pictures.named(name, place)
         if file in tags:
             raise UserError(f"{place} lists {name!r} a second time; keep one line")
+
         apart = split_words(words, spec.classes) if isinstance(words, str) else words
         named = (class_of(word, spec, place) for word in apart)
         tags[file] = {name for name in named if name}
+
     if not tags:
         more = f"{path} names {elsewhere} others, " if elsewhere else f"{path} "
         raise UserError(f"{more}lists no picture of these; write one per line below the header")
     if elsewhere:
         say_once("elsewhere", f"{elsewhere} pictures of {path} are not among these, and left out")
+
     return tags
 
 

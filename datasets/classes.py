@@ -43,6 +43,7 @@ def read_classes(path: Path) -> DatasetSpec:
     sections = _sections(path)
     if "classes" not in sections:
         raise UserError(f"{path} has no list `classes`; write one, such as `classes: [cat, dog]`")
+
     classes = _words(path, sections["classes"])
     _check_classes(path, classes, sections["classes"])
     prompts = _prompts(path, sections["prompts"], classes) if "prompts" in sections else {}
@@ -53,12 +54,15 @@ def read_classes(path: Path) -> DatasetSpec:
             f"{_place(path, sections['template'])} has the template {template!r}; write {{}} in "
             "it once"
         )
+
     wordings = tuple(prompts.get(name, name) for name in classes)
     taken = {part.strip().casefold() for text in (*classes, *wordings) for part in text.split(",")}
     kept: list[str] = []
     dropped: list[str] = []
+
     for word in words:
         (dropped if word.casefold() in taken else kept).append(word)
+
     return DatasetSpec("custom", tuple(classes), wordings, tuple(kept), template, tuple(dropped))
 
 
@@ -82,11 +86,13 @@ def _sections(path: Path) -> dict[str, yaml.Node]:
         raise UserError(
             f"{path} cannot be read as YAML text ({reason}); save it as plain UTF-8 text"
         ) from None
+
     if not isinstance(root, yaml.MappingNode):
         raise UserError(
             f"{path} must hold `classes: [...]` and may hold {', '.join(_KEYS[1:])}; write "
             f"{_as_list(root)}"
         )
+
     sections = {}
     for key, value in root.value:
         name = _text(path, key)
@@ -98,6 +104,7 @@ def _sections(path: Path) -> dict[str, yaml.Node]:
         if name in sections:
             raise UserError(f"{_place(path, key)} has the key {name!r} a second time; keep one")
         sections[name] = value
+
     return sections
 
 

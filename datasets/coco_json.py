@@ -126,11 +126,14 @@ def read_instances(path: str | Path, outlines: bool) -> list[AnnotatedImage]:
             f"{path} is no instance JSON: entry or key {error} is missing or malformed; make or "
             "copy it again"
         ) from error
+
     if not found:
         raise UserError(f"{path} lists no image; use the official instance annotations")
+
     twice = next((a.name for a, b in itertools.pairwise(found) if a.name == b.name), None)
     if twice is not None or len(images) < len(content["images"]):
         raise UserError(f"{path} lists an image {twice or 'id'} twice; remove the second entry")
+
     return found
 
 

@@ -98,6 +98,7 @@ def files_below(folder: Path, suffixes: Iterable[str] = (), outside: Iterable[Pa
     walked: set[tuple[int, int] | str] = set()
     waiting = deque([folder])
     linked: deque[Path] = deque()
+
     while waiting or linked:
         # Links last, so that what they lead to keeps its own name where it lies in the folder too.
         here = waiting.popleft() if waiting else linked.popleft()
@@ -108,9 +109,11 @@ def files_below(folder: Path, suffixes: Iterable[str] = (), outside: Iterable[Pa
         walked.add(identity)
         for entry in _entries(here, found):
             _sort_in(entry, wanted, found, waiting, linked)
+
     found.files.sort()
     if not suffixes:
         _leave_masks(found)
+
     return found
 
 

@@ -173,6 +173,7 @@ def _matching(pattern: str) -> list[Path]:
                 else "; check its spelling"
             )
         )
+
     _say_left_out(pattern, found)
     return wanted or found.files
 
@@ -308,6 +309,7 @@ def _indexed(root: Path, source: Path, complete: bool) -> list[Item]:
             f"{path} is no index of format {INDEX_FORMAT}; make it with `python -m "
             "datasets.prepare custom`"
         )
+
     names = read_list(source)
     _check_names(source, names)
     # Resolved first: the folders are relative to where the index really lies.
@@ -315,6 +317,7 @@ def _indexed(root: Path, source: Path, complete: bool) -> list[Item]:
         Path(os.path.normpath(root.resolve() / str(index.get(key)))) for key in ("images", "masks")
     )
     located = []
+
     for name in names:
         entry = files.get(name)
         if entry is None:
@@ -328,10 +331,12 @@ def _indexed(root: Path, source: Path, complete: bool) -> list[Item]:
         ):
             raise UserError(f"{path} has no plain file names at {name!r}; prepare the data again")
         located.append(Item(name, image_dir / entry[0], mask_dir / entry[1] if entry[1] else None))
+
     if complete:
         _check_complete(
             source, names, [item.name for item in located if not item.image.is_file()], image_dir
         )
+
     return located
 
 

@@ -109,6 +109,7 @@ def _jpeg(content: bytes) -> Stripped:
         if marker not in _JPEG_LEFT_OUT:
             kept.append(content[place:end])
         place = end
+
     return Stripped(b"".join([*kept, content[place:]]), orientation or 1)
 
 

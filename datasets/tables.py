@@ -46,11 +46,13 @@ def read_table(path: Path, classes: Sequence[str]) -> Iterator[Row]:
     content = path.read_bytes()
     if content.startswith(_WORKBOOKS):
         raise UserError(f"{path} is a workbook, not text; save its sheet as CSV")
+
     text = decoded_text(path, content)
     first = text.partition("\n")[0]
     delimiters: Sequence[str] = _DELIMITERS
     if told := re.fullmatch(r"sep=(.)\s*", first):  # Excel's way to name it
         text, delimiters = "\n" + text.partition("\n")[2], [told[1]]
+
     delimiter = max(delimiters, key=lambda sign: _likeness(text, sign))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
@@ -121,6 +123,7 @@ class _Columns:
             )
         if self._tags:
             self._marks = {}
+
         rest = set(range(len(keys))) - {self._image, *self._marks}
         if self._marks and any(keys[n] for n in rest):
             strange = next(header[n] for n in sorted(rest) if keys[n])
@@ -138,13 +141,16 @@ class _Columns:
                 f"{place} has {len(row)} cells; write {HEADER} with {SEPARATOR!r} between the tags "
                 f"and quotes around names with {delimiter!r}"
             )
+
         cells = [cell.strip() for cell in row] + [""] * (self._width - len(row))
         words: list[str] = []
         for n in self._tags:
             words += split_words(cells[n], self._classes)
+
         for n, name in self._marks.items():
             mark = cells[n].casefold()
             if mark not in (*_YES, *_NO):
                 raise UserError(f"{place} has {cells[n]!r} for {name!r}; write 1 or 0")
             words += [name] if mark in _YES else []
+
         return Row(place, (cells[self._image],), words)

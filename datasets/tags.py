@@ -97,9 +97,11 @@ def write_tags(path: str | Path, spec: DatasetSpec, tags: Tags) -> bool:
         raise ValueError(
             f"tags {tags.matrix.shape} for {len(tags.names)} images of {len(spec.classes)} classes"
         )
+
     head = {"format": FORMAT, "dataset": spec.name, "classes": spec.classes, "source": tags.source}
     if tags.sha256:
         head["sha256"] = tags.sha256
+
     rows = sorted(
         (name, [spec.classes[k] for k in row.nonzero()[0]])
         for name, row in zip(tags.names, tags.matrix)
@@ -110,6 +112,7 @@ def write_tags(path: str | Path, spec: DatasetSpec, tags: Tags) -> bool:
     path = Path(path)
     if path.is_file() and path.read_bytes() == text:
         return False
+
     write_whole(path, text)
     return True
 
@@ -292,6 +295,7 @@ def _matrix(spec: DatasetSpec, rows: Iterable[tuple[str, Sequence[str]]], n: int
                     f"{place} has class {name!r}, which {spec.name} has not; {hint or own}"
                 )
             row[column[name]] = True
+
     return matrix
 
 

@@ -42,10 +42,12 @@ def read_xml(path: Path) -> Annotation:
     # among others an unknown encoding
     except (OSError, ValueError, LookupError, DefusedXmlException) as error:
         raise UserError(f"{path} cannot be read safely as XML ({error}); copy it again") from error
+
     if annotation.tag != "annotation":
         raise UserError(
             f"{path} holds <{annotation.tag}> where VOC has <annotation>; copy it again"
         )
+
     objects = tuple(
         (_text(each, "name"), is_set(_text(each, "difficult")))
         for each in annotation.findall("object")

@@ -29,9 +29,11 @@ def box_mask(maps: Tensor, threshold: float, clip_edges: bool = False) -> Tensor
     corners = torch.zeros(
         len(maps), (height + 1) * (width + 1), dtype=torch.int64, device=maps.device
     )
+
     for y, x, sign in ((top, left, 1), (top, right, -1), (bottom, left, -1), (bottom, right, 1)):
         position = (y * (width + 1) + x).masked_fill(~strong, 0)
         corners.scatter_add_(1, position.flatten(1), (sign * strong.long()).flatten(1))
+
     count = corners.unflatten(1, (height + 1, width + 1)).cumsum(dim=1).cumsum(dim=2)
     return count[:, :height, :width] > 0
 

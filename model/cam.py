@@ -80,6 +80,7 @@ def gradcam(
     stream = tokens.detach().float()[images]
     activations = visual.blocks[block].ln_1(stream).detach()
     shift = torch.zeros_like(stream[:, :1], requires_grad=True)
+
     with torch.enable_grad():
         last = _run(visual, stream, activations, shift, block)
         with float32_region(tokens.device):
@@ -88,10 +89,12 @@ def gradcam(
             mean = visual.ln_post(last.float()[:, 1:]).mean(dim=1, keepdim=True)
             probs = text_probabilities(mean @ visual.proj, text, logit_scale, allowed)
             (gradient,) = torch.autograd.grad(probs.gather(1, classes[:, None]).sum(), shift)
+
     patches = activations[:, 1:]
     weights = gradient[tagged, 0] / patches.shape[1]
     with float32_region(tokens.device):
         cams = torch.relu(torch.einsum("nc,npc->np", weights, patches[tagged])).unflatten(1, grid)
+
     return GradCAM(normalise(normalise(cams)), probs.detach()[first], weights, patches[first])
 
 

@@ -68,6 +68,7 @@ class CVF(nn.Module):
             )
         if not 1 <= method.dense_blocks < len(clip.blocks):
             raise ValueError(f"dense_blocks is {method.dense_blocks} of {len(clip.blocks)} blocks")
+
         self.clip = clip.eval().requires_grad_(False)
         self.vit, self.fusion, self.decoder, self.wide = vit, fusion, decoder, wide
         self.alpha = None if wide is None else nn.Parameter(torch.full((1,), 0.5))
@@ -202,6 +203,7 @@ class CVF(nn.Module):
             last = self.clip.blocks[-1]
             last_map = last.attn.maps(last.ln_1(features.tokens[-1]))
             clip_maps = [maps[:, 1:, 1:] for maps in (*features.attention, last_map)]
+
         with float32_region(affinity.device):
             vit_map = None if vit is None else vit.patch_affinity
             spread = build_affinity(clip_maps, vit_map, affinity, method, after_switch)
@@ -209,6 +211,7 @@ class CVF(nn.Module):
                 scores = text_scores(dense[:, 1:], self.text, self.logit_scale, self._allowed(rows))
                 alike = distribution_affinity(scores, method.distribution_tau)
                 spread = corrected(spread, alike, method.distribution)
+
             transition = transition_matrix(spread)
             if clip_cams is not None:
                 boxes = box_mask(clip_cams, method.box_threshold, method.clip_box_edges)
@@ -221,6 +224,7 @@ class CVF(nn.Module):
                 )
                 vit_cams = rows.pick(vit.cams)
                 vit_seeds = propagate(transition, rows, vit_cams, within)
+
         return Seeds(rows, transition, clip_cams, boxes, clip, vit_cams, vit_seeds)
 
     def _clip_cams(self, features: ImageFeatures, rows: ClassRows, dense: Tensor | None) -> Tensor:

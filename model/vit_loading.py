@@ -253,4 +253,5 @@ def _load(vit: ClassTokenViT, state: dict[str, Tensor], source: str) -> None:
             f"{source} does not fit a class-token ViT ({found}); give a complete checkpoint of "
             "that kind"
         )
+
     vit.load_state_dict(state)

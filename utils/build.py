@@ -109,8 +109,10 @@ def build_vit(config: Config, clip: CLIP, num_classes: int) -> ClassTokenViT:
                 "give one trained on it"
             )
         return vit
+
     if config.init == "clip_visual" or (config.init == "auto" and config.clip_path == "toy"):
         return from_clip(clip.visual, num_classes, config.mct_crop_size, streams=config.mct_streams)
+
     path = find_weights(config.deit_path, "--deit_path")
     state = read_tensors(path, "--deit_path")
     if not matches_publisher(path, sha256_of(path)):
@@ -118,6 +120,7 @@ def build_vit(config: Config, clip: CLIP, num_classes: int) -> ClassTokenViT:
             f"--deit_path {path} is not the published file; fetch it with `python -m "
             "utils.tools.download`"
         )
+
     return from_deit(
         state,
         num_classes,
@@ -156,10 +159,12 @@ def build_cvf(
             f"--vit_map_block {config.vit_map_block} is not in this ViT; use 0 (all) to "
             f"{len(vit.blocks)}"
         )
+
     labels, width = num_classes + 1, config.decoder_width
     fusion = FeatureFusion(depth - 1, clip.visual.width, width)
     decoder = SegmentationDecoder(labels, width, config.decoder_layers)
     wide = None if vit is None else LargeFOV(vit.cls_token.shape[-1], labels, config.wide_width)
+
     return CVF(clip.visual, float(clip.logit_scale), text, vit, fusion, decoder, wide, config)
 
 
@@ -169,6 +174,7 @@ def clip_of(checkpoint: dict[str, Any], config: Config, given: str | None) -> CL
     """
     if checkpoint["clip_sha256"] == sha256_of(TOY_CLIP):
         return load_clip(TOY_CLIP)
+
     activation = checkpoint.get("clip_activation", "quick_gelu")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise UserError(
@@ -182,12 +188,14 @@ def clip_of(checkpoint: dict[str, Any], config: Config, given: str | None) -> CL
             raise UserError(
                 f"the checkpoint holds a CLIP that cannot be used ({error}); train or copy it again"
             ) from None
+
     path = given or config.clip_path
     clip = load_clip(path, trained_activation=activation)
     if not same_clip(checkpoint, clip_facts(clip)):
         raise UserError(
             f"--clip_path {path} is not the CLIP this checkpoint was trained with; give that one"
         )
+
     return clip
 
 
@@ -216,6 +224,7 @@ def restore(
             f"the checkpoint has other classes ({len(classes)}) than {spec.name}; use its own "
             "test script"
         )
+
     clip = clip_of(checkpoint, config, given_clip)
     vit = None
     if config.branches != "clip":
@@ -225,7 +234,9 @@ def restore(
             if name.startswith("vit.")
         }
         vit = load_mct(shapes, source="the checkpoint")
+
     with without_values():  # so that an absurd width in a damaged file takes no memory
         model = build_cvf(config, clip, checkpoint["text"], vit, len(spec.classes))
+
     load_trained_state(model, checkpoint["model"], assign=True)
     return model.eval(), spec

@@ -63,6 +63,7 @@ def train_command(default_config: str, description: str) -> None:
     given, resume, shown = (flags.pop(name) for name in ("config", "resume", "print_config"))
     if len(given) > 1:
         flags.setdefault("work_dir", f"runs/{'_'.join(Path(each).stem for each in given)}")
+
     config = load_config(given, flags)
     if shown:
         print(as_yaml(config), end="")
@@ -84,6 +85,7 @@ def evaluate_command(dataset: str, description: str) -> None:
         stored = load_checkpoint(Path(model_path), "--model_path")["config"]
         print(as_yaml(checkpoint_config(stored, Path(model_path), flags)), end="")
         return
+
     rank, world, local = distributed.start(flags.get("device", "auto"))
     segmenter = Segmenter.from_checkpoint(model_path, options, local, **flags)
     config = segmenter.config
@@ -92,15 +94,18 @@ def evaluate_command(dataset: str, description: str) -> None:
             f"--model_path {model_path} was trained on {config.dataset}; test it with "
             f"{testing_script(config)}"
         )
+
     warning = check_gpu(config.device, config.full_size)
     prepare_torch(config.threads)
     split = split or config.val_split
     folder = Path(config.work_dir)
     if own and "work_dir" not in flags and (folder / "config.yaml").is_file():
         folder /= PICTURES  # the training's own test stays as it is
+
     images = pictures(own) if own else split_items(config, split)
     if not own:
         refuse_suspicious(images)
+
     job = Job(images, folder, bool(own), known_tags(tags, segmenter.spec, images, bool(own)))
     source = " ".join(own) if own else f"{split} in {config.data_root}"
     said = [plan(segmenter, model_path, job, source)]
@@ -112,10 +117,12 @@ def evaluate_command(dataset: str, description: str) -> None:
             said.insert(0, "this test will give label maps and no score, for want of masks")
     if distributed.is_main():
         print("\n".join(filter(None, [warning, *said])))
+
     try:
         entries = predict_split(segmenter, job, (rank, world))
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command goes on with the images that are left") from None
+
     if distributed.is_main():
         (report_areas if own else report_scores)(segmenter, job, entries, split)
         print(report_line(job.folder))
@@ -123,6 +130,7 @@ def evaluate_command(dataset: str, description: str) -> None:
             f"label PNGs: {job.folder / 'prediction'}, in colour: {job.folder / 'prediction_cmap'}"
         )
         report_skipped(entries)
+
     distributed.stop()
 
 
@@ -169,6 +177,7 @@ def _evaluation_parser(description: str) -> Parser:
     add("--save_logits", action="store_true", help="also write multi-scale logits (float16 .npy)")
     add("--print_config", action="store_true", help="print the effective settings as YAML and stop")
     add_config_flags(parser, testing=True)
+
     return parser
 
 
@@ -224,10 +233,12 @@ def report_scores(segmenter: Segmenter, job: Job, entries: Sequence[Entry], spli
     for title, matrix in matrices(entries, len(segmenter.classes)).items():
         scored = sum(title in entry["results"] for entry in entries)
         add_result(job.folder, title, split, scored, matrix, segmenter.spec.classes)
+
     rows = []
     for title, result in read_results(job.folder).items():
         matrix = ConfusionMatrix.from_counts(result["counts"])
         rows.append((f"{title} ({result['split']}, {result['images']})", matrix))
+
     if rows:
         print(format_table(rows, segmenter.classes))
         print(
@@ -240,6 +251,7 @@ def report_scores(segmenter: Segmenter, job: Job, entries: Sequence[Entry], spli
         )
         if rule := mask_rule(segmenter.config.dataset, job.images):
             print(rule)
+
     print(protocol(segmenter.config, segmenter.options))
 
 

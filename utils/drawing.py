@@ -56,12 +56,14 @@ def legend(labels: Sequence[np.ndarray], names: Sequence[str], width: int) -> Im
         if label
     ]
     places, left, top = [], MARGIN, 0
+
     for _, name in entries:
         wide = int(_font().getlength(name)) + TITLE + 2 * MARGIN
         if left > MARGIN and left + wide > width:
             left, top = MARGIN, top + TITLE
         places.append((left, top))
         left += wide
+
     canvas = Image.new("RGB", (width, top + TITLE + MARGIN if entries else MARGIN), "white")
     draw = ImageDraw.Draw(canvas)
     for (label, name), (left, top) in zip(entries, places):
@@ -69,6 +71,7 @@ def legend(labels: Sequence[np.ndarray], names: Sequence[str], width: int) -> Im
             (left, top + 3, left + 14, top + 17), tuple(palette()[label].tolist()), "black"
         )
         draw.text((left + TITLE, top + 10), name, "black", _font(), anchor="lm")
+
     return canvas
 
 

@@ -67,9 +67,11 @@ class ConfusionMatrix:
                 f"prediction {tuple(prediction.shape)} and truth {tuple(truth.shape)} differ in "
                 "shape"
             )
+
         for labels in (prediction, truth):  # else one label would count as another
             if labels.dtype != torch.uint8 and ((labels < 0) | (labels >= _LABELS)).any():
                 raise ValueError(f"labels outside 0..{_LABELS - 1}")
+
         # All pairs of labels are counted first: picking pixels takes ten times as long.
         pairs = torch.bincount(
             (truth.int() * _LABELS + prediction.int()).flatten(), minlength=_LABELS**2
@@ -77,6 +79,7 @@ class ConfusionMatrix:
         counts = pairs.view(_LABELS, _LABELS)[: self.num_classes]
         if counts[:, self.num_classes :].any():
             raise ValueError(f"prediction has labels outside 0..{self.num_classes - 1}")
+
         self.counts += counts[:, : self.num_classes]
 
     def pairs(self) -> list[list[int]]:
@@ -138,12 +141,14 @@ def format_table(rows: list[tuple[str, ConfusionMatrix]], class_names: tuple[str
     titles = [f"[{number}] {title}" for number, (title, _) in enumerate(rows, 1)]
     wide = max(map(len, titles))
     lines = [f"{'':{wide}}   mIoU  pixel acc  mean acc"]
+
     for title, (_, matrix) in zip(titles, rows):
         scores = f"{_percent(matrix.miou()):>7}{_percent(matrix.pixel_accuracy()):>11}"
         scores += f"{_percent(matrix.mean_accuracy()):>10}"
         lines.append(
             f"{title:{wide}}{scores}  {matrix.present()} of {matrix.num_classes} classes present"
         )
+
     name_width = max(map(len, class_names))
     heads = "".join(f"{f'[{number}]':>7}" for number in range(1, len(rows) + 1))
     values = zip(*(matrix.iou().tolist() for _, matrix in rows))
@@ -156,6 +161,7 @@ def format_table(rows: list[tuple[str, ConfusionMatrix]], class_names: tuple[str
     height = -(-len(cells) // columns)
     lines += ["", "   ".join([head] * -(-len(cells) // height))]
     lines += ["   ".join(cells[line::height]) for line in range(height)]
+
     return "\n".join(lines) + "\n"
 
 

@@ -117,11 +117,13 @@ def _run(args: Namespace) -> None:
     splits = args.splits or (["train_aug", "val"] if args.dataset == "voc" else ["train", "val"])
     jobs = {Path(split).stem: _jobs(args, split, spec) for split in splits}
     start, total = time.perf_counter(), sum(map(len, jobs.values()))
+
     with crew(args.workers) as each:
         look = partial(inspect, classes=len(spec.classes))
         reports = {
             split: list(each(look, todo, f"checking {split}")) for split, todo in jobs.items()
         }
+
     seconds = time.perf_counter() - start
     mark_duplicates(reports)
     print(table(reports))
@@ -131,9 +133,11 @@ def _run(args: Namespace) -> None:
     )
     if args.fix_list:
         write_lists(args.fix_list, reports)
+
     suspicious = _suspicions(jobs)
     for sentence in suspicious:
         print(f"suspicious: {sentence}")
+
     if suspicious or any(is_wrong(report) for checked in reports.values() for report in checked):
         raise SystemExit(1)
 
@@ -171,6 +175,7 @@ def inspect(job: Job, classes: int) -> Report:
     item = job.item
     found: dict[str, str] = {}
     content = b""
+
     try:
         content = item.image.read_bytes()
         picture = open_image(io.BytesIO(content), item.image)
@@ -185,6 +190,7 @@ def inspect(job: Job, classes: int) -> Report:
         found[MISSING] = f"{item.image} does not exist"
     except (OSError, UserError) as error:
         found[BROKEN] = str(error)
+
     return Report(item.name, found, hashlib.sha256(content).digest() if content else b"")
 
 
@@ -211,18 +217,22 @@ def _inspect_mask(
         mask = load_mask(path)
     except UserError as error:
         return {BAD_MASK: str(error)}
+
     found = {}
     if mask.shape != size:
         found[SIZE] = (
             f"{path} is {mask.shape[1]} x {mask.shape[0]}, its image shows as {size[1]} x {size[0]}"
             + (", turned by EXIF; turn the mask likewise" * fits_stored(mask.shape, picture))
         )
+
     labels = np.bincount(mask.ravel(), minlength=IGNORE + 1)[:IGNORE].nonzero()[0].tolist()
     if outside := [label for label in labels if label > classes]:
         found[VALUES] = f"{path} holds {outside}; labels are 0..{classes} and {IGNORE}"
+
     shown = {label for label in labels if 0 < label <= classes}
     if tags is not None and shown != set(tags):
         found[TAGS] = f"{path} shows labels {sorted(shown)}, the tags are {list(tags)}"
+
     return found
 
 
@@ -261,6 +271,7 @@ def table(reports: dict[str, list[Report]]) -> str:
                     + f"  {first}"
                 )
         lines += [title, *(rows or ["  nothing"])]
+
     return "\n".join(lines)
 
 

@@ -88,6 +88,7 @@ def run(args: Namespace) -> None:
                 f"{path} does not exist; put the instance annotations there, or name the --splits "
                 "you have"
             )
+
     with crew(
         args.workers
     ) as each:  # before annotations are read, so that no process holds a copy of them
@@ -267,8 +268,10 @@ def _claim(folder: Path, source: Source, crowds: str) -> bool:
                 f"({RULES[crowds]}); {remade(folder, crowds)}"
             )
         return True
+
     if folder.is_dir() and any(folder.iterdir()):
         return False
+
     write_whole(marker, (json.dumps(wanted, indent=1) + "\n").encode())
     return True
 
@@ -292,6 +295,7 @@ def _write_masks(
     unlike = [
         f"{image.name} ({', '.join(classes)})" for image, classes in zip(images, hidden) if classes
     ]
+
     return (
         f"{text}, {len(unlike)} of them without a tagged class, first {unlike[0]}"
         if unlike

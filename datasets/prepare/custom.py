@@ -173,6 +173,7 @@ def _splits(
     else:
         scorable = [file for file, mask in zip(files, masks) if mask] or files
         chosen = draw(scorable, args.val_share, len(files), args.seed)
+
     splits = {
         "train": [file for file in files if file not in chosen],
         "val": [file for file in files if file in chosen],
@@ -181,6 +182,7 @@ def _splits(
         raise UserError(
             f"all {len(files)} pictures are for validation; leave some of them to train on"
         )
+
     return splits
 
 
@@ -221,13 +223,17 @@ def _write(
         raise UserError(
             f"--out {out} cannot be made ({error.strerror}); name another folder"
         ) from error
+
     names = dict(zip(files, picture_names(files)))
     source = f"table {args.tags.name}" if args.tags else "names of folders"
     write_tags(out / TAGS, spec, Tags(tuple(names.values()), matrix, source))
+
     for split, members in splits.items():
         write_whole(out / f"{split}.txt", "".join(f"{names[file]}\n" for file in members).encode())
+
     if args.classes.resolve() != (out / CLASSES).resolve():
         shutil.copyfile(args.classes, out / CLASSES)
+
     content = {
         "format": INDEX_FORMAT,
         "images": _relative(args.images, out),
@@ -250,6 +256,7 @@ def _write_config(out: Path, pictures: int) -> bool:
     path = out / "config.yaml"
     if path.exists():
         return False
+
     iterations = min(_MOST, max(_FEWEST, _EPOCHS * pictures // _BATCH))
     lines = [
         "# Every setting that is not here is a default, see `python train_voc.py --help`; add any "
@@ -285,15 +292,20 @@ def _say(
         f"pictures, {masks} masks"
     )
     print(f"pictures with each tag: {counts}; without any tag: {(~matrix.any(1)).sum()}")
+
     for name, count in zip(spec.classes, matrix.sum(0)):
         if not count:
             print(f"no picture has the tag {name!r}: it cannot be learnt")
+
     if left:
         print(f"{left} pictures below {args.images} are not in {args.tags} and are left out")
+
     for word in spec.dropped:
         print(f"{word!r} names a class and is left out of the background words")
+
     if not own:
         print(f"{args.out / 'config.yaml'} was there and is kept")
+
     print(
         "check: python -m datasets.prepare check --dataset custom --root "
         f"{shlex.quote(str(args.out))}"

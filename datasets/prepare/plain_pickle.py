@@ -183,6 +183,7 @@ def _made(name: _Name, arguments: tuple) -> Any:
     """What the call of a NumPy constructor would give. Raises ValueError for any other call."""
     if not isinstance(name, _Name):
         raise ValueError("something else than a function is called")
+
     match name.replace("numpy._core.", "numpy.core."):
         case "numpy.core.multiarray _reconstruct":
             return _Array()

@@ -42,18 +42,23 @@ def augment(root: Path, sbd: Path, each: Each) -> str:
             f"{sbd / 'cls'} or {voc}, first"
             f" {maskless[0]}; complete SBD"
         )
+
     wanted = [name for name in names if name not in done] + [
         name for name in val if name in own - done
     ]
     if not wanted:
         return f"{aug}: all masks of {len(names)} + {len(val)} images are there, nothing to do"
+
     from_voc = [name for name in wanted if name in own]
     from_sbd = [name for name in wanted if name not in own]
     start = perf_counter()
+
     for name in from_voc:
         write_whole(aug / f"{name}.png", (voc / f"{name}.png").read_bytes())
+
     for _ in each(partial(_convert, sbd / "cls", aug), from_sbd, aug.name):
         pass
+
     rate = f"{len(wanted) / (perf_counter() - start):.0f} per second"
     return (
         f"{aug}: {len(from_voc)} masks of VOC, {len(from_sbd)} of SBD written ({rate}), "
@@ -95,6 +100,7 @@ def read_sbd(path: Path) -> np.ndarray:
         raise UserError(
             f"{path} is no MATLAB file with GTcls.Segmentation ({error}); unpack SBD again"
         ) from error
+
     known = (
         np.isin(labels, [*range(len(VOC.label_names)), IGNORE])
         if labels.dtype.kind in "uif"
@@ -104,6 +110,7 @@ def read_sbd(path: Path) -> np.ndarray:
         raise UserError(
             f"{path} holds other values than labels 0..{len(VOC.classes)}; unpack SBD again"
         )
+
     return labels.astype(np.uint8)
 
 

@@ -111,6 +111,7 @@ def _labels(item: Item, path: Path) -> np.ndarray:
     """(H, W) uint8 prediction of an image, checked."""
     if not path.is_file():
         raise UserError(f"{path} does not exist; predict the whole list before packing it")
+
     labels = load_mask(path)
     size = open_image(item.image).shape
     if labels.shape != size:
@@ -124,6 +125,7 @@ def _labels(item: Item, path: Path) -> np.ndarray:
             f"{path} holds label {labels.max()}, VOC has 0..{len(VOC.classes)}; use a model "
             "trained on VOC"
         )
+
     return labels
 
 
@@ -146,5 +148,6 @@ def _verify(file: BinaryIO, images: Sequence[Item], folder: str, colours: np.nda
                 whole = image.mode == "P" and palette[: colours.size] == colours.ravel().tolist()
                 if not whole or np.asarray(image).max() > len(VOC.classes):
                     raise ValueError(f"the archive has a wrong member {member.name}")
+
     if names != [f"{folder}/{item.name}.png" for item in images]:
         raise ValueError("the archive does not hold exactly the images of the list")

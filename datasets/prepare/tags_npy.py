@@ -120,16 +120,21 @@ def _read_dict(path: Path) -> dict[str | int, Any]:
         content = path.read_bytes() if path.stat().st_size <= _LARGEST_FILE else None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {_FORM}") from error
+
     if content is None:
         raise UserError(f"{path} is larger than {_LARGEST_FILE >> 20} MiB; {_FORM}")
+
     header = _HEADER.match(content)
     if header is None:
         raise UserError(f"{path} is no .npy file of a dict; {_FORM}")
+
     try:
         held = read_plain(content[header.end() :])
     except ValueError as error:
         raise UserError(f"{path}, after {header.end()} bytes of header {error}; {_FORM}") from error
+
     found = held[0] if isinstance(held, list) and len(held) == 1 else held
     if not isinstance(found, dict) or not found:
         raise UserError(f"{path} does not hold one dict of images; {_FORM}")
+
     return found

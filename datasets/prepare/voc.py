@@ -87,6 +87,7 @@ def _check_layout(root: Path, tags_from: str) -> None:
     )
     if inner:
         raise UserError(f"--root {root} is the folder around VOC 2012; give --root {inner}")
+
     needed = [
         "JPEGImages",
         "ImageSets/Segmentation",
@@ -160,6 +161,7 @@ def _compared(found: list[Item], split: str, out: Path, tags: Tags, new: bool, e
         return head
     if not new and path.is_file() and path.read_text(encoding="utf-8").startswith(head):
         return f"compared before, see {path}"
+
     own = Tags(tuple(found[k].name for k in masked), tags.matrix[masked], "XML")
     theirs = tags_from_masks(
         [found[k] for k in masked], VOC, partial(each, title=f"masks of {split}")
@@ -167,4 +169,5 @@ def _compared(found: list[Item], split: str, out: Path, tags: Tags, new: bool, e
     lines = differences(own, Tags(theirs.names, theirs.matrix, "mask"), VOC)
     text = f"{head}, {len(lines)} of them show other classes than their XML"
     write_whole(path, "".join(f"{line}\n" for line in (text, *lines)).encode())
+
     return f"{text}, listed in {path}"

@@ -39,6 +39,7 @@ def _perching(pen: Pen) -> None:
     tail = pen.vary(0.05, 0.4)
     for x in (-0.08, 0.14):
         pen.bar("beak", 0.07, (x, 0.4), (x + 0.02, 0.74), (x + 0.16, 0.76))
+
     pen.poly("accent", (-0.35, -0.1), (-1.05, tail), (-0.95, tail + 0.24), (-0.3, 0.28))
     pen.blob(
         "body",
@@ -101,6 +102,7 @@ def _cat_head(pen: Pen, x: float, y: float, radius: float) -> None:
             (outer - side * 0.12 * radius, y - 1.25 * radius),
             (outer - side * 0.12 * radius, y - 0.5 * radius),
         )
+
     pen.oval("body", x, y, 1.12 * radius, radius)
     pen.oval("breast", x, y + 0.42 * radius, 0.5 * radius, 0.38 * radius)
     for side in (-1, 1):
@@ -113,6 +115,7 @@ def _cat_head(pen: Pen, x: float, y: float, radius: float) -> None:
                 (x + side * 0.4 * radius, y + 0.4 * radius),
                 (x + side * 1.2 * radius, y + rise * radius),
             )
+
     pen.poly(
         "pink",
         (x - 0.16 * radius, y + 0.2 * radius),
@@ -158,8 +161,10 @@ def _sitting_cat(pen: Pen) -> None:
         (-width, 0.45),
     )
     pen.oval("breast", 0, 0.36, 0.2, 0.3)
+
     for x in (-0.14, 0.14):
         pen.bar("body_light", 0.17, (x, 0.45), (x * 1.1, 0.98))
+
     _cat_head(pen, 0, -0.3, pen.vary(0.34, 0.4))
 
 
@@ -187,6 +192,7 @@ def _standing_dog(pen: Pen) -> None:
     )
     if pen.chance(0.6):
         pen.blob("accent", (-0.45, -0.22), (0.12, -0.24), (0.1, 0.1), (-0.35, 0.16))
+
     pen.bar("body", 0.36, (0.48, -0.08), (x - 0.06, y + 0.05))
     pen.bar("collar", 0.1, (0.36, -0.3), (0.76, -0.2))
     pen.oval("body", x, y, 0.25, 0.22)
@@ -215,12 +221,15 @@ def _sitting_dog(pen: Pen) -> None:
         (-width, 0.5),
     )
     pen.oval("breast", 0, 0.42, 0.22, 0.28)
+
     for x in (-0.18, 0.18):
         pen.bar("body_light", 0.2, (x, 0.45), (x * 1.1, 1.0))
+
     pen.bar("collar", 0.12, (-0.3, 0.1), (0.3, 0.1))
     pen.oval("body", 0, -0.3, 0.4, 0.44)
     if pen.chance(0.5):
         pen.oval("accent", 0.18, -0.42, 0.15, 0.18)
+
     for side in (-1, 1):
         pen.blob(
             "accent_dark",
@@ -231,6 +240,7 @@ def _sitting_dog(pen: Pen) -> None:
             (side * 0.34, -0.3),
         )
         pen.eye(side * 0.17, -0.4, 0.08)
+
     pen.oval("breast", 0, -0.08, 0.24, 0.21)
     pen.oval("dark", 0, -0.18, 0.11, 0.08)
     pen.poly("pink", (-0.08, 0.03), (0.08, 0.03), (0.07, 0.22), (-0.07, 0.22))
@@ -283,6 +293,7 @@ def horse(pen: Pen) -> None:
     )
     if pen.chance(0.3):
         pen.blob("accent", (-0.3, -0.4), (0.16, -0.4), (0.18, -0.02), (-0.32, -0.02))
+
     pen.eye(x - 0.02, y + 0.08, 0.05)
 
 
@@ -327,12 +338,14 @@ def sheep(pen: Pen) -> None:
     x, y = pen.vary(0.74, 0.84), pen.vary(-0.3, -0.1)
     _legs(pen, ("dark", "dark"), (-0.4, 0.34), 0.25, 0.8, 0.14)
     pen.oval("body", 0, 0, 0.66, 0.42)
+
     for step in range(14):
         angle = 2 * math.pi * step / 14
         point = pen.rng.normal((0.64, 0.4), 0.015)
         pen.oval(
             "body", point[0] * math.cos(angle), point[1] * math.sin(angle), pen.vary(0.15, 0.2)
         )
+
     pen.oval("face", x - 0.24, y - 0.02, 0.17, 0.08, -15)
     pen.blob(
         "face",
@@ -362,11 +375,13 @@ def person(pen: Pen) -> None:
                 (foot, 1.02),
             )
             pen.oval("dark", foot + 0.06, 1.04, 0.17, 0.07)
+
     for side in (-1, 1):
         elbow = (side * (shoulder + pen.vary(0.04, 0.22)), pen.vary(-0.14, 0.06))
         hand = (elbow[0] + pen.vary(-0.18, 0.18), elbow[1] + pen.pick((-0.32, 0.3, 0.3)))
         pen.bar("body_dark", 0.18, (side * shoulder, -0.36), elbow, elbow)
         pen.bar("skin", 0.13, elbow, hand, hand)
+
     pen.poly(
         "body",
         (-shoulder - 0.05, -0.42),
@@ -381,6 +396,8 @@ def person(pen: Pen) -> None:
     pen.oval("hair", 0, -0.8, 0.24, 0.25)
     pen.box("hair", -0.24, -0.8, 0.24, -0.78 + long)
     pen.oval("skin", 0, -0.74, 0.19, 0.23)
+
     for side in (-1, 1):
         pen.oval("dark", side * 0.075, -0.77, 0.035)
+
     pen.bar("lips", 0.04, (-0.07, -0.62), (0.07, -0.62))

@@ -74,10 +74,13 @@ def backdrop(
             "sky",
             rows < _skyline(pen, upper, height, width, float(horizon.mean())),
         )
+
     if horizon.min() < height:
         _fill(rng, image, stuff, lower, rows >= horizon)
+
     for _ in range(int(rng.integers(0, 4))):
         _distract(pen, image, stuff)
+
     return Backdrop(image, stuff)
 
 
@@ -127,6 +130,7 @@ def _fill(
     if region is None:
         image[:], stuff[:] = layer, WORDS.index(word)
         return
+
     np.copyto(image, layer, where=region[..., None])
     stuff[region] = WORDS.index(word)
 
@@ -150,9 +154,11 @@ def _distract(pen: Pen, image: np.ndarray, stuff: np.ndarray) -> None:
             cv2.fillPoly(mask, [points], 255, cv2.LINE_AA)
         else:
             cv2.polylines(mask, [points], False, 255, max(1, int(size / 6)), cv2.LINE_AA)
+
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         return
+
     window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     cover = mask[window].astype(np.float32) / 255
     tone = rgb(pen.vary(0, 360), pen.vary(0.05, 0.75), pen.vary(0.2, 0.9))

@@ -29,6 +29,7 @@ def chair(pen: Pen) -> None:
     shift, top, leg = pen.vary(0.06, 0.2), pen.vary(-1.0, -0.8), pen.vary(0.12, 0.16)
     for x in (-0.34, 0.36):
         pen.bar("body_dark", leg, (x + shift, 0.1), (x + shift, 0.8))
+
     pen.poly(
         "body", (shift - 0.42, top), (shift + 0.44, top), (shift + 0.42, 0.06), (shift - 0.42, 0.06)
     )
@@ -39,8 +40,10 @@ def chair(pen: Pen) -> None:
             )
     else:
         pen.box("accent", shift - 0.3, top + 0.12, shift + 0.32, -0.08)
+
     for x in (-0.5, 0.36):
         pen.bar("body", leg, (x, 0.2), (x, 0.98))
+
     pen.poly("accent", (shift - 0.42, 0.0), (shift + 0.44, 0.0), (0.46, 0.22), (-0.6, 0.22))
     pen.box("body", -0.6, 0.2, 0.46, 0.34)
 
@@ -87,6 +90,7 @@ def pottedplant(pen: Pen) -> None:
         if flowers and i % 2:
             pen.oval("accent", x, y, 0.12)
             pen.oval("lamp", x, y, 0.05)
+
     pen.poly("pot", (-0.42, 0.24), (0.42, 0.24), (0.28, 0.98), (-0.28, 0.98))
     pen.box("pot_dark", -0.48, 0.14, 0.48, 0.34)
 
@@ -96,18 +100,21 @@ def sofa(pen: Pen) -> None:
     half, top, count = pen.vary(0.88, 1.02), pen.vary(-0.62, -0.46), int(pen.vary(2, 4))
     for x in (-0.8, 0.8):
         pen.box("dark", x * half - 0.07, 0.44, x * half + 0.07, 0.62)
+
     pen.blob("body_dark", (-half, top), (half, top), (half + 0.04, 0.36), (-half - 0.04, 0.36))
     width = 2 * (half - 0.24) / count
     for i in range(count):
         left = -half + 0.24 + i * width
         pen.box("body", left + 0.015, top + 0.12, left + width - 0.015, 0.06)
         pen.box("body_light", left + 0.01, 0.05, left + width - 0.01, 0.26)
+
     pen.box("body", -half + 0.1, 0.28, half - 0.1, 0.5)
     for side in (-1, 1):
         inner, outer = sorted((side * (half - 0.26), side * (half + 0.02)))
         pen.box("body", inner, -0.14, outer, 0.52)
         pen.oval("body", side * (half - 0.12), -0.14, 0.17)
         pen.oval("body_dark", side * (half - 0.12), -0.13, 0.09)
+
     if pen.chance(0.5):
         x = pen.vary(-0.45, 0.45)
         pen.poly("accent", (x - 0.2, -0.16), (x + 0.14, -0.22), (x + 0.2, 0.1), (x - 0.14, 0.16))

@@ -70,9 +70,11 @@ def render(
         raise ValueError(f"picture {height} x {width} is below {LEAST_SIDE} px")
     if any(not 0 <= k < len(SHAPES) for k in classes):
         raise ValueError(f"classes {tuple(classes)} are not all in 0..{len(SHAPES) - 1}")
+
     objects = list(classes)
     if scale is None and 0 < len(objects) < 3 and rng.random() < 0.15:
         objects.append(objects[0])
+
     bounds = scale or (_ONE if len(objects) == 1 else _SEVERAL)
     homes = [word for k in objects for word in SHAPES[k].homes]
     ground = backdrop(
@@ -84,14 +86,17 @@ def render(
     sizes = sorted((rng.uniform(*bounds) * min(height, width) for _ in objects), reverse=True)
     image, instances = ground.image, np.zeros((height, width), np.uint8)
     drawn = []
+
     for number, (k, size) in enumerate(zip(objects, sizes), start=1):
         drawn.append(_place(rng, image, instances, paint(rng, SHAPES[k], size), number))
+
     labels, shown = _labels(instances, objects, drawn)
     stuff = np.where(instances > 0, CLUTTER, ground.stuff)
     counts = np.bincount(stuff.ravel(), minlength=len(WORDS))
     words = tuple(
         word for word, count in zip(WORDS, counts) if count >= _LEAST_STUFF * height * width
     )
+
     return Scene(_develop(rng, image), labels, shown, words, instances, tuple(objects))
 
 
@@ -131,6 +136,7 @@ def _spot(
         min(top + rows, height),
         min(left + columns, width),
     )
+
     return np.s_[y:bottom, x:right], np.s_[y - top : bottom - top, x - left : right - left]
 
 
@@ -164,8 +170,10 @@ def _labels(
     )
     whole = {k for n, k in enumerate(objects) if visible[n + 1] >= _LEAST_SHARE * drawn[n]}
     shown = tuple(sorted(k for k in whole if counts[k + 1] >= _LEAST_PIXELS))
+
     for k in set(objects) - set(shown):
         labels[labels == k + 1] = IGNORE
+
     return labels, shown
 
 

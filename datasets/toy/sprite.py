@@ -55,6 +55,7 @@ def _tones(pen: Pen, shape: Shape, usual: bool) -> dict[str, Hsv]:
     else:
         body = (pen.vary(0, 360), pen.vary(0.2, 0.9), pen.vary(0.35, 0.95))
         accent = (body[0] + pen.vary(60, 300), pen.vary(0.2, 0.9), pen.vary(0.25, 0.95))
+
     leaf, skin = (
         (pen.vary(85, 140), pen.vary(0.5, 0.8), pen.vary(0.45, 0.75)),
         (pen.vary(18, 28), pen.vary(0.3, 0.6)),
@@ -124,8 +125,10 @@ def paint(rng: np.random.Generator, shape: Shape, size: float) -> Sprite:
     index, names = _rasterise(pen.parts, pose, size)
     height, width = index.shape[0] // _FINE, index.shape[1] // _FINE
     palette = np.zeros((256, 4), np.uint8)
+
     for label, name in enumerate(names, start=1):
         palette[label] = (*_tone(tones, name), 255)
+
     fine = palette.view(np.uint32)[:, 0][index].view(np.uint8).reshape(*index.shape, 4)
     coarse = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
     border = cv2.morphologyEx(index, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
@@ -136,6 +139,7 @@ def paint(rng: np.random.Generator, shape: Shape, size: float) -> Sprite:
     light += np.linspace(pen.vary(0.03, 0.2), pen.vary(-0.25, 0), height, dtype=np.float32)[:, None]
     light *= 1 - pen.vary(0.25, 0.6) / 255 * ink.astype(np.float32)
     alpha = coarse[..., 3] / 255
+
     return Sprite(np.minimum(coarse[..., :3] * light[..., None], 255 * alpha[..., None]), alpha)
 
 

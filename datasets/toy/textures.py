@@ -44,6 +44,7 @@ def bank() -> dict[str, np.ndarray]:
         "dots": 2.0 * (cell < 16) + 0.2 * grain,
         "check": 2.0 * ((x // 9 + y // 9) % 2) - 1.0 + 0.2 * grain,
     }
+
     return {name: _normalise(values) for name, values in pattern.items()}
 
 

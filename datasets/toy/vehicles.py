@@ -39,8 +39,10 @@ def _plane_side(pen: Pen) -> None:
     )
     pen.poly("glass", (0.76, -fat * 0.66), (0.92, -0.02), (0.66, -0.02), (0.64, -fat * 0.66))
     pen.box("accent", -0.8, 0.0, 0.5, 0.07)
+
     for i in range(7):
         pen.oval("dark", -0.6 + 0.16 * i, -0.08, 0.04)
+
     pen.poly("accent", (-1.12, -0.08), (-0.72, -0.02), (-0.92, 0.14), (-1.14, 0.14))
     pen.oval("metal", 0.02, 0.3, 0.2, 0.1)
     pen.poly("metal", (0.36, 0.04), (-0.24, 0.04), (-0.6, span), (-0.28, span))
@@ -70,6 +72,7 @@ def bicycle(pen: Pen) -> None:
             dx, dy = (radius * 0.84 * f(start + spoke * math.pi / 4) for f in (math.cos, math.sin))
             pen.bar("steel", 0.035, (side * x - dx, y - dy), (side * x + dx, y + dy))
         pen.oval("steel", side * x, y, 0.08)
+
     seat, head, crank = (-0.24, -0.26), (0.34, -0.3), (-0.04, y)
     pen.poly("body_light", seat, head, crank)
     for start_point, end_point in (
@@ -80,6 +83,7 @@ def bicycle(pen: Pen) -> None:
         ((-x, y), crank),
     ):
         pen.bar("body", 0.11, start_point, end_point)
+
     pen.bar("body", 0.1, (x, y), (0.32, -0.46))
     pen.bar("dark", 0.09, (0.16, -0.54), (0.34, -0.5), (0.52, -0.6))
     pen.bar("body", 0.08, seat, (-0.28, -0.42))
@@ -92,6 +96,7 @@ def motorbike(pen: Pen) -> None:
     radius, x, y = pen.vary(0.33, 0.38), pen.vary(0.6, 0.66), 0.4
     for side in (-1, 1):
         _wheel(pen, side * x, y, radius)
+
     pen.bar("metal", 0.12, (x, y), (0.34, -0.4))
     pen.poly("dark", (-0.5, 0.0), (0.36, -0.06), (0.3, 0.48), (-0.3, 0.5))
     pen.oval("metal", 0.04, 0.26, 0.2, 0.18)
@@ -109,6 +114,7 @@ def motorbike(pen: Pen) -> None:
     )
     if pen.chance(0.5):
         pen.poly("body", (0.3, -0.3), (0.42, -0.56), (0.66, -0.26), (0.62, 0.1), (0.36, 0.16))
+
     pen.blob(
         "body",
         (x - 0.32, y - radius + 0.08),
@@ -135,6 +141,7 @@ def boat(pen: Pen) -> None:
         pen.box("glass", -0.16, -0.4, 0.1, -0.26)
         pen.box("accent", -0.36, -0.78, -0.16, -0.46)
         pen.box("dark", -0.36, -0.78, -0.16, -0.7)
+
     pen.poly(
         "body", (-length, 0.18), (length + 0.08, 0.14), (length * 0.7, 0.66), (-length * 0.8, 0.66)
     )
@@ -152,6 +159,7 @@ def bus(pen: Pen) -> None:
     if pen.chance(0.3):
         pen.box("body", -half, -height - 0.46, half, -height + 0.1)
         _windows(pen, -half + 0.08, half, -height - 0.36, -height - 0.1, count + 1)
+
     pen.poly(
         "body",
         (-half, -height),
@@ -166,8 +174,10 @@ def bus(pen: Pen) -> None:
     pen.box("body_dark", half - 0.44, -height + 0.1, half - 0.2, height)
     pen.box("glass", half - 0.41, -height + 0.14, half - 0.23, 0.2)
     pen.box("dark", -half, height - 0.06, half, height)
+
     for side in (-0.56, 0.36):
         _wheel(pen, side * half, height, 0.19)
+
     pen.oval("lamp", half - 0.05, 0.36, 0.07)
 
 
@@ -203,8 +213,10 @@ def car(pen: Pen) -> None:
     )
     pen.box("accent", -0.98, 0.24, 0.98, 0.36)
     pen.bar("body_dark", 0.035, (-0.06, -0.04), (-0.06, 0.3))
+
     for side in (-0.58, 0.58):
         _wheel(pen, side, 0.36, pen.vary(0.21, 0.24))
+
     pen.oval("lamp", 0.9, 0.1, 0.08, 0.07)
     pen.box("red", -0.98, 0.06, -0.88, 0.18)
 
@@ -224,6 +236,7 @@ def _train_front(pen: Pen) -> None:
     pen.poly("dark", (-0.54, 0.6), (0.54, 0.6), (0.66, 0.98), (-0.66, 0.98))
     for x in (-0.5, 0.32):
         pen.box("metal", x, 0.7, x + 0.18, 0.98)
+
     pen.poly(
         "body",
         (-0.58, -0.7),
@@ -244,6 +257,7 @@ def _train_front(pen: Pen) -> None:
             (side * 0.06, -0.12),
         )
         pen.oval("lamp", side * 0.42, 0.34, 0.11)
+
     pen.poly(
         "accent",
         (-0.62, 0.04),

@@ -136,6 +136,7 @@ def _write(
         raise UserError(f"size {size} of the toy data set is too small; use {_LEAST_SIZE} or more.")
     if seed < 0:
         raise UserError(f"seed {seed} of the toy data set is negative; use 0 or more.")
+
     wanted = {
         "format": _FORMAT,
         "layout": layout,
@@ -146,6 +147,7 @@ def _write(
     }
     if _is_written(root, wanted):
         return
+
     partial = partial_of(root, own=True)
     partial.mkdir(parents=True)
     try:
@@ -202,6 +204,7 @@ def _fill_voc(root: Path, counts: Counts, size: int, seed: int) -> None:
         "ImageSets/Segmentation",
     ):
         (root / folder).mkdir(parents=True)
+
     colours = palette().ravel().tolist()
     names: dict[str, list[str]] = {split: [] for split in _SPLITS}
     for split in _SPLITS:
@@ -214,6 +217,7 @@ def _fill_voc(root: Path, counts: Counts, size: int, seed: int) -> None:
             mask.save(root / "SegmentationClass" / f"{name}.png")
             (root / "Annotations" / f"{name}.xml").write_text(_xml(name, scene))
             names[split].append(name)
+
     every = {"train_aug": names["train"], "trainval": names["train"] + names["val"], **names}
     for split, members in every.items():
         (root / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(
@@ -253,11 +257,13 @@ def _fill_coco(root: Path, counts: Counts, size: int, seed: int) -> None:
     categories = [{"id": i, "name": name} for i, name in zip(COCO_IDS, COCO.classes)]
     (root / "annotations").mkdir()
     image_id = 0
+
     for split in _SPLITS:
         images, annotations = [], []
         pictures, masks = root / "coco2014" / f"{split}2014", root / "mask" / f"{split}2014"
         pictures.mkdir(parents=True)
         masks.mkdir(parents=True)
+
         for _, scene in _scenes(split, counts[split], size, seed):
             image_id += 1
             stem = f"COCO_{split}2014_{image_id:012d}"
@@ -279,6 +285,7 @@ def _fill_coco(root: Path, counts: Counts, size: int, seed: int) -> None:
                 }
                 for place, (k, mask, box) in enumerate(_boxes(scene))
             ]
+
         whole = {"images": images, "annotations": annotations, "categories": categories}
         (root / "annotations" / f"instances_{split}2014.json").write_text(json.dumps(whole))
 
@@ -294,8 +301,10 @@ def _fill_custom(root: Path, counts: Counts, size: int, seed: int) -> None:
             _save(scene.image, image)
             Image.fromarray(scene.labels).save(mask)
             rows.append((name, ";".join(sorted({VOC.classes[k] for k, _, _ in _boxes(scene)}))))
+
     with (root / "tags.csv").open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows(rows)
+
     (root / "classes.yaml").write_text(
         "".join(["classes:\n", *(f"- {name}\n" for name in VOC.classes)])
     )

@@ -39,6 +39,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         device = torch.device(found if name == "auto" else name)
     except RuntimeError:
         device = None
+
     if device is None or device.type not in ("cpu", "cuda"):
         raise UserError(f"--device {name} is no device known here; use auto, cpu, cuda or cuda:N")
     if device.type == "cpu":
@@ -50,6 +51,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
             f"--device {name}: there is no GPU {device.index} ({torch.cuda.device_count()} seen); "
             "use --device cpu, or no more processes than GPUs"
         )
+
     return device
 
 
@@ -151,6 +153,7 @@ def describe_environment(device: torch.device) -> str:
         "threads": str(torch.get_num_threads()),
         "commit": (found or "unknown").strip(),
     }
+
     return "".join(f"{name}: {value}\n" for name, value in lines.items())
 
 

@@ -53,9 +53,11 @@ def _places() -> list[int]:
     for name, value in given.items():
         if value and not value.isdecimal():
             raise UserError(f"{name}={value!r} of the environment is no number; {_ALONE}")
+
     rank, world, local = (int(given[name] or usual) for name, usual in _ENVIRONMENT.items())
     if world < 2:
         return [0, 1, local]
+
     needed = (*_ENVIRONMENT, *_MEETING)
     if missing := [name for name in needed if not os.environ.get(name, "").strip()]:
         raise UserError(
@@ -64,6 +66,7 @@ def _places() -> list[int]:
         )
     if rank >= world:
         raise UserError(f"RANK={rank} of the environment is not below WORLD_SIZE={world}; {_ALONE}")
+
     return [rank, world, local]
 
 

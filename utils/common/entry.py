@@ -101,6 +101,7 @@ def explain(error: Exception) -> str | None:
         return (
             f"{place}: {error.strerror}; {_REMEDIES[error.errno]}; what is written so far is kept"
         )
+
     return None
 
 

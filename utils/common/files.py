@@ -55,10 +55,12 @@ def read_json(
         raise UserError(
             f"{path} cannot be read as JSON text ({error}); make or copy it again"
         ) from error
+
     if not isinstance(content, kinds):
         raise UserError(
             f"{path} holds a JSON {type(content).__name__}, not an object; make or copy it again"
         )
+
     return content
 
 
@@ -76,6 +78,7 @@ def decoded_text(path: str | Path, content: bytes) -> str:
         encodings = ["utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"]
     else:
         encodings = ["utf-8-sig", "cp1252"]
+
     for encoding in encodings:
         try:
             text = content.decode(encoding)
@@ -83,6 +86,7 @@ def decoded_text(path: str | Path, content: bytes) -> str:
             continue
         if "\0" not in text:
             return text
+
     raise UserError(f"{path} cannot be read as text; save it as plain UTF-8")
 
 

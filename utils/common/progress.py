@@ -47,6 +47,7 @@ def progress(iterable: Iterable | None = None, quiet: bool = False, **options: A
             "position": 0,
             "delay": SECONDS[terminal],
         }
+
     shown = distributed.is_main() and not quiet
     return tqdm(
         iterable,

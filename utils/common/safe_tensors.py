@@ -234,6 +234,7 @@ def _extent(content: Any) -> int:
             left += part.values()
         elif isinstance(part, list | tuple | set):
             left += part
+
     return extent
 
 

@@ -166,6 +166,7 @@ def pydensecrf(
             "crf_backend pydensecrf is not installed; `pip install pydensecrf2` (Python up to "
             "3.12, needs a compiler) or use crf_backend torch"
         ) from error
+
     check_sizes(image, probs)
     count, height, width = probs.shape
     unary = -probs.float().clamp(MIN_PROB, 1).log().flatten(1).cpu().numpy()
@@ -177,6 +178,7 @@ def pydensecrf(
         sxy=settings.bi_xy_std, srgb=settings.bi_rgb_std, rgbim=pixels, compat=settings.bi_w
     )
     marginals = np.array(model.inference(settings.iterations))
+
     return torch.tensor(marginals, device=probs.device).view(probs.shape)
 
 
@@ -271,16 +273,19 @@ def _corners(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[i
             f"the lattice has {math.prod(sizes):.0e} cells, too many to number; use larger "
             "deviations"
         )
+
     strides = [math.prod(sizes[i + 1 :]) for i in range(d)]
     strides.append(-sum(strides))
     kind = torch.int32 if math.prod(sizes) < 2**31 else torch.int64
     stride = torch.tensor(strides, device=features.device, dtype=kind)
     codes = torch.empty(features.shape[1], d + 1, device=features.device, dtype=kind)
     codes[:, 0] = ((steps - lowest[:, None]).to(kind) * stride[:d, None]).sum(0, dtype=kind)
+
     for k in range(
         d
     ):  # corner k + 1 is a step back from corner k along the coordinate of the k-th smallest offset
         codes[:, k + 1] = codes[:, k] - stride[order[k]]
+
     return codes, shares.T.contiguous(), strides
 
 

@@ -88,6 +88,7 @@ def write_areas(
             **more,
             "classes": areas,
         }
+
     text = json.dumps({**facts, "images": images}, indent=1)
     return folder / _write(folder, AREAS, lambda file: file.write(text.encode()))
 

@@ -146,6 +146,7 @@ def _predicted(segmenter: Segmenter, job: Job, item: Item, sample: Future) -> Ca
             for title, each in maps.items()
             if mask is not None
         }
+
         return {
             **entry,
             "size": list(final.shape),

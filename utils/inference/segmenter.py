@@ -82,6 +82,7 @@ def predict_batch(
     device, size = model.text.device, images.shape[-2:]
     images = images.to(device)
     prepare = partial(_normalised, statistics=config.statistics)
+
     with autocast(device, config.precision):
         if options.sliding:
             parts = [
@@ -94,6 +95,7 @@ def predict_batch(
             single, multi = multi_scale(
                 model.segment, small, config.scales, padded=config.pad_images
             )
+
     predictions = []
     for image, one, many in zip(images, single.split(1), multi.split(1)):
         labels = {SINGLE: label_map(one, size, allowed), MULTI: label_map(many, size, allowed)}
@@ -105,6 +107,7 @@ def predict_batch(
             longest = max(CRF_LONGEST, config.resize_long)
             labels[CRF] = crf_labels(image, many, allowed, options.crf_backend, longest, config.crf)
         predictions.append(Prediction(labels, many))
+
     return predictions
 
 
@@ -189,10 +192,12 @@ class Segmenter:
         """
         if not isinstance(pictures, (list, tuple)):
             return self([pictures], tags)[0]
+
         images, allowed = [_tensor(picture) for picture in pictures], self.allowed(tags)
         by_size: dict[torch.Size, list[int]] = {}
         for index, image in enumerate(images):
             by_size.setdefault(image.shape, []).append(index)
+
         labels: list[np.ndarray] = [np.empty(0)] * len(images)
         for same in by_size.values():
             for batch in (same[start : start + BATCH] for start in range(0, len(same), BATCH)):
@@ -201,6 +206,7 @@ class Segmenter:
                 )
                 for index, prediction in zip(batch, predictions):
                     labels[index] = prediction.final
+
         return labels
 
     def predict(self, images: Tensor, allowed: Tensor | None = None) -> list[Prediction]:
@@ -262,5 +268,6 @@ def _tensor(picture: Picture) -> Tensor:
                 f"array {picture.shape} of {picture.dtype} is not (H, W, 3) or (H, W) of uint8"
             )
         picture = Image.fromarray(picture)
+
     array = as_shown(picture) if isinstance(picture, Image.Image) else load_image(picture)
     return torch.from_numpy(array).permute(2, 0, 1)

@@ -143,6 +143,7 @@ def _one_scale(
     overlap = max(PATCH, side // OVERLAP_SHARE // PATCH * PATCH)
     weights = torch.zeros(1, 1, *(length // PATCH for length in size), device=image.device)
     totals: list[Tensor] = []
+
     for rows in windows(size[0], side, overlap, PATCH):
         for columns in windows(size[1], side, overlap, PATCH):
             part = prepare(resize_part(image, size, rows, columns))
@@ -157,6 +158,7 @@ def _one_scale(
             weights[place] += bell
             totals[0][place] += bell * plain
             totals[1][place] += bell * (plain + mirrored.flip(3)) / 2
+
     return totals[0] / weights, totals[1] / weights
 
 

@@ -41,6 +41,7 @@ def write_comparison(folders: Sequence[Path], path: Path) -> Path:
             raise UserError(
                 f"{run.path} has other classes than {scored[0].path}; compare runs on one data set"
             )
+
     cards = _cards(runs)
     page = {
         "runs": runs,
@@ -116,7 +117,7 @@ def _spread(values: Sequence[float]) -> float:
 
 
 def _curves(runs: Sequence[RunFolder], titles: Sequence[str]) -> list[tuple[str, object]]:
-    """Draw one plot per quantity, with a line per run: each stage's loss, results of validations."""
+    """Draw one plot per quantity, with a line per run: losses of both stages, validation scores."""
     wanted = [(stage, "loss") for stage in ("classifier", "segmenter")]
     wanted += [("evaluation", title) for title in (*TEST_TITLES, *LABELS)]
     drawn: list[tuple[str, object]] = []

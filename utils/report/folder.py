@@ -83,6 +83,7 @@ def read_run(path: Path) -> RunFolder:
             f"{path} is no run folder (none of {', '.join(MARKS)} in it); name one that training "
             "wrote"
         )
+
     try:
         config = read_yaml(path / "config.yaml") if (path / "config.yaml").is_file() else {}
         entries = read_results(path)
@@ -102,6 +103,7 @@ def read_run(path: Path) -> RunFolder:
         raise UserError(
             f"{path} holds a broken file ({error}); test the checkpoint again to write it anew"
         ) from error
+
     return RunFolder(path, names, results, curves, config, environment, options, images)
 
 

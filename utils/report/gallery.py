@@ -56,6 +56,7 @@ def choose(images: Sequence[Scored], each: int) -> dict[str, list[Scored]]:
     )
     if not ranked:
         return {"predicted": list(images[:each])} if images else {}
+
     best, rest = ranked[:each], ranked[each:]
     worst, rest = rest[::-1][:each], rest[: max(0, len(rest) - each)]
     first = max(0, (len(rest) - each) // 2)
@@ -63,12 +64,14 @@ def choose(images: Sequence[Scored], each: int) -> dict[str, list[Scored]]:
     taken = {image.name for group in groups.values() for image in group}
     extreme: dict[str, Scored] = {}
     labels = sorted({label for image in ranked for label in image.ious} - {0})
+
     for label in labels:
         having = sorted(
             (image for image in ranked if label in image.ious), key=lambda image: image.ious[label]
         )
         ends = having[:1] if len(labels) > MANY else (having[0], having[-1])
         extreme |= {image.name: image for image in ends if image.name not in taken}
+
     return {
         name: group for name, group in {**groups, "class": list(extreme.values())}.items() if group
     }

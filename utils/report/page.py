@@ -73,6 +73,7 @@ def write_report(folder: Path) -> Path:
         "panels": _panels(run),
         "changed": changed(run.config),
     }
+
     return write_page("run.html.j2", page, folder / "report.html")
 
 
@@ -100,6 +101,7 @@ def protocol(run: RunFolder) -> str:
     seen = f"resized to a long side of {used['resize_long']} px"
     if used.get("sliding"):
         seen = f"seen at their own size, by overlapping windows of {used['resize_long']} px"
+
     words = [
         "mIoU is the mean over the classes that occur in the truth, background included, at "
         "original image size; "
@@ -114,6 +116,7 @@ def protocol(run: RunFolder) -> str:
             f"weight {crf.pos_w:g}; bilateral kernel of {crf.bi_xy_std:g} px and "
             f"{crf.bi_rgb_std:g} grey levels, weight {crf.bi_w:g}."
         )
+
     return " ".join([*words, "No image-level tags are used in these results."])
 
 
@@ -176,9 +179,11 @@ def _curves(run: RunFolder) -> list[tuple[str, Any]]:
                     plots.curves(f"loss-{stage}", losses(series), "loss", log=True),
                 )
             )
+
     rates = {stage: series["lr"] for stage, series in run.curves.items() if "lr" in series}
     if rates:
         drawn.append(("Learning rate", plots.curves("rates", rates, "learning rate")))
+
     quality = run.curves.get("evaluation", {})
     if any(len(points) > 1 for points in quality.values()):
         drawn.append(
@@ -187,6 +192,7 @@ def _curves(run: RunFolder) -> list[tuple[str, Any]]:
                 plots.curves("quality", quality, "mIoU, %", marks=True),
             )
         )
+
     return drawn
 
 

@@ -84,10 +84,12 @@ def class_bars(rows: Sequence[tuple[str, float, float | None]], titles: tuple[st
                 label=titles[1],
             )
             figure.legend(loc="outside upper left", ncols=2)
+
         for place, value in zip(places, values):
             axes.annotate(
                 f"{value:.1f}", (101, place), va="center", ha="left", annotation_clip=False
             )
+
         axes.set(xlim=(0, 100), ylim=(len(rows) - 0.4, -0.6), xlabel="IoU, %")
         axes.set_yticks(places, names)
         axes.tick_params(length=0)
@@ -114,6 +116,7 @@ def confusion(matrix: ConfusionMatrix, names: Sequence[str]) -> Markup:
             0.9 * shares**0.6,
         )
         axes.imshow(colours, interpolation="none")
+
         for row, column in np.argwhere(shares >= 0.01) if wordy else ():
             axes.text(
                 column,
@@ -123,6 +126,7 @@ def confusion(matrix: ConfusionMatrix, names: Sequence[str]) -> Markup:
                 va="center",
                 fontsize=7,
             )
+
         places = np.arange(len(seen))
         axes.set_xticks(places, labels, rotation=90)
         axes.set_yticks(places, labels)
@@ -149,9 +153,11 @@ def curves(
             }
             if points:
                 axes.plot(*zip(*points), color=SERIES[number % len(SERIES)], label=title, **style)
+
         axes.set(xlabel="iteration", ylabel=ylabel, yscale="log" if log else "linear")
         if log:
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid()

@@ -101,17 +101,20 @@ def load_checkpoint(path: Path, flag: str) -> dict[str, Any]:
         raise UserError(
             f"{flag} {path} does not exist; give the path of a checkpoint that training wrote"
         )
+
     try:
         content = load_plain(path)
     except Exception:  # bytes that are no checkpoint make torch.load fail in any way
         raise UserError(
             f"{flag} {path} cannot be read; it is truncated or not a checkpoint of this project"
         ) from None
+
     if not isinstance(content, dict) or not _is_whole(content) or content["format"] != FORMAT:
         raise UserError(
             f"{flag} {path} is not a checkpoint of this project (format {FORMAT}); give one that "
             "training wrote"
         )
+
     settings, tensors = completed(content["config"]), current_tensors(content["model"])
     return {**content, "config": settings, "model": tensors}
 
@@ -186,6 +189,7 @@ def load_trained_state(
             f"the checkpoint {kind} tensor {wrong[0]} ({len(wrong)} names differ); it was made "
             "for other settings"
         )
+
     for name in state:
         if own[name].shape != state[name].shape:
             shapes = f"{tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
@@ -193,5 +197,6 @@ def load_trained_state(
                 f"tensor {name} of the checkpoint is {shapes}; it was made for other classes or "
                 "settings"
             )
+
     state = {name: tensor.to(own[name].dtype) for name, tensor in state.items()}
     module.load_state_dict({**own, **state}, assign=assign)

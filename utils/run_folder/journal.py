@@ -49,14 +49,18 @@ def begin(folder: Path, checkpoint: str, options: dict[str, Any], items: Sequenc
         for entry in entries
         if entry["name"] in known and _done(folder, entry, known[entry["name"]])
     ]
+
     with written_whole(folder / FILE) as file:
         file.write("".join(map(_line, [header, *kept])).encode())
+
     for part in folder.glob("images-*.jsonl"):
         part.unlink()
+
     if not former:
         return ""
     if other:
         return f"{folder / FILE} was made with {other}: every image is predicted anew"
+
     return (
         f"{len(kept)} of {len(items)} images are finished already; delete {folder / FILE} to "
         "predict them again"

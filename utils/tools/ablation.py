@@ -128,6 +128,7 @@ def main() -> None:
     args = parser.parse_args()
     config = load_config(args.config, {"device": args.device})
     table: dict[str, list[dict[str, float]]] = {}
+
     for seed in args.seeds:
         for row in args.rows:
             folder = Path(args.work_dir) / f"{row}-{seed}"
@@ -141,6 +142,7 @@ def main() -> None:
                 )
                 scored.write_text(json.dumps(scores))
             table.setdefault(row, []).append(json.loads(scored.read_text()))
+
     print_table(table, [TITLES["pseudo"], config.data_root, *args.other_root])
 
 
@@ -159,6 +161,7 @@ def print_table(table: dict[str, list[dict[str, float]]], columns: list[str]) ->
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             cells.append(f"{statistics.mean(values):.1f} ({spread:.1f})" if values else "-")
         print(f"{row + f', {len(runs)} seeds':36}" + "".join(f"{cell:>20}" for cell in cells))
+
     for column in columns[1:]:
         for branch in ("CLIP only", "ViT only"):
             gaps = [

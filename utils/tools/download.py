@@ -155,12 +155,14 @@ def _receive(address: str, partial: Path) -> None:
     start = partial.stat().st_size if partial.is_file() else 0
     headers = {"Range": f"bytes={start}-"} if start else {}
     request = urllib.request.Request(address, headers=headers)
+
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             return  # nothing comes after what is here: the checksum decides
         raise
+
     with response:
         if response.status != http.client.PARTIAL_CONTENT:
             start = 0  # the server sends the whole file
@@ -172,6 +174,7 @@ def _receive(address: str, partial: Path) -> None:
         ):
             while piece := response.read(PIECE):
                 bar.update(file.write(piece))
+
     if total and partial.stat().st_size < total:
         raise OSError(f"the transfer broke off after {partial.stat().st_size} of {total} bytes")
 
@@ -194,9 +197,11 @@ def main() -> None:
         "%(default)s)",
     )
     args = parser.parse_args()
+
     for name in args.names:
         if name not in PUBLIC:
             raise UserError(f"{name} is no published file; choose from {', '.join(PUBLIC)}")
+
     for name in args.names or PUBLIC:
         if args.source == "hub":
             print(f"--{name}_path {fetch_from_hub(PUBLIC[name].hub, args.folder)}")

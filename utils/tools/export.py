@@ -182,12 +182,14 @@ def main() -> None:
     add(
         "--sweep", action="store_true", help="score seeds at every threshold with the split's masks"
     )
+
     for name, text in (
         ("data_root", "folder of the data set"),
         ("tags", "tags file"),
         ("clip_path", "CLIP weights"),
     ):
         add(f"--{name}", default=argparse.SUPPRESS, help=f"{text} (default: the checkpoint's)")
+
     add("--device", default="auto", help="default: %(default)s")
     flags = vars(parser.parse_args())
     path, folder, layout, asked, scored = (
@@ -204,6 +206,7 @@ def main() -> None:
     images = split_items(config, split)
     if scored:
         require_masks(images, "--sweep")
+
     tags = image_tags(config, spec, images)
     kind = asked or {"fusion": "fused"}.get(config.branches, config.branches)
     sweep = Sweep(len(spec.label_names), THRESHOLDS) if scored else None
@@ -220,6 +223,7 @@ def main() -> None:
     if sweep:
         text, about["mIoU"] = summary(sweep, refined, kind, split)
         print(text)
+
     write_whole(folder / "export.json", json.dumps(about, indent=1).encode())
     print(
         f"{len(images)} images of {split}, made with their tags: {folder / 'seeds'}, "

@@ -79,12 +79,14 @@ def main() -> None:
         raise UserError(
             f"--size {args.size} is too small for a toy picture; use {LEAST_SIDE} or more"
         )
+
     model.to(choose_device(args.device))
     rows = []
     for number in args.pictures:
         rng = np.random.default_rng((4242, number))
         scene = render(rng, args.size, args.size, random_classes(rng))
         rows.append(titled_row(toy_row(model, spec, scene, config)))
+
     stacked(rows).save(args.out, quality=92)
     print(args.out)
 

@@ -197,6 +197,7 @@ def zero_shot_map(model: CLIP, count: int = 400, size: int = 224, seed: int = 98
     device = model.text_projection.device
     text = F.normalize(model.encode_text(Tokenizer()(prompts).to(device)), dim=1)
     scores, truth = [], torch.zeros(count, len(VOC.classes))
+
     for i in range(count):
         rng = np.random.default_rng((seed, i))
         scene = render(rng, size, size, random_classes(rng))
@@ -207,6 +208,7 @@ def zero_shot_map(model: CLIP, count: int = 400, size: int = 224, seed: int = 98
             IMAGENET_STD,
         )
         scores.append((F.normalize(model.visual(image)[:, 1:].mean(1), dim=1) @ text.T).cpu())
+
     order = torch.cat(scores).argsort(0, descending=True)
     hits = truth.gather(0, order)
     precision = hits.cumsum(0) / torch.arange(1, count + 1)[:, None]
@@ -276,12 +278,14 @@ def train(args: argparse.Namespace) -> CLIP:
     bias = nn.Parameter(torch.tensor(-6.0, device=device))
     optimiser = optimiser_of(model.to(device), bias, args.lr)
     bar = tqdm(range(args.steps), desc="toy CLIP", mininterval=5)
+
     for step in bar:
         if step % math.ceil(args.steps / args.refresh) == 0:
             small = PictureBank(args.pictures, 112, 0.75, (args.seed, step))
             large = PictureBank(args.pictures // 3, CANVAS, 0.2, (args.seed, step))
         if step == 0 and not args.start:
             initialise(model, small)
+
         set_rate(optimiser, rate(step, args.steps))
         rng = np.random.default_rng((args.seed, step))
         # single pictures of single objects first
@@ -297,6 +301,7 @@ def train(args: argparse.Namespace) -> CLIP:
         if args.snapshot and (step + 1) % args.snapshot == 0:
             save(model, args.out)
             tqdm.write(f"step {step + 1}: zero-shot mAP {zero_shot_map(model, 200):.3f}")
+
     return model.cpu()
 
 
@@ -329,6 +334,7 @@ def main() -> None:
     parser.add_argument("--snapshot", type=int, default=500, help="steps between saves; 0 for none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="default: %(default)s")
+
     for name, default in (
         ("width", 192),
         ("layers", 6),
@@ -337,6 +343,7 @@ def main() -> None:
         ("text_layers", 3),
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
+
     args = parser.parse_args()
     start = time.time()
     save(train(args), args.out)

@@ -142,6 +142,7 @@ def listing() -> str:
                     )
                 )
         parts.append("")
+
     return "\n".join(parts).rstrip()
 
 

@@ -47,6 +47,7 @@ def files_to_score(predictions: Path, masks: Path, listed: str | None) -> list[t
         **true,
     }
     names = read_list(listed) if listed else sorted(predicted)
+
     for found, folder in ((predicted, predictions), (true, masks)):
         missing = [name for name in names if name not in found]
         if missing:
@@ -54,6 +55,7 @@ def files_to_score(predictions: Path, masks: Path, listed: str | None) -> list[t
                 f"{folder} lacks {len(missing)} of {len(names)} images, first {missing[0]}.png;"
                 " complete it or name fewer images with --list"
             )
+
     return [(predicted[name], true[name]) for name in names]
 
 
@@ -80,6 +82,7 @@ def score(pairs: list[tuple[Path, Path]], classes: int) -> ConfusionMatrix:
                     " are of with --dataset or --classes"
                 )
         matrix.update(predicted, true)
+
     return matrix
 
 
@@ -116,6 +119,7 @@ def main() -> None:
         say_once(
             "same", f"--predictions and --masks are both {args.masks}: this scores it by itself"
         )
+
     matrix = score(pairs, len(spec.label_names))
     print(format_table([(f"{args.predictions.name} ({len(pairs)})", matrix)], spec.label_names))
     print("mIoU over the classes in the truth, 255 ignored; brackets: number of images")

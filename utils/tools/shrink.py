@@ -28,6 +28,7 @@ def main() -> None:
             f"--model_path {args.model_path} is the ViT of stage 1 alone; give the final.pt "
             "beside it"
         )
+
     model = {name: tensor.half() for name, tensor in content["model"].items()}
     kept = {key: content[key] for key in KEPT if key in content}
     save_checkpoint({**kept, "model": model}, Path(args.out))

@@ -77,6 +77,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.images < 1:
         raise UserError(f"--images {args.images} must be at least 1")
+
     classes = len(spec_of(args.dataset, args.root).classes)
     images = list(islice(cycle(items(args.dataset, args.root, args.split)), args.images))
     size = sum(len(item.image.read_bytes()) for item in images) / len(images)
@@ -84,8 +85,10 @@ def main() -> None:
         f"{len(images)} images of {args.split}, {size / 1e3:.0f} kB on average; images per second "
         "on one core:"
     )
+
     for crop in args.crops:
         print(f"  loading, crop {crop}: {loading(images, crop, args.train_long):.0f}")
+
     print(f"  check: {checking(images, classes):.0f}")
     if args.dataset == "coco":
         print(

@@ -81,6 +81,7 @@ def save(stage: Stage, run: Run, step: int, validated: bool = True) -> None:
     """
     if not distributed.is_main():
         return
+
     model = trained_state(stage.module)
     if spoilt := [name for name, tensor in model.items() if not torch.isfinite(tensor).all()]:
         raise UserError(
@@ -88,6 +89,7 @@ def save(stage: Stage, run: Run, step: int, validated: bool = True) -> None:
             f"iteration {step}; the "
             "checkpoint before is kept, lower --lr or use --precision fp32"
         )
+
     content = {
         **run.facts,
         "stage": stage.name,
@@ -184,6 +186,7 @@ def batches(stage: Stage, run: Run, start: int) -> Iterator[Batch]:
         pin_memory=on_gpu,
         worker_init_fn=follow_parent,
     )
+
     for iteration, batch in enumerate(loader, start + 1):
         for reason in filter(None, batch.pop("skipped")):
             note_bad_image(run.folder, f"{stage.name} iteration {iteration}", reason)
@@ -292,6 +295,7 @@ def keep_for_replay(
     save_checkpoint(
         {**run.facts, **content, "batch": kept, "model": trained_state(stage.module)}, file
     )
+
     return (
         f"the loss is not finite at {stage.name} iteration {step}: {values}, images {names}; "
         f"all of it is in {file}, lower --lr or use --precision fp32"

@@ -174,6 +174,7 @@ def say_results(run: Run, final: Path) -> None:
         )
     if distributed.is_main():
         run.recorder.say(report_line(run.folder))
+
     yields = {
         "seeds": f"pseudo labels: {final}",
         "classifier": f"class-token ViT: {final}\nit goes on from there with --mct_path {final}",
@@ -299,6 +300,7 @@ def train_segmenter(
             "model": trained_state(model),
         }
         save_checkpoint({**run.facts, **content}, final)
+
     evaluate(config.max_iters)
     return final
 

@@ -349,9 +349,11 @@ def against(config: Config, pairs: list[str]) -> Config:
                 f"--against {pair} cannot be measured in turns; run the command a second time "
                 f"with --{key}"
             )
+
         changes[key] = value
         if meaning.kind is bool:
             changes[key] = {"true": True, "false": False}.get(value, value)
+
     return from_dict({**asdict(config), **changes}, "--against")
 
 
@@ -371,6 +373,7 @@ def table(rows: list[Row], units: dict[str, Timing]) -> str:
             f"{title:44}{t.seconds:9.3f} s {t.cpu:8.3f} CPU s   = {in_units}{memory}   {row.note}"
         )
         lines += stage_lines(row.stages or {}, row.yardstick, units[row.yardstick])
+
     return "\n".join(lines)
 
 
@@ -430,12 +433,14 @@ def main() -> None:
         )
     if own["repeats"] < 1:
         raise UserError(f"--repeats {own['repeats']} must be at least 1")
+
     prepare_torch(config.threads)
     device = choose_device(config.device)
     settings = [Setting("A", config, device, own["repeats"], own["images"], own["model_path"])]
     if own["against"]:
         other = against(config, own["against"])
         settings.append(Setting("B: " + " ".join(own["against"]), other, device, own["repeats"]))
+
     half = uses_bf16(device, "auto") or "vit bf16" in map(yardstick_of, settings)
     units = yardsticks(device, own["repeats"], half)
     rows = [row for part in own["part"] for row in PARTS[part](settings)]

@@ -31,6 +31,7 @@ def crf_cases(folder: Path | None, model_path: Path | None, device: torch.device
         for labels, size in SIZES:
             yield _case("drawn", *crf_input(labels, size), device)
         return
+
     ways = [
         lambda image, labels=labels: random_regions(labels, image.shape[:2]) for labels, _ in SIZES
     ]
@@ -41,6 +42,7 @@ def crf_cases(folder: Path | None, model_path: Path | None, device: torch.device
                 Segmenter.from_checkpoint(model_path, Outputs(use_crf=False), device=str(device)),
             )
         ]
+
     for way in ways:
         for photograph in sorted(folder.glob("*.jpg")):
             image = torch.from_numpy(load_image(str(photograph)))
