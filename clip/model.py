@@ -190,7 +190,9 @@ class VisionTransformer(nn.Module):
         activation: str = "quick_gelu",
     ):
         super().__init__()
-        self.patch_size, self.width, self.grid = patch_size, width, grid
+        self.patch_size = patch_size
+        self.width = width
+        self.grid = grid
         self.conv1 = nn.Conv2d(3, width, patch_size, patch_size, bias=False)
         self.class_embedding = _random(width, std=width**-0.5)
         self.positional_embedding = _random(grid * grid + 1, width, std=width**-0.5)
@@ -234,7 +236,8 @@ class VisionTransformer(nn.Module):
         """
         x, grid = self.embed(images)
         blocks = self.blocks[: len(self.blocks) - 1 if depth is None else depth]
-        tokens, attention = [], []
+        tokens = []
+        attention = []
         for remaining, block in zip(range(len(blocks), 0, -1), blocks):
             if maps is None or remaining <= maps:
                 x, attended = block.with_attention(x)

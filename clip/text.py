@@ -43,7 +43,8 @@ def text_features(model: CLIP, prompts: list[str], cache: Path | None = None) ->
 
 
 def _encode(model: CLIP, prompts: list[str]) -> Tensor:
-    device, tokenizer = model.text_projection.device, Tokenizer()
+    device = model.text_projection.device
+    tokenizer = Tokenizer()
     try:
         return model.encode_text(tokenizer(prompts).to(device))
     except ValueError:

@@ -50,7 +50,8 @@ class Tokenizer:
             *("".join(pair) for pair in pairs),
         ]
         self.ids = {word: i for i, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
-        self.start, self.end = self.ids["<|startoftext|>"], self.ids["<|endoftext|>"]
+        self.start = self.ids["<|startoftext|>"]
+        self.end = self.ids["<|endoftext|>"]
         self._merge = lru_cache(maxsize=65536)(self._merge_word)
 
     def _merge_word(self, word: str) -> tuple[int, ...]:
@@ -65,7 +66,8 @@ class Tokenizer:
             )
             if best not in self.ranks:
                 break
-            merged, i = [], 0
+            merged = []
+            i = 0
             while i < len(parts):
                 pair = tuple(parts[i : i + 2])
                 merged.append("".join(pair) if pair == best else parts[i])

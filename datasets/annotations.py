@@ -169,7 +169,8 @@ def _of_records(path: Path, records: Sequence[Any]) -> Iterator[Row]:
         place = f"{path}, entry {number}"
         if not isinstance(record, Mapping):
             raise UserError(f"{place} is {record!r:.60}, not an object of an image and its tags")
-        name, words = _first(record, _IMAGE_KEYS), _first(record, _TAG_KEYS)
+        name = _first(record, _IMAGE_KEYS)
+        words = _first(record, _TAG_KEYS)
         if not isinstance(name, str):
             raise UserError(f'{place} names no image; write it as "image": "a.jpg"')
         yield Row(place, (name,), _words(words, place))

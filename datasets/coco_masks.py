@@ -49,7 +49,8 @@ def rule_of(folder: Path) -> str:
 
 def remade(folder: Path, crowds: str = "class") -> str:
     """Return what to do to have the masks in mask/SPLIT2014 (or 2017) made by another rule."""
-    root, split = folder.parent.parent, folder.name[:-4]
+    root = folder.parent.parent
+    split = folder.name[:-4]
     return (
         f"remove that folder and run `python -m datasets.prepare coco --root {root} "
         f"--splits {split} --crowds {crowds}`"

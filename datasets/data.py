@@ -99,8 +99,11 @@ class TaggedImages(Dataset):
         self.names = [item.name for item in items]
         self.files = [str(item.image) for item in items]
         self.tags = np.asarray(tags, bool)
-        self.crop_size, self.scale_range, self.longest = crop_size, scale_range, longest
-        self.seed, self.fill = seed, fill
+        self.crop_size = crop_size
+        self.scale_range = scale_range
+        self.longest = longest
+        self.seed = seed
+        self.fill = fill
         self.skip_bad = skip_bad
 
     def __len__(self) -> int:
@@ -160,7 +163,8 @@ class MaskedImages(Dataset):
     def __init__(
         self, items: Sequence[Item], rank: int = 0, world: int = 1, skip_bad: bool = False
     ) -> None:
-        self.items, self.skip_bad = list(items), skip_bad
+        self.items = list(items)
+        self.skip_bad = skip_bad
         self.indices = range(rank, len(self.items), world)
 
     def __len__(self) -> int:
@@ -240,7 +244,9 @@ class IterationSampler(Sampler[list[tuple[int, int]]]):
                 f"batch {batch} cannot be shared equally by {world} processes; use a multiple of "
                 f"{world}"
             )
-        self.n, self.batch, self.seed = n, batch, seed
+        self.n = n
+        self.batch = batch
+        self.seed = seed
         self.iterations = range(start_iteration, max_iterations)
         self.share = batch // world
         self.rank = rank

@@ -154,7 +154,8 @@ def _sort_in(
     linked: deque[Path],
 ) -> None:
     """Put one entry of a folder where it belongs: found, to be walked, or left out."""
-    path, suffix = Path(entry.path), os.path.splitext(entry.name)[1].lower()
+    path = Path(entry.path)
+    suffix = os.path.splitext(entry.name)[1].lower()
     is_folder = _answers(entry.is_dir)
     reason = _reason(path, is_folder)
     if reason and (is_folder or suffix in wanted):

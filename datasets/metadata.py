@@ -94,7 +94,9 @@ def _orientation(value: float | None) -> int:
 
 def _jpeg(content: bytes) -> Stripped:
     """Walk the segments before the first scan; from anything odd on, the bytes stay as they are."""
-    kept, orientation, place = [content[:2]], 0, 2
+    kept = [content[:2]]
+    orientation = 0
+    place = 2
     while place + 4 <= len(content) and content[place] == 0xFF:
         marker = content[place + 1]
         if marker == 0xFF:  # a filling byte
@@ -114,7 +116,9 @@ def _jpeg(content: bytes) -> Stripped:
 
 
 def _png(content: bytes) -> Stripped:
-    kept, orientation, place = [_PNG], 1, len(_PNG)
+    kept = [_PNG]
+    orientation = 1
+    place = len(_PNG)
     while place + 8 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, place)
         end = place + 12 + length
@@ -166,7 +170,8 @@ class _Directory:
     """The first directory of a TIFF structure, small or big, as far as it is legible."""
 
     def __init__(self, block: bytes, order: str, big: bool) -> None:
-        self._block, self._order = block, order
+        self._block = block
+        self._order = order
         self._wide, self._counter = ("Q", "Q") if big else ("I", "H")
         self._start = self._whole(self._wide, 8 if big else 4)
         self.entries = list(self._read()) if self._start else []
@@ -184,7 +189,8 @@ class _Directory:
 
     def _read(self) -> Iterator[_Entry]:
         value = struct.calcsize(self._wide)
-        size, count = 4 + 2 * value, self._whole(self._counter, self._start)
+        size = 4 + 2 * value
+        count = self._whole(self._counter, self._start)
         first = self._start + struct.calcsize(self._counter)
         for place in range(first, min(first + count * size, len(self._block) - size + 1), size):
             tag = self._whole("H", place)
@@ -194,7 +200,8 @@ class _Directory:
         """The first value of the entry at `place`, whose values stand in `value` bytes or
         elsewhere.
         """
-        kind, count = self._whole("H", place + 2), self._whole(self._wide, place + 4)
+        kind = self._whole("H", place + 2)
+        count = self._whole(self._wide, place + 4)
         code = _NUMBERS.get(kind) or _FRACTIONS.get(kind)
         if code is None or not count:
             return None

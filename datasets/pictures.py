@@ -74,8 +74,10 @@ class Picture:
     """
 
     def __init__(self, image: Image.Image, name: str, orientation: int = 1, white: int = 0) -> None:
-        self.name, self.orientation = name, orientation
-        self._image, self._white = image, white
+        self.name = name
+        self.orientation = orientation
+        self._image = image
+        self._white = white
         self.deep = image.mode == "F" or image.mode.startswith("I") or "16" in _raw_mode(image)
         self.stretched = False
 
@@ -207,7 +209,8 @@ def load_palette_mask(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 def mask_png(labels: np.ndarray, colours: np.ndarray | None = None) -> bytes:
     """A single-channel PNG of (H, W) uint8 labels: grey, or with a palette (256, 3) uint8."""
-    image, stream = Image.fromarray(labels), io.BytesIO()
+    image = Image.fromarray(labels)
+    stream = io.BytesIO()
     if colours is not None:
         image.putpalette(colours.ravel().tolist())
     image.save(stream, "PNG")

@@ -22,7 +22,8 @@ _IMAGE = {
 }
 _TAGS = {"tag", "label", "class", "category", "classes", "categories", "tags", "labels"}
 _DELIMITERS = (",", ";", "\t", "|")
-_YES, _NO = ("1", "1.0", "true", "yes", "y", "x"), ("", "0", "0.0", "false", "no", "n", "-1", "-")
+_YES = ("1", "1.0", "true", "yes", "y", "x")
+_NO = ("", "0", "0.0", "false", "no", "n", "-1", "-")
 # How workbooks start, which are no text: of Excel (new, OpenDocument, Numbers) and old Excel.
 _WORKBOOKS = (b"PK\3\4", b"\xd0\xcf\x11\xe0")
 
@@ -51,7 +52,8 @@ def read_table(path: Path, classes: Sequence[str]) -> Iterator[Row]:
     first = text.partition("\n")[0]
     delimiters: Sequence[str] = _DELIMITERS
     if told := re.fullmatch(r"sep=(.)\s*", first):  # Excel's way to name it
-        text, delimiters = "\n" + text.partition("\n")[2], [told[1]]
+        text = "\n" + text.partition("\n")[2]
+        delimiters = [told[1]]
 
     delimiter = max(delimiters, key=lambda sign: _likeness(text, sign))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

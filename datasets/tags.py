@@ -213,7 +213,8 @@ def tags_from_coco_json(
         UserError: the file is missing, malformed or stale, lacks a named image, or has categories
             that the spec lacks.
     """
-    path, found = coco_annotations(root, split), coco_classes(root, split)
+    path = coco_annotations(root, split)
+    found = coco_classes(root, split)
     missing = [name for name in names if name not in found]
     if missing:
         raise UserError(

@@ -112,8 +112,10 @@ class ClassTokenViT(nn.Module):
             raise ValueError(f"there is no class-token ViT {version!r} of {streams} streams")
         hidden = int(embed_dim * mlp_ratio)
         native = input_size // patch
-        self.num_classes, self.patch = num_classes, patch
-        self.streams, self.version = streams, version
+        self.num_classes = num_classes
+        self.patch = patch
+        self.streams = streams
+        self.version = version
 
         self.cls_token = nn.Parameter(torch.empty(1, num_classes, embed_dim))
         if version == "plus":
@@ -156,7 +158,8 @@ class ClassTokenViT(nn.Module):
         """
         streams = self._embed(images)
         classes = self.num_classes
-        embeddings, attention = [], []
+        embeddings = []
+        attention = []
         class_rows: Tensor | None = None
         patch_rows: Tensor | None = None
         for number, block in enumerate(self.blocks):

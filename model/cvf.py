@@ -70,9 +70,13 @@ class CVF(nn.Module):
             raise ValueError(f"dense_blocks is {method.dense_blocks} of {len(clip.blocks)} blocks")
 
         self.clip = clip.eval().requires_grad_(False)
-        self.vit, self.fusion, self.decoder, self.wide = vit, fusion, decoder, wide
+        self.vit = vit
+        self.fusion = fusion
+        self.decoder = decoder
+        self.wide = wide
         self.alpha = None if wide is None else nn.Parameter(torch.full((1,), 0.5))
-        self.logit_scale, self.method = float(logit_scale), method
+        self.logit_scale = float(logit_scale)
+        self.method = method
         self.register_buffer("text", text.detach(), persistent=False)
 
     def train(self, mode: bool = True) -> "CVF":
@@ -193,7 +197,8 @@ class CVF(nn.Module):
         """CAMs of both branches and their way through the transition matrix, in float32, without
         autograd.
         """
-        rows, method = ClassRows.from_tags(tags, affinity.device), self.method
+        rows = ClassRows.from_tags(tags, affinity.device)
+        method = self.method
         clip_cams = boxes = clip = vit_cams = vit_seeds = dense = None
         clip_maps = []
         if method.reads_densely:
@@ -233,7 +238,8 @@ class CVF(nn.Module):
         cams = []
         if method.cam != "dense":
             block = method.cam_block
-            tokens, grid = features.tokens[block], features.grid
+            tokens = features.tokens[block]
+            grid = features.grid
             cam = gradcam(self.clip, self.logit_scale, tokens, grid, rows, self.text, block)
             cams.append(cam.cams)
         if method.cam != "gradcam" and dense is not None:

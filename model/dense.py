@@ -222,7 +222,8 @@ def proxy_tokens(
     """
     block = visual.blocks[-1]
     _, _, value = block.attn.split(block.ln_1(tokens))
-    heads, width = value.shape[1], value.shape[-1]
+    heads = value.shape[1]
+    width = value.shape[-1]
 
     maps = value[:, :, 1:].transpose(2, 3).flatten(1, 2).unflatten(2, grid)
     maps = F.interpolate(maps, size, mode="bilinear", align_corners=False)

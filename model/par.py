@@ -134,7 +134,8 @@ def _likeness(images: Tensor, neighbours: Sequence[Tensor]) -> Tensor:
     """
     # Differences to the pixel itself have the neighbours' deviation and keep its digits in flat
     # regions.
-    count, difference = len(neighbours), torch.empty_like(images)
+    count = len(neighbours)
+    difference = torch.empty_like(images)
     total, squares = torch.zeros_like(images), torch.zeros_like(images)
     for neighbour in neighbours:
         total.add_(torch.sub(neighbour, images, out=difference))

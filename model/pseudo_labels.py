@@ -85,7 +85,8 @@ def make_labels(
     One refinement of the only or the joined scores ("scores"), or one per branch and the larger
     number ("max_id").
     """
-    scores, powers = score_maps(seeds, images.shape[-2:]), background_powers(method)
+    scores = score_maps(seeds, images.shape[-2:])
+    powers = background_powers(method)
 
     def refined(name: str) -> Tensor:
         channels = with_background(scores[name], seeds.rows, powers[name])

@@ -128,9 +128,12 @@ def _start(
     state: dict[str, Tensor], num_classes: int, input_size: int, source: str, streams: int
 ) -> ClassTokenViT:
     """A new class-token ViT around the blocks of a ViT with one class token, in DeiT's names."""
-    token, position = state["cls_token"], state["pos_embed"][0]
-    kernel, bias = state["patch_embed.proj.weight"], state["patch_embed.proj.bias"]
-    dim, patch = token.shape[-1], kernel.shape[-1]
+    token = state["cls_token"]
+    position = state["pos_embed"][0]
+    kernel = state["patch_embed.proj.weight"]
+    bias = state["patch_embed.proj.bias"]
+    dim = token.shape[-1]
+    patch = kernel.shape[-1]
     native = _side(len(position) - 1, source)
     vit = ClassTokenViT(
         num_classes,

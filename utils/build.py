@@ -58,7 +58,8 @@ def validation_tags(config: Config, spec: DatasetSpec, images: Sequence[Item]) -
 
     Raises UserError where there are none.
     """
-    names, part = [item.name for item in images], own_split(config, config.val_split)
+    names = [item.name for item in images]
+    part = own_split(config, config.val_split)
     return find_tags(config.dataset, config.data_root, part, names, spec)
 
 
@@ -160,7 +161,8 @@ def build_cvf(
             f"{len(vit.blocks)}"
         )
 
-    labels, width = num_classes + 1, config.decoder_width
+    labels = num_classes + 1
+    width = config.decoder_width
     fusion = FeatureFusion(depth - 1, clip.visual.width, width)
     decoder = SegmentationDecoder(labels, width, config.decoder_layers)
     wide = None if vit is None else LargeFOV(vit.cls_token.shape[-1], labels, config.wide_width)

@@ -79,7 +79,8 @@ def evaluate_command(dataset: str, description: str) -> None:
     model_path, split, own, tags = (
         flags.pop(name) for name in ("model_path", "eval_set", "images", "tags")
     )
-    crf, backend = not flags.pop("no_crf"), flags.pop("crf_backend").replace("auto", FASTER_CRF)
+    crf = not flags.pop("no_crf")
+    backend = flags.pop("crf_backend").replace("auto", FASTER_CRF)
     options = Outputs(crf, backend, flags.pop("save_logits"), flags.pop("sliding"))
     if flags.pop("print_config"):
         stored = load_checkpoint(Path(model_path), "--model_path")["config"]
@@ -201,7 +202,8 @@ def known_tags(
 
 def plan(segmenter: Segmenter, model_path: str, job: Job, source: str) -> str:
     """What the run will do, before it does it."""
-    config, options = segmenter.config, segmenter.options
+    config = segmenter.config
+    options = segmenter.options
     precision = "bf16" if uses_bf16(segmenter.device, config.precision) else "fp32"
     tagged = f", {len(job.tags)} of them restricted to their tags" if job.tags else ""
     return (

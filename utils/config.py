@@ -71,7 +71,8 @@ def load_config(
     UserError on bad keys or values.
     """
     paths = [given] if isinstance(given, str | Path) else given
-    source, overrides = " ".join(map(str, paths)), dict(overrides or {})
+    source = " ".join(map(str, paths))
+    overrides = dict(overrides or {})
     values: dict[str, Any] = {}
     for path in map(config_file, paths):
         own = read_yaml(path)
@@ -176,7 +177,8 @@ def from_dict(values: Mapping[str, Any], source: str) -> Config:
     """Return the Config of plain values. Raises UserError naming `source` on an unknown key or a
     wrong type, and on whatever `Config` refuses.
     """
-    known, read = options(Config), {}
+    known = options(Config)
+    read = {}
     for name, value in values.items():
         _check_known(name, source)
         kind = known[name].kind

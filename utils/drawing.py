@@ -55,7 +55,9 @@ def legend(labels: Sequence[np.ndarray], names: Sequence[str], width: int) -> Im
         for label in present.tolist()
         if label
     ]
-    places, left, top = [], MARGIN, 0
+    places = []
+    left = MARGIN
+    top = 0
 
     for _, name in entries:
         wide = int(_font().getlength(name)) + TITLE + 2 * MARGIN

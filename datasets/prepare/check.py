@@ -116,7 +116,8 @@ def _run(args: Namespace) -> None:
     spec = spec_of(args.dataset, args.root, args.classes)
     splits = args.splits or (["train_aug", "val"] if args.dataset == "voc" else ["train", "val"])
     jobs = {Path(split).stem: _jobs(args, split, spec) for split in splits}
-    start, total = time.perf_counter(), sum(map(len, jobs.values()))
+    start = time.perf_counter()
+    total = sum(map(len, jobs.values()))
 
     with crew(args.workers) as each:
         look = partial(inspect, classes=len(spec.classes))

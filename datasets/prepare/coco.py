@@ -89,9 +89,8 @@ def run(args: Namespace) -> None:
                 "you have"
             )
 
-    with crew(
-        args.workers
-    ) as each:  # before annotations are read, so that no process holds a copy of them
+    # before annotations are read, so that no process holds a copy of them
+    with crew(args.workers) as each:
         for split, path in sources.items():
             print(
                 f"{split}{coco_year(root, split)}: "
@@ -202,9 +201,8 @@ def _pixels_of_polygons(
     if not polygons:
         return np.zeros((height, width), bool)
     reach = max(np.abs(polygon).max() for polygon in polygons)
-    if not reach <= 2 * max(
-        height, width
-    ):  # nor is nan; the rasteriser's memory grows with the coordinates
+    # the rasteriser's memory grows with the coordinates; nan is not below the limit either
+    if not reach <= 2 * max(height, width):
         raise UserError(
             f"{place} reaches to {reach:g} px in an image of {width} x {height}; correct its "
             "polygon"

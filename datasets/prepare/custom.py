@@ -168,7 +168,8 @@ def _splits(
     train on.
     """
     if args.val_list:
-        found, place = Pictures(files, [args.images]), f"--val_list {args.val_list}"
+        found = Pictures(files, [args.images])
+        place = f"--val_list {args.val_list}"
         chosen = {found.named(name, place) for name in read_list(args.val_list)}
     else:
         scorable = [file for file, mask in zip(files, masks) if mask] or files

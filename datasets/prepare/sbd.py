@@ -31,7 +31,8 @@ def augment(root: Path, sbd: Path, each: Each) -> str:
     train, val = (read_list(lists / f"{split}.txt") for split in ("train", "val"))
     names = sorted({*read_list(sbd / "train.txt"), *read_list(sbd / "val.txt"), *train} - set(val))
     _write_list(lists / "train_aug.txt", names)
-    voc, aug = root / "SegmentationClass", root / "SegmentationClassAug"
+    voc = root / "SegmentationClass"
+    aug = root / "SegmentationClassAug"
     own, theirs, done = (
         _stems(*place) for place in ((voc, ".png"), (sbd / "cls", ".mat"), (aug, ".png"))
     )

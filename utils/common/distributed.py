@@ -84,7 +84,8 @@ def _join(backend: str, world: int) -> None:
 
     thread = threading.Thread(target=meet, daemon=True)
     thread.start()
-    where, start = ":".join(os.environ[name] for name in _MEETING), time.monotonic()
+    where = ":".join(os.environ[name] for name in _MEETING)
+    start = time.monotonic()
     while thread.is_alive():
         thread.join(_LOOK_EVERY)
         if time.monotonic() - start > _SILENCE:

@@ -47,11 +47,8 @@ def read_json(
         raise UserError(
             f"{path} is not valid JSON at {place} ({error.msg}); make or copy it again"
         ) from error
-    except (
-        OSError,
-        ValueError,
-        RecursionError,
-    ) as error:  # among others no UTF-8, a number of too many digits
+    # ValueError: among others no UTF-8, a number of too many digits
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} cannot be read as JSON text ({error}); make or copy it again"
         ) from error

@@ -21,7 +21,8 @@ class Lines:
     """A text stream to which a bar is redrawn as lines of their own, without carriage returns."""
 
     def __init__(self, stream: TextIO) -> None:
-        self.stream, self._last = stream, ""
+        self.stream = stream
+        self._last = ""
 
     def write(self, text: str) -> None:
         """Pass a drawn bar on as a line, unless it is the last one again or blank, which wipes a
@@ -66,7 +67,9 @@ class Pace:
 
     def __init__(self, total: int, step: str) -> None:
         """`total` steps are to be done; `step` is what one is called."""
-        self.total, self.step, self.done = total, step, 0
+        self.total = total
+        self.step = step
+        self.done = 0
         self._start = 0.0
         self._told = {1 + MEASURED, *(total * tenth // 10 for tenth in range(1, 10))}
 

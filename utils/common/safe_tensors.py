@@ -220,7 +220,9 @@ def _check_extent(extent: int, path: Path) -> None:
 
 def _extent(content: Any) -> int:
     """Count the bytes of all tensors, at any depth; ValueError for any without plain memory."""
-    left, seen, extent = [content], set(), 0
+    left = [content]
+    seen = set()
+    extent = 0
     while left:
         part = left.pop()
         if id(part) in seen:

@@ -219,11 +219,14 @@ class Lattice:
         codes, order = codes.flatten().sort()
         first = torch.ones_like(codes, dtype=torch.bool)
         first[1:] = codes[1:] != codes[:-1]
-        vertices, starts = codes[first], first.nonzero().flatten().int()
+        vertices = codes[first]
+        starts = first.nonzero().flatten().int()
         corners = torch.empty_like(order, dtype=torch.int32)
         corners.scatter_(0, order, first.cumsum(0, dtype=torch.int32) - 1)
         points = order.int().div_(side, rounding_mode="floor")
-        self.size, self.corners, self.shares = len(vertices), corners.view(-1, side), shares
+        self.size = len(vertices)
+        self.corners = corners.view(-1, side)
+        self.shares = shares
         self._splat = (points, starts, shares.flatten()[order])
         self._blur = [_neighbours(vertices, stride) for stride in strides]
         norm = self(torch.ones_like(features[0])[:, None]).flatten().clamp_min(1e-20).rsqrt()
@@ -281,9 +284,8 @@ def _corners(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[i
     codes = torch.empty(features.shape[1], d + 1, device=features.device, dtype=kind)
     codes[:, 0] = ((steps - lowest[:, None]).to(kind) * stride[:d, None]).sum(0, dtype=kind)
 
-    for k in range(
-        d
-    ):  # corner k + 1 is a step back from corner k along the coordinate of the k-th smallest offset
+    # corner k + 1 is a step back from corner k along the coordinate of the k-th smallest offset
+    for k in range(d):
         codes[:, k + 1] = codes[:, k] - stride[order[k]]
 
     return codes, shares.T.contiguous(), strides
@@ -295,7 +297,8 @@ def _elevate(features: torch.Tensor) -> torch.Tensor:
     autocast) would move points to other cells.
     """
     d = len(features)
-    rows, total = [], torch.zeros_like(features[0])
+    rows = []
+    total = torch.zeros_like(features[0])
     for i in range(d, 0, -1):
         scaled = features[i - 1] * (math.sqrt(2 / 3) * (d + 1) / math.sqrt(i * (i + 1)))
         rows.append(total - i * scaled)
@@ -350,7 +353,8 @@ def _neighbours(vertices: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.
     A neighbour that no point touches has value 0: it gets weight 0.
     """
     own = torch.arange(len(vertices), device=vertices.device, dtype=torch.int32)
-    near, weights = [own], [torch.ones_like(own, dtype=torch.float32)]
+    near = [own]
+    weights = [torch.ones_like(own, dtype=torch.float32)]
     for code in (vertices - step, vertices + step):
         found = torch.searchsorted(vertices, code, out_int32=True).clamp_max_(len(vertices) - 1)
         exists = vertices[found] == code

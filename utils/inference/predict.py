@@ -55,7 +55,8 @@ def predict_split(segmenter: Segmenter, job: Job, ranks: tuple[int, int] = (0, 1
             folder. What was
             finished until then is kept.
     """
-    folder, main = job.folder, distributed.is_main()
+    folder = job.folder
+    main = distributed.is_main()
     folder.mkdir(parents=True, exist_ok=True)
     with claimed(folder) if main else nullcontext():
         if main and (said := begin(folder, segmenter.sha256, _options(segmenter, job), job.images)):

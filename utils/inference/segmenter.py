@@ -79,7 +79,8 @@ def predict_batch(
     """As `predict`, of images (B, 3, H, W) uint8. Labels that are not `allowed` (K+1,) bool are
     given to no pixel.
     """
-    device, size = model.text.device, images.shape[-2:]
+    device = model.text.device
+    size = images.shape[-2:]
     images = images.to(device)
     prepare = partial(_normalised, statistics=config.statistics)
 
@@ -130,13 +131,11 @@ class Segmenter:
             options: CRF and windows.
             sha256: of the checkpoint's file.
         """
-        self.model, self.spec, self.config, self.options, self.sha256 = (
-            model.eval(),
-            spec,
-            config,
-            options,
-            sha256,
-        )
+        self.model = model.eval()
+        self.spec = spec
+        self.config = config
+        self.options = options
+        self.sha256 = sha256
 
     @classmethod
     def from_checkpoint(
@@ -193,7 +192,8 @@ class Segmenter:
         if not isinstance(pictures, (list, tuple)):
             return self([pictures], tags)[0]
 
-        images, allowed = [_tensor(picture) for picture in pictures], self.allowed(tags)
+        images = [_tensor(picture) for picture in pictures]
+        allowed = self.allowed(tags)
         by_size: dict[torch.Size, list[int]] = {}
         for index, image in enumerate(images):
             by_size.setdefault(image.shape, []).append(index)

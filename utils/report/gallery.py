@@ -104,7 +104,8 @@ def thumbnail(picture: Image.Image, long: int = LONG) -> str:
 
 
 def _card(scored: Scored, group: str, prediction: Path) -> Card:
-    image, predicted = load_image(scored.image), load_mask(prediction)
+    image = load_image(scored.image)
+    predicted = load_mask(prediction)
     tiles = [Tile("image", ""), Tile("prediction", _overlay(predicted, palette()))]
     if scored.mask is not None:
         truth = load_mask(scored.mask)

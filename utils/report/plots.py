@@ -105,7 +105,8 @@ def confusion(matrix: ConfusionMatrix, names: Sequence[str]) -> Markup:
     counts = matrix.counts.cpu().numpy()
     seen = np.flatnonzero(counts.sum(1) + counts.sum(0))
     shares = counts[np.ix_(seen, seen)] / counts[seen].sum(1, keepdims=True).clip(1)
-    labels, wordy = [names[label] for label in seen.tolist()], len(seen) <= WORDY
+    labels = [names[label] for label in seen.tolist()]
+    wordy = len(seen) <= WORDY
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()

@@ -55,10 +55,8 @@ def save_checkpoint(content: dict[str, Any], path: Path) -> None:
     try:
         with written_whole(path, sync=True) as file:
             torch.save({"format": FORMAT, **content}, file)
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # torch.save hides what the disk said behind a RuntimeError
+    except (OSError, RuntimeError) as error:
+        # torch.save hides what the disk said behind a RuntimeError
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
@@ -115,7 +113,8 @@ def load_checkpoint(path: Path, flag: str) -> dict[str, Any]:
             "training wrote"
         )
 
-    settings, tensors = completed(content["config"]), current_tensors(content["model"])
+    settings = completed(content["config"])
+    tensors = current_tensors(content["model"])
     return {**content, "config": settings, "model": tensors}
 
 

@@ -14,9 +14,8 @@ from utils.common.disk import Held, locked
 from utils.common.errors import UserError
 
 LOCK = ".lock"
-PATIENCE = (
-    12.0  # seconds; loading processes of a killed run hold its lock until they notice, 5 s at most
-)
+# seconds; loading processes of a killed run hold its lock until they notice, 5 s at most
+PATIENCE = 12.0
 BAD_IMAGES = "bad_images.jsonl"
 
 

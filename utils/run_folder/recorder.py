@@ -34,7 +34,9 @@ class Recorder:
             config: its settings.
             device: where it executes.
         """
-        self.folder, self.active, self.quiet = folder, distributed.is_main(), config.quiet
+        self.folder = folder
+        self.active = distributed.is_main()
+        self.quiet = config.quiet
         if not self.active:
             return
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)

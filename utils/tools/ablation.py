@@ -99,7 +99,8 @@ def score_row(final: Path, config: Config, roots: list[str]) -> dict[str, float]
     labels.
     """
     segmenter = Segmenter.from_checkpoint(final, Outputs(use_crf=False), device=config.device)
-    folder, scores = final.parent.parent, {}
+    folder = final.parent.parent
+    scores = {}
     for root in roots:
         images = split_items(replace(config, data_root=root), config.val_split)
         entries = predict_split(segmenter, Job(images, folder / Path(root).name))

@@ -57,7 +57,8 @@ class Sweep:
 
     def __init__(self, num_classes: int, thresholds: Tensor) -> None:
         """num_classes: K + 1. thresholds: (t,) ascending, above 0."""
-        self.size, self.thresholds = num_classes, thresholds
+        self.size = num_classes
+        self.thresholds = thresholds
         self.counts = torch.zeros(len(thresholds) + 1, num_classes, num_classes, dtype=torch.int64)
 
     def update(self, keys: Tensor, scores: Tensor, truth: Tensor) -> None:
@@ -75,7 +76,8 @@ class Sweep:
 
     def matrices(self) -> list[ConfusionMatrix]:
         """One confusion matrix per threshold."""
-        found, total = [], self.counts.sum(0)
+        found = []
+        total = self.counts.sum(0)
         for number in range(1, len(self.counts)):
             counts = self.counts[number:].sum(0)  # pixels that are some class
             counts[:, 0] += (total - counts).sum(1)
@@ -85,7 +87,8 @@ class Sweep:
 
 def packed(layout: str, keys: Tensor, scores: Tensor) -> bytes:
     """Content of a seed file: classes (n,) and scores (n, H, W) in one of LAYOUTS."""
-    names, values = keys.numpy(), scores.half().numpy()
+    names = keys.numpy()
+    values = scores.half().numpy()
     if layout == "npz":
         stream = io.BytesIO()
         np.savez_compressed(stream, keys=names, scores=values)

@@ -107,7 +107,8 @@ def write_captions(
     def say(text: str) -> str:
         return str(rng.choice(TEMPLATES)).format(text)
 
-    texts, needs = [say(wording(rng, word)) for word in CONCEPTS], [torch.eye(len(CONCEPTS))]
+    texts = [say(wording(rng, word)) for word in CONCEPTS]
+    needs = [torch.eye(len(CONCEPTS))]
     texts += [say(word) for word in rng.choice(NEVER, 12, replace=False)]
     needs.append(torch.full((12, len(CONCEPTS)), 2.0))  # a need of 2 is never met
     for row in concepts[rng.integers(len(concepts), size=extra)]:
@@ -175,7 +176,8 @@ def initialise(model: CLIP, bank: PictureBank) -> None:
         F.unfold(images, visual.patch_size, stride=visual.patch_size).transpose(1, 2).flatten(0, 1)
     )
     values, vectors = torch.linalg.eigh(torch.cov(patches.T))
-    values, vectors = values.flip(0)[: visual.width], vectors.flip(1)[:, : visual.width]
+    values = values.flip(0)[: visual.width]
+    vectors = vectors.flip(1)[:, : visual.width]
     visual.conv1.weight.copy_(
         (vectors / (values + values[40]).sqrt()).T.view_as(visual.conv1.weight)
     )
@@ -196,7 +198,8 @@ def zero_shot_map(model: CLIP, count: int = 400, size: int = 224, seed: int = 98
     prompts = [VOC.template.format(word) for word in VOC.prompts]
     device = model.text_projection.device
     text = F.normalize(model.encode_text(Tokenizer()(prompts).to(device)), dim=1)
-    scores, truth = [], torch.zeros(count, len(VOC.classes))
+    scores = []
+    truth = torch.zeros(count, len(VOC.classes))
 
     for i in range(count):
         rng = np.random.default_rng((seed, i))
@@ -273,7 +276,8 @@ def train(args: argparse.Namespace) -> CLIP:
     """The whole pre-training; a pure function of the arguments."""
     torch.manual_seed(args.seed)
     prepare_torch(0)
-    device, tokenizer = choose_device(args.device), Tokenizer()
+    device = choose_device(args.device)
+    tokenizer = Tokenizer()
     model = load_clip(args.start).requires_grad_(True).train() if args.start else build(args)
     bias = nn.Parameter(torch.tensor(-6.0, device=device))
     optimiser = optimiser_of(model.to(device), bias, args.lr)

@@ -39,7 +39,8 @@ def files_to_score(predictions: Path, masks: Path, listed: str | None) -> list[t
     Raises:
         UserError: a prediction or mask is missing.
     """
-    predicted, true = label_files(predictions, "--predictions"), label_files(masks, "--masks")
+    predicted = label_files(predictions, "--predictions")
+    true = label_files(masks, "--masks")
     pictures = [name for name in true if name.lower().endswith(picture_suffixes())]
     # a.JPG.png is the mask of a.JPG
     true = {

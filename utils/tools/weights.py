@@ -59,7 +59,8 @@ def _use(file: TensorFile, digest: str, activation: str) -> Rows:
 def _clip(file: TensorFile, digest: str, activation: str) -> Rows:
     model = load_clip(file.path, activation)
     known = known_activation(file, digest)
-    visual, text = model.visual, model.transformer.resblocks
+    visual = model.visual
+    text = model.transformer.resblocks
     side = visual.grid * visual.patch_size
     return [
         ("model", f"CLIP ViT, patches of {visual.patch_size} px, images of {side} px"),

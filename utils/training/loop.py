@@ -130,7 +130,8 @@ def run_stage(stage: Stage, run: Run) -> bool:
     left, a checkpoint written, then KeyboardInterrupt raised.
     """
     start, validated = resume(stage, run)
-    end, config = stage.iterations, run.config
+    end = stage.iterations
+    config = run.config
 
     run.recorder.rewind(stage.name, start)
     if stage.evaluate is not None:
@@ -231,9 +232,8 @@ def log(
     """Record and return loss terms, learning rate, seconds per iteration (mean of this session),
     peak memory in GB.
     """
-    totals = distributed.total(
-        torch.stack(list(terms.values()))
-    ).tolist()  # each process holds its share
+    # each process holds its share
+    totals = distributed.total(torch.stack(list(terms.values()))).tolist()
     values = {
         **dict(zip(terms, totals)),
         "lr": stage.optimiser.param_groups[0]["lr"],

@@ -30,7 +30,8 @@ def make_pseudo_masks(model: CVF, images: Split, run: Run) -> Path:
     The masks are opened for scoring alone. Of several processes, each makes its share.
     """
     run.recorder.rewind("evaluation", -1)
-    config, folder = run.config, run.folder / PSEUDO_LABELS
+    config = run.config
+    folder = run.folder / PSEUDO_LABELS
     scores = {
         title: ConfusionMatrix(images.tags.shape[1] + 1, run.device) for title in _titles(model)
     }

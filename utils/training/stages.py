@@ -143,7 +143,8 @@ def check_batches(config: Config, world: int) -> None:
 
 def check_stages(config: Config) -> None:
     """Raise UserError where the stages that are asked for lack something, or have nothing to do."""
-    with_vit, trained = config.branches != "clip", bool(config.mct_path)
+    with_vit = config.branches != "clip"
+    trained = bool(config.mct_path)
     if config.stages == "seeds" and with_vit and not trained:
         raise UserError(
             f"--stages seeds trains nothing, but --branches {config.branches} needs a trained ViT; "

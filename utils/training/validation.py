@@ -66,7 +66,8 @@ def report(model: CVF, training: Split, evaluation: Evaluation, run: Run, step: 
     """Record the validation mIoU (single scale), and the quality of seeds and pseudo labels, each
     where there are masks.
     """
-    config, seeds = run.config, evaluation.seeds
+    config = run.config
+    seeds = evaluation.seeds
 
     scores = {}
     if evaluation.validation:
@@ -82,9 +83,11 @@ def report(model: CVF, training: Split, evaluation: Evaluation, run: Run, step: 
         "evaluation", step, {title: 100 * matrix.miou() for title, matrix in scores.items()}
     )
     for title, matrix in scores.items():
-        split, images = evaluation.seeds_label, len(seeds)
+        split = evaluation.seeds_label
+        images = len(seeds)
         if title == SINGLE:
-            split, images = evaluation.validation_label, len(evaluation.validation)
+            split = evaluation.validation_label
+            images = len(evaluation.validation)
         run.recorder.say(
             f"iteration {step}: {title} mIoU {100 * matrix.miou():.2f} ({split}, {images} images)"
         )

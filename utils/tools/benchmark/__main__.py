@@ -201,7 +201,8 @@ def segmenter_step(setting: Setting) -> Work:
 
 def classifier_step(setting: Setting) -> Work:
     """One iteration of stage 1."""
-    config, classes = setting.config, len(_spec(setting.config).classes)
+    config = setting.config
+    classes = len(_spec(setting.config).classes)
     torch.manual_seed(config.seed)
     vit = ClassTokenViT(classes, input_size=config.mct_crop_size, streams=config.mct_streams)
     vit = vit.to(setting.device).train()
@@ -364,7 +365,8 @@ def table(rows: list[Row], units: dict[str, Timing]) -> str:
         for name, t in units.items()
     ]
     for row in rows:
-        t, title = row.timing, f"{row.part} ({row.setting})"
+        t = row.timing
+        title = f"{row.part} ({row.setting})"
         in_units = ", ".join(
             f"{t.seconds / unit.seconds:.2f} {name}" for name, unit in units.items()
         )
@@ -382,9 +384,11 @@ def stage_lines(found: dict[str, dict[str, float]], name: str, unit: Timing) -> 
     the yardstick so named, "vit" or "vit bf16".
     """
     rate = VIT_GFLOP / unit.seconds
-    whole, lines = sum(stage["seconds"] for stage in found.values()), []
+    whole = sum(stage["seconds"] for stage in found.values())
+    lines = []
     for title, stage in found.items():
-        share, work = 100 * stage["seconds"] / whole, stage["gflop"]
+        share = 100 * stage["seconds"] / whole
+        work = stage["gflop"]
         floor = ""
         if work >= 1:
             floor = f"{work:7.0f} GFLOP, {work / rate:.3f} s at the speed of {name}"
