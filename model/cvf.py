@@ -122,17 +122,14 @@ class CVF(nn.Module):
         return CVFOutput(logits, affinity, patch_logits, labels)
 
     @torch.no_grad()
-    def seeds(
-        self, images: Tensor, tags: Tensor, after_switch: bool, valid: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def seeds(self, images: Tensor, tags: Tensor, after_switch: bool) -> dict[str, Tensor]:
         """Label maps (B, H, W) long, to be scored against masks: what CAMs and refinement are
         worth.
 
         "clip", "vit", "fused": seeds after the transition, without refinement, those of the
-        branches in use; "pseudo": the final labels. Arguments as in `forward`; `valid` cuts the
-        final labels only.
+        branches in use; "pseudo": the final labels. Arguments as in `forward`.
         """
-        labels = self(images, tags, after_switch, valid).labels
+        labels = self(images, tags, after_switch).labels
         with float32_region(images.device):
             seeds = seed_labels(labels.seeds, images.shape[-2:], self.method)
         return {**seeds, "pseudo": labels.combined}

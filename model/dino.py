@@ -109,7 +109,7 @@ class DinoViT(nn.Module):
         return DinoFeatures(self.norm(stream), attention, grid)
 
 
-def load_dino(state: dict[str, Tensor], source: str = "--dino_path") -> DinoViT:
+def load_dino(state: dict[str, Tensor], source: str = "the weights file") -> DinoViT:
     """Build the DINOv2 that named tensors describe: frozen, float32, eval mode.
 
     Names may be official, timm's or those of Hugging Face; sizes are read from the tensors. Raises

@@ -21,6 +21,7 @@ from utils.config import Config, completed, names_of
 
 FORMAT = 1
 STEP_DIGITS = 8
+FROZEN = "clip."  # begins the names of tensors that are not kept: CLIP is found by its checksum
 CONTENT = {
     "format": int,
     "config": dict,
@@ -162,18 +163,16 @@ def same_clip(checkpoint: dict[str, Any], facts: dict[str, Any]) -> bool:
     return all(facts[key] == value for key, value in old.items())
 
 
-def trained_state(module: nn.Module, frozen: str = "clip.") -> dict[str, Tensor]:
+def trained_state(module: nn.Module) -> dict[str, Tensor]:
     """A module's tensors without those of the frozen CLIP, which is found by its checksum
     instead.
     """
     return {
-        name: tensor for name, tensor in module.state_dict().items() if not name.startswith(frozen)
+        name: tensor for name, tensor in module.state_dict().items() if not name.startswith(FROZEN)
     }
 
 
-def load_trained_state(
-    module: nn.Module, state: dict[str, Tensor], frozen: str = "clip.", assign: bool = False
-) -> None:
+def load_trained_state(module: nn.Module, state: dict[str, Tensor], assign: bool = False) -> None:
     """Load what `trained_state` saved. Every other tensor must be there and fit; raises UserError
     naming the first.
 
@@ -181,7 +180,7 @@ def load_trained_state(
     the device "meta".
     """
     own = module.state_dict()
-    expected = {name for name in own if not name.startswith(frozen)}
+    expected = {name for name in own if not name.startswith(FROZEN)}
     if wrong := sorted(expected ^ set(state)):
         kind = "lacks" if wrong[0] in expected else "has an unknown"
         raise UserError(
