@@ -82,7 +82,9 @@ def build_affinity(
         stack = unit_rows(stack)
     if not after_switch:
         return stack.mean(dim=0)
-    return (select_by_fit if method.map_selection == "fit" else select_by_mass)(predicted, stack)
+    if method.map_selection == "fit":
+        return select_by_fit(predicted, stack)
+    return select_by_mass(predicted, stack)
 
 
 @record_function("propagation")

@@ -20,7 +20,9 @@ def box_mask(maps: Tensor, threshold: float, clip_edges: bool = False) -> Tensor
     grey = (255 * maps).floor()
     cut = (threshold * grey.amax(dim=(-2, -1), keepdim=True).double()).floor()
     strong = grey > cut
-    left, top, right, bottom = (boxes_by_products if strong.is_cuda else boxes_by_spreading)(strong)
+    boxes_of = boxes_by_products if strong.is_cuda else boxes_by_spreading
+    left, top, right, bottom = boxes_of(strong)
+
     height, width = maps.shape[-2:]
     last_x, last_y = (width - 1, height - 1) if clip_edges else (width, height)
     right, bottom = (right + 1).clamp(max=last_x), (bottom + 1).clamp(max=last_y)

@@ -42,7 +42,9 @@ def refine(
     if images.shape[-2:] != size:
         images = F.interpolate(images, size=size, mode="bilinear", align_corners=True)
     offsets = [(dy * d, dx * d) for d in dilations for dy, dx in _DIRECTIONS]
-    return (at_once if images.is_cuda else one_by_one)(images, masks, iterations, offsets)
+    if images.is_cuda:
+        return at_once(images, masks, iterations, offsets)
+    return one_by_one(images, masks, iterations, offsets)
 
 
 def one_by_one(

@@ -125,7 +125,10 @@ def evaluate_command(dataset: str, description: str) -> None:
         raise KeyboardInterrupt("the same command goes on with the images that are left") from None
 
     if distributed.is_main():
-        (report_areas if own else report_scores)(segmenter, job, entries, split)
+        if own:
+            report_areas(segmenter, job, entries)
+        else:
+            report_scores(segmenter, job, entries, split)
         print(report_line(job.folder))
         print(
             f"label PNGs: {job.folder / 'prediction'}, in colour: {job.folder / 'prediction_cmap'}"
@@ -257,7 +260,7 @@ def report_scores(segmenter: Segmenter, job: Job, entries: Sequence[Entry], spli
     print(protocol(segmenter.config, segmenter.options))
 
 
-def report_areas(segmenter: Segmenter, job: Job, entries: Sequence[Entry], _: str) -> None:
+def report_areas(segmenter: Segmenter, job: Job, entries: Sequence[Entry]) -> None:
     """Write the class areas of one's own pictures and say where things are."""
     facts: dict[str, Any] = {
         "checkpoint": segmenter.sha256,

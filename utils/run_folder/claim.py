@@ -1,5 +1,5 @@
-"""The lock that keeps a run folder to one process, and the count of pictures that could not be
-read.
+"""A run folder: how it is made, the lock that keeps it to one process, and the count of pictures
+that could not be read.
 """
 
 import contextlib
@@ -17,6 +17,17 @@ LOCK = ".lock"
 # seconds; loading processes of a killed run hold its lock until they notice, 5 s at most
 PATIENCE = 12.0
 BAD_IMAGES = "bad_images.jsonl"
+
+
+def make_folder(folder: Path) -> None:
+    """Make the run folder. Raises UserError where that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"--work_dir {folder} cannot be made ({reason}); name another folder"
+        ) from None
 
 
 @contextlib.contextmanager

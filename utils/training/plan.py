@@ -1,4 +1,6 @@
-"""What a training will do, what it will score and how long it may take, told before it starts."""
+"""What a training will do, whether it can, what it will score and how long it may take: before it
+starts.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +38,32 @@ class Evaluation:
     seeds: Split
     seeds_label: str
     said: str
+
+
+def check_batches(config: Config, world: int) -> None:
+    """Raise UserError where a batch cannot be shared equally by `world` processes."""
+    for name, size in (
+        ("batch_size", config.batch_size),
+        ("mct_batch_size", config.mct_batch_size),
+    ):
+        if size % world:
+            raise UserError(
+                f"--{name} {size} cannot be shared by {world} processes; use a multiple"
+            )
+
+
+def check_stages(config: Config) -> None:
+    """Raise UserError where the stages that are asked for lack something, or have nothing to do."""
+    with_vit = config.branches != "clip"
+    trained = bool(config.mct_path)
+    if config.stages == "seeds" and with_vit and not trained:
+        raise UserError(
+            f"--stages seeds trains nothing, but --branches {config.branches} needs a trained ViT; "
+            "give --mct_path, or use --branches clip"
+        )
+    if config.stages == "classifier" and (trained or not with_vit):
+        given = "--mct_path" if trained else "--branches clip"
+        raise UserError(f"--stages classifier trains the ViT, which {given} leaves out; drop one")
 
 
 def planned_evaluation(

@@ -45,13 +45,13 @@ from utils.run_folder.checkpoint import (
     save_checkpoint,
     trained_state,
 )
-from utils.run_folder.claim import BAD_IMAGES, bad_images, claimed
+from utils.run_folder.claim import BAD_IMAGES, bad_images, claimed, make_folder
 from utils.run_folder.recorder import Recorder
 from utils.run_folder.resuming import check_checkpoints, check_folder
 from utils.settings.training import Stage2Settings
 from utils.training.loop import Run, Stage, run_stage
 from utils.training.optim import adamw, cosine, is_any, is_matrix, is_weight, schedule
-from utils.training.plan import plan, planned_evaluation
+from utils.training.plan import check_batches, check_stages, plan, planned_evaluation
 from utils.training.pseudo_masks import make_pseudo_masks
 from utils.training.tag_scores import TAG_EVALUATION, report_tags
 from utils.training.validation import report
@@ -127,43 +127,6 @@ def train(
         say_results(run, final)
     distributed.stop()
     return final
-
-
-def check_batches(config: Config, world: int) -> None:
-    """Raise UserError where a batch cannot be shared equally by `world` processes."""
-    for name, size in (
-        ("batch_size", config.batch_size),
-        ("mct_batch_size", config.mct_batch_size),
-    ):
-        if size % world:
-            raise UserError(
-                f"--{name} {size} cannot be shared by {world} processes; use a multiple"
-            )
-
-
-def check_stages(config: Config) -> None:
-    """Raise UserError where the stages that are asked for lack something, or have nothing to do."""
-    with_vit = config.branches != "clip"
-    trained = bool(config.mct_path)
-    if config.stages == "seeds" and with_vit and not trained:
-        raise UserError(
-            f"--stages seeds trains nothing, but --branches {config.branches} needs a trained ViT; "
-            "give --mct_path, or use --branches clip"
-        )
-    if config.stages == "classifier" and (trained or not with_vit):
-        given = "--mct_path" if trained else "--branches clip"
-        raise UserError(f"--stages classifier trains the ViT, which {given} leaves out; drop one")
-
-
-def make_folder(folder: Path) -> None:
-    """Make the run folder. Raises UserError where that is not possible."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"--work_dir {folder} cannot be made ({reason}); name another folder"
-        ) from None
 
 
 def say_results(run: Run, final: Path) -> None:
