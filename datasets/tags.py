@@ -87,7 +87,7 @@ def tags_of(
 
 
 def write_tags(path: str | Path, spec: DatasetSpec, tags: Tags) -> bool:
-    """Writes a tags file, one image a line in the order of names, whole or not at all; False if it
+    """Write a tags file, one image per line in the order of names, whole or not at all; False if it
     is there already.
 
     Raises:

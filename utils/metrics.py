@@ -52,7 +52,7 @@ class ConfusionMatrix:
     def update(
         self, prediction: torch.Tensor | np.ndarray, truth: torch.Tensor | np.ndarray
     ) -> None:
-        """Adds the pixels of label maps of one shape, labels 0..255. Pixels whose truth is C or
+        """Add the pixels of label maps of one shape, labels 0..255. Pixels whose truth is C or
         more are ignored.
 
         Raises:
@@ -88,7 +88,7 @@ class ConfusionMatrix:
         return torch.stack([truth, predicted, self.counts[truth, predicted]], 1).tolist()
 
     def add_pairs(self, pairs: list[list[int]]) -> None:
-        """Adds counts as `pairs` gave them. Raises IndexError on a label outside 0..C-1."""
+        """Add counts as `pairs` gave them. Raises IndexError on a label outside 0..C-1."""
         if pairs:
             truth, predicted, pixels = torch.tensor(pairs, device=self.counts.device).T
             self.counts.index_put_((truth, predicted), pixels, accumulate=True)

@@ -70,7 +70,7 @@ class Report(NamedTuple):
 
 
 def add_command(kinds: Any) -> None:
-    """Adds the sub-command `check` to an argparse sub-parsers object."""
+    """Add the sub-command `check` to an argparse sub-parsers object."""
     parser = kinds.add_parser(
         "check", help="read all images and masks and list what is wrong", description=__doc__
     )
@@ -238,7 +238,7 @@ def _inspect_mask(
 
 
 def mark_duplicates(reports: dict[str, list[Report]]) -> None:
-    """Adds TWICE to images of a split whose bytes occur in a later split."""
+    """Add TWICE to images of a split whose bytes occur in a later split."""
     later: dict[bytes, str] = {}
     for split in reversed(reports):
         for report in reports[split]:
@@ -277,7 +277,7 @@ def table(reports: dict[str, list[Report]]) -> str:
 
 
 def write_lists(folder: Path, reports: Mapping[str, Sequence[Report]]) -> None:
-    """Writes {split}.txt without the wrong images, and faults.csv with every finding."""
+    """Write {split}.txt without the wrong images, and faults.csv with every finding."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "faults.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)

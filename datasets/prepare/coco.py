@@ -47,7 +47,7 @@ class Source(NamedTuple):
 
 
 def add_command(kinds: Any) -> None:
-    """Adds the sub-command `coco` to an argparse sub-parsers object."""
+    """Add the sub-command `coco` to an argparse sub-parsers object."""
     parser = kinds.add_parser(
         "coco", help="MS COCO: masks and tags from instances_*.json", description=__doc__
     )
@@ -74,7 +74,7 @@ def add_command(kinds: Any) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Writes annotations/tags_*.json and mask/*, split by split; what is there already is not made
+    """Write annotations/tags_*.json and mask/*, split by split; what is there already is not made
     again.
 
     Raises UserError where annotations or images are missing or malformed, or masks were made from
@@ -165,7 +165,7 @@ def paint(image: AnnotatedImage, crowds: str = "class") -> np.ndarray:
 def write_mask(
     folder: Path, source: Path, image: AnnotatedImage, crowds: str = "class"
 ) -> list[str]:
-    """Writes the mask of one image as a single-channel PNG; returns its tags that the mask does not
+    """Write the mask of one image as a single-channel PNG; returns its tags that the mask does not
     show.
 
     Raises UserError naming `source`, the image and what is malformed.

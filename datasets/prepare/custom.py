@@ -39,7 +39,7 @@ _LONG = 512  # px; training pictures are brought to the size that testing uses
 
 
 def add_command(kinds: Any) -> None:
-    """Adds the sub-command `custom` to an argparse sub-parsers object."""
+    """Add the sub-command `custom` to an argparse sub-parsers object."""
     text = "one's own pictures: any names, tags from a file or from folders"
     parser = kinds.add_parser("custom", help=text, description=__doc__)
     add = parser.add_argument
@@ -100,7 +100,7 @@ def add_command(kinds: Any) -> None:
 
 
 def _run(args: Namespace) -> None:
-    """Writes index, lists, tags, class list and configuration, and says what was found."""
+    """Write index, lists, tags, class list and configuration, and say what was found."""
     spec = read_classes(args.classes)
     _check_folders(args)
     outside = [folder for folder in (args.masks, args.out) if folder]
@@ -216,7 +216,7 @@ def _write(
     matrix: np.ndarray,
     splits: dict[str, list[PurePosixPath]],
 ) -> bool:
-    """Writes the folder; whether the configuration is new."""
+    """Write the folder; return whether the configuration is new."""
     out = args.out
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -251,7 +251,7 @@ def _relative(folder: Path, out: Path) -> str:
 
 
 def _write_config(out: Path, pictures: int) -> bool:
-    """Writes a configuration whose length suits so many training pictures, unless there is one;
+    """Write a configuration whose length suits so many training pictures, unless there is one;
     whether it did.
     """
     path = out / "config.yaml"

@@ -19,7 +19,7 @@ _CHUNK = 16  # jobs that travel to a process together
 
 @contextmanager
 def crew(workers: int) -> Iterator[Each]:
-    """Starts `workers` processes (0: none, work is done here) and gives `each(function, jobs,
+    """Start `workers` processes (0: none, work is done here) and give `each(function, jobs,
     title)`.
 
     `each` yields function(job) of every job, in their order, under a progress bar; it passes on the

@@ -135,7 +135,7 @@ class _Kind:
         self.order = "|"
 
     def build(self, _version: int, order: str, *_: Any) -> None:
-        """Takes the byte order out of the state of a NumPy type."""
+        """Take the byte order out of the state of a NumPy type."""
         if order not in ("<", ">", "=", "|"):
             raise ValueError("a byte order is unknown")
         self.order = order
@@ -156,7 +156,7 @@ class _Array:
     def build(
         self, _version: int, shape: tuple, kind: _Kind, _fortran: bool, raw: bytes | str | list
     ) -> None:
-        """Takes the content out of the state of a NumPy array. Raises ValueError where its parts do
+        """Take the content out of the state of a NumPy array. Raises ValueError where its parts do
         not fit.
         """
         if (kind.code == "O") != isinstance(raw, list):
@@ -172,7 +172,7 @@ def _plain(value: Any) -> Any:
 
 
 def _fill(target: dict, pairs: list[Any]) -> None:
-    """Adds key, value, key, value, ...; only texts, bytes (as text) and whole numbers are keys."""
+    """Add key, value, key, value, ...; only texts, bytes (as text) and whole numbers are keys."""
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
         if type(key) not in (str, int, bytes):
             raise ValueError(f"a {type(key).__name__} is a key")

@@ -20,7 +20,7 @@ from utils.common.files import write_whole
 
 
 def augment(root: Path, sbd: Path, each: Each) -> str:
-    """Writes the list train_aug and the masks of train_aug and val that are not there yet; returns
+    """Write the list train_aug and the masks of train_aug and val that are not there yet; returns
     what was done.
 
     Raises:
@@ -138,7 +138,7 @@ def _stems(folder: Path, suffix: str) -> set[str]:
 
 
 def _write_list(path: Path, names: list[str]) -> None:
-    """Writes an image list; one that holds the same names, in any order, is left as it is."""
+    """Write an image list; one that holds the same names, in any order, is left as it is."""
     if not path.is_file():
         write_whole(path, "".join(f"{name}\n" for name in names).encode())
     elif set(read_list(path)) != set(names):

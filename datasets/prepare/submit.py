@@ -26,7 +26,7 @@ from utils.common.files import written_whole
 
 
 def add_command(kinds: Any) -> None:
-    """Adds the sub-command `submit` to an argparse sub-parsers object."""
+    """Add the sub-command `submit` to an argparse sub-parsers object."""
     parser = kinds.add_parser(
         "submit", help="pack predictions for the VOC evaluation server", description=__doc__
     )
@@ -79,7 +79,7 @@ def _run(args: Namespace) -> None:
 
 
 def pack(images: Sequence[Item], predictions: Path, folder: str, out: Path) -> None:
-    """Writes the archive, the same bytes for the same predictions, and reads it again to check
+    """Write the archive, the same bytes for the same predictions, and read it again to check
     every member.
 
     Raises:

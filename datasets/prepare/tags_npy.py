@@ -29,7 +29,7 @@ _HEADER = re.compile(
 
 
 def add_command(kinds: Any) -> None:
-    """Adds the sub-command `tags` to an argparse sub-parsers object."""
+    """Add the sub-command `tags` to an argparse sub-parsers object."""
     parser = kinds.add_parser(
         "tags", help="convert tags files from and to cls_labels_onehot.npy", description=__doc__
     )
@@ -48,7 +48,7 @@ def add_command(kinds: Any) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Reads one form, writes the other. Raises UserError where the given file is not of its
+    """Read one form, write the other. Raises UserError where the given file is not of its
     form.
     """
     spec = SPECS[args.dataset]
@@ -62,7 +62,7 @@ def run(args: Namespace) -> None:
 
 
 def write_npy(path: str | Path, tags: Tags) -> None:
-    """Writes {image name: (K,) float32 of 0 and 1} as `np.load(path, allow_pickle=True).item()`
+    """Write {image name: (K,) float32 of 0 and 1} as `np.load(path, allow_pickle=True).item()`
     gives it elsewhere.
     """
     write_whole(path, npy_of(dict(zip(tags.names, tags.matrix.astype(np.float32)))))

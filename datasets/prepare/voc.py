@@ -23,7 +23,7 @@ _TAGGED = ("train_aug", "val")
 
 
 def add_command(kinds: Any) -> None:
-    """Adds the sub-command `voc` to an argparse sub-parsers object."""
+    """Add the sub-command `voc` to an argparse sub-parsers object."""
     parser = kinds.add_parser(
         "voc", help="PASCAL VOC 2012: lists, tags, SegmentationClassAug", description=__doc__
     )
@@ -151,7 +151,7 @@ def _write_tags(root: Path, split: str, out: Path, args: Namespace, each: Each) 
 
 
 def _compared(found: list[Item], split: str, out: Path, tags: Tags, new: bool, each: Each) -> str:
-    """Compares tags from XML with those of the masks there are; the file of differences is
+    """Compare tags from XML with those of the masks there are; the file of differences is
     complete.
     """
     masked = [k for k, item in enumerate(found) if item.mask is not None]

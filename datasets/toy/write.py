@@ -88,7 +88,7 @@ def write_custom(root: str | Path, train: int, val: int, size: int, seed: int) -
 
 
 def add_command(kinds: Any) -> None:
-    """Adds the sub-command `toy` to an argparse sub-parsers object."""
+    """Add the sub-command `toy` to an argparse sub-parsers object."""
     parser = kinds.add_parser("toy", help="draw the procedural toy data set")
     add = parser.add_argument
     add(

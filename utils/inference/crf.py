@@ -183,7 +183,7 @@ def pydensecrf(
 
 
 def check_sizes(image: torch.Tensor, probs: torch.Tensor) -> None:
-    """Raises ValueError unless image is (H, W, 3) uint8 and probs (C, H, W)."""
+    """Raise ValueError unless image is (H, W, 3) uint8 and probs (C, H, W)."""
     if image.dtype != torch.uint8 or probs.ndim != 3 or image.shape != (*probs.shape[1:], 3):
         raise ValueError(
             f"image {tuple(image.shape)} {image.dtype}, probs {tuple(probs.shape)} are not (H, W, "

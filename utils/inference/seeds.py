@@ -28,7 +28,7 @@ from utils.settings.running import CRFOptions
 
 
 def require_masks(items: Sequence[Item], flag: str) -> None:
-    """Raises UserError naming the flag that wants masks and the first image without one."""
+    """Raise UserError naming the flag that wants masks and the first image without one."""
     if missing := [item.name for item in items if item.mask is None]:
         raise UserError(
             f"{flag} needs the masks of the images, {missing[0]} has none; leave {flag} out"

@@ -27,7 +27,7 @@ class Recorder:
     """Writes into a run folder from the main process; silent elsewhere."""
 
     def __init__(self, folder: Path, config: Config, device: torch.device) -> None:
-        """Makes the folder, and writes config.yaml and environment.txt there.
+        """Make the folder, and write config.yaml and environment.txt there.
 
         Args:
             folder: of the run.

@@ -165,8 +165,8 @@ def image_features(
 
 @torch.no_grad()
 def initialise(model: CLIP, bank: PictureBank) -> None:
-    """Starts that small ViTs like: whitened principal components as patch filters, sine-cosine
-    positions.
+    """Set weights that small ViTs start well from: whitened principal components as patch
+    filters, sine-cosine positions.
     """
     visual = model.visual
     images = normalise(
