@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from utils.common.device import without_values
 
-HEAD_WIDTH = 64  # channels per attention head in every CLIP ViT
+HEAD_WIDTH = 64  # channels per attention head in every ViT here: CLIP, DeiT, MCTformer, DINOv2
 # stored in archives, made anew here
 NOT_WEIGHTS = {
     "input_resolution",

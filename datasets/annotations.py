@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from datasets.called import Pictures
-from datasets.coco_json import read_instances
+from datasets.coco_json import read_instances, without_outline
 from datasets.folders import files_below
 from datasets.specs import DatasetSpec
 from datasets.tables import HEADER, Row, key_of, read_table, split_words
@@ -131,7 +131,7 @@ def _of_xml(path: Path, below: str) -> Row:
 def _of_json(path: Path) -> tuple[Iterator[Row], bool]:
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         return _of_records(path, _lines(path)), False
-    content = read_json(path, _without_outline, (dict, list))
+    content = read_json(path, without_outline, (dict, list))
     if isinstance(content, list):
         return _of_records(path, content), False
     if "images" in content and "categories" in content:
@@ -141,11 +141,6 @@ def _of_json(path: Path) -> tuple[Iterator[Row], bool]:
         Row(f"{path}, image {name}", (name,), _words(words, f"{path}, image {name}"))
         for name, words in tags.items()
     ), False
-
-
-def _without_outline(entry: dict) -> dict:
-    entry.pop("segmentation", None)
-    return entry
 
 
 def _of_instances(path: Path) -> Iterator[Row]:

@@ -102,7 +102,7 @@ def read_instances(path: str | Path, outlines: bool) -> list[AnnotatedImage]:
     Raises:
         UserError: the file is missing or malformed, or names an image twice.
     """
-    content = read_json(path, partial(_compact, path) if outlines else _without_outline)
+    content = read_json(path, partial(_compact, path) if outlines else without_outline)
     try:
         images = {
             _key(entry["id"]): AnnotatedImage(
@@ -195,7 +195,8 @@ def _name(entry: dict[str, Any]) -> str:
     return str(PurePosixPath(_file(entry)).with_suffix(""))
 
 
-def _without_outline(entry: dict) -> dict:
+def without_outline(entry: dict) -> dict:
+    """Drop the outline of an annotation, the bulk of its file, as it is read."""
     entry.pop("segmentation", None)
     return entry
 

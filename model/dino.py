@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip.model import HEAD_WIDTH
 from model.transformer import Block
 from model.vit_forms import DINO_HUGGING_FACE, in_deit_names
 from utils.common.errors import UserError
 
-HEAD_WIDTH = 64  # channels per attention head in every DINOv2
 OFFSET = 0.1  # patches that the published resizing of the position table adds to each side
 REGISTERS = ("register_tokens", "reg_token")  # official name, timm's name
 UNUSED = ("mask_token",)

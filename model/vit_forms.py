@@ -11,9 +11,8 @@ import re
 import torch
 from torch import Tensor
 
+from clip.loader import PATCH
 from utils.common.errors import UserError
-
-PATCH = 16  # px; CLIP's patches, on whose grid the class-token ViT must work
 
 # Their name -> DeiT's, with or without the last part ("weight", "bias"); N is a block's number.
 HUGGING_FACE = {

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip.model import HEAD_WIDTH
 from model.class_token_vit import ClassTokenViT
 from model.vit_forms import CLIP_TOWER, HUGGING_FACE, in_deit_names, refuse_others
 from utils.common.errors import UserError
 
-HEAD_WIDTH = 64  # channels an attention head has in DeiT, MCTformer+ and CLIP
 NEW_TOKEN_NOISE = 0.02  # tells the copies of one class token apart
 DEIT_UNUSED = ("norm.weight", "norm.bias", "head.weight", "head.bias")  # the ImageNet classifier
 # stored by MCTformer's versions, never used

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clip.loader import PATCH
 from model.resize import resize
 
-PATCH = 16
 SMALLEST = 32  # px; smaller sides are padded
 # shrinking by more than this needs a filter; the published protocol, which has none, stays below
 ALIASED = 2

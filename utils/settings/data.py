@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
+from clip.loader import PATCH
 from utils.common.errors import UserError
 from utils.common.options import Role, Settings, option
-
-PATCH = 16  # px
 
 
 @dataclass(frozen=True)
