@@ -31,20 +31,25 @@ PICTURES = "pictures"  # folder in a training's run folder for what is predicted
 FASTER_CRF = "torch"  # than pydensecrf, in every measurement (README, "Speed")
 
 
+def add_config_choice(parser: Any, default: str) -> None:
+    """Add the flag `--config` to a parser or a group of its flags; `default` is in configs/."""
+    parser.add_argument(
+        "--config",
+        nargs="+",
+        default=[str(CONFIGS / default)],
+        metavar="FILE",
+        help="YAML files, or names of those in configs/, of which later ones win; they come before "
+        f"the defaults below (default: {Path(default).stem})",
+    )
+
+
 def train_command(default_config: str, description: str) -> None:
     """`train_voc.py` and `train_coco.py`: every Config field is a flag on top of `--config`."""
     parser = Parser(
         description=description, usage="%(prog)s [--config FILE] [--work_dir DIR] [flags]"
     )
     first = parser.add_argument_group("this command")
-    first.add_argument(
-        "--config",
-        nargs="+",
-        default=[str(CONFIGS / default_config)],
-        metavar="FILE",
-        help="YAML files, or names of those in configs/, of which later ones win; they come before "
-        f"the defaults below (default: {Path(default_config).stem})",
-    )
+    add_config_choice(first, default_config)
     first.add_argument(
         "--resume",
         type=parse_bool,

@@ -15,7 +15,7 @@ REFERENCES = Path(__file__).with_suffix(".yaml")
 
 _SOURCE = {"address": str, "opened": date, "what": str}
 _NUMBERS = {"recipe": str, "name": str, "split": str, "source": str, "rows": list}
-_NUMBERS_MAY = {"quoted_by": str, "note": str, "unit": str}
+_NUMBERS_MAY = {"quoted_by": str, "note": str, "unit": str, "window": int}
 _ROW = {"value": float}
 _ROW_MAY = {"step": int, "line": int, "tolerance": float, "others": list, "note": str}
 
@@ -28,15 +28,21 @@ class Source:
     opened: date
     what: str
 
+    @property
+    def short(self) -> str:
+        """What it is, up to the first comma."""
+        return self.what.partition(",")[0].partition(";")[0]
+
 
 @dataclass(frozen=True)
 class Reference:
     """One number of somebody else's run.
 
-    recipe: configuration whose runs it may be compared with. name: as metrics.csv calls it; losses
-    are before their weight. split: images it was scored on. step: in `unit`; None is the end of the
-    run. tolerance: as the source gives it. others: what further people got from the same code.
-    quoted_by: who passes it on, where its own page was not opened; else empty.
+    recipe: configuration whose runs it may be compared with. name: as metrics.csv or the health
+    command calls it; losses are before their weight. split: images it was scored on, or "weights".
+    step: in `unit`; None is the end of the run. tolerance: as the source gives it. others: what
+    further people got from the same code. window: how many units, up to `step`, it is the mean of;
+    0 for a score. quoted_by: who passes it on, where its own page was not opened; else empty.
     """
 
     recipe: str
@@ -49,6 +55,7 @@ class Reference:
     unit: str = "iterations"
     tolerance: float | None = None
     others: tuple[float, ...] = ()
+    window: int = 0
     quoted_by: str = ""
     note: str = ""
 

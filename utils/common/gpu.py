@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from utils.common.errors import UserError
 
-# Oldest driver that runs builds of a CUDA version, newest version first. Source: NVIDIA,
-# https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
+# Oldest driver that runs builds of a CUDA version, newest version first, by NVIDIA's page
+DRIVERS_PAGE = "https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html"
 OLDEST_DRIVER = {13: 580, 12: 525, 11: 450}
 INSTALL_PAGE = "https://pytorch.org/get-started/locally/"
 

@@ -20,6 +20,7 @@ from utils.common.errors import UserError
 from utils.common.progress import Pace, progress
 from utils.common.signals import StopRequest, follow_parent
 from utils.config import Config
+from utils.recipe import LossesBeside
 from utils.run_folder.checkpoint import (
     checkpoint_of,
     keep_numbered,
@@ -69,6 +70,7 @@ class Stage:
     evaluate: Callable[[int], None] | None = None
     evaluation: str = "evaluation"  # under what name its scores are recorded
     eval_every: int = 0  # iterations; 0: those of the configuration
+    beside: LossesBeside | None = None  # numbers of others
     repeats_last: bool = True  # a finished stage that is resumed is evaluated again
 
 
@@ -241,6 +243,8 @@ def log(
     }
     values["memory"] = peak_gigabytes(run.device)
     run.recorder.scalars(stage.name, done, values)
+    if stage.beside and (told := stage.beside.told(done, values)):
+        run.recorder.say(f"{stage.name} iteration {done}: {told}")
     return values
 
 

@@ -16,6 +16,7 @@ from utils.common.progress import progress
 from utils.inference.evaluation import evaluating, masked_loader
 from utils.inference.seeds import ImageSeeds, image_seeds
 from utils.metrics import CAMS, TITLES, ConfusionMatrix
+from utils.recipe import beside_end, references_of
 from utils.run_folder.claim import readable
 from utils.run_folder.recorder import add_result
 from utils.training.loop import Run
@@ -52,7 +53,7 @@ def make_pseudo_masks(model: CVF, images: Split, run: Run) -> Path:
                 for title, found in _label_maps(seeds, model).items():
                     scores[title].update(found, truth)
 
-    _record(scores, int(distributed.total(scored)), run)
+    _record(scores, int(distributed.total(scored)), len(images), run)
     return folder
 
 
@@ -77,8 +78,10 @@ def _label_maps(seeds: ImageSeeds, model: CVF) -> dict[str, torch.Tensor]:
     return found
 
 
-def _record(scores: dict[str, ConfusionMatrix], scored: int, run: Run) -> None:
-    """Sum the counts of all processes, and say and keep the results, if any image has a mask."""
+def _record(scores: dict[str, ConfusionMatrix], scored: int, images: int, run: Run) -> None:
+    """Sum the counts of all processes, and say and keep the results, if any of the images has a
+    mask.
+    """
     for matrix in scores.values():
         matrix.counts = distributed.total(matrix.counts)
     if not scored or not distributed.is_main():
@@ -87,7 +90,11 @@ def _record(scores: dict[str, ConfusionMatrix], scored: int, run: Run) -> None:
     run.recorder.scalars(
         "evaluation", 0, {title: 100 * matrix.miou() for title, matrix in scores.items()}
     )
+    references = references_of(run.config) if scored == images else ()
     for title, matrix in scores.items():
         split = run.config.train_split
-        run.recorder.say(f"{title} mIoU {100 * matrix.miou():.2f} ({split}, {scored} images)")
+        others = beside_end(title, split, references)
+        run.recorder.say(
+            f"{title} mIoU {100 * matrix.miou():.2f} ({split}, {scored} images){others}"
+        )
         add_result(run.folder, title, split, scored, matrix, run.facts["classes"])

@@ -37,6 +37,7 @@ from utils.common.device import choose_device, prepare_torch
 from utils.common.errors import UserError
 from utils.common.gpu import check_gpu
 from utils.config import Config
+from utils.recipe import LossesBeside, references_of
 from utils.report.page import report_line
 from utils.run_folder.checkpoint import (
     checkpoint_of,
@@ -186,6 +187,7 @@ def train_classifier(
 
         crops = ClassifierImages
     data = training_data(tagged, config, config.mct_crop_size, crops)
+    per_epoch = len(tagged) / config.mct_batch_size
     iterations = math.ceil(config.mct_epochs * len(tagged) / config.mct_batch_size)
 
     named = list(vit.named_parameters())
@@ -201,7 +203,7 @@ def train_classifier(
     evaluate = None
     every = 0
     if validation is not None:
-        evaluate = partial(report_tags, vit, validation, run)
+        evaluate = partial(report_tags, vit, validation, run, per_epoch)
         every = max(1, round(config.mct_eval_epochs * len(tagged) / config.mct_batch_size))
 
     stage = Stage(
@@ -216,6 +218,12 @@ def train_classifier(
         evaluate=evaluate,
         evaluation=TAG_EVALUATION,
         eval_every=every,
+        beside=LossesBeside(
+            references_of(config),
+            config.train_split,
+            dict.fromkeys(("cls", "patch", "contrast"), 1.0),
+            per_epoch=per_epoch,
+        ),
         repeats_last=False,
     )
     if run_stage(stage, run) and evaluate is not None:
@@ -254,6 +262,7 @@ def train_segmenter(
         iterations=config.max_iters,
         batch_size=config.batch_size,
         evaluate=evaluate,
+        beside=LossesBeside(references_of(config), config.train_split, term_weights(config)),
     )
     run_stage(stage, run)
     final = run.folder / "checkpoints" / FINAL
@@ -297,6 +306,11 @@ def rate_groups(model: CVF, config: Stage2Settings) -> list[tuple[list[nn.Parame
     return [*found, (late, rates["vit."])]
 
 
+def term_weights(config: Stage2Settings) -> dict[str, float]:
+    """Return the weight of each loss term of stage 2."""
+    return {"seg": 1.0, "affinity": config.w_attn, "patch": config.w_pat}
+
+
 def pseudo_label_losses(
     model: CVF, images: Tensor, batch: Batch, step: int, config: Config
 ) -> dict[str, Tensor]:
@@ -304,7 +318,7 @@ def pseudo_label_losses(
     valid = batch["valid"] if config.ignore_padding else None
     noise = Noise.of(config.seed, step, batch["index"], images.device)
     output = model(images, batch["tags"], config.after_switch(step), valid, noise)
-    weights = {"seg": 1.0, "affinity": config.w_attn, "patch": config.w_pat}
+    weights = term_weights(config)
     terms = criterion(output, batch["tags"], config.radius, reduce=distributed.total)
     return {name: weights[name] * term for name, term in terms.items()}
 

@@ -12,6 +12,7 @@ from utils.common.device import autocast
 from utils.common.progress import progress
 from utils.inference.evaluation import evaluating, masked_loader
 from utils.inference.seeds import padded
+from utils.recipe import beside_score, references_of
 from utils.run_folder.claim import readable
 from utils.training.average_precision import mean_average_precision
 from utils.training.loop import Run
@@ -21,8 +22,12 @@ CLASS_MAP = "class mAP"
 IMAGE_MAP = "image mAP"
 
 
-def report_tags(vit: ClassTokenViT, validation: Split, run: Run, step: int) -> None:
-    """Record how well the ViT predicts the tags of validation images, after iteration `step`."""
+def report_tags(
+    vit: ClassTokenViT, validation: Split, run: Run, per_epoch: float, step: int
+) -> None:
+    """Record how well the ViT predicts the tags of validation images, after iteration `step`, of
+    which an epoch has `per_epoch`.
+    """
     scores, seen = predicted_tags(vit, validation, run)
     if not distributed.is_main():
         return
@@ -31,9 +36,15 @@ def report_tags(vit: ClassTokenViT, validation: Split, run: Run, step: int) -> N
     by_class, by_image = mean_average_precision(scores[seen], truth)
     values = {CLASS_MAP: 100 * by_class, IMAGE_MAP: 100 * by_image}
     run.recorder.scalars(TAG_EVALUATION, step, values)
+    others = ""
+    if not run.config.eval_images:  # all of the list
+        epoch, every = round(step / per_epoch), max(1, round(run.config.mct_eval_epochs))
+        others = beside_score(
+            IMAGE_MAP, run.config.val_split, epoch, every, references_of(run.config)
+        )
     run.recorder.say(
         f"classifier iteration {step}: tags of {len(truth)} validation images: class mAP "
-        f"{100 * by_class:.2f}, mean of each image's AP {100 * by_image:.2f}"
+        f"{100 * by_class:.2f}, mean of each image's AP {100 * by_image:.2f}{others}"
     )
 
 

@@ -19,6 +19,7 @@ from utils.inference.multi_scale import multi_scale, resize_long
 from utils.inference.seeds import padded
 from utils.inference.windows import label_map
 from utils.metrics import SINGLE, TITLES, ConfusionMatrix
+from utils.recipe import beside_score, references_of
 from utils.run_folder.claim import readable
 from utils.run_folder.recorder import add_result
 from utils.training.loop import Run
@@ -82,14 +83,17 @@ def report(model: CVF, training: Split, evaluation: Evaluation, run: Run, step: 
     run.recorder.scalars(
         "evaluation", step, {title: 100 * matrix.miou() for title, matrix in scores.items()}
     )
+    references = references_of(config)
     for title, matrix in scores.items():
         split = evaluation.seeds_label
         images = len(seeds)
         if title == SINGLE:
             split = evaluation.validation_label
             images = len(evaluation.validation)
+        others = beside_score(title, split, step, config.eval_every, references)
         run.recorder.say(
             f"iteration {step}: {title} mIoU {100 * matrix.miou():.2f} ({split}, {images} images)"
+            f"{others}"
         )
         if title != SINGLE:
             add_result(run.folder, title, split, images, matrix, run.facts["classes"])

@@ -1,0 +1,113 @@
+"""What a run would read and execute on: weights, device, lists, masks and tags."""
+
+from pathlib import Path
+
+import torch
+
+from clip.loader import TOY_CLIP, load_clip
+from datasets.classes import spec_of
+from datasets.mask_signs import refuse_suspicious
+from datasets.scoring import masks_found
+from utils.build import build_vit, image_tags, own_split, split_items
+from utils.common.device import choose_device, uses_bf16
+from utils.common.files import sha256_of
+from utils.common.gpu import DRIVERS_PAGE, OLDEST_DRIVER, find_driver, unusable_gpu
+from utils.common.safe_tensors import open_tensors
+from utils.common.weights import find_weights, known_by
+from utils.config import Config
+from utils.health.findings import OK, SUSPICIOUS, UNKNOWN, WRONG, Finding, counted, stated, suiting
+
+
+def clip_findings(config: Config) -> list[Finding]:
+    """Look at the CLIP: whose file it is, and its numbers."""
+    path = TOY_CLIP
+    if config.clip_path != "toy":
+        path = find_weights(config.clip_path, "--clip_path")
+    clip = load_clip(config.clip_path, config.clip_activation)
+    tensors = len(open_tensors(path, "--clip_path"))
+    parameters = sum(tensor.numel() for tensor in clip.parameters())
+    values = {
+        "CLIP tensors": tensors,
+        "CLIP parameters": parameters,
+        "CLIP scale": float(clip.logit_scale.exp()),
+    }
+
+    findings = [file_finding("CLIP file", path)]
+    for name, value in values.items():
+        findings.append(counted(name, value, suiting(name, "weights", config, of_data=False)))
+    return findings
+
+
+def file_finding(what: str, path: Path) -> Finding:
+    """Say whether a weights file is one that is published. Another form of it is not known."""
+    public = known_by(sha256_of(path))
+    if public is None:
+        return Finding(UNKNOWN, what, f"{path}, of no SHA-256 known here")
+    address = public.address or "shipped with this project"
+    return Finding(OK, what, f"{path}, its SHA-256", f"that of {public.name} ({address})")
+
+
+def vit_findings(config: Config) -> list[Finding]:
+    """Look at the weights that the class-token ViT starts from, or that take its place."""
+    if config.branches == "clip":
+        return []
+    spec = spec_of(config.dataset, config.data_root, config.classes)
+    clip = load_clip(config.clip_path, config.clip_activation)
+    build_vit(config, clip, len(spec.classes))  # raises UserError where they do not fit
+
+    if config.mct_path:
+        path = find_weights(config.mct_path, "--mct_path")
+        return [Finding(UNKNOWN, "class-token ViT", f"{path} can be used")]
+    if config.init == "clip_visual" or (config.init == "auto" and not config.full_size):
+        return [Finding(UNKNOWN, "class-token ViT", "starts from the image tower of CLIP")]
+    return [file_finding("DeiT file", find_weights(config.deit_path, "--deit_path"))]
+
+
+def device_findings(config: Config) -> list[Finding]:
+    """Look at what the run would execute on: the GPU, its driver, and the precision."""
+    if (said := unusable_gpu()) and config.device != "cpu":
+        return [Finding(WRONG, "device", said, f"a driver that fits ({DRIVERS_PAGE})")]
+
+    device = choose_device(config.device)
+    precision = "bf16" if uses_bf16(device, config.precision) else "fp32"
+    findings = [Finding(UNKNOWN, "device", f"{device} in {precision}")]
+    driver = find_driver() if device.type == "cuda" else None
+    built = torch.version.cuda
+    if driver and built and int(built.split(".")[0]) in OLDEST_DRIVER:
+        needed = OLDEST_DRIVER[int(built.split(".")[0])]
+        fits = not driver.trouble and driver.major >= needed
+        found = f"{driver.version or driver.trouble}, torch {torch.__version__} for CUDA {built}"
+        expected = f"{needed} or newer ({DRIVERS_PAGE})"
+        findings.append(Finding(OK if fits else SUSPICIOUS, "driver", found, expected))
+    return findings
+
+
+def split_findings(config: Config, split: str) -> list[Finding]:
+    """Count the images of a list."""
+    images = split_items(config, split)
+    return [counted(f"images of {split}", len(images), suiting("images", split, config))]
+
+
+def mask_findings(config: Config, split: str) -> list[Finding]:
+    """Count the masks of a list: each image should have one, where a source counts them."""
+    images = split_items(config, split)
+    found = masks_found(config.dataset, config.data_root, own_split(config, split), images)
+    refuse_suspicious(images)
+    references = suiting("images", split, config)
+    if not references:
+        return [Finding(UNKNOWN, f"masks of {split}", found)]
+
+    masks = sum(item.mask is not None for item in images)
+    verdict = OK if masks == len(images) else SUSPICIOUS
+    if not masks:
+        verdict = WRONG
+    return [Finding(verdict, f"masks of {split}", found, stated(references[0]))]
+
+
+def tag_findings(config: Config) -> list[Finding]:
+    """Look for the tags of the training images."""
+    spec = spec_of(config.dataset, config.data_root, config.classes)
+    tags = image_tags(config, spec, split_items(config, config.train_split))
+    tagged = int(tags.any(1).sum())
+    found = f"{tagged:,} of {len(tags):,} images have some, {tags.sum() / max(1, tagged):.2f} each"
+    return [Finding(UNKNOWN, f"tags of {config.train_split}", found)]

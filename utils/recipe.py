@@ -1,0 +1,118 @@
+"""Which recipe a run follows, and what others' numbers may stand beside its own."""
+
+from collections.abc import Mapping, Sequence
+
+from utils.common.options import Role, options
+from utils.config import Config, load_config
+from utils.references import Reference, nearest, of_recipe, read_references
+
+FREE = ("seed",)  # a run of another seed is a run of the same recipe
+
+
+def recipe_of(config: Config) -> str:
+    """Return the configuration with references that this one computes and learns like; "" if none.
+
+    Everything that a resumed run must keep, and all that decides a score, has to be equal but for
+    the seed: a run at another rate is not the recipe's, whichever file it was begun with.
+    """
+    for name in dict.fromkeys(each.recipe for each in read_references()):
+        if _same(config, load_config(name)):
+            return name
+    return ""
+
+
+def _same(one: Config, other: Config) -> bool:
+    decisive = [
+        name
+        for name, each in options(Config).items()
+        if (each.role.fixed or each.role is Role.TEST) and name not in FREE
+    ]
+    return one.full_size == other.full_size and all(
+        getattr(one, name) == getattr(other, name) for name in decisive
+    )
+
+
+def references_of(config: Config) -> tuple[Reference, ...]:
+    """Return the numbers that a run of these settings may be compared with."""
+    return of_recipe(recipe_of(config), read_references())
+
+
+def beside_score(
+    name: str, split: str, step: int, every: int, references: Sequence[Reference]
+) -> str:
+    """Return what others had of a score made every so many iterations, after `step` of them, to
+    stand behind it; "" where no number is nearer to this step than to the next.
+    """
+    reference = nearest(name, split, step, references)
+    if reference is None or 2 * abs((reference.step or 0) - step) > every:
+        return ""
+    return f" ({_there(reference, reference.step == step)})"
+
+
+def beside_end(name: str, split: str, references: Sequence[Reference]) -> str:
+    """Return what others had of a score at the end of their run; "" where that is not known."""
+    for each in references:
+        if (each.name, each.split, each.step) == (name, split, None):
+            return f" ({each.source.short}: {each.value:.4g})"
+    return ""
+
+
+def _there(reference: Reference, same_step: bool) -> str:
+    unit = "epoch" if reference.unit == "epochs" else "iteration"
+    place = "at this point" if same_step else f"at {unit} {reference.step}"
+    return f"{reference.source.short} {place} {reference.value:.4g}"
+
+
+class LossesBeside:
+    """Losses of a stage beside those of others, told where these have a number.
+
+    Loss terms are logged with their weight and now and then, and the numbers of others are means
+    over a window without: so are those that are told.
+    """
+
+    def __init__(
+        self,
+        references: Sequence[Reference],
+        split: str,
+        weights: Mapping[str, float],
+        per_epoch: float | None = None,
+    ) -> None:
+        """
+        Args:
+            references: those that the run may be compared with; losses are picked out by their
+                names, the keys of `weights`.
+            split: list of the images that are trained on.
+            weights: of the terms, as they are logged.
+            per_epoch: iterations in an epoch, in a stage that is counted in epochs.
+        """
+        unit = "iterations" if per_epoch is None else "epochs"
+        self.weights = {name: weight for name, weight in weights.items() if weight > 0}
+        self.due: list[tuple[int, int, Reference]] = []
+        for each in references:
+            comparable = (each.unit, each.split) == (unit, split) and each.name in self.weights
+            if comparable and each.step and each.window:
+                scale = per_epoch or 1
+                at, window = round(each.step * scale), round(each.window * scale)
+                self.due.append((at, max(1, window), each))
+        self.seen: list[tuple[int, Mapping[str, float]]] = []
+
+    def told(self, step: int, values: Mapping[str, float]) -> str:
+        """Take the losses logged after `step`; return the comparison that is due, or ""."""
+        if not self.due:
+            return ""
+        before = self.seen[-1][0] if self.seen else step - 1
+        self.seen.append((step, values))
+
+        parts = []
+        for at, window, reference in self.due:
+            if before < at <= step and self.seen[0][0] <= max(1, step - window) + (step - before):
+                mine = self._mean(reference.name, step - window)
+                parts.append(f"{reference.name} {mine:.4g} ({_there(reference, at == step)})")
+        longest = max(window for _, window, _ in self.due)
+        self.seen = [entry for entry in self.seen if entry[0] > step - longest]
+        return ", ".join(parts)
+
+    def _mean(self, name: str, after: int) -> float:
+        """Return the mean of a term, without its weight, over what was logged after a step."""
+        values = [values[name] for step, values in self.seen if step > after]
+        return sum(values) / len(values) / self.weights[name]

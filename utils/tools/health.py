@@ -1,0 +1,90 @@
+"""Is everything as it should be? `python -m utils.tools.health --config voc` [flags of training].
+
+Before a run of days: weights, device, data, masks, and the CLIP seed of some training images, which
+are scored openly with their masks. Each line says ok, suspicious or wrong, what was expected and
+where that stands (utils/references.yaml); one that begins with a dash has nothing with a source to
+be held against. The exit status is 1 if something is wrong.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+
+from utils.cli import add_config_choice
+from utils.common.device import prepare_torch
+from utils.common.entry import Parser, command
+from utils.common.errors import UserError
+from utils.config import Config, add_config_flags, load_config
+from utils.health.findings import SUSPICIOUS, WRONG, Finding, caught
+from utils.health.parts import (
+    clip_findings,
+    device_findings,
+    mask_findings,
+    split_findings,
+    tag_findings,
+    vit_findings,
+)
+from utils.health.seeds import SEEDS_OF, seed_findings
+
+IMAGES = 200  # whose seeds are scored
+
+
+def check(config: Config, images: int, say: Callable[[str], None]) -> Iterator[Finding]:
+    """Look at each part of what a run needs, and at the seeds of `images` images unless it is 0."""
+    splits = dict.fromkeys([config.train_split, config.val_split, SEEDS_OF])
+    scored = dict.fromkeys([config.val_split, SEEDS_OF])
+    looks: list[tuple[str, Callable[[], list[Finding]]]] = [
+        ("device", lambda: device_findings(config)),
+        ("CLIP", lambda: clip_findings(config)),
+        ("class-token ViT", lambda: vit_findings(config)),
+    ]
+    looks += [(f"images of {each}", _of(split_findings, config, each)) for each in splits]
+    looks += [(f"masks of {each}", _of(mask_findings, config, each)) for each in scored]
+    looks.append((f"tags of {config.train_split}", lambda: tag_findings(config)))
+    if images:
+        looks.append(("CLIP seed", lambda: seed_findings(config, images, say)))
+
+    for what, look in looks:
+        yield from caught(what, look)
+
+
+def _of(
+    find: Callable[[Config, str], list[Finding]], config: Config, split: str
+) -> Callable[[], list[Finding]]:
+    return lambda: find(config, split)
+
+
+def main() -> None:
+    """Command line."""
+    parser = Parser(description=__doc__, usage="%(prog)s [--config FILE] [--no_seeds] [flags]")
+    first = parser.add_argument_group("this command")
+    add_config_choice(first, "voc.yaml")
+    first.add_argument(
+        "--images",
+        type=int,
+        default=IMAGES,
+        metavar="N",
+        help="training images whose CLIP seeds are scored, evenly spread (default: %(default)s)",
+    )
+    first.add_argument("--no_seeds", action="store_true", help="leave the seeds out")
+    add_config_flags(parser)
+
+    flags = vars(parser.parse_args())
+    given, images, no_seeds = (flags.pop(name) for name in ("config", "images", "no_seeds"))
+    if images < 2:
+        raise UserError(f"--images {images} must be at least 2; --no_seeds leaves the seeds out")
+    config = load_config(given, flags)
+    prepare_torch(config.threads)
+
+    verdicts = []
+    for finding in check(config, 0 if no_seeds else images, print):
+        print(finding)
+        verdicts.append(finding.verdict)
+
+    wrong, suspicious = verdicts.count(WRONG), verdicts.count(SUSPICIOUS)
+    print(f"{wrong} wrong, {suspicious} suspicious" if wrong + suspicious else "nothing is wrong")
+    if wrong:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    command(main)()
