@@ -59,7 +59,7 @@ def beside_end(name: str, split: str, references: Sequence[Reference]) -> str:
 
 def _there(reference: Reference, same_step: bool) -> str:
     unit = "epoch" if reference.unit == "epochs" else "iteration"
-    place = "at this point" if same_step else f"at {unit} {reference.step}"
+    place = "at this point" if same_step else f"at {unit} {reference.step}:"
     return f"{reference.source.short} {place} {reference.value:.4g}"
 
 

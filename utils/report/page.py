@@ -9,10 +9,12 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from utils.common.errors import UserError
 from utils.common.files import write_whole
-from utils.config import Config
+from utils.config import CONFIG_FILE, Config, completed, from_dict
 from utils.inference.crf import CRFSettings
 from utils.metrics import CRF, SINGLE, TEST_TITLES, TITLES, ConfusionMatrix
+from utils.recipe import references_of
 from utils.report import gallery, plots
 from utils.report.folder import Curves, Result, RunFolder, read_run
 
@@ -168,17 +170,38 @@ def _bars(run: RunFolder, shown: Result) -> Any:
     return plots.class_bars(ranked, (shown.title, SINGLE)) if ranked else None
 
 
+def bands(run: RunFolder, stage: str) -> plots.Bands:
+    """What others had of the curves of stage 2 or of "evaluation", as these are drawn: losses times
+    their weight, scores of the same images. Nothing where the settings are no recipe's.
+    """
+    try:
+        config = from_dict(completed(run.config), CONFIG_FILE)
+    except UserError:  # of an older version, or edited
+        return {}
+
+    weights = {"seg": 1.0, "affinity": config.w_attn}
+    splits = dict.fromkeys(weights, config.train_split)
+    if stage == "evaluation":
+        splits = {title: run.results[title].split for title in LABELS if title in run.results}
+        splits[SINGLE] = "" if config.eval_images else config.val_split
+        weights = dict.fromkeys(splits, 1.0)
+
+    found: plots.Bands = {}
+    for each in references_of(config):
+        if each.step and each.unit == "iterations" and splits.get(each.name) == each.split:
+            low, high = (end * weights[each.name] for end in each.band)
+            found.setdefault(each.name, []).append((each.step, low, high))
+    return found
+
+
 def _curves(run: RunFolder) -> list[tuple[str, Any]]:
     """Titled plots of training."""
     drawn = []
     for stage, series in run.curves.items():
         if "loss" in series:
-            drawn.append(
-                (
-                    f"Losses, {stage}",
-                    plots.curves(f"loss-{stage}", losses(series), "loss", log=True),
-                )
-            )
+            others = bands(run, stage) if stage == "segmenter" else None
+            plot = plots.curves(f"loss-{stage}", losses(series), "loss", log=True, others=others)
+            drawn.append((f"Losses, {stage}", plot))
 
     rates = {stage: series["lr"] for stage, series in run.curves.items() if "lr" in series}
     if rates:
@@ -189,7 +212,9 @@ def _curves(run: RunFolder) -> list[tuple[str, Any]]:
         drawn.append(
             (
                 "Labels and segmentation over training",
-                plots.curves("quality", quality, "mIoU, %", marks=True),
+                plots.curves(
+                    "quality", quality, "mIoU, %", marks=True, others=bands(run, "evaluation")
+                ),
             )
         )
 

@@ -16,6 +16,9 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from utils.metrics import ConfusionMatrix
 from utils.report.folder import Curves
 
+# by name: iteration, least and greatest of what others had there
+Bands = dict[str, list[tuple[int, float, float]]]
+
 # Colours that no plot uses otherwise, replaced in the SVG.
 INK, LINE = "#0f0f01", "#0f0f02"
 SERIES = tuple(f"#0f0f{16 + number:02x}" for number in range(8))
@@ -139,9 +142,18 @@ def confusion(matrix: ConfusionMatrix, names: Sequence[str]) -> Markup:
 
 
 def curves(
-    name: str, series: Curves, ylabel: str, marks: bool = False, log: bool = False
+    name: str,
+    series: Curves,
+    ylabel: str,
+    marks: bool = False,
+    log: bool = False,
+    others: Bands | None = None,
 ) -> Markup:
-    """Values over iterations, one line a name; those without values keep their colour free."""
+    """Values over iterations, one line a name; those without values keep their colour free.
+
+    others: by name, what other people had at an iteration, from least to greatest: a dotted line
+    of the name's colour, or a band.
+    """
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -153,7 +165,13 @@ def curves(
                 "ls": "-" if number < len(SERIES) else "--",
             }
             if points:
-                axes.plot(*zip(*points), color=SERIES[number % len(SERIES)], label=title, **style)
+                colour = SERIES[number % len(SERIES)]
+                axes.plot(*zip(*points), color=colour, label=title, **style)
+                if bands := (others or {}).get(title):
+                    steps, low, high = zip(*bands)
+                    axes.plot(steps, low, ":", color=colour, lw=1.2, label=f"{title}, others")
+                    axes.plot(steps, high, ":", color=colour, lw=1.2)
+                    axes.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
 
         axes.set(xlabel="iteration", ylabel=ylabel, yscale="log" if log else "linear")
         if log:
