@@ -171,6 +171,13 @@ def test_a_gpu_that_cannot_be_used_is_wrong(check: Health, monkeypatch: pytest.M
     assert status == 0  # the CPU was asked for
 
 
+def test_one_fault_is_told_once(check: Health, tmp_path: Path) -> None:
+    status, lines = check(numbers(seed=50), "--data_root", tmp_path / "nowhere")
+    assert status == 1
+    assert verdicts(lines) == {"images of train_aug": "wrong"}
+    assert "nowhere is not a folder" in lines["images of train_aug"]
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [(["--images", "1"], "--images 1 must be at least 2"), (["--image", "9"], "unknown flag")],

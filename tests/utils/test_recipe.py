@@ -154,3 +154,6 @@ def test_a_seeds_run_prints_them_where_every_image_has_a_mask(
     assert run(train_voc.main, *start, *flags) == 0
     assert "images) (their log: 70.8)" in (tmp_path / "run" / "train.log").read_text()
     assert read_results(tmp_path / "run")["CLIP seed"]["images"] == 24
+
+    monkeypatch.setattr("utils.report.page.references_of", lambda config: known)
+    assert "others: 70.8, their log" in write_report(tmp_path / "run").read_text()

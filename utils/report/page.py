@@ -13,7 +13,7 @@ from utils.common.errors import UserError
 from utils.common.files import write_whole
 from utils.config import CONFIG_FILE, Config, completed, from_dict
 from utils.inference.crf import CRFSettings
-from utils.metrics import CRF, SINGLE, TEST_TITLES, TITLES, ConfusionMatrix
+from utils.metrics import CAMS, CRF, SINGLE, TEST_TITLES, TITLES, ConfusionMatrix
 from utils.recipe import references_of
 from utils.report import gallery, plots
 from utils.report.folder import Curves, Result, RunFolder, read_run
@@ -61,6 +61,7 @@ def write_report(folder: Path) -> Path:
         "run": run,
         "test": rows(run, TEST_TITLES),
         "labels": rows(run, LABELS),
+        "others": others(run),
         "protocol": protocol(run),
         "shown": shown,
         "bars": shown and _bars(run, shown),
@@ -170,15 +171,40 @@ def _bars(run: RunFolder, shown: Result) -> Any:
     return plots.class_bars(ranked, (shown.title, SINGLE)) if ranked else None
 
 
+def _settings(run: RunFolder) -> Config | None:
+    """Return the run's settings; None where they are of an older version, or edited."""
+    try:
+        return from_dict(completed(run.config), CONFIG_FILE)
+    except UserError:
+        return None
+
+
+def others(run: RunFolder) -> dict[str, str]:
+    """Say what others had at the end of a run of the same recipe, by the titles of results that are
+    of the same images.
+    """
+    config = _settings(run)
+    if config is None:
+        return {}
+    titles = (*CAMS.values(), *LABELS) if config.stages == "seeds" else TEST_TITLES
+
+    found = {}
+    for each in references_of(config):
+        result = run.results.get(each.name) if each.name in titles else None
+        if result and result.split == each.split and each.step is None:
+            low, high = each.band
+            reach = f" ({low:g} to {high:g})" if low < high else ""
+            found[each.name] = f"{each.value:g}{reach}, {each.source.short}"
+    return found
+
+
 def bands(run: RunFolder, stage: str) -> plots.Bands:
     """What others had of the curves of stage 2 or of "evaluation", as these are drawn: losses times
     their weight, scores of the same images. Nothing where the settings are no recipe's.
     """
-    try:
-        config = from_dict(completed(run.config), CONFIG_FILE)
-    except UserError:  # of an older version, or edited
+    config = _settings(run)
+    if config is None:
         return {}
-
     weights = {"seg": 1.0, "affinity": config.w_attn}
     splits = dict.fromkeys(weights, config.train_split)
     if stage == "evaluation":

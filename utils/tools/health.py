@@ -14,7 +14,7 @@ from utils.common.device import prepare_torch
 from utils.common.entry import Parser, command
 from utils.common.errors import UserError
 from utils.config import Config, add_config_flags, load_config
-from utils.health.findings import SUSPICIOUS, WRONG, Finding, caught
+from utils.health.findings import SUSPICIOUS, WRONG, Finding, caught, suiting
 from utils.health.parts import (
     clip_findings,
     device_findings,
@@ -24,6 +24,7 @@ from utils.health.parts import (
     vit_findings,
 )
 from utils.health.seeds import SEEDS_OF, seed_findings
+from utils.metrics import TITLES
 
 # Whose seeds are scored: a prime, so that no list that repeats its classes in turn, as that of the
 # toy does, is met at the same ones again and again.
@@ -33,7 +34,9 @@ IMAGES = 199
 def check(config: Config, images: int, say: Callable[[str], None]) -> Iterator[Finding]:
     """Look at each part of what a run needs, and at the seeds of `images` images unless it is 0."""
     splits = dict.fromkeys([config.train_split, config.val_split, SEEDS_OF])
-    scored = dict.fromkeys([config.val_split, SEEDS_OF])
+    scored = [config.val_split]
+    if suiting(TITLES["clip"], SEEDS_OF, config) and config.val_split != SEEDS_OF:
+        scored.append(SEEDS_OF)
     looks: list[tuple[str, Callable[[], list[Finding]]]] = [
         ("device", lambda: device_findings(config)),
         ("CLIP", lambda: clip_findings(config)),
@@ -45,8 +48,12 @@ def check(config: Config, images: int, say: Callable[[str], None]) -> Iterator[F
     if images:
         looks.append(("CLIP seed", lambda: seed_findings(config, images, say)))
 
+    told = set()
     for what, look in looks:
-        yield from caught(what, look)
+        for finding in caught(what, look):
+            if finding.verdict != WRONG or finding.found not in told:  # one fault, one line
+                yield finding
+            told.add(finding.found)
 
 
 def _of(
