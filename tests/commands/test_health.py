@@ -40,8 +40,8 @@ def check(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Health:
-    """Runs the command against references of its own; returns its exit status, and each line
-    without its verdict, by what it is about, and the verdict.
+    """Run the command against references of its own; it gives its exit status, and verdict and text
+    of each line by what that is about.
     """
 
     def check(expected: dict[tuple[str, str], float], *flags: object) -> tuple[int, dict[str, str]]:

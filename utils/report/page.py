@@ -225,8 +225,8 @@ def _curves(run: RunFolder) -> list[tuple[str, Any]]:
     drawn = []
     for stage, series in run.curves.items():
         if "loss" in series:
-            others = bands(run, stage) if stage == "segmenter" else None
-            plot = plots.curves(f"loss-{stage}", losses(series), "loss", log=True, others=others)
+            known = bands(run, stage) if stage == "segmenter" else None
+            plot = plots.curves(f"loss-{stage}", losses(series), "loss", log=True, others=known)
             drawn.append((f"Losses, {stage}", plot))
 
     rates = {stage: series["lr"] for stage, series in run.curves.items() if "lr" in series}
