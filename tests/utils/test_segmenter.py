@@ -80,3 +80,14 @@ def test_tags_leave_their_classes_alone(segmenter: Segmenter) -> None:
 def test_arrays_of_another_form_are_refused(form: object, segmenter: Segmenter) -> None:
     with pytest.raises(ValueError, match="is not"):
         segmenter(form)
+
+
+def test_logits_that_are_not_finite_are_said(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(images: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(images), len(segmenter.classes), 2, 2), float("nan"))
+
+    monkeypatch.setattr(segmenter.model, "segment", broken)
+    with pytest.raises(UserError, match="picture of 90 x 70 px are not finite; use --precision"):
+        segmenter(picture(1))

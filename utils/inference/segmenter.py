@@ -97,6 +97,12 @@ def predict_batch(
                 model.segment, small, config.scales, padded=config.pad_images
             )
 
+    if not torch.isfinite(multi).all():
+        raise UserError(
+            f"the network's logits of a picture of {size[1]} x {size[0]} px are not finite; use "
+            "--precision fp32, or another checkpoint if its weights are at fault"
+        )
+
     predictions = []
     for image, one, many in zip(images, single.split(1), multi.split(1)):
         labels = {SINGLE: label_map(one, size, allowed), MULTI: label_map(many, size, allowed)}
