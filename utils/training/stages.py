@@ -118,7 +118,10 @@ def train(
         else:
             if vit is not None and not config.mct_path:
                 judges = tagged_validation(config, spec, validation, run)
-                train_classifier(vit, training, run, judges)
+                iterations = train_classifier(vit, training, run, judges)
+                if config.stages == "classifier":  # else stage 2 scores the seeds
+                    alone = replace(evaluation, validation=())
+                    report(model, training, alone, run, iterations)
             final = checkpoint_of(folder, "classifier")
 
         if config.stages == "all":
@@ -166,11 +169,12 @@ def tagged_validation(
 
 def train_classifier(
     vit: ClassTokenViT, training: Split, run: Run, validation: Split | None = None
-) -> None:
+) -> int:
     """Stage 1: the class-token ViT learns the tags (MCTformer+; model/README.md, "Training of
     the ViT").
 
-    validation: images on whose tags it is scored now and then, and at the end.
+    validation: images on whose tags it is scored now and then, and at the end. Returns the number
+    of its iterations.
     """
     config = run.config
     # images without tags teach a classifier of tags little and have no contrastive term
@@ -228,6 +232,7 @@ def train_classifier(
     )
     if run_stage(stage, run) and evaluate is not None:
         evaluate(iterations)
+    return iterations
 
 
 def classifier_losses(
