@@ -98,9 +98,9 @@ def mask_findings(config: Config, split: str) -> list[Finding]:
         return [Finding(UNKNOWN, f"masks of {split}", found)]
 
     masks = sum(item.mask is not None for item in images)
-    verdict = OK if masks == len(images) else SUSPICIOUS
-    if not masks:
-        verdict = WRONG
+    if masks == len(images):
+        return [Finding(OK, f"masks of {split}", found)]
+    verdict = SUSPICIOUS if masks else WRONG
     return [Finding(verdict, f"masks of {split}", found, stated(references[0]))]
 
 
