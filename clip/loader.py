@@ -1,16 +1,14 @@
 """Load CLIP weights, in whatever public form they come: see `README.md` for the list."""
 
-import hashlib
 from collections.abc import Collection
 from pathlib import Path
-
-from torch import Tensor
 
 from clip.activation import known_activation
 from clip.model import CLIP
 from clip.names import HUB, OFFICIAL, official_names, prefix_of
 from utils.common.errors import UserError
 from utils.common.files import sha256_of
+from utils.common.identity import identity_of
 from utils.common.safe_tensors import TensorFile, open_tensors
 from utils.common.torch_files import TORCHSCRIPT
 from utils.common.weights import TOY, find_weights, matches_publisher
@@ -70,7 +68,7 @@ def load_clip(
         raise _no_clip(file, str(error)) from None
     model.requires_grad_(False)
     model.sha256 = digest
-    model.identity = identity_of(model)
+    model.identity = identity_of(model.state_dict(), model.activation)
     return model
 
 
@@ -109,21 +107,6 @@ def choose_activation(file: TensorFile, sha256: str, asked: str) -> str:
             f"according to {known.source}; leave the flag out"
         )
     return asked if known is None else known.activation
-
-
-def identity_of(model: CLIP) -> str:
-    """Compute what is the same for the same CLIP in any file: the SHA-256, hexadecimal, of its
-    activation and of the names, shapes and bytes of its float32 tensors.
-    """
-    digest = hashlib.sha256(model.activation.encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"\n{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(_bytes(tensor))
-    return digest.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.detach().cpu().contiguous().reshape(-1).numpy().data.cast("B")
 
 
 def _other(names: Collection[str]) -> str:

@@ -90,8 +90,11 @@ class ClassTokenViT(nn.Module):
     version: how logits and CAMs are read from the tokens, one of `VERSIONS`. pre_norm adds a
     LayerNorm before the first block, as CLIP's tower has one. Images may have any size from the
     largest patch up; the position table of `input_size`, px, is resized to it. ValueError for an
-    unknown version or number of streams.
+    unknown version or number of streams. start: identity of the weights that it was started from,
+    "" where it was not started from a file.
     """
+
+    start: str = ""
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from clip.model import HEAD_WIDTH
 from model.class_token_vit import ClassTokenViT
 from model.vit_forms import CLIP_TOWER, HUGGING_FACE, in_deit_names, refuse_others
 from utils.common.errors import UserError
+from utils.common.identity import identity_of
 
 NEW_TOKEN_NOISE = 0.02  # tells the copies of one class token apart
 DEIT_UNUSED = ("norm.weight", "norm.bias", "head.weight", "head.bias")  # the ImageNet classifier
@@ -100,6 +101,11 @@ def from_deit(
             f"{source} is a trained class-token ViT, which --mct_path takes; {DEIT_WANTED}"
         )
     return _start(state, num_classes, input_size, source, streams)
+
+
+def deit_identity(state: dict[str, Tensor]) -> str:
+    """Return what is the same for the same DeiT in the official, timm's and Hugging Face's file."""
+    return identity_of(in_deit_names(state, HUGGING_FACE))
 
 
 def from_clip(

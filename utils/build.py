@@ -20,7 +20,7 @@ from datasets.transforms import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder
-from model.vit_loading import MCT_WANTED, from_clip, from_deit, load_mct
+from model.vit_loading import MCT_WANTED, deit_identity, from_clip, from_deit, load_mct
 from utils.common.device import without_values
 from utils.common.errors import UserError
 from utils.common.files import sha256_of
@@ -122,13 +122,15 @@ def build_vit(config: Config, clip: CLIP, num_classes: int) -> ClassTokenViT:
             "utils.tools.download`"
         )
 
-    return from_deit(
+    vit = from_deit(
         state,
         num_classes,
         config.mct_crop_size,
         source=f"--deit_path {path}",
         streams=config.mct_streams,
     )
+    vit.start = deit_identity(state)
+    return vit
 
 
 def build_cvf(

@@ -21,7 +21,7 @@ from model.class_token_vit import ClassTokenViT
 from model.dino import load_dino
 from model.outputs import VitOutput
 from model.vit_forms import HUGGING_FACE, in_deit_names
-from model.vit_loading import from_clip, from_deit, load_mct
+from model.vit_loading import deit_identity, from_clip, from_deit, load_mct
 from utils.common.errors import UserError
 from utils.common.safe_tensors import read_tensors
 
@@ -170,6 +170,14 @@ def test_a_saved_one_stream_vit_stays_of_its_version(form: Callable[[State], Sta
     again = load_mct(vit.state_dict())
     assert (again.version, again.streams) == (vit.version, 1)
     assert all(torch.equal(t, vit.state_dict()[name]) for name, t in again.state_dict().items())
+
+
+def test_a_deit_has_one_identity_under_all_names() -> None:
+    state = deit()
+    named = deit_identity(in_hugging_face_names(state))
+    assert named == deit_identity(state)
+    changed = {**state, "cls_token": state["cls_token"] + 1}
+    assert named != deit_identity(changed)
 
 
 def test_a_deit_is_the_same_under_the_names_of_hugging_face() -> None:

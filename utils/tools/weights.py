@@ -11,7 +11,7 @@ from torch import nn
 from clip.activation import known_activation
 from clip.loader import TOY_CLIP, load_clip
 from model.class_token_vit import ClassTokenViT
-from model.vit_loading import from_deit, load_mct
+from model.vit_loading import deit_identity, from_deit, load_mct
 from utils.common.entry import Parser, command
 from utils.common.errors import UserError
 from utils.common.files import sha256_of
@@ -77,6 +77,7 @@ def _deit(file: TensorFile) -> Rows:
     return [
         ("model", f"ViT with one class token, {_sizes(vit)}"),
         ("parameters", f"{sum(tensor.numel() for tensor in file.values()):,}"),
+        ("identity", f"{deit_identity(dict(file))} (the same in every form)"),
     ]
 
 

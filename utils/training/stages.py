@@ -98,6 +98,8 @@ def train(
         **clip_facts(clip),
         "data": training.fingerprint,
     }
+    if vit is not None and vit.start:
+        facts["vit_start"] = vit.start
     make_folder(folder)
     with claimed(folder) if rank == 0 else nullcontext():
         unchecked = check_checkpoints(folder, config, facts)
