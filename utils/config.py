@@ -158,7 +158,8 @@ def _yaml_content(path: Path) -> dict[str, Any]:
 def _check_known(name: Any, source: str) -> None:
     if name not in options(Config):
         hint = nearest(str(name), options(Config)) or "; remove it"
-        raise UserError(f"{source} has an unknown key {name}{hint}")
+        called = name if str(name).isprintable() else short(name)
+        raise UserError(f"{source} has an unknown key {called}{hint}")
 
 
 def completed(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -104,6 +104,7 @@ def test_a_bad_flag_is_one_sentence_and_status_2(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ('"\\r\\n": 64\n', r"unknown key '\\r\\n'; remove it"),
         ("crop_sise: 64\n", "unknown key crop_sise, did you mean 'crop_size'?"),
         ("qqq: 64\n", "unknown key qqq; remove it"),
         ("max_iters: many\n", "max_iters is 'many'; it must be of type int"),
