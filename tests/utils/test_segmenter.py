@@ -89,5 +89,5 @@ def test_logits_that_are_not_finite_are_said(
         return torch.full((len(images), len(segmenter.classes), 2, 2), float("nan"))
 
     monkeypatch.setattr(segmenter.model, "segment", broken)
-    with pytest.raises(UserError, match="picture of 90 x 70 px are not finite; use --precision"):
+    with pytest.raises(UserError, match="picture of 90 x 70 px are not finite; the checkpoint"):
         segmenter(picture(1))

@@ -72,6 +72,24 @@ def predict(model: CVF, image: Tensor, config: Config, options: Outputs) -> Pred
     return predict_batch(model, image[None], config, options)[0]
 
 
+def _logits(
+    model: CVF, images: Tensor, config: Config, options: Outputs, precision: str
+) -> tuple[Tensor, Tensor]:
+    """Single-scale and multi-scale logits (B, K+1, h, w) of images (B, 3, H, W) uint8."""
+    prepare = partial(_normalised, statistics=config.statistics)
+    with autocast(images.device, precision):
+        if options.sliding:
+            parts = [
+                sliding(model.segment, image[None], prepare, config.resize_long, config.scales)
+                for image in images
+            ]
+            single, multi = (torch.cat(logits) for logits in zip(*parts))
+            return single, multi
+
+        small = prepare(resize_long(images.float(), config.resize_long))
+        return multi_scale(model.segment, small, config.scales, padded=config.pad_images)
+
+
 @torch.no_grad()
 def predict_batch(
     model: CVF, images: Tensor, config: Config, options: Outputs, allowed: Tensor | None = None
@@ -79,28 +97,15 @@ def predict_batch(
     """As `predict`, of images (B, 3, H, W) uint8. Labels that are not `allowed` (K+1,) bool are
     given to no pixel.
     """
-    device = model.text.device
     size = images.shape[-2:]
-    images = images.to(device)
-    prepare = partial(_normalised, statistics=config.statistics)
-
-    with autocast(device, config.precision):
-        if options.sliding:
-            parts = [
-                sliding(model.segment, image[None], prepare, config.resize_long, config.scales)
-                for image in images
-            ]
-            single, multi = (torch.cat(logits) for logits in zip(*parts))
-        else:
-            small = prepare(resize_long(images.float(), config.resize_long))
-            single, multi = multi_scale(
-                model.segment, small, config.scales, padded=config.pad_images
-            )
-
+    images = images.to(model.text.device)
+    single, multi = _logits(model, images, config, options, config.precision)
+    if not torch.isfinite(multi).all():  # seen in bf16 on a CPU, with pictures one pixel wide
+        single, multi = _logits(model, images, config, options, "fp32")
     if not torch.isfinite(multi).all():
         raise UserError(
-            f"the network's logits of a picture of {size[1]} x {size[0]} px are not finite; use "
-            "--precision fp32, or another checkpoint if its weights are at fault"
+            f"the network's logits of a picture of {size[1]} x {size[0]} px are not finite; the "
+            "checkpoint's weights are at fault, use another"
         )
 
     predictions = []
