@@ -230,7 +230,8 @@ def _xml(name: str, scene: Scene) -> str:
     height, width = scene.labels.shape
     lines = [
         f"<annotation><folder>toy</folder><filename>{name}.jpg</filename>",
-        f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size><segmented>1</segmented>",
+        f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+        "<segmented>1</segmented>",
     ]
     for k, _, (x, y, w, h) in _boxes(scene):
         lines.append(

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The body of run_voc.sh and run_coco.sh: run.sh DATASET ROOT DEFAULT_ROOT [training flags].
 # Finds the data (or draws the toy set), trains, and tests what can be tested. NPROC=n uses n
-# processes; MAX_RESTARTS=m of them resume from the last checkpoint up to m times after one was lost.
+# processes; MAX_RESTARTS=m of them resume from the last checkpoint up to m times after one was
+# lost.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 dataset=$1 root=$2 default_root=$3
