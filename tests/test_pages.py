@@ -34,6 +34,8 @@ PAGES = (
     GOLDEN,
     DATA,
     CONFIGURATIONS,
+    ROOT / "utils" / "README.md",
+    ROOT / "utils" / "tools" / "README.md",
 )
 KINDS = (".md", ".py", ".sh", ".yaml")
 ABSENT = {"clip": {"ViT"}, "vit": {"Grad-CAM", "boxes"}, "fusion": set()}

@@ -28,7 +28,8 @@ from utils.training.stages import train
 
 PICTURES = "pictures"  # folder in a training's run folder for what is predicted of --images
 
-FASTER_CRF = "torch"  # than pydensecrf, in every measurement (README, "Speed")
+# than pydensecrf, in every measurement (utils/tools/README.md, "Speed")
+FASTER_CRF = "torch"
 
 
 def add_config_choice(parser: Any, default: str) -> None:

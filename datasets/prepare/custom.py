@@ -55,7 +55,7 @@ def add_command(kinds: Any) -> None:
         required=True,
         type=Path,
         metavar="FILE",
-        help="YAML with `classes: [...]`, see README",
+        help="YAML with `classes: [...]`, see datasets/README.md",
     )
     add(
         "--tags",

@@ -16,8 +16,8 @@ from utils.common.device import uses_bf16
 from utils.common.errors import UserError
 from utils.config import Config
 
-# Seconds per image at a crop of 320 px, two threads, bf16 (README, "Speed"); an image costs in
-# proportion to its pixels, and fp32 this many times as much.
+# Seconds per image at a crop of 320 px, two threads, bf16 (utils/tools/README.md, "Speed"); an
+# image costs in proportion to its pixels, and fp32 this many times as much.
 STAGE_1_SECONDS = 0.21
 STAGE_1_SECONDS_PER_CLASS = 0.0013
 STAGE_2_SECONDS = 0.52
