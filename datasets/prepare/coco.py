@@ -16,7 +16,6 @@ from time import perf_counter
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
-from pycocotools import mask as coder
 
 from datasets.coco_json import (
     AnnotatedImage,
@@ -30,6 +29,7 @@ from datasets.coco_json import (
 from datasets.coco_masks import MARKER, RULES, mask_folders, remade
 from datasets.layouts import items
 from datasets.pictures import mask_png
+from datasets.polygons import polygon_pixels, run_pixels
 from datasets.prepare.parallel import Each, crew
 from datasets.specs import COCO, IGNORE
 from datasets.tags import COCO_SOURCE, labels_in, tags_of, write_tags
@@ -183,50 +183,12 @@ def _pixels(shape: Shape, height: int, width: int) -> np.ndarray:
     """(H, W) bool pixels of an annotation."""
     place = f"annotation {shape.number}"
     if isinstance(shape.outline, list):
-        return _pixels_of_polygons(shape.outline, height, width, place)
+        return polygon_pixels(shape.outline, height, width, place)
     if isinstance(shape.outline, dict):
-        return _pixels_of_runs(shape.outline, height, width, place)
+        return run_pixels(shape.outline, height, width, place)
     raise UserError(
         f"{place} has no `segmentation` of polygons or runs; make or copy the file again"
     )
-
-
-def _pixels_of_polygons(
-    polygons: list[np.ndarray], height: int, width: int, place: str
-) -> np.ndarray:
-    """Pixels of the union of polygons, by COCO's own rasteriser; fewer than three points cover
-    none.
-    """
-    polygons = [polygon for polygon in polygons if len(polygon) >= 6]
-    if not polygons:
-        return np.zeros((height, width), bool)
-    reach = max(np.abs(polygon).max() for polygon in polygons)
-    # the rasteriser's memory grows with the coordinates; nan is not below the limit either
-    if not reach <= 2 * max(height, width):
-        raise UserError(
-            f"{place} reaches to {reach:g} px in an image of {width} x {height}; correct its "
-            "polygon"
-        )
-    runs = coder.frPyObjects([polygon.tolist() for polygon in polygons], height, width)
-    return coder.decode(coder.merge(runs)).astype(bool)
-
-
-def _pixels_of_runs(runs: dict, height: int, width: int, place: str) -> np.ndarray:
-    """Pixels of run lengths, plain or in COCO's compressed form."""
-    try:
-        if runs["size"] != [height, width]:
-            raise ValueError(f"size {runs['size']}")
-        plain = isinstance(runs["counts"], list)
-        coded = (
-            coder.frPyObjects(runs, height, width)
-            if plain
-            else {**runs, "counts": runs["counts"].encode()}
-        )
-        return coder.decode(coded).astype(bool)
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise UserError(
-            f"{place} has no run lengths of {height} x {width} pixels ({error}); correct them"
-        ) from error
 
 
 def _is_from(tags: Path, source: Source) -> bool:
