@@ -9,6 +9,11 @@ from urllib.parse import unquote
 from datasets.folders import picture_suffixes
 from utils.common.errors import UserError, nearest
 
+# How tools rename what is uploaded: Label Studio 1a2b3c4d-NAME, Roboflow NAME_jpg.rf.HASH.
+_RENAMED = (
+    re.compile(r"^[0-9a-f]{8}-(?P<name>.+)$"),
+    re.compile(r"^(?P<name>.+)_[a-z0-9]{2,4}\.rf\.[0-9a-z]{8,64}$", re.IGNORECASE),
+)
 _ELSEWHERE = re.compile(r"^(?:[a-z][a-z0-9+.-]*://[^/]*/|[a-z]:/|/)", re.IGNORECASE)
 
 
@@ -20,8 +25,10 @@ class Pictures:
         self._exact = {_key(str(file)): file for file in files}
         self._loose: dict[str, list[PurePosixPath]] = {}
         self._any_case: dict[str, list[PurePosixPath]] = {}
+        self._slugs: dict[str, list[PurePosixPath]] = {}
         self._roots = {"images", *(root.resolve().name for root in roots)}
         for file in files:
+            self._slugs.setdefault(_slug(_without_suffix(file.name)), []).append(file)
             for called in {_without_suffix(str(file)), file.name, _without_suffix(file.name)}:
                 self._loose.setdefault(_key(called), []).append(file)
             for called in {str(file), file.name}:
@@ -54,7 +61,13 @@ class Pictures:
                 found = self._loose.get(candidate) or self._any_case.get(candidate.casefold())
                 if found := found or self._by_stem(_without_suffix(candidate)):
                     return found
-        return []
+        return self._renamed(_without_suffix(_base(unquote(key))))
+
+    def _renamed(self, stem: str) -> list[PurePosixPath]:
+        """Pictures whose name a tool changed, which also changes spaces and other signs."""
+        found = (pattern.match(stem) for pattern in _RENAMED)
+        plain = next((match["name"] for match in found if match), "")
+        return self._slugs.get(_slug(_without_suffix(plain)), []) if plain else []
 
     def _by_stem(self, stem: str) -> list[PurePosixPath]:
         """Pictures that are known without suffix."""
@@ -93,3 +106,7 @@ def _without_suffix(path: str) -> str:
     """A path without its suffix, if that is a picture's."""
     stem, dot, suffix = path.rpartition(".")
     return stem if dot and f".{suffix.lower()}" in picture_suffixes() and stem else path
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[\W_]+", "-", _key(name).casefold())

@@ -40,7 +40,7 @@ class Shape(NamedTuple):
 @dataclass
 class AnnotatedImage:
     """An image of an instance JSON: its name (file name without suffix), size in px (None: not
-    given), shapes, and file name.
+    given), shapes, file name, and the name that it had before a tool changed it ("": not told).
     """
 
     name: str
@@ -48,6 +48,7 @@ class AnnotatedImage:
     width: int | None
     shapes: list[Shape] = field(default_factory=list)
     file: str = ""
+    before: str = ""
 
 
 def coco_year(root: str | Path, split: str) -> str:
@@ -106,7 +107,12 @@ def read_instances(path: str | Path, outlines: bool) -> list[AnnotatedImage]:
     try:
         images = {
             _key(entry["id"]): AnnotatedImage(
-                _name(entry), _side(entry, "height"), _side(entry, "width"), [], _file(entry)
+                _name(entry),
+                _side(entry, "height"),
+                _side(entry, "width"),
+                [],
+                _file(entry),
+                _before(entry),
             )
             for entry in content["images"]
         }
@@ -189,6 +195,13 @@ def _side(entry: dict[str, Any], name: str) -> int | None:
 def _file(entry: dict[str, Any]) -> str:
     """The file name with / between folders, whatever system wrote it."""
     return entry["file_name"].replace("\\", "/")
+
+
+def _before(entry: dict[str, Any]) -> str:
+    """The name of the picture that Roboflow was given."""
+    extra = entry.get("extra")
+    name = extra.get("name") if isinstance(extra, dict) else ""
+    return name if isinstance(name, str) else ""
 
 
 def _name(entry: dict[str, Any]) -> str:

@@ -9,9 +9,9 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from datasets.classes import SEPARATOR
+from datasets.rows import Row
 from utils.common.errors import UserError
 from utils.common.files import decoded_text
 
@@ -26,16 +26,6 @@ _YES = ("1", "1.0", "true", "yes", "y", "x")
 _NO = ("", "0", "0.0", "false", "no", "n", "-1", "-")
 # How workbooks start, which are no text: of Excel (new, OpenDocument, Numbers) and old Excel.
 _WORKBOOKS = (b"PK\3\4", b"\xd0\xcf\x11\xe0")
-
-
-class Row(NamedTuple):
-    """What a line, an image of a file or a file says: its place, what the picture is called (the
-    first name that fits counts), and its class names, in one text or in several.
-    """
-
-    place: str
-    called: tuple[str, ...]
-    words: str | Sequence[str]
 
 
 def read_table(path: Path, classes: Sequence[str]) -> Iterator[Row]:
@@ -90,8 +80,8 @@ def split_words(text: str, classes: Sequence[str]) -> list[str]:
 
 
 def key_of(name: str) -> str:
-    """A name as people compare it: without case, and with one space for each _, - or gap."""
-    return " ".join(re.split(r"[\s_-]+", name.strip().casefold()))
+    """A name as people compare it: without case, and with one space for each _, - or gap within."""
+    return " ".join(filter(None, re.split(r"[\s_-]+", name.casefold())))
 
 
 def _likeness(text: str, delimiter: str) -> tuple[bool, int]:

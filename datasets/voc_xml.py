@@ -31,18 +31,7 @@ def read_xml(path: Path) -> Annotation:
     Raises:
         UserError: the file is missing, malformed or of another kind.
     """
-    try:
-        annotation = parse(path).getroot()
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path} does not exist; complete the Annotations folder or shorten the list"
-        ) from error
-    except ParseError as error:
-        raise UserError(f"{path} is not valid XML ({error}); copy it again") from error
-    # among others an unknown encoding
-    except (OSError, ValueError, LookupError, DefusedXmlException) as error:
-        raise UserError(f"{path} cannot be read safely as XML ({error}); copy it again") from error
-
+    annotation = parsed_xml(path)
     if annotation.tag != "annotation":
         raise UserError(
             f"{path} holds <{annotation.tag}> where VOC has <annotation>; copy it again"
@@ -53,6 +42,21 @@ def read_xml(path: Path) -> Annotation:
         for each in annotation.findall("object")
     )
     return Annotation(_text(annotation, "filename"), objects)
+
+
+def parsed_xml(path: Path) -> Element:
+    """The root of an XML file. Raises UserError where it is missing or no XML that is safe."""
+    try:
+        return parse(path).getroot()
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} does not exist; complete the Annotations folder or shorten the list"
+        ) from error
+    except ParseError as error:
+        raise UserError(f"{path} is not valid XML ({error}); copy it again") from error
+    # among others an unknown encoding
+    except (OSError, ValueError, LookupError, DefusedXmlException) as error:
+        raise UserError(f"{path} cannot be read safely as XML ({error}); copy it again") from error
 
 
 def _text(element: Element, name: str) -> str:

@@ -11,17 +11,20 @@ import shlex
 import shutil
 import unicodedata
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from datasets.annotations import FORMS, NOTHING, Tagged, tags_of_file
+from datasets.annotations import NOTHING, Tagged, tags_of_file
 from datasets.called import Pictures
 from datasets.classes import CLASSES, read_classes
+from datasets.forms.detect import FORMS
 from datasets.layouts import INDEX, INDEX_FORMAT, Item, picture_names, pictures_below, read_list
 from datasets.mask_signs import refuse_suspicious
+from datasets.prepare.drawn import MASKS, draw_masks, is_export, renewed
 from datasets.specs import DatasetSpec
 from datasets.tables import key_of
 from datasets.tags import TAGS, Tags, write_tags
@@ -60,14 +63,15 @@ def add_command(kinds: Any) -> None:
     add(
         "--tags",
         type=Path,
-        metavar="FILE",
+        metavar="PATH",
         help=f"{FORMS} (default: folders named after classes, or {NOTHING})",
     )
     add(
         "--masks",
         type=Path,
-        metavar="DIR",
-        help="label PNGs at the pictures' relative paths, only to score with",
+        metavar="PATH",
+        help="only to score with: folder of label PNGs at the pictures' relative paths, or a "
+        "tool's export, from which they are drawn into OUT/masks",
     )
     add(
         "--val_list",
@@ -112,15 +116,12 @@ def _run(args: Namespace) -> None:
         else tags_of_folders(args.images, files, spec)
     )
     kept = [file for file in files if file in tags]
-    masks = [find_mask(args.masks, file) if args.masks else None for file in kept]
-    refuse_suspicious(
-        Item(str(file), args.images / file, args.masks / mask)
-        for file, mask in zip(kept, masks)
-        if mask
-    )
-    splits = _splits(args, kept, masks)
+    names = dict(zip(kept, picture_names(kept)))
+
+    with _masks(args, names, spec) as masks:
+        splits = _splits(args, kept, masks)
     matrix = np.array([[name in tags[file] for name in spec.classes] for file in kept])
-    own = _write(args, spec, kept, masks, matrix, splits)
+    own = _write(args, spec, names, masks, matrix, splits)
     _say(
         args,
         spec,
@@ -132,13 +133,46 @@ def _run(args: Namespace) -> None:
     )
 
 
+@contextmanager
+def _masks(
+    args: Namespace, names: dict[PurePosixPath, str], spec: DatasetSpec
+) -> Iterator[list[str | None]]:
+    """Path of each picture's mask below --masks, or of one drawn from an export below --out.
+
+    What is drawn gets its place at the end, if nothing is raised till then. Raises UserError where
+    masks are suspicious.
+    """
+    if not args.masks:
+        yield [None] * len(names)
+    elif not is_export(args.masks):
+        masks = [find_mask(args.masks, file) for file in names]
+        _refuse_suspicious(args.images, names, args.masks, masks)
+        yield masks
+    else:
+        with renewed(args.out / MASKS, args.masks) as folder:
+            masks = draw_masks(args.masks, args.images, names, spec, folder)
+            _refuse_suspicious(args.images, names, folder, masks)
+            yield masks
+        args.masks = args.out / MASKS
+
+
+def _refuse_suspicious(
+    root: Path, files: Iterable[PurePosixPath], folder: Path, masks: Sequence[str | None]
+) -> None:
+    pairs = ((file, mask) for file, mask in zip(files, masks) if mask)
+    refuse_suspicious(Item(str(file), root / file, folder / mask) for file, mask in pairs)
+
+
 def _check_folders(args: Namespace) -> None:
-    for flag in ("images", "masks"):
-        folder = getattr(args, flag)
-        if folder and not folder.is_dir():
-            raise UserError(
-                f"--{flag} {folder} is not a folder; give the folder that holds the {flag}"
-            )
+    if not args.images.is_dir():
+        raise UserError(
+            f"--images {args.images} is not a folder; give the folder that holds the images"
+        )
+    if args.masks and not args.masks.exists():
+        raise UserError(
+            f"--masks {args.masks} is not a folder; give the folder that holds the masks, or what "
+            "a tool exported"
+        )
 
 
 def tags_of_folders(root: Path, files: Sequence[PurePosixPath], spec: DatasetSpec) -> Tagged:
@@ -211,7 +245,7 @@ def draw(files: Sequence[PurePosixPath], share: float, total: int, seed: int) ->
 def _write(
     args: Namespace,
     spec: DatasetSpec,
-    files: Sequence[PurePosixPath],
+    names: dict[PurePosixPath, str],
     masks: Sequence[str | None],
     matrix: np.ndarray,
     splits: dict[str, list[PurePosixPath]],
@@ -225,8 +259,7 @@ def _write(
             f"--out {out} cannot be made ({error.strerror}); name another folder"
         ) from error
 
-    names = dict(zip(files, picture_names(files)))
-    source = f"table {args.tags.name}" if args.tags else "names of folders"
+    source = f"tags of {args.tags.name}" if args.tags else "names of folders"
     write_tags(out / TAGS, spec, Tags(tuple(names.values()), matrix, source))
 
     for split, members in splits.items():
@@ -239,7 +272,7 @@ def _write(
         "format": INDEX_FORMAT,
         "images": _relative(args.images, out),
         "masks": _relative(args.masks, out) if args.masks else None,
-        "files": {names[file]: (str(file), mask) for file, mask in zip(files, masks)},
+        "files": {names[file]: (str(file), mask) for file, mask in zip(names, masks)},
     }
     write_whole(out / INDEX, json.dumps(content, indent=1).encode())
     return _write_config(out, len(splits["train"]))

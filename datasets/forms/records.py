@@ -1,0 +1,78 @@
+"""Tags in JSON as people and small tools write them: a mapping, records, or a record per line."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets.rows import Row
+from utils.common.errors import UserError
+from utils.common.files import decoded_text
+
+_IMAGE_KEYS = ("image", "file_name", "filename", "file", "path", "name", "img", "image_path")
+_TAG_KEYS = ("tags", "labels", "classes", "categories", "tag", "label", "class", "category")
+
+
+def read_mapping(path: Path, content: Mapping[str, Any]) -> Iterator[Row]:
+    """The pictures of an object of names and tags, which may stand under `tags`. Raises UserError
+    where tags are none.
+    """
+    tags = content["tags"] if isinstance(content.get("tags"), dict) else content
+    for name, words in tags.items():
+        place = f"{path}, image {name}"
+        yield Row(place, (name,), _words(words, place))
+
+
+def read_lines(path: Path) -> Iterator[Row]:
+    """The records of a file with one per line. Raises UserError naming a line that is malformed."""
+    records = []
+    for number, line in enumerate(decoded_text(path, path.read_bytes()).splitlines(), 1):
+        try:
+            records += [json.loads(line)] if line.strip() else []
+        except ValueError as error:
+            raise UserError(f"{path}, line {number} is not JSON ({error}); mend it") from None
+    return read_records(path, records)
+
+
+def read_records(path: Path, records: Sequence[Any]) -> Iterator[Row]:
+    """The pictures of a list of objects. Raises UserError naming an entry that is malformed."""
+    for number, record in enumerate(records, 1):
+        place = f"{path}, entry {number}"
+        if not isinstance(record, Mapping):
+            raise UserError(f"{place} is {record!r:.60}, not an object of an image and its tags")
+        name = _first(record, _IMAGE_KEYS)
+        words = _first(record, _TAG_KEYS)
+        if not isinstance(name, str):
+            raise UserError(f'{place} names no image; write it as "image": "a.jpg"')
+        yield Row(place, (name,), _words(words, place))
+
+
+def _first(record: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    return next((record[key] for key in keys if key in record), None)
+
+
+def _words(value: Any, place: str) -> str | list[str]:
+    """Class names in one text or in several, of any JSON that says them."""
+    read: dict[type, Callable[[Any], str | list[str]]] = {
+        str: str,
+        type(None): lambda _: [],
+        dict: lambda marks: [name for name, mark in marks.items() if _is_yes(mark, place)],
+        list: lambda words: [_word(word, place) for word in words],
+    }
+    if type(value) not in read:
+        raise UserError(f"{place} has {value!r:.60} where a list of class names belongs")
+    return read[type(value)](value)
+
+
+def _word(word: Any, place: str) -> str:
+    if isinstance(word, Mapping):  # as {"label": "cat", "score": 1}
+        word = _first(word, (*_TAG_KEYS, "name"))
+    if not isinstance(word, str):
+        raise UserError(f"{place} has {word!r:.60} where a class name belongs; write the name")
+    return word
+
+
+def _is_yes(mark: Any, place: str) -> bool:
+    if mark in (True, False, None, "", "0", "1"):
+        return mark in (True, "1")
+    raise UserError(f"{place} has {mark!r:.60} where 1 or 0 belongs")

@@ -1,0 +1,123 @@
+"""Pixels of objects as tools write them: outlines in px or in shares, and small pictures that lie
+somewhere in the large one.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from datasets.polygons import polygon_pixels
+from datasets.rows import Pixels
+from utils.common.errors import UserError
+
+_CORNERS = 64  # of an ellipse as polygon
+
+
+def outline(polygons: Sequence[Any], holes: Sequence[Any] = (), relative: bool = False) -> Pixels:
+    """The function for the union of polygons less that of holes, each [[x, y], ...] or x0, y0, x1,
+    ...; px, or with `relative` shares of width and height.
+    """
+    return partial(_inside, polygons, holes, relative)
+
+
+def ellipse(
+    x: float, y: float, rx: float, ry: float, degrees: float = 0, relative: bool = False
+) -> Pixels:
+    """The function for an ellipse of this centre and these half axes, turned clockwise."""
+    turn = np.deg2rad(degrees)
+    angle = np.linspace(0, 2 * np.pi, _CORNERS, endpoint=False)
+    along, across = rx * np.cos(angle), ry * np.sin(angle)
+    xs = x + along * np.cos(turn) - across * np.sin(turn)
+    ys = y + along * np.sin(turn) + across * np.cos(turn)
+    return outline([np.stack([xs, ys], 1)], relative=relative)
+
+
+def patch(top: int, left: int, read: Callable[[], np.ndarray]) -> Pixels:
+    """The function for a small (h, w) bool picture whose upper left pixel lies there; what
+    reaches beyond the picture is cut off.
+    """
+    return partial(_patched, top, left, read)
+
+
+def counted_runs(counts: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(height, width) bool of run lengths along rows, of pixels outside first. Raises ValueError
+    where they do not fill it.
+    """
+    if (counts < 0).any() or counts.sum() != height * width:
+        raise ValueError(f"run lengths of {counts.sum()} pixels for {width} x {height}")
+    inside = np.arange(len(counts)) % 2 == 1
+    return np.repeat(inside, counts).reshape(height, width)
+
+
+def png_pixels(content: bytes, most: int = 1 << 27) -> np.ndarray:
+    """(h, w) bool of a small PNG: where it is opaque if it has transparency, else not black.
+
+    Raises ValueError where it is no PNG, or has more pixels than `most`.
+    """
+    try:
+        image = Image.open(io.BytesIO(content), formats=["PNG"])
+        if image.width * image.height > most:
+            raise ValueError(f"a PNG of {image.width} x {image.height}")
+        if image.has_transparency_data:
+            return np.array(image.convert("RGBA"))[..., 3] > 0
+        values: np.ndarray = np.atleast_3d(np.array(image))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"no PNG, {error}") from error
+    opaque: np.ndarray = (values > 0).any(axis=2)
+    return opaque
+
+
+def _inside(
+    polygons: Sequence[Any],
+    holes: Sequence[Any],
+    relative: bool,
+    height: int,
+    width: int,
+    place: str,
+) -> np.ndarray:
+    scale = np.array([width, height] if relative else [1, 1], np.float64)
+    outer, inner = ([_points(each, scale, place) for each in group] for group in (polygons, holes))
+    pixels = polygon_pixels(outer, height, width, place)
+    if not pixels.any() and _is_outside(outer, height, width):
+        raise UserError(
+            f"{place} has a polygon outside the picture of {width} x {height}; correct it"
+        )
+    return pixels & ~polygon_pixels(inner, height, width, place)
+
+
+def _points(polygon: Any, scale: np.ndarray, place: str) -> np.ndarray:
+    """x0, y0, x1, y1, ... in px as one array."""
+    try:
+        return (np.asarray(polygon, np.float64).reshape(-1, 2) * scale).ravel()
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"{place} has a polygon that is no list of points ({error}); correct it"
+        ) from error
+
+
+def _is_outside(polygons: Sequence[np.ndarray], height: int, width: int) -> bool:
+    """Whether no polygon, of at least one point, touches the picture."""
+    points = np.concatenate([np.zeros(0), *polygons]).reshape(-1, 2)
+    low, high = points.min(0, initial=np.inf), points.max(0, initial=-np.inf)
+    return len(points) > 0 and bool((high < 0).any() or (low > (width, height)).any())
+
+
+def _patched(
+    top: int, left: int, read: Callable[[], np.ndarray], height: int, width: int, place: str
+) -> np.ndarray:
+    try:
+        small = read()
+    except (TypeError, ValueError, OverflowError, IndexError) as error:
+        raise UserError(f"{place} has no legible pixels ({error}); export it again") from error
+
+    pixels = np.zeros((height, width), bool)
+    up, across = max(0, top), max(0, left)
+    down, right = min(height, top + small.shape[0]), min(width, left + small.shape[1])
+    if down <= up or right <= across:
+        raise UserError(f"{place} lies outside the picture of {width} x {height}; export it again")
+    pixels[up:down, across:right] = small[up - top : down - top, across - left : right - left]
+    return pixels

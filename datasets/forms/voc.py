@@ -1,0 +1,42 @@
+"""XML of one picture: PASCAL VOC's boxes, and the outlines of the old LabelMe, as CVAT writes
+them.
+"""
+
+from pathlib import Path, PurePosixPath
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from datasets.forms.shapes import outline
+from datasets.rows import Pixels, Region, Row, row_of
+from utils.common.errors import UserError
+from utils.common.files import is_set
+
+_SIZES = (("size/height", "size/width"), ("imagesize/nrows", "imagesize/ncols"))
+
+
+def read(path: Path, root: Element, below: str) -> Row:
+    """The objects of a file whose root is <annotation>, which is called `below` in its folder.
+
+    Its picture has its name, or the name that it says. Raises UserError where a number is none.
+    """
+    stem = PurePosixPath(below).with_suffix("").as_posix()
+    name = (root.findtext("filename") or "").strip()
+    objects = [each for each in root.findall("object") if not is_set(_text(each, "deleted"))]
+    try:
+        regions = [Region(_text(each, "name"), _pixels(each)) for each in objects]
+        sides = next(((h, w) for h, w in _SIZES if _text(root, h) and _text(root, w)), None)
+        size = sides and (int(_text(root, sides[0])), int(_text(root, sides[1])))
+    except ValueError as error:
+        raise UserError(f"{path} has a malformed number ({error}); export it again") from error
+    return row_of(str(path), (stem, name, PurePosixPath(stem).name), regions, size or None)
+
+
+def _pixels(element: Element) -> Pixels | None:
+    points = [(float(_text(p, "x")), float(_text(p, "y"))) for p in element.findall("polygon/pt")]
+    is_box = _text(element, "type") == "bounding_box"
+    return outline([np.array(points)]) if points and not is_box else None
+
+
+def _text(element: Element, name: str) -> str:
+    return (element.findtext(name) or "").strip()

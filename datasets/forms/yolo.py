@@ -1,0 +1,117 @@
+"""YOLO folders: a text per picture, a line per object, coordinates as shares of width and height.
+
+As Ultralytics, Roboflow, CVAT and Label Studio write them; the classes stand in data.yaml,
+obj.names or classes.txt.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import yaml
+
+from datasets.folders import files_below
+from datasets.forms.shapes import outline
+from datasets.rows import Region, Row, row_of
+from utils.common.errors import UserError
+from utils.common.files import decoded_text
+
+_LISTS = ("obj.names", "classes.txt")
+_NO_LABELS = ("train", "val", "valid", "test", "classes", "labels", "requirements")
+_FAR = 2  # shares of a side; numbers beyond are pixels
+
+
+def found(folder: Path) -> Path | None:
+    """The file of a folder that names its classes; None where it is no such folder.
+
+    Raises UserError where two name them differently.
+    """
+    lists = [folder / name for name in _LISTS if (folder / name).is_file()]
+    files = [file for file in sorted(folder.glob("*.y*ml")) if _names_in(file)] or lists
+    named = {tuple(_names(file)) for file in files}
+    if len(named) > 1:
+        raise UserError(
+            f"{files[0]} and {files[1]} name other classes; keep the one that the labels were "
+            "written with"
+        )
+    return files[0] if files else None
+
+
+def read(listed: Path) -> Iterator[Row]:
+    """The pictures of the folder of a list of classes that have a text. Raises UserError naming a
+    line that is malformed.
+    """
+    folder = listed.parent
+    names = _names(listed)
+    files = _label_files(folder)
+    if not files:
+        raise UserError(f"{listed} has no folder of labels below it; name the whole export")
+
+    for file in files:
+        below = file.relative_to(folder).with_suffix("")
+        plain = PurePosixPath(*(part for part in below.parts if part != "labels"))
+        pictures = PurePosixPath(*("images" if p == "labels" else p for p in below.parts))
+        called = (str(pictures), str(plain), below.name)
+        yield row_of(str(file), called, list(_regions(file, names)))
+
+
+def _label_files(folder: Path) -> list[Path]:
+    texts = files_below(folder, (".txt",)).files
+    labels = [file for file in texts if "labels" in file.relative_to(folder).parts[:-1]]
+    return labels or [
+        file
+        for file in texts
+        if file.stem.casefold() not in _NO_LABELS and "readme" not in file.name.casefold()
+    ]
+
+
+def _regions(file: Path, names: Sequence[str]) -> Iterator[Region]:
+    text = decoded_text(file, file.read_bytes())
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield _region(f"{file}, line {number}", line.split(), names)
+
+
+def _region(place: str, cells: list[str], names: Sequence[str]) -> Region:
+    try:
+        values = np.array(cells, np.float64)
+        label = int(values[0])
+        if label != values[0] or not np.isfinite(values).all():
+            raise ValueError
+    except ValueError:
+        raise UserError(f"{place} is {' '.join(cells)!r:.60}, no YOLO label; correct it") from None
+
+    if not 0 <= label < len(names):
+        raise UserError(f"{place} is of class {label}, the list has 0..{len(names) - 1}; mend it")
+    if np.abs(values[1:]).max(initial=0) > _FAR:
+        raise UserError(f"{place} has {values[1:].max():g}, no share of a side; export it again")
+    if len(values) in (5, 6):  # a box, perhaps with a confidence
+        return Region(names[label])
+    if len(values) < 7 or len(values) % 2 == 0:
+        raise UserError(
+            f"{place} has {len(values)} numbers; export YOLO's detection or segmentation form"
+        )
+    return Region(names[label], outline([values[1:].copy()], relative=True))
+
+
+def _names(file: Path) -> list[str]:
+    if file.suffix.lower() in (".yaml", ".yml"):
+        return _names_in(file)
+    lines = decoded_text(file, file.read_bytes()).splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _names_in(file: Path) -> list[str]:
+    """Names of classes in a YAML file, in the order of their numbers; none if it has no `names`."""
+    try:
+        content = yaml.safe_load(decoded_text(file, file.read_bytes()))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{file} is not YAML ({' '.join(str(error).split())[:80]}); mend it") from (
+            error
+        )
+    names = content.get("names") if isinstance(content, dict) else None
+    if isinstance(names, dict):
+        if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
+            raise UserError(f"{file} numbers its names {list(names)!r:.60}; count from 0 on")
+        names = [name for _, name in sorted(names.items(), key=lambda pair: int(pair[0]))]
+    return [str(name) for name in names] if isinstance(names, list) else []
