@@ -84,7 +84,7 @@ def _matched(
     for row in rows:
         found = [len(pictures.find(name)) for name in row.called]
         if partial and not any(found):
-            elsewhere += row.called[:1] or (row.place,)
+            elsewhere += row.called[-1:] or (row.place,)
             continue
 
         best = next((n for n, count in enumerate(found) if count == 1), 0)

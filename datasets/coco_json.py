@@ -130,7 +130,7 @@ def read_instances(path: str | Path, outlines: bool) -> list[AnnotatedImage]:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{path} is no instance JSON: entry or key {error} is missing or malformed; make or "
-            "copy it again"
+            "copy it again, of panoptic annotations or captions export instances"
         ) from error
 
     if not found:

@@ -11,7 +11,6 @@ from datasets.coco_json import Shape, read_instances
 from datasets.forms.shapes import outline
 from datasets.polygons import run_pixels
 from datasets.rows import Pixels, Region, Row, row_of
-from utils.common.errors import UserError
 
 
 def is_coco(content: Any) -> bool:
@@ -19,18 +18,11 @@ def is_coco(content: Any) -> bool:
     return isinstance(content, dict) and "images" in content and "categories" in content
 
 
-def read(path: Path, content: dict, below: str, outlines: bool) -> Iterator[Row]:
-    """The images of a file, whose folder is called `below` in the export. With `outlines`, it is
-    read again with them.
+def read(path: Path, below: str, outlines: bool) -> Iterator[Row]:
+    """The images of a file, whose folder is called `below` in the export.
 
     Raises UserError where the file is malformed or of another kind of COCO's.
     """
-    annotations = content.get("annotations")
-    if not isinstance(annotations, list):
-        raise UserError(f"{path} has no list `annotations`; export instances, not images alone")
-    if any(isinstance(entry, dict) and "segments_info" in entry for entry in annotations[:1]):
-        raise UserError(f"{path} is COCO's panoptic form; export COCO instances")
-
     for image in read_instances(path, outlines):
         yield row_of(
             f"{path}, image {image.file}",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -10,11 +10,12 @@ from PIL import Image
 from datasets.folders import files_below
 from datasets.pictures import open_image
 from datasets.rows import Region, Row, row_of
+from datasets.specs import palette
 from utils.common.errors import UserError
 from utils.common.files import decoded_text
 
 LIST = "labelmap.txt"
-_FOLDER = "SegmentationClass"
+_FOLDER, _LISTS = "SegmentationClass", Path("ImageSets") / "Segmentation"
 _NUMBERS = (1 << np.arange(0, 24, 8)).astype(np.int64)  # of r, g, b: one number per colour
 
 
@@ -29,16 +30,31 @@ def read(listed: Path) -> Iterator[Row]:
     Raises UserError where the list is malformed, or a mask is broken or has another colour.
     """
     colours = _colours(listed)
-    folder = listed.parent / _FOLDER
-    files = files_below(folder, (".png",)).files if folder.is_dir() else []
+    folder = listed.parent
+    if (folder / _FOLDER).is_dir():
+        folder /= _FOLDER
+    files = files_below(folder, (".png",)).files
     if not files:
-        raise UserError(f"{listed} has no {_FOLDER} with PNGs beside it; name the whole export")
+        raise UserError(f"{listed} has no PNGs beside it, nor in {_FOLDER}; name the whole export")
 
-    for file in files:
-        below = file.relative_to(folder).with_suffix("")
+    by_name = {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+    for name, file in by_name.items():
         image = open_image(file).decoded()
         regions = _regions(file, image, colours)
-        yield row_of(str(file), (below.as_posix(), below.name), regions, image.size[::-1])
+        yield row_of(str(file), (name, PurePosixPath(name).name), regions, image.size[::-1])
+
+    for name, place in _names(listed.parent / _LISTS).items():
+        if name not in by_name:  # CVAT writes no mask of a picture without an object
+            yield row_of(place, (name,), [])
+
+
+def _names(folder: Path) -> dict[str, str]:
+    """Place of each name that the lists of a folder have, by name."""
+    names: dict[str, str] = {}
+    for file in sorted(folder.glob("*.txt")):
+        lines = decoded_text(file, file.read_bytes()).splitlines()
+        names |= {line.strip(): f"{file}, {line.strip()}" for line in lines if line.strip()}
+    return names
 
 
 def _regions(file: Path, image: Image.Image, colours: dict[int, str]) -> list[Region]:
@@ -58,15 +74,18 @@ def _same(numbers: np.ndarray, number: int, height: int, width: int, place: str)
 
 
 def _colours(listed: Path) -> dict[int, str]:
-    """Classes by the number of their colour, of lines NAME:R,G,B:PARTS:ACTIONS."""
-    colours = {}
+    """Classes by the number of their colour, of lines NAME:R,G,B:PARTS:ACTIONS. Without colours,
+    they have those of VOC in the order of lines.
+    """
+    colours: dict[int, str] = {}
+    in_order = palette()
     lines = decoded_text(listed, listed.read_bytes()).splitlines()
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
         try:
             name, rgb = line.split(":")[:2]
-            colour = np.array(rgb.split(","), np.int64)
+            colour = np.array(rgb.split(",") if rgb else in_order[len(colours)], np.int64)
             colours[int(colour @ _NUMBERS)] = name.strip()
         except ValueError:
             raise UserError(

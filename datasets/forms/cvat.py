@@ -34,7 +34,7 @@ def read(path: Path, root: Element) -> Iterator[Row]:
         try:
             size = None if None in sides else (int(str(sides[0])), int(str(sides[1])))
             regions = [_region(each) for each in image if each.tag in _OBJECTS]
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, OverflowError) as error:
             raise UserError(
                 f"{place} has an attribute that is missing or malformed ({error}); export it again"
             ) from error

@@ -1,6 +1,7 @@
 """The one place that tells, from content, which form a file or folder of annotations has."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ FORMS = (
     "CVAT, Label Studio, Supervisely"
 )
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+_SIGNS: dict[str, Callable[[Any], bool]] = {  # of JSON that tools write
+    "coco": coco.is_coco,
+    "labelme": labelme.is_labelme,
+    "tasks": label_studio.is_tasks,
+    "min": label_studio.is_min,
+}
 _LINES = (".jsonl", ".ndjson")
 _LISTS = ("obj.names", "classes.txt", "obj.data", colours.LIST, "meta.json")  # stand for a folder
 
@@ -71,7 +78,7 @@ def rows_of_folder(folder: Path, classes: Sequence[str], outlines: bool) -> Iter
             return chain.from_iterable(found)
 
     files = files_below(folder, (".json",)).files
-    if any(_is_known(_content(file)) for file in files):
+    if any(map(_form, files)):
         return _of_json_files(folder, files, classes, outlines)
     files = files_below(folder, (".xml",)).files
     if files:
@@ -102,17 +109,18 @@ def _of_xml(path: Path, below: str) -> Iterator[Row]:
     )
 
 
-def _content(path: Path) -> Any:
-    return read_json(path, without_outline, (dict, list))
+def _form(path: Path) -> str:
+    """The form of a JSON file; "" for none of a tool. Asked again, an unchanged file is not read
+    again.
+    """
+    status = path.stat()
+    return _form_of_content(path, status.st_mtime_ns, status.st_size)
 
 
-def _is_known(content: Any) -> bool:
-    return (
-        coco.is_coco(content)
-        or labelme.is_labelme(content)
-        or label_studio.is_tasks(content)
-        or label_studio.is_min(content)
-    )
+@lru_cache(maxsize=1 << 16)
+def _form_of_content(path: Path, *_: int) -> str:
+    content = read_json(path, without_outline, (dict, list))
+    return next((name for name, is_so in _SIGNS.items() if is_so(content)), "")
 
 
 def _of_json_files(
@@ -120,10 +128,9 @@ def _of_json_files(
 ) -> Iterator[Row]:
     strange = []
     for file in files:
-        content = _content(file)
-        if _is_known(content):
+        if form := _form(file):
             below = file.relative_to(folder).parent.as_posix()
-            yield from _of_known(file, content, f"{below}/".removeprefix("./"), classes, outlines)
+            yield from _of_tool(form, file, f"{below}/".removeprefix("./"), classes, outlines)
         else:
             strange.append(file)
 
@@ -135,22 +142,23 @@ def _of_json_files(
         )
 
 
-def _of_known(
-    path: Path, content: Any, below: str, classes: Sequence[str], outlines: bool
+def _of_tool(
+    form: str, path: Path, below: str, classes: Sequence[str], outlines: bool
 ) -> Iterator[Row]:
-    if coco.is_coco(content):
-        return coco.read(path, content, below, outlines)
-    if labelme.is_labelme(content):
+    if form == "coco":
+        return coco.read(path, below, outlines)
+    content = read_json(path, kinds=(dict, list))
+    if form == "labelme":
         return labelme.read(path, content, below, classes)
-    if label_studio.is_tasks(content):
+    if form == "tasks":
         return label_studio.read_tasks(path, content)
     return label_studio.read_min(path, content, classes)
 
 
 def _of_json(path: Path, classes: Sequence[str], outlines: bool) -> tuple[Iterator[Row], bool]:
-    content = _content(path)
-    if _is_known(content):
-        return _of_known(path, content, "", classes, outlines), True
+    if form := _form(path):
+        return _of_tool(form, path, "", classes, outlines), True
+    content = read_json(path, kinds=(dict, list))
     if isinstance(content, list):
         return read_records(path, content), False
     return read_mapping(path, content), False

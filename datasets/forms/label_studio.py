@@ -18,23 +18,21 @@ from utils.common.errors import UserError
 
 _DONE = ("annotations", "completions")  # of today, and before version 1.0
 _MIN = ("annotation_id", "annotator", "lead_time")
-_NO_NAME = "label_studio"
 
 
 def is_tasks(content: Any) -> bool:
     """Whether a JSON's content is of the whole form."""
-    return _first_has(content, lambda record: "data" in record and any(k in record for k in _DONE))
+    return any("data" in task and any(key in task for key in _DONE) for task in _records(content))
 
 
 def is_min(content: Any) -> bool:
     """Whether a JSON's content is JSON-MIN."""
-    return _first_has(content, lambda record: any(key in record for key in _MIN))
+    return any(key in record for record in _records(content) for key in _MIN)
 
 
-def _first_has(content: Any, test: Any) -> bool:
-    return bool(isinstance(content, list) and content and isinstance(content[0], dict)) and test(
-        content[0]
-    )
+def _records(content: Any) -> list[dict]:
+    is_list = isinstance(content, list)
+    return [record for record in content if isinstance(record, dict)] if is_list else []
 
 
 def read_tasks(path: Path, content: list) -> Iterator[Row]:
@@ -49,7 +47,7 @@ def read_tasks(path: Path, content: list) -> Iterator[Row]:
             kept = [each for each in done if not each.get("was_cancelled")]
             marked = [each for each in kept if each.get("ground_truth")] or kept
             results = marked[-1] if marked else None
-            called = _pictures(task["data"])
+            called = _named(place, task["data"])
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{place} is malformed ({type(error).__name__}: {error}); export it as JSON again"
@@ -59,45 +57,62 @@ def read_tasks(path: Path, content: list) -> Iterator[Row]:
         else:
             yield _row(place, called, results.get("result") or [])
 
-    if untouched:
-        say_once(_NO_NAME, f"{untouched} tasks of {path} have no annotation, and are left out")
+    _say_untouched(path, untouched)
 
 
 def read_min(path: Path, content: list, classes: Sequence[str]) -> Iterator[Row]:
-    """The records of a file. Plain texts count where they are names of classes."""
+    """The records that were worked on. Plain texts count where they are names of classes. Raises
+    UserError where a record is malformed.
+    """
     known = {key_of(name) for name in classes}
+    untouched = 0
     for number, record in enumerate(content, 1):
         place = f"{path}, entry {number}"
         if not isinstance(record, dict):
             raise UserError(f"{place} is {record!r:.60}, no object; export it as JSON-MIN again")
-        results = [
-            {"value": value, **value}
-            for values in record.values()
-            if isinstance(values, list)
-            for value in values
-            if isinstance(value, dict)
-        ]
-        words = [value for value in record.values() if isinstance(value, str)]
-        for value in record.values():
-            if isinstance(value, dict) and isinstance(value.get("choices"), list):
-                words += [word for word in value["choices"] if isinstance(word, str)]
-        yield _row(place, _pictures(record), results, [w for w in words if key_of(w) in known])
+        if all(record.get(key) is None for key in _MIN):
+            untouched += 1
+            continue
+
+        results, words = _values(record)
+        chosen = [word for word in words if key_of(word) in known]
+        yield _row(place, _named(place, record), results, chosen)
+    _say_untouched(path, untouched)
 
 
-def _pictures(data: Mapping[str, Any]) -> list[str]:
+def _values(record: Mapping[str, Any]) -> tuple[list[dict], list[str]]:
+    """Results, in the form of tasks, and texts of a record."""
+    results: list[dict] = []
+    words: list[str] = []
+    for value in record.values():
+        if isinstance(value, str):
+            words.append(value)
+        elif isinstance(value, dict) and isinstance(value.get("choices"), list):
+            words += map(str, value["choices"])
+        elif isinstance(value, list):
+            results += [{"value": each, **each} for each in value if isinstance(each, dict)]
+    return results, words
+
+
+def _say_untouched(path: Path, count: int) -> None:
+    if count:
+        say_once(f"untouched {path}", f"{count} tasks of {path} have no annotation; left out")
+
+
+def _named(place: str, data: Mapping[str, Any]) -> list[str]:
     """What a task calls its picture: its texts that end as pictures do."""
     texts = [unquote(text) for text in data.values() if isinstance(text, str)]
     names = [text.partition("?d=")[2] or text.partition("?")[0] for text in texts]
     pictures = [name for name in names if name.lower().endswith(picture_suffixes())]
     if not pictures:
-        raise KeyError("no text of its data ends as a picture does")
+        raise UserError(f"{place} names no picture; export a project of pictures")
     return pictures
 
 
 def _row(place: str, called: list[str], results: list, more: Sequence[str] = ()) -> Row:
     try:
         regions, words, size = _read(results)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(
             f"{place} has a malformed result ({type(error).__name__}: {error}); export it again"
         ) from error

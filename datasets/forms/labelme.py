@@ -51,7 +51,7 @@ def _size(path: Path, content: dict) -> tuple[int, int] | None:
         return None
     try:
         return int(height), int(width)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(
             f"{path} has the size {width!r:.20} x {height!r:.20}; save it with LabelMe again"
         ) from None
@@ -60,7 +60,7 @@ def _size(path: Path, content: dict) -> tuple[int, int] | None:
 def _region(path: Path, number: int, shape: Any) -> Region:
     try:
         return Region(str(shape["label"]), _pixels(shape))
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, IndexError, AttributeError) as error:
         raise UserError(
             f"{path}, shape {number} is malformed ({type(error).__name__}: {error}); correct it "
             "in LabelMe"

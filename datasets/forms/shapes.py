@@ -67,8 +67,7 @@ def png_pixels(content: bytes, most: int = 1 << 27) -> np.ndarray:
         values: np.ndarray = np.atleast_3d(np.array(image))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"no PNG, {error}") from error
-    opaque: np.ndarray = (values > 0).any(axis=2)
-    return opaque
+    return np.max(values, axis=2) > 0
 
 
 def _inside(
@@ -80,7 +79,7 @@ def _inside(
     place: str,
 ) -> np.ndarray:
     scale = np.array([width, height] if relative else [1, 1], np.float64)
-    outer, inner = ([_points(each, scale, place) for each in group] for group in (polygons, holes))
+    outer, inner = (_points(group, scale, place) for group in (polygons, holes))
     pixels = polygon_pixels(outer, height, width, place)
     if not pixels.any() and _is_outside(outer, height, width):
         raise UserError(
@@ -89,14 +88,15 @@ def _inside(
     return pixels & ~polygon_pixels(inner, height, width, place)
 
 
-def _points(polygon: Any, scale: np.ndarray, place: str) -> np.ndarray:
-    """x0, y0, x1, y1, ... in px as one array."""
+def _points(polygons: Sequence[Any], scale: np.ndarray, place: str) -> list[np.ndarray]:
+    """x0, y0, x1, y1, ... in px of each polygon."""
     try:
-        return (np.asarray(polygon, np.float64).reshape(-1, 2) * scale).ravel()
+        arrays = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in polygons]
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"{place} has a polygon that is no list of points ({error}); correct it"
         ) from error
+    return [(points * scale).ravel() for points in arrays]
 
 
 def _is_outside(polygons: Sequence[np.ndarray], height: int, width: int) -> bool:

@@ -53,7 +53,7 @@ def _row(file: Path, dataset: Path, known: set[str]) -> Row:
         tags = [
             str(tag["name"] if isinstance(tag, dict) else tag) for tag in content.get("tags", [])
         ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(
             f"{file} is no annotation of Supervisely ({type(error).__name__}: {error}); "
             "export it again"

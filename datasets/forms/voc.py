@@ -27,7 +27,7 @@ def read(path: Path, root: Element, below: str) -> Row:
         regions = [Region(_text(each, "name"), _pixels(each)) for each in objects]
         sides = next(((h, w) for h, w in _SIZES if _text(root, h) and _text(root, w)), None)
         size = sides and (int(_text(root, sides[0])), int(_text(root, sides[1])))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise UserError(f"{path} has a malformed number ({error}); export it again") from error
     return row_of(str(path), (stem, name, PurePosixPath(stem).name), regions, size or None)
 

@@ -22,7 +22,7 @@ _FAR = 2  # shares of a side; numbers beyond are pixels
 
 
 def found(folder: Path) -> Path | None:
-    """The file of a folder that names its classes; None where it is no such folder.
+    """The file of a folder that names its classes; None where it has none, or no labels.
 
     Raises UserError where two name them differently.
     """
@@ -34,7 +34,7 @@ def found(folder: Path) -> Path | None:
             f"{files[0]} and {files[1]} name other classes; keep the one that the labels were "
             "written with"
         )
-    return files[0] if files else None
+    return files[0] if files and _label_files(folder) else None
 
 
 def read(listed: Path) -> Iterator[Row]:
@@ -43,11 +43,7 @@ def read(listed: Path) -> Iterator[Row]:
     """
     folder = listed.parent
     names = _names(listed)
-    files = _label_files(folder)
-    if not files:
-        raise UserError(f"{listed} has no folder of labels below it; name the whole export")
-
-    for file in files:
+    for file in _label_files(folder):
         below = file.relative_to(folder).with_suffix("")
         plain = PurePosixPath(*(part for part in below.parts if part != "labels"))
         pictures = PurePosixPath(*("images" if p == "labels" else p for p in below.parts))
@@ -75,9 +71,9 @@ def _regions(file: Path, names: Sequence[str]) -> Iterator[Region]:
 def _region(place: str, cells: list[str], names: Sequence[str]) -> Region:
     try:
         values = np.array(cells, np.float64)
-        label = int(values[0])
-        if label != values[0] or not np.isfinite(values).all():
+        if not np.isfinite(values).all() or values[0] % 1:
             raise ValueError
+        label = int(values[0])
     except ValueError:
         raise UserError(f"{place} is {' '.join(cells)!r:.60}, no YOLO label; correct it") from None
 

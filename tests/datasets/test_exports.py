@@ -1,0 +1,442 @@
+"""What annotation tools export is read: tags, regions, and the quirks of each form."""
+
+import json
+import shutil
+import zlib
+from base64 import b64encode
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools import mask as coder
+
+from datasets.annotations import matched, tags_of_file
+from datasets.pictures import mask_png, open_image
+from datasets.prepare.drawn import labels_of
+from datasets.specs import IGNORE, DatasetSpec
+from utils.common.console import begin_notices
+from utils.common.errors import UserError
+
+HERE = Path(__file__).parent / "exports"
+SPEC = DatasetSpec("custom", ("cat", "dog"), ("",) * 2, ())
+FILES = [PurePosixPath(name) for name in ("a.jpg", "sub/b.jpg", "c.jpg")]
+HEIGHT, WIDTH = 24, 32
+
+CAT = np.zeros((HEIGHT, WIDTH), np.uint8)
+CAT[2:18, 2:12] = 1
+DOG = np.zeros((HEIGHT, WIDTH), np.uint8)
+DOG[4:10, 20:30] = 2
+DOG[6:8, 23:26] = 0
+HOLED = CAT.copy()
+HOLED[4:8, 4:6] = 0
+
+
+@pytest.fixture(autouse=True)
+def notices() -> None:
+    begin_notices()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for file in FILES:
+        (tmp_path / "photos" / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (WIDTH, HEIGHT), (90, 20, 0)).save(tmp_path / "photos" / file)
+    return tmp_path / "photos"
+
+
+def tags(path: Path, files: list[PurePosixPath] = FILES, root: str = "photos") -> dict:
+    found = tags_of_file(path, files, SPEC, [Path(root)])
+    return {str(file): sorted(classes) for file, classes in found.items()}
+
+
+def masks(path: Path, photos: Path, files: list[PurePosixPath] = FILES) -> dict:
+    rows = matched(path, files, SPEC, [photos], "--masks", partial=True, outlines=True)
+    return {str(f): labels_of(row, open_image(photos / f), SPEC) for f, row in rows}
+
+
+def written(path: Path, content: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+BOTH = ["cat", "dog"]
+# form: tags of a.jpg, whether sub/b.jpg is known, the mask of a.jpg (None: not compared)
+FORMS = {
+    "labelme": (BOTH, False, CAT + np.where(CAT, 0, DOG)),
+    "label_studio": (BOTH, False, CAT + DOG),
+    "label_studio_min": (BOTH, False, CAT + DOG),
+    "label_studio_coco": (["cat"], False, CAT),
+    "label_studio_yolo": (["cat"], False, CAT),
+    "cvat_coco": (BOTH, True, None),
+    "cvat_images": (BOTH, True, CAT + DOG),
+    "cvat_labelme": (BOTH, True, None),
+    "cvat_mask": (["dog"], False, DOG),
+    "supervisely": (BOTH, False, HOLED + DOG),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_the_tools_own_libraries_write_is_read(form: str, photos: Path) -> None:
+    classes, knows_b, expected = FORMS[form]
+    found = tags(HERE / form, [*FILES, PurePosixPath("d.jpg")])  # a task nobody has done
+    assert "d.jpg" not in found and found["a.jpg"] == classes and found["c.jpg"] == []
+    assert found.get("sub/b.jpg") == (["dog"] if knows_b else None)
+
+    drawn = masks(HERE / form, photos)
+    assert not drawn["c.jpg"].any() and drawn.get("sub/b.jpg") is None
+    if expected is not None:
+        assert np.array_equal(drawn["a.jpg"], expected)
+
+
+def test_yolo_of_cvat_knows_boxes_and_names_in_any_folder() -> None:
+    for form in ("cvat_yolo", "cvat_ultralytics"):
+        assert tags(HERE / form) == {"a.jpg": [], "sub/b.jpg": ["dog"], "c.jpg": []}
+    assert tags(HERE / "cvat_ultralytics" / "data.yaml") == tags(HERE / "cvat_yolo" / "obj.names")
+
+
+def test_a_polygon_of_a_brush_covers_its_pixels_but_for_the_edge(photos: Path) -> None:
+    dog = masks(HERE / "cvat_coco", photos)["a.jpg"] == 2
+    assert not (dog & (DOG == 0))[:6].any() and dog[5, 25] and dog.sum() > 30
+
+
+def coco(**more: object) -> dict:
+    return {
+        "images": [{"id": 0, "file_name": "a.jpg", "height": HEIGHT, "width": WIDTH, **more}],
+        "categories": [
+            {"id": 0, "name": "pets", "supercategory": "none"},
+            {"id": 1, "name": "cat", "supercategory": "pets"},
+            {"id": 2, "name": "dog", "supercategory": "pets"},
+        ],
+        "annotations": [],
+    }
+
+
+def object_of(category: int, outline: object, **more: object) -> dict:
+    return {"id": 1, "image_id": 0, "category_id": category, "segmentation": outline, **more}
+
+
+def test_roboflow_in_three_folders_with_its_extra_category_and_names(
+    tmp_path: Path, photos: Path
+) -> None:
+    pictures = {
+        "train": ("a_jpg.rf.0123456789abcdef0123456789abcdef.jpg", "a.jpg"),
+        "valid": ("b_jpg.rf.aBcDeF0123456789aBcD.jpg", ""),
+        "test": ("IMG-01-v2_png.rf.0123456789abcdef0123456789abcdef.jpg", "IMG 01.v2.png"),
+    }
+    files = [PurePosixPath(name) for name in ("a.jpg", "sub/b.jpg", "IMG 01.v2.png")]
+    for folder, (name, before) in pictures.items():
+        content = coco(file_name=name, extra={"name": before})
+        content["annotations"] = [object_of(2, [], bbox=[1, 2, 3, 4])]
+        written(tmp_path / "robo" / folder / "_annotations.coco.json", content)
+    expected = {str(file): ["dog"] for file in files}
+    assert tags(tmp_path / "robo", files) == expected
+
+    own = [PurePosixPath(folder, name) for folder, (name, _) in pictures.items()]
+    assert tags(tmp_path / "robo", own, "robo") == {str(file): ["dog"] for file in own}
+
+    yolo = tmp_path / "yolo"
+    written(yolo / "data.yaml", "train: ../train/images\nnc: 2\nnames: ['cat', 'dog']\n")
+    written(yolo / "README.roboflow.txt", "exported 1 2 3")
+    for folder, (name, _) in pictures.items():
+        written(yolo / folder / "labels" / f"{name[:-4]}.txt", "1 0.5 0.5 0.1 0.1\n")
+    assert tags(yolo, files) == expected
+    in_folders = [PurePosixPath(folder, "images", name) for folder, (name, _) in pictures.items()]
+    assert tags(yolo, in_folders, "yolo") == {str(file): ["dog"] for file in in_folders}
+
+
+def test_equal_names_in_several_splits_are_told_apart(tmp_path: Path) -> None:
+    written(tmp_path / "data.yaml", "names: {0: cat, 1: dog}")
+    for split, label in (("train", 0), ("val", 1)):
+        written(tmp_path / "labels" / split / "a.txt", f"{label} .5 .5 .1 .1")
+        content = coco()
+        content["annotations"] = [object_of(label + 1, [])]
+        written(tmp_path / "coco" / split / "x.json", content)
+    images = [PurePosixPath("images", split, "a.jpg") for split in ("train", "val")]
+    assert list(tags(tmp_path, images).values()) == [["cat"], ["dog"]]
+    below = [PurePosixPath(split, "a.jpg") for split in ("train", "val")]
+    assert list(tags(tmp_path, below).values()) == [["cat"], ["dog"]]
+    assert list(tags(tmp_path / "coco", below).values()) == [["cat"], ["dog"]]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "images\\a.jpg", "images/a.jpg", "C:\\x\\a.jpg"])
+def test_coco_of_ids_from_0_with_runs_polygons_and_crowds(
+    name: str, tmp_path: Path, photos: Path
+) -> None:
+    content = coco(file_name=name)
+    coded = coder.encode(np.asfortranarray(DOG > 0))
+    ends = np.flatnonzero(np.diff((DOG > 0).T.ravel(), prepend=0, append=0))
+    plain = np.diff([0, *ends, DOG.size]).tolist()
+    for counts in (coded["counts"].decode(), plain):
+        dog = {"size": [HEIGHT, WIDTH], "counts": counts}
+        content["annotations"] = [
+            object_of(1, [[2, 2, 12, 2, 12, 18, 2, 18]]),
+            object_of(2, dog, iscrowd=1),
+        ]
+        path = written(tmp_path / "x.json", content)
+        assert np.array_equal(masks(path, photos)["a.jpg"], CAT + DOG)
+
+
+def test_labels_of_what_does_not_count_and_of_background(tmp_path: Path, photos: Path) -> None:
+    square = [[4, 4], [8, 4], [8, 8], [4, 8]]
+    shapes = [
+        {"label": "cat", "points": [[2, 2], [12, 2], [12, 18], [2, 18]]},
+        {"label": "__ignore__", "points": square, "shape_type": "polygon"},
+        {"label": "_background_", "points": [[9, 9], [10, 9], [10, 10], [9, 10]]},
+    ]
+    old = {"version": "3.4", "shapes": shapes, "imagePath": "a.jpg", "flags": None}
+    path = written(tmp_path / "a.json", old)
+    expected = CAT.copy()
+    expected[4:8, 4:8] = IGNORE
+    expected[9, 9] = 0
+    assert np.array_equal(masks(path, photos)["a.jpg"], expected)
+    assert tags(path) == {"a.jpg": ["cat"]}
+
+
+def test_small_objects_are_seen_over_large_ones(tmp_path: Path, photos: Path) -> None:
+    small = "<polygon label='dog' points='4,4;8,4;8,8;4,8'/>"
+    large = "<polygon label='cat' points='2,2;12,2;12,18;2,18'/>"
+    brush = "<mask label='dog' rle='1, 2, 1' left='20' top='10' width='2' height='2'/>"
+    expected = CAT.copy()
+    expected[4:8, 4:8] = 2
+    expected[10, 21] = expected[11, 20] = 2
+    for order in (small + large + brush, brush + large + small):
+        image = f"<image id='0' name='a.jpg' width='32' height='24'>{order}</image>"
+        path = written(
+            tmp_path / "x.xml", f"<annotations><version>1.1</version>{image}</annotations>"
+        )
+        assert np.array_equal(masks(path, photos)["a.jpg"], expected)
+
+
+def test_tags_of_whole_pictures_count_where_they_are_classes(tmp_path: Path) -> None:
+    image = "<image name='a.jpg' width='32' height='24'><tag label='Dog'/></image>"
+    assert tags(written(tmp_path / "x.xml", f"<annotations>{image}</annotations>")) == {
+        "a.jpg": ["dog"]
+    }
+    entry = {"image": "/data/upload/7/3b0cf5f1-a.jpg", "choice": "dog", "annotator": 1, "note": "x"}
+    assert tags(written(tmp_path / "min.json", [entry])) == {"a.jpg": ["dog"]}
+    entry["choice"] = {"choices": ["dog", "cat"]}
+    assert tags(written(tmp_path / "min.json", [entry])) == {"a.jpg": ["cat", "dog"]}
+    labelme = {"shapes": [], "imagePath": "a.jpg", "flags": {"cat": True, "dog": False, "x": True}}
+    assert tags(written(tmp_path / "a.json", labelme)) == {"a.jpg": ["cat"]}
+
+
+def test_of_several_annotations_of_label_studio_one_counts(tmp_path: Path) -> None:
+    def chosen(name: str, **more: object) -> dict:
+        return {"result": [{"type": "choices", "value": {"choices": [name]}}], **more}
+
+    def read(*annotations: dict, image: str = "a.jpg", key: str = "annotations") -> dict:
+        tasks = [{"id": 1, "data": {"text": "x", "image": image}, key: list(annotations)}]
+        return tags(written(tmp_path / "t.json", tasks))
+
+    assert read(chosen("cat"), chosen("dog")) == {"a.jpg": ["dog"]}
+    assert read(chosen("cat", ground_truth=True), chosen("dog")) == {"a.jpg": ["cat"]}
+    assert read(chosen("cat"), chosen("dog", was_cancelled=True)) == {"a.jpg": ["cat"]}
+    assert read(chosen("cat"), key="completions") == {"a.jpg": ["cat"]}
+    for image in ("/data/local-files/?d=photos/sub/b.jpg", "s3://x/photos/sub%2Fb.jpg?v=2"):
+        assert read(chosen("cat"), image=image) == {"sub/b.jpg": ["cat"]}
+
+
+def test_a_supervisely_bitmap_may_lie_partly_outside_and_be_plain(
+    tmp_path: Path, photos: Path
+) -> None:
+    png = mask_png(np.full((4, 5), 255, np.uint8))
+    written(tmp_path / "1_x" / "meta.json", {"classes": [], "tags": []})
+    for data in (png, zlib.compress(png)):
+        bitmap = {"origin": [WIDTH - 2, -1], "data": b64encode(data).decode()}
+        content = {
+            "size": {"height": HEIGHT, "width": WIDTH},
+            "objects": [{"classTitle": "cat", "bitmap": bitmap}],
+        }
+        written(tmp_path / "1_x" / "ds" / "ann" / "a.jpg.json", content)
+        labels = masks(tmp_path, photos)["a.jpg"]
+        assert labels.sum() == 6 and labels[:3, -2:].all()
+
+
+def test_masks_in_colours_are_read_by_their_list(tmp_path: Path, photos: Path) -> None:
+    colours = np.array([[0, 0, 0], [250, 50, 83], [51, 221, 255]], np.uint8)
+    folder = tmp_path / "SegmentationClass" / "sub"
+    folder.mkdir(parents=True)
+    Image.fromarray(colours[CAT + DOG]).save(folder / "b.png")
+    rows = ["# label:color_rgb:parts:actions", "background:0,0,0::", "Dog:51,221,255::"]
+    listed = written(tmp_path / "labelmap.txt", "\n".join([*rows, "cat:250,50,83::", ""]))
+    for path in (tmp_path, listed):
+        assert np.array_equal(masks(path, photos)["sub/b.jpg"], CAT + DOG)
+    written(listed, "\n".join(rows))
+    with pytest.raises(UserError, match="b.png has the colour 250,50,83, which labelmap.txt lacks"):
+        tags(tmp_path)
+
+
+def xml(inside: str, version: str = "1.1") -> str:
+    return f"<annotations><version>{version}</version>{inside}</annotations>"
+
+
+def image(inside: str, size: str = "width='32' height='24'") -> str:
+    return xml(f"<image name='a.jpg' {size}>{inside}</image>")
+
+
+BAD: dict[str, tuple[str, object, str]] = {
+    "archive": ("x.zip", "PK\3\4", "is an archive; unpack it"),
+    "video": ("x.xml", xml("<track id='0' label='cat'/>"), "form for video; export it as CVAT for"),
+    "version": ("x.xml", xml("", "2.0"), "is of version 2.0 of CVAT's XML"),
+    "other XML": ("x.xml", "<html/>", "holds <html> where VOC has <annotation> and CVAT"),
+    "number": ("x.xml", image("<polygon label='cat' points='1,x'/>"), "missing or malformed"),
+    "panoptic": (
+        "x.json",
+        coco() | {"annotations": [{"image_id": 0, "segments_info": []}]},
+        "entry or key 'category_id' is missing or malformed; make or copy it again, of panoptic",
+    ),
+    "images alone": (
+        "x.json",
+        coco() | {"annotations": None},
+        "is no instance JSON: entry or key 'NoneType'",
+    ),
+    "yolo class": ("labels/a.txt", "7 .1 .1 .1 .1", "a.txt, line 1 is of class 7, the list has"),
+    "yolo pixels": ("labels/a.txt", "0 120 80 30 20", "line 1 has 120, no share of a side"),
+    "yolo pose": ("labels/a.txt", "0 .1 .1 .1 .1 .2 .2 2", "line 1 has 8 numbers; export YOLO's"),
+    "yolo text": ("labels/a.txt", "cat .1 .1", "is 'cat .1 .1', no YOLO label"),
+    "yolo names": ("classes.yml", "names: [dog, cat]", "name other classes; keep the one"),
+    "yolo numbers": ("data.yaml", "names: {1: cat, 2: dog}", "numbers its names [1, 2]; count"),
+    "shape": ("a.json", {"shapes": [{"points": []}]}, "shape 1 is malformed (KeyError: 'label')"),
+    "task": ("x.json", [{"data": {"image": "a.jpg"}, "annotations": [{"result": 7}]}], "malformed"),
+    "no picture": (
+        "x.json",
+        [{"data": {"t": "x"}, "annotations": [{}]}],
+        "names no picture; export a",
+    ),
+    "colour": ("labelmap.txt", "cat;1,2,3", "line 1 is 'cat;1,2,3'; write it as cat:255,0,0::"),
+    "colours": ("labelmap.txt", "cat:1,2,3::", "has no PNGs beside it, nor in SegmentationClass"),
+    "strange": ("x.json", {"hello": 1}, "holds no XML file, JSON or list of classes; give"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_another_form_or_version_is_one_sentence(case: str, tmp_path: Path) -> None:
+    name, content, said = BAD[case]
+    path = written(tmp_path / "export" / name, content)
+    if name.startswith(("labels", "classes")):
+        written(tmp_path / "export" / "data.yaml", "names: [cat, dog]")
+    whole = path if path.suffix in (".zip", ".xml", ".json") and case != "strange" else None
+    with pytest.raises(UserError) as caught:
+        tags(whole or tmp_path / "export")
+    assert said in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
+
+
+BAD_OUTLINES: dict[str, tuple[str, str]] = {
+    "outside": ("<polygon label='cat' points='40,4;44,4;44,8'/>", "a polygon outside the picture"),
+    "far": ("<polygon label='cat' points='0,0;9000,4;44,8'/>", "reaches to 9000 px in an image of"),
+    "brush": ("<mask label='cat' rle='1,2' left='0' top='0' width='2' height='2'/>", "run lengths"),
+    "unknown": ("<polygon label='cow' points='0,0;4,0;4,4'/>", "has the tag 'cow', which is no"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_OUTLINES)
+def test_an_outline_that_cannot_be_is_one_sentence(case: str, tmp_path: Path, photos: Path) -> None:
+    inside, said = BAD_OUTLINES[case]
+    with pytest.raises(UserError, match=r"x.xml, image a.jpg, object 1 \(c") as caught:
+        masks(written(tmp_path / "x.xml", image(inside)), photos)
+    assert said in str(caught.value)
+
+
+def test_what_reaches_beyond_the_picture_is_cut_off(tmp_path: Path, photos: Path) -> None:
+    path = written(tmp_path / "x.xml", image("<polygon label='cat' points='-3,-3;5,-3;5,5;-3,5'/>"))
+    expected = np.zeros_like(CAT)
+    expected[:5, :5] = 1
+    assert np.array_equal(masks(path, photos)["a.jpg"], expected)
+
+
+def test_sizes_that_differ_are_refused_and_exchanged_ones_said(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cat = "<polygon label='cat' points='2,2;12,2;12,18;2,18'/>"
+    path = written(tmp_path / "x.xml", image(cat, "width='24' height='32'"))
+    assert np.array_equal(masks(path, photos)["a.jpg"], CAT)
+    said = capsys.readouterr()
+    assert "width and height are taken as exchanged" in said.err + said.out
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (24, 32)).save(photos / "a.jpg", exif=exif)
+    with pytest.raises(UserError, match="as .* is stored, but EXIF turns it to 32 x 24"):
+        masks(path, photos)
+    written(path, image(cat, "width='640' height='640'"))
+    with pytest.raises(UserError, match="is of a picture of 640 x 640, but .*a.jpg has 32 x 24"):
+        masks(path, photos)
+
+
+@pytest.mark.parametrize("name", ["other.json", "sub/x.json"])
+def test_two_files_may_number_otherwise_but_not_name_a_picture_twice(
+    name: str, tmp_path: Path
+) -> None:
+    first, second = coco(), coco(file_name="c.jpg")
+    second["categories"][1:] = [{"id": 2, "name": "cat"}, {"id": 1, "name": "dog"}]
+    first["annotations"] = second["annotations"] = [object_of(1, [])]
+    written(tmp_path / "e" / "x.json", first)
+    written(tmp_path / "e" / name, second)
+    assert tags(tmp_path / "e") == {"a.jpg": ["cat"], "c.jpg": ["dog"]}
+
+    second["images"][0]["file_name"] = "a.jpg"
+    written(tmp_path / "e" / name, second)
+    with pytest.raises(UserError, match="lists 'a.jpg' a second time, after .*; keep one of them"):
+        tags(tmp_path / "e")
+
+
+def changed(content: object, choose: st.DataObject) -> object:
+    """JSON with one value, somewhere, replaced by another of any type."""
+    if isinstance(content, (dict, list)) and content and choose.draw(st.integers(0, 9)):
+        keys = list(content) if isinstance(content, dict) else range(len(content))
+        key = choose.draw(st.sampled_from(list(keys)))
+        content[key] = changed(content[key], choose)
+        return content
+    odd = (None, True, -1, 0, 2**70, float("nan"), "", "x", "a.jpg", [], {}, [[]], [1], {"x": []})
+    return choose.draw(st.sampled_from(odd))
+
+
+JSONS = sorted(str(file.relative_to(HERE)) for file in HERE.rglob("*.json"))
+TEXTS = [str(file.relative_to(HERE)) for file in sorted(HERE.glob("*/**/*")) if file.is_file()]
+
+
+def read_or_one_sentence(file: str, content: bytes, folder: Path) -> None:
+    photos = folder / "photos"
+    if not photos.is_dir():
+        for name in FILES:
+            (photos / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (WIDTH, HEIGHT)).save(photos / name)
+    form = folder / Path(file).parts[0]
+    shutil.rmtree(form, ignore_errors=True)
+    shutil.copytree(HERE / form.name, form)
+    (folder / file).write_bytes(content)
+    for read in (lambda: tags(form), lambda: masks(form, photos)):
+        try:
+            assert read() is not None
+        except UserError as error:
+            assert str(folder) in str(error) and "\n" not in str(error)
+
+
+@settings(max_examples=60, deadline=None)
+@given(choose=st.data(), file=st.sampled_from(JSONS))
+def test_any_type_anywhere_is_read_or_one_sentence(
+    choose: st.DataObject, file: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    content = changed(json.loads((HERE / file).read_text()), choose)
+    folder = tmp_path_factory.getbasetemp() / "types"
+    read_or_one_sentence(file, json.dumps(content).encode(), folder)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    file=st.sampled_from(TEXTS),
+    place=st.floats(0, 1),
+    length=st.integers(0, 8),
+    put=st.binary(max_size=4) | st.sampled_from([b"-9", b"1e400", b"nan", b"\n", b'"', b"<", b":"]),
+)
+def test_any_bytes_anywhere_are_read_or_one_sentence(
+    file: str, place: float, length: int, put: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    content = (HERE / file).read_bytes()
+    at = int(place * len(content))
+    folder = tmp_path_factory.getbasetemp() / "bytes"
+    read_or_one_sentence(file, content[:at] + put + content[at + length :], folder)
