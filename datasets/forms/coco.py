@@ -18,22 +18,38 @@ def is_coco(content: Any) -> bool:
     return isinstance(content, dict) and "images" in content and "categories" in content
 
 
-def read(path: Path, below: str, outlines: bool) -> Iterator[Row]:
-    """The images of a file, whose folder is called `below` in the export.
+def is_label_studio(content: Any) -> bool:
+    """Whether Label Studio wrote it, which multiplies shares of the picture as shown by the size
+    that the file has before EXIF turns it.
+    """
+    info = content.get("info") if is_coco(content) else None
+    return isinstance(info, dict) and info.get("contributor") == "Label Studio"
+
+
+def read(path: Path, below: str, outlines: bool, relative: bool = False) -> Iterator[Row]:
+    """The images of a file, whose folder is called `below` in the export. With `relative`, its
+    coordinates count as shares of its sizes.
 
     Raises UserError where the file is malformed or of another kind of COCO's.
     """
     for image in read_instances(path, outlines):
+        size = (image.height, image.width) if image.height and image.width else None
+        shares = size if relative else None
         yield row_of(
             f"{path}, image {image.file}",
             (below + image.file, image.file, image.before),
-            [Region(shape.category, _pixels(shape)) for shape in image.shapes],
-            (image.height, image.width) if image.height and image.width else None,
+            [Region(shape.category, _pixels(shape, shares)) for shape in image.shapes],
+            None if relative else size,
         )
 
 
-def _pixels(shape: Shape) -> Pixels | None:
+def _pixels(shape: Shape, shares: tuple[int, int] | None) -> Pixels | None:
     """The function for the pixels of an annotation; None of one with a box alone."""
     if isinstance(shape.outline, dict):
         return partial(run_pixels, shape.outline)
-    return outline(shape.outline) if shape.outline else None
+    if not shape.outline:
+        return None
+    if shares is None:
+        return outline(shape.outline)
+    polygons = [polygon.reshape(-1, 2) / shares[::-1] for polygon in shape.outline]
+    return outline(polygons, relative=True)

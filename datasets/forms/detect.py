@@ -23,6 +23,7 @@ FORMS = (
 )
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 _SIGNS: dict[str, Callable[[Any], bool]] = {  # of JSON that tools write
+    "coco of label studio": coco.is_label_studio,
     "coco": coco.is_coco,
     "labelme": labelme.is_labelme,
     "tasks": label_studio.is_tasks,
@@ -145,8 +146,8 @@ def _of_json_files(
 def _of_tool(
     form: str, path: Path, below: str, classes: Sequence[str], outlines: bool
 ) -> Iterator[Row]:
-    if form == "coco":
-        return coco.read(path, below, outlines)
+    if form.startswith("coco"):
+        return coco.read(path, below, outlines, relative=form != "coco")
     content = read_json(path, kinds=(dict, list))
     if form == "labelme":
         return labelme.read(path, content, below, classes)

@@ -367,6 +367,17 @@ def test_sizes_that_differ_are_refused_and_exchanged_ones_said(
         masks(path, photos)
 
 
+def test_label_studio_scales_by_the_size_before_exif_turns_it(tmp_path: Path, photos: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (HEIGHT, WIDTH)).save(photos / "a.jpg", exif=exif)  # shown as WIDTH x HEIGHT
+    corners = np.array([[2, 2], [12, 2], [12, 18], [2, 18]]) / (WIDTH, HEIGHT) * (HEIGHT, WIDTH)
+    content = coco(width=HEIGHT, height=WIDTH) | {"info": {"contributor": "Label Studio"}}
+    content["annotations"] = [object_of(1, [corners.ravel().tolist()])]
+    path = written(tmp_path / "result.json", content)
+    assert np.array_equal(masks(path, photos)["a.jpg"], CAT)
+
+
 @pytest.mark.parametrize("name", ["other.json", "sub/x.json"])
 def test_two_files_may_number_otherwise_but_not_name_a_picture_twice(
     name: str, tmp_path: Path
