@@ -33,8 +33,8 @@ def tags_of_file(
         files: pictures, as paths relative to their folder.
         spec: names of the classes.
         roots: folders whose name may begin a path in the file.
-        partial: whether the file may name other pictures too, which is said. Annotations of COCO
-            and VOC always may.
+        partial: whether the file may name other pictures too, which is said. Exports of tools
+            always may.
 
     Raises:
         UserError: names file, place and fix, where the file cannot be read, or a class is unknown,

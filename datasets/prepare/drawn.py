@@ -27,8 +27,13 @@ _MARKER = "drawn_from.json"  # in it: from what, and the digest of all masks
 
 
 def is_export(path: Path) -> bool:
-    """Whether masks are to be drawn from a file or folder, rather than being there as PNGs."""
-    return path.is_file() or rows_of_folder(path, (), outlines=False) is not None
+    """Whether masks are to be drawn from a file or folder, rather than being there as PNGs. Raises
+    UserError where it cannot be read.
+    """
+    try:
+        return path.is_file() or rows_of_folder(path, (), outlines=False) is not None
+    except OSError as error:
+        raise UserError(f"--masks {path} cannot be read ({error}); copy it again") from error
 
 
 def draw_masks(

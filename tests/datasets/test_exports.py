@@ -14,9 +14,11 @@ from PIL import Image
 from pycocotools import mask as coder
 
 from datasets.annotations import matched, tags_of_file
+from datasets.layouts import Item
 from datasets.pictures import mask_png, open_image
 from datasets.prepare.drawn import labels_of
 from datasets.specs import IGNORE, DatasetSpec
+from datasets.tags import find_tags, tags_of_images
 from utils.common.console import begin_notices
 from utils.common.errors import UserError
 
@@ -90,6 +92,14 @@ def test_what_the_tools_own_libraries_write_is_read(form: str, photos: Path) -> 
     assert not drawn["c.jpg"].any() and drawn.get("sub/b.jpg") is None
     if expected is not None:
         assert np.array_equal(drawn["a.jpg"], expected)
+
+
+def test_prediction_and_training_take_exports(photos: Path) -> None:
+    images = [Item(str(file.with_suffix("")), photos / file, None) for file in FILES]
+    expected = {"a": BOTH, "sub/b": ["dog"], "c": []}
+    assert tags_of_images(HERE / "cvat_images", SPEC, images) == expected
+    matrix = find_tags("voc", photos, "train", list(expected), SPEC, HERE / "cvat_images")
+    assert matrix.tolist() == [[True, True], [False, True], [False, False]]
 
 
 def test_yolo_of_cvat_knows_boxes_and_names_in_any_folder() -> None:
