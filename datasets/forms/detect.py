@@ -51,7 +51,10 @@ def rows_of(path: Path, classes: Sequence[str], outlines: bool) -> tuple[Iterato
     if path.is_dir():
         rows = rows_of_folder(path, classes, outlines)
         if rows is None:
-            raise UserError(f"{path} holds no XML file, JSON or list of classes; give {FORMS}")
+            raise UserError(
+                f"{path} holds no XML file, JSON or labels with their list of classes that a tool "
+                f"would have written; give {FORMS}"
+            )
         return rows, True
 
     with path.open("rb") as file:

@@ -101,8 +101,8 @@ def _say_untouched(path: Path, count: int) -> None:
 
 def _named(place: str, data: Mapping[str, Any]) -> list[str]:
     """What a task calls its picture: its texts that end as pictures do."""
-    texts = [unquote(text) for text in data.values() if isinstance(text, str)]
-    names = [text.partition("?d=")[2] or text.partition("?")[0] for text in texts]
+    texts = [text for text in data.values() if isinstance(text, str)]
+    names = [unquote(text.partition("?d=")[2] or text.partition("?")[0]) for text in texts]
     pictures = [name for name in names if name.lower().endswith(picture_suffixes())]
     if not pictures:
         raise UserError(f"{place} names no picture; export a project of pictures")

@@ -102,9 +102,9 @@ def _names_in(file: Path) -> list[str]:
     try:
         content = yaml.safe_load(decoded_text(file, file.read_bytes()))
     except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{file} is not YAML ({' '.join(str(error).split())[:80]}); mend it") from (
-            error
-        )
+        reason = " ".join(str(error).split())[:80]
+        raise UserError(f"{file} is not YAML ({reason}); mend it") from error
+
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, dict):
         if sorted(map(str, names)) != sorted(map(str, range(len(names)))):

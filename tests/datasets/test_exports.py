@@ -304,6 +304,7 @@ BAD: dict[str, tuple[str, object, str]] = {
         coco() | {"annotations": None},
         "is no instance JSON: entry or key 'NoneType'",
     ),
+    "no labels": ("data.yaml", "names: [cat, dog]", "or labels with their list of classes that a"),
     "yolo class": ("labels/a.txt", "7 .1 .1 .1 .1", "a.txt, line 1 is of class 7, the list has"),
     "yolo pixels": ("labels/a.txt", "0 120 80 30 20", "line 1 has 120, no share of a side"),
     "yolo pose": ("labels/a.txt", "0 .1 .1 .1 .1 .2 .2 2", "line 1 has 8 numbers; export YOLO's"),
@@ -319,7 +320,7 @@ BAD: dict[str, tuple[str, object, str]] = {
     ),
     "colour": ("labelmap.txt", "cat;1,2,3", "line 1 is 'cat;1,2,3'; write it as cat:255,0,0::"),
     "colours": ("labelmap.txt", "cat:1,2,3::", "has no PNGs beside it, nor in SegmentationClass"),
-    "strange": ("x.json", {"hello": 1}, "holds no XML file, JSON or list of classes; give"),
+    "strange": ("x.json", {"hello": 1}, "holds no XML file, JSON or labels with their list"),
 }
 
 
