@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from datasets.forms.shapes import MOST_PIXELS
+
 
 def brush_pixels(rle: Sequence[int], height: int, width: int) -> np.ndarray:
     """(height, width) bool of a brush: the opaque pixels of an RGBA picture in Label Studio's code.
@@ -12,9 +14,9 @@ def brush_pixels(rle: Sequence[int], height: int, width: int) -> np.ndarray:
     4 for the bits of a length less 1. Then of each run: 1 for a repeated value or 0 for single
     values, 2 for which kind of length follows, the length less 1, and the value or values.
 
-    Raises ValueError where it ends early or is of another size.
+    Raises ValueError where it ends early, or is of another size or larger than MOST_PIXELS.
     """
-    bits = "".join(format(byte, "08b") for byte in bytes(rle))
+    bits = "".join(format(byte, "08b") for byte in bytes(list(rle)))
     place = 0
 
     def number(length: int) -> int:
@@ -24,7 +26,7 @@ def brush_pixels(rle: Sequence[int], height: int, width: int) -> np.ndarray:
 
     total, word = number(32), number(5) + 1
     lengths = [number(4) + 1 for _ in range(4)]
-    if total != height * width * 4:
+    if total != height * width * 4 or total > 4 * MOST_PIXELS:
         raise ValueError(f"{total} values for {width} x {height} pixels")
 
     values = np.zeros(total, np.uint8)

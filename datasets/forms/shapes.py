@@ -14,6 +14,7 @@ from datasets.polygons import polygon_pixels
 from datasets.rows import Pixels
 from utils.common.errors import UserError
 
+MOST_PIXELS = 1 << 27  # of one object's picture: a few bytes can announce any number
 _CORNERS = 64  # of an ellipse as polygon
 
 
@@ -45,22 +46,23 @@ def patch(top: int, left: int, read: Callable[[], np.ndarray]) -> Pixels:
 
 def counted_runs(counts: np.ndarray, height: int, width: int) -> np.ndarray:
     """(height, width) bool of run lengths along rows, of pixels outside first. Raises ValueError
-    where they do not fill it.
+    where they do not fill it, or it is larger than MOST_PIXELS.
     """
-    if (counts < 0).any() or counts.sum() != height * width:
+    fills = 0 <= height * width <= MOST_PIXELS and counts.sum() == height * width
+    if (counts < 0).any() or not fills:
         raise ValueError(f"run lengths of {counts.sum()} pixels for {width} x {height}")
     inside = np.arange(len(counts)) % 2 == 1
     return np.repeat(inside, counts).reshape(height, width)
 
 
-def png_pixels(content: bytes, most: int = 1 << 27) -> np.ndarray:
+def png_pixels(content: bytes) -> np.ndarray:
     """(h, w) bool of a small PNG: where it is opaque if it has transparency, else not black.
 
-    Raises ValueError where it is no PNG, or has more pixels than `most`.
+    Raises ValueError where it is no PNG, or has more than MOST_PIXELS.
     """
     try:
         image = Image.open(io.BytesIO(content), formats=["PNG"])
-        if image.width * image.height > most:
+        if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"a PNG of {image.width} x {image.height}")
         if image.has_transparency_data:
             return np.array(image.convert("RGBA"))[..., 3] > 0

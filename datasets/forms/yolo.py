@@ -110,4 +110,8 @@ def _names_in(file: Path) -> list[str]:
         if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
             raise UserError(f"{file} numbers its names {list(names)!r:.60}; count from 0 on")
         names = [name for _, name in sorted(names.items(), key=lambda pair: int(pair[0]))]
-    return [str(name) for name in names] if isinstance(names, list) else []
+    if not isinstance(names, list):
+        return []
+    if not all(isinstance(name, (str, int, float)) for name in names):
+        raise UserError(f"{file} has something else than a name in `names`; write one per class")
+    return [str(name) for name in names]

@@ -310,6 +310,11 @@ BAD: dict[str, tuple[str, object, str]] = {
     "yolo pose": ("labels/a.txt", "0 .1 .1 .1 .1 .2 .2 2", "line 1 has 8 numbers; export YOLO's"),
     "yolo text": ("labels/a.txt", "cat .1 .1", "is 'cat .1 .1', no YOLO label"),
     "yolo names": ("classes.yml", "names: [dog, cat]", "name other classes; keep the one"),
+    "yolo laughs": (
+        "data.yaml",
+        "a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, dog]",
+        "has something else than a name in `names`",
+    ),
     "yolo numbers": ("data.yaml", "names: {1: cat, 2: dog}", "numbers its names [1, 2]; count"),
     "shape": ("a.json", {"shapes": [{"points": []}]}, "shape 1 is malformed (KeyError: 'label')"),
     "task": ("x.json", [{"data": {"image": "a.jpg"}, "annotations": [{"result": 7}]}], "malformed"),
@@ -340,6 +345,10 @@ BAD_OUTLINES: dict[str, tuple[str, str]] = {
     "outside": ("<polygon label='cat' points='40,4;44,4;44,8'/>", "a polygon outside the picture"),
     "far": ("<polygon label='cat' points='0,0;9000,4;44,8'/>", "reaches to 9000 px in an image of"),
     "brush": ("<mask label='cat' rle='1,2' left='0' top='0' width='2' height='2'/>", "run lengths"),
+    "vast": (
+        "<mask label='cat' rle='1000000000000' left='0' top='0' width='1000000' height='1000000'/>",
+        "has no legible pixels (run lengths of 1000000000000 pixels",
+    ),
     "unknown": ("<polygon label='cow' points='0,0;4,0;4,4'/>", "has the tag 'cow', which is no"),
 }
 
