@@ -178,19 +178,34 @@ def from_dict(values: Mapping[str, Any], source: str) -> Config:
     """Return the Config of plain values. Raises UserError naming `source` on an unknown key or a
     wrong type, and on whatever `Config` refuses.
     """
-    known = options(Config)
-    read = {}
-    for name, value in values.items():
-        _check_known(name, source)
-        kind = known[name].kind
-        try:
-            read[name] = _converted(value, kind)
-        except (TypeError, ValueError, OverflowError):
-            raise UserError(
-                f"{source}: {name} is {short(value)}; it must be of type {kind.__name__}"
-            ) from None
-        known[name].check_choice(f"{source}: {name}", read[name])
-    return Config(**read)
+    return Config(**{name: _read(name, value, source) for name, value in values.items()})
+
+
+def typed(name: str, text: str, source: str) -> Any:
+    """Return the value of a setting that is written as on the command line, such as "0.5", "true"
+    or, of a list, "1 0.75". Raises UserError naming `source` as `from_dict` does.
+    """
+    _check_known(name, source)
+    kind = options(Config)[name].kind
+    value: Any = text
+    if kind is bool:
+        value = {"true": True, "false": False}.get(text.lower(), text)
+    elif kind is list:
+        value = text.split()
+    return _read(name, value, source)
+
+
+def _read(name: Any, value: Any, source: str) -> Any:
+    _check_known(name, source)
+    meaning = options(Config)[name]
+    try:
+        read = _converted(value, meaning.kind)
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(
+            f"{source}: {name} is {short(value)}; it must be of type {meaning.kind.__name__}"
+        ) from None
+    meaning.check_choice(f"{source}: {name}", read)
+    return read
 
 
 def _converted(value: Any, kind: type) -> Any:

@@ -1,4 +1,4 @@
-"""One page with several runs side by side, such as the rows of an ablation."""
+"""One page with several runs side by side."""
 
 import math
 from collections.abc import Sequence

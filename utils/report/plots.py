@@ -183,3 +183,42 @@ def curves(
         figure.legend(loc="outside upper left", ncols=3)
 
     return svg(name, (5.4, 3.2 + 0.18 * (max(0, len(series) - 1) // 3)), draw)
+
+
+def estimates(
+    name: str,
+    rows: Sequence[tuple[str, Sequence[float], Any]],
+    xlabel: str,
+    zero: bool = False,
+) -> Markup:
+    """Means with their standard errors, and the values that they are of, a line per row.
+
+    rows: name, values, and their mean and error (nan: none). zero: values are differences, and 0 is
+    marked.
+    """
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for place, (_, values, found) in enumerate(rows):
+            error = np.nan_to_num(found.error)
+            axes.plot(values, [place + 0.24] * len(values), "o", ms=3, color=INK, alpha=0.55, mew=0)
+            axes.errorbar(
+                found.mean, place, xerr=error, fmt="o", ms=6, lw=2, capsize=4, color=SERIES[0]
+            )
+            axes.annotate(
+                f"{found.mean:{'+' if zero else ''}.1f}",
+                (found.mean, place),
+                xytext=(0, 7),
+                textcoords="offset points",
+                ha="center",
+            )
+
+        if zero:
+            axes.axvline(0, color=INK, lw=1)
+        axes.set(ylim=(len(rows) - 0.4, -0.7), xlabel=xlabel)
+        axes.set_yticks(range(len(rows)), [row for row, *_ in rows])
+        axes.tick_params(length=0)
+        axes.grid(axis="x")
+        axes.margins(x=0.12)
+
+    return svg(name, (5.4, 0.9 + 0.42 * len(rows)), draw)

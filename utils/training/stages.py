@@ -72,8 +72,8 @@ def train(
     """The whole training of one configuration, up to where `stages` ends it; returns the path of
     what it yields: the final checkpoint, that of stage 1, or the folder of the pseudo labels.
 
-    `crops` and `losses` replace the training samples and the loss of stage 2 (the ablation's
-    ceiling does).
+    `crops` and `losses` replace the training samples and the loss of stage 2 (training on true
+    masks does, a row of `utils.tools.compare_methods`).
     """
     warning = check_gpu(config.device, config.full_size)
     rank, world, local = distributed.start(config.device)

@@ -38,7 +38,7 @@ from utils.common.device import autocast, choose_device, prepare_torch, uses_bf1
 from utils.common.entry import Parser, command
 from utils.common.errors import UserError
 from utils.common.options import options
-from utils.config import CONFIGS, Config, add_config_flags, from_dict, load_config
+from utils.config import CONFIGS, Config, add_config_flags, from_dict, load_config, typed
 from utils.inference.crf import crf
 from utils.inference.multi_scale import multi_scale, resize_long
 from utils.tools.benchmark.crf_cases import crf_cases
@@ -351,9 +351,7 @@ def against(config: Config, pairs: list[str]) -> Config:
                 f"with --{key}"
             )
 
-        changes[key] = value
-        if meaning.kind is bool:
-            changes[key] = {"true": True, "false": False}.get(value, value)
+        changes[key] = typed(key, value, "--against")
 
     return from_dict({**asdict(config), **changes}, "--against")
 
