@@ -89,6 +89,8 @@ def main() -> None:
                 print(f"{row.name}: not run: {reason}")
             except KeyboardInterrupt:
                 raise KeyboardInterrupt("the same command goes on where it stopped") from None
+            else:
+                print(f"{row.name}, seed {seed}: {_told(trials[row.name][seed])}")
             write_methods(_comparison(title, bench, reference, rows, trials), work_dir)
 
     if not any(trials.values()):
@@ -96,6 +98,14 @@ def main() -> None:
     comparison = _comparison(title, bench, reference, rows, trials)
     page = write_methods(comparison, work_dir)
     print(f"\n{table(comparison)}\n\n{work_dir / 'comparison.json'}\n{page}")
+
+
+def _told(trial: Trial) -> str:
+    """Return the scores of a trial in a line."""
+    return "; ".join(
+        f"{Path(root).name} {', '.join(f'{name} {score.value:.1f}' for name, score in own.items())}"
+        for root, own in trial.scores.items()
+    )
 
 
 def _arguments() -> tuple[argparse.Namespace, dict[str, Any]]:

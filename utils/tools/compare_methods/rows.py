@@ -3,12 +3,11 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from utils.common.errors import UserError, nearest
-from utils.common.options import Role, options
-from utils.config import RECIPES, Config, load_config, names_of, typed
+from utils.common.options import options
+from utils.config import RECIPES, Config, load_config, typed
 
 OURS = "cvf"  # the settings of the data alone
 MASKS = "masks"  # trained on true masks: what the network could reach
@@ -125,19 +124,4 @@ def _changed(config: Config, base: Config) -> dict[str, Any]:
         name: getattr(config, name)
         for name in options(Config)
         if name != "work_dir" and getattr(config, name) != getattr(base, name)
-    }
-
-
-def root_name(root: str) -> str:
-    """Return what a folder of data is called in tables."""
-    return Path(root).name
-
-
-def decisive(config: Config) -> dict[str, Any]:
-    """Return the settings on which the weights of a trained model depend, but for the seed."""
-    places = {*names_of(Role.PLACE)} - {"work_dir", "mct_path"}
-    return {
-        name: getattr(config, name)
-        for name, meaning in options(Config).items()
-        if name != "seed" and (meaning.role.fixed or name in places or name == "precision")
     }
