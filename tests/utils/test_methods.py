@@ -16,6 +16,7 @@ from utils.report.methods import (
     remarks,
     same_scores,
     table,
+    write_json,
     write_methods,
 )
 
@@ -108,8 +109,9 @@ def test_the_table_tells_means_differences_costs_and_what_did_not_run() -> None:
 
 def test_the_page_and_the_json_hold_the_same(tmp_path: Path) -> None:
     comparison = compared(cvf={0: 51.23}, **{"<b>best</b>": {0: 64.56}})
-    page = write_methods(comparison, tmp_path).read_text(encoding="utf-8")
-    content = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
+    page = write_methods(comparison, tmp_path / "page.html").read_text(encoding="utf-8")
+    write_json(comparison, tmp_path / "numbers.json")
+    content = json.loads((tmp_path / "numbers.json").read_text(encoding="utf-8"))
 
     ours, best = content["measures"][0]["lines"]
     assert ours["by_seed"] == {"0": 51.23} and best["ahead"]["0"] == pytest.approx(13.33)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import statistics
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -9,14 +10,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.common.files import write_whole
+from utils.common.files import written_whole
 from utils.metrics import CAMS, TEST_TITLES, TITLES
 from utils.report import plots
 from utils.report.page import write_page
 
 ORDER = (*CAMS.values(), *TITLES.values(), *TEST_TITLES)
 CLEAR = 2  # standard errors that a difference must exceed to be called clear
-NAME, CELL = 22, 14  # characters of the columns of a table
+CELL = 14  # characters of a table's column
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ class Measure:
 
     @property
     def where(self) -> str:
-        """The split in one word, such as "train" for "train, spread over 1464"."""
-        return Path(self.split).name.partition(",")[0]
+        """The split in a word, such as "train" for "train, spread over 1464" or "train[:200]"."""
+        return re.split(r"[,\[]", Path(self.split).name)[0]
 
     def line(self, row: str) -> Line | None:
         """The scores of a row, if it has any."""
@@ -237,14 +238,19 @@ def _block(comparison: Comparison, found: Sequence[Measure], cell: Callable[[Lin
         heads.append([*textwrap.wrap(measure.title, CELL - 2), where[: CELL - 1]])
     height = max(map(len, heads))
     columns = [[""] * (height - len(head)) + head for head in heads]
-    lines = [" " * NAME + "".join(f"{word:>{CELL}}" for word in words) for words in zip(*columns)]
+    wide = _longest(comparison.rows)
+    lines = [" " * wide + "".join(f"{word:>{CELL}}" for word in words) for words in zip(*columns)]
 
     for row in comparison.rows:
         scored = [measure.line(row.name) for measure in found]
         cells = [cell(line) if line else "" for line in scored]
         if any(cells):
-            lines.append(f"{row.name:{NAME}}" + "".join(f"{text or '-':>{CELL}}" for text in cells))
+            lines.append(f"{row.name:{wide}}" + "".join(f"{text or '-':>{CELL}}" for text in cells))
     return "\n".join(lines)
+
+
+def _longest(rows: Sequence[MethodRow]) -> int:
+    return max(len(row.name) for row in rows)
 
 
 def _stages(rows: Sequence[MethodRow]) -> list[str]:
@@ -254,23 +260,28 @@ def _stages(rows: Sequence[MethodRow]) -> list[str]:
 
 def _costs(rows: Sequence[MethodRow]) -> str:
     stages = _stages(rows)
+    wide = _longest(rows)
     lines = [
         "per seed: CPU minutes (a stage that rows share is counted in each), peak memory\n"
-        f"{'':{NAME}}" + "".join(f"{stage:>{CELL}}" for stage in (*stages, "together", "GB"))
+        f"{'':{wide}}" + "".join(f"{stage:>{CELL}}" for stage in (*stages, "together", "GB"))
     ]
     for row in rows:
         minutes = [row.costs[stage].cpu_minutes if stage in row.costs else 0.0 for stage in stages]
         peak = max(cost.gigabytes for cost in row.costs.values())
         cells = "".join(f"{value:{CELL}.1f}" for value in (*minutes, sum(minutes), peak))
-        lines.append(f"{row.name:{NAME}}{cells}")
+        lines.append(f"{row.name:{wide}}{cells}")
     return "\n".join(lines)
 
 
-def write_methods(comparison: Comparison, folder: Path) -> Path:
-    """Write comparison.json and comparison.html into a folder; returns the page's path."""
+def write_json(comparison: Comparison, path: Path) -> None:
+    """Write all that a comparison tells; what is not known is null. Others may write it, too."""
     content = json.dumps(_plain(asdict(comparison)), indent=1, ensure_ascii=False)
-    write_whole(folder / "comparison.json", content.encode())
+    with written_whole(path, own=True) as file:
+        file.write(content.encode())
 
+
+def write_methods(comparison: Comparison, path: Path) -> Path:
+    """Write the page of a comparison, and return its path."""
     page = {
         "comparison": comparison,
         "roots": list(dict.fromkeys(measure.root for measure in comparison.measures)),
@@ -282,7 +293,7 @@ def write_methods(comparison: Comparison, folder: Path) -> Path:
         "stages": _stages(comparison.rows),
         "clear": CLEAR,
     }
-    return write_page("methods.html.j2", page, folder / "comparison.html")
+    return write_page("methods.html.j2", page, path)
 
 
 def _plots(number: int, measure: Measure, reference: str) -> tuple[Any, Any]:

@@ -21,7 +21,9 @@ Stage 1 is trained once per seed for all rows that agree on its settings, and so
 that is the same. The same command goes on where it was stopped, at any moment; more rows, seeds and
 roots may be added. A row that cannot run is told as such, and the others go on.
 
-The work folder gets comparison.json and comparison.html, and a run folder of each step.
+The work folder gets comparison.json, after each trial, comparison.html at the end, and a run folder
+of each step. Several commands may work in it at once, on different seeds; one with all seeds then
+puts them together.
 """
 
 import argparse
@@ -46,6 +48,7 @@ from utils.report.methods import (
     RowCost,
     measures,
     table,
+    write_json,
     write_methods,
 )
 from utils.tools.compare_methods.rows import FAMILY, OURS, TAKEN, Row, read_rows
@@ -74,30 +77,39 @@ def main() -> None:
     )
     _check_data(bench)
     reference = _reference(args.reference, rows)
-    title = " ".join(Path(each).stem for each in args.data)
+    numbers, page = work_dir / "comparison.json", work_dir / "comparison.html"
     trials: Trials = {row.name: {} for row in rows}
+    reasons = {row.name: row.reason for row in rows}
+
+    def so_far() -> Comparison:
+        title = " ".join(Path(each).stem for each in args.data)
+        return _comparison(title, bench, reference, rows, trials, reasons)
 
     for seed in dict.fromkeys(args.seeds):
-        for place, row in enumerate(rows):
-            if row.reason:
-                continue
-            try:
-                trials[row.name][seed] = bench.run(row, seed)
-            except UserError as error:
-                reason = f"seed {seed}: {error}" if trials[row.name] else str(error)
-                rows[place] = replace(row, reason=reason)
-                print(f"{row.name}: not run: {reason}")
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt("the same command goes on where it stopped") from None
-            else:
-                print(f"{row.name}, seed {seed}: {_told(trials[row.name][seed])}")
-            write_methods(_comparison(title, bench, reference, rows, trials), work_dir)
+        for row in rows:
+            if not reasons[row.name]:
+                reasons[row.name] = _tried(bench, row, seed, trials[row.name])
+                write_json(so_far(), numbers)
 
     if not any(trials.values()):
-        raise UserError("; ".join(f"{row.name} cannot run: {row.reason}" for row in rows))
-    comparison = _comparison(title, bench, reference, rows, trials)
-    page = write_methods(comparison, work_dir)
-    print(f"\n{table(comparison)}\n\n{work_dir / 'comparison.json'}\n{page}")
+        raise UserError("; ".join(f"{name} cannot run: {why}" for name, why in reasons.items()))
+    write_methods(so_far(), page)
+    print(f"\n{table(so_far())}\n\n{numbers}\n{page}")
+
+
+def _tried(bench: Bench, row: Row, seed: int, trials: dict[int, Trial]) -> str:
+    """Run a trial and add it to those of its row; returns why it could not run, or ""."""
+    try:
+        trials[seed] = bench.run(row, seed)
+    except UserError as error:
+        reason = f"seed {seed}: {error}" if trials else str(error)
+        print(f"{row.name}: not run: {reason}")
+        return reason
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command goes on where it stopped") from None
+
+    print(f"{row.name}, seed {seed}: {_told(trials[seed])}")
+    return ""
 
 
 def _told(trial: Trial) -> str:
@@ -139,10 +151,8 @@ def _arguments() -> tuple[argparse.Namespace, dict[str, Any]]:
     add("--no_crf", action="store_true", help="leave the dense CRF out of the scores")
     add_config_flags(parser)
 
-    given = vars(parser.parse_args())
-    own = {action.dest for action in parser._actions} - set(options(Config))
-    args = argparse.Namespace(**{name: value for name, value in given.items() if name in own})
-    flags = {name: value for name, value in given.items() if name not in own}
+    args = parser.parse_args()
+    flags = {name: value for name, value in vars(args).items() if name in options(Config)}
     for name in ("seed", "stages"):
         if name in flags:
             raise UserError(f"--{name} is no flag of a comparison; give {TAKEN[name]} instead")
@@ -186,7 +196,12 @@ def _check_data(bench: Bench) -> None:
 
 
 def _comparison(
-    data: str, bench: Bench, reference: str, rows: Sequence[Row], trials: Trials
+    data: str,
+    bench: Bench,
+    reference: str,
+    rows: Sequence[Row],
+    trials: Trials,
+    reasons: dict[str, str],
 ) -> Comparison:
     """Put together what is known so far."""
     scores = {
@@ -194,7 +209,13 @@ def _comparison(
         for row, by_seed in trials.items()
     }
     described = [
-        MethodRow(row.name, row.reason, row.changed, row.notes, costs(trials[row.name].values()))
+        MethodRow(
+            row.name,
+            reasons[row.name],
+            row.changed,
+            row.notes,
+            costs(trials[row.name].values()),
+        )
         for row in rows
     ]
     seeds = sorted({seed for by_seed in trials.values() for seed in by_seed})

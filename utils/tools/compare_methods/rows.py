@@ -24,6 +24,8 @@ TAKEN = {
     "dataset": "--data",
     "data_root": "--data_root",
     "val_split": "--val_split",
+    "seeds_split": "--seeds_split",
+    "seeds_images": "--seeds_images",
 }
 
 
