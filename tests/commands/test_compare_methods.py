@@ -190,6 +190,7 @@ def test_a_bad_row_is_one_sentence_before_anything_runs(
         (["--seed", 3], "--seed is no flag of a comparison; give --seeds"),
         (["--mct_path", "vits/{seed}.pt"], "--mct_path vits/0.pt does not exist"),
         (["--other_root", "nowhere"], "nowhere"),
+        (["--data", "toy_vocc"], "--config toy_vocc does not exist, did you mean 'toy_voc'?"),
     ],
 )
 def test_a_bad_flag_is_one_sentence(

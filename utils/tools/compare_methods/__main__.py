@@ -131,6 +131,8 @@ def _arguments() -> tuple[argparse.Namespace, dict[str, Any]]:
     add("--rows", nargs="+", default=list(FAMILY), help=f"default: {' '.join(FAMILY)}")
     add(
         "--data",
+        "--config",
+        dest="data",
         nargs="+",
         default=["toy_voc"],
         metavar="FILE",
