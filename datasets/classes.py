@@ -2,6 +2,7 @@
 background words.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -13,6 +14,10 @@ CLASSES = "classes.yaml"
 SEPARATOR = ";"  # between the tags of a CSV cell
 _MOST = 254  # labels are 0 for the background, 1..254, and 255 for pixels that do not count
 _KEYS = ("classes", "prompts", "background", "template")
+_FIT = (
+    f"use names without {SEPARATOR!r} or line breaks, each once whatever its case, none of them "
+    "'background'"
+)
 
 
 def spec_of(dataset: str, root: str | Path, classes: str | Path = "") -> DatasetSpec:
@@ -27,6 +32,33 @@ def spec_of(dataset: str, root: str | Path, classes: str | Path = "") -> Dataset
         if dataset == "custom"
         else SPECS[dataset]
     )
+
+
+def given_classes(given: str) -> DatasetSpec:
+    """Read classes as the flag `--classes` takes them.
+
+    Args:
+        given: "voc", "coco", a class list file as of `read_classes`, or names apart by commas.
+
+    Raises:
+        UserError: the file is missing or malformed, or a name cannot stand for a class.
+    """
+    path = Path(given)
+    if given in SPECS and not path.exists():
+        return SPECS[given]
+    if path.suffix.lower() in (".yaml", ".yml") or path.is_file():
+        return read_classes(path)
+
+    classes = [name for part in given.split(",") if (name := part.strip())]
+    unfit = _first_unfit(classes)
+    if unfit is not None:
+        raise UserError(f"--classes {given} has the class {classes[unfit]!r}; {_FIT}")
+    if not 1 <= len(classes) <= _MOST:
+        raise UserError(
+            f"--classes {given!r} lists {len(classes)} classes; give 1 to {_MOST} names apart by "
+            f"commas, a file such as {CLASSES}, or {' or '.join(SPECS)}"
+        )
+    return _described(classes, {}, BACKGROUND, TEMPLATE)
 
 
 def read_classes(path: Path) -> DatasetSpec:
@@ -55,6 +87,13 @@ def read_classes(path: Path) -> DatasetSpec:
             "it once"
         )
 
+    return _described(classes, prompts, words, template)
+
+
+def _described(
+    classes: Sequence[str], prompts: dict[str, str], words: Sequence[str], template: str
+) -> DatasetSpec:
+    """Describe classes of one's own; words of the background that name one of them are dropped."""
     wordings = tuple(prompts.get(name, name) for name in classes)
     taken = {part.strip().casefold() for text in (*classes, *wordings) for part in text.split(",")}
     kept: list[str] = []
@@ -126,15 +165,20 @@ def _as_list(node: yaml.Node | None) -> str:
 def _check_classes(path: Path, classes: list[str], node: yaml.Node) -> None:
     if not 1 <= len(classes) <= _MOST:
         raise UserError(f"{_place(path, node)} lists {len(classes)} classes; give 1 to {_MOST}")
+    unfit = _first_unfit(classes)
+    if unfit is not None:
+        entry = node.value[unfit]
+        raise UserError(f"{_place(path, entry)} has the class {classes[unfit]!r}; {_FIT}")
+
+
+def _first_unfit(classes: Sequence[str]) -> int | None:
+    """Return the place of the first name that cannot stand for a class; None if all can."""
     seen = {"background"}  # label 0
-    for name, entry in zip(classes, node.value):
+    for place, name in enumerate(classes):
         if name.casefold() in seen or SEPARATOR in name or not name.isprintable():
-            raise UserError(
-                f"{_place(path, entry)} has the class {name!r}; use names without {SEPARATOR!r} "
-                "or line breaks, each"
-                " once whatever its case, none of them 'background'"
-            )
+            return place
         seen.add(name.casefold())
+    return None
 
 
 def _prompts(path: Path, node: yaml.Node, classes: list[str]) -> dict[str, str]:

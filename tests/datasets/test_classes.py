@@ -1,0 +1,33 @@
+"""Classes as `--classes` takes them."""
+
+from pathlib import Path
+
+import pytest
+
+from datasets.classes import given_classes
+from datasets.specs import COCO, VOC
+from utils.common.errors import UserError
+
+
+def test_classes_are_a_data_set_a_file_or_names(tmp_path: Path) -> None:
+    assert given_classes("voc") is VOC
+    assert given_classes("coco") is COCO
+    (tmp_path / "classes.yaml").write_text("classes: [cat, traffic light]\n")
+    in_file = given_classes(str(tmp_path / "classes.yaml"))
+    assert in_file == given_classes(" cat,traffic light, ")
+    assert in_file.classes == ("cat", "traffic light")
+    assert "tree" not in given_classes("tree").background
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("", "lists 0 classes"),
+        ("none.yaml", "none.yaml does not exist"),
+        ("cat, Cat", "has the class 'Cat'"),
+        ("cat, background", "has the class 'background'"),
+    ],
+)
+def test_what_names_no_classes_is_refused(given: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        given_classes(given)
