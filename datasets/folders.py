@@ -14,6 +14,8 @@ from pathlib import Path
 
 from PIL import features
 
+from utils.common.errors import UserError
+
 _ALWAYS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".apng", ".bmp", ".dib"),
     *(".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
@@ -115,6 +117,20 @@ def files_below(folder: Path, suffixes: Iterable[str] = (), outside: Iterable[Pa
         _leave_masks(found)
 
     return found
+
+
+def label_files(folder: Path, flag: str) -> dict[str, Path]:
+    """Find the PNGs in and below a folder, by path without suffix. Raises UserError naming the flag
+    where there are none.
+    """
+    below = files_below(folder, (".png",))
+    if not below.files:
+        said = below.explanation()
+        raise UserError(
+            f"{flag} {folder} holds no PNG{f' but {said}' if said else ''}; give a folder of label "
+            "PNGs"
+        )
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in below.files}
 
 
 def _leave_masks(found: Found) -> None:

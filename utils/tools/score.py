@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datasets.classes import read_classes
-from datasets.folders import files_below, picture_suffixes
+from datasets.folders import label_files, picture_suffixes
 from datasets.layouts import Item, read_list
 from datasets.mask_signs import refuse_suspicious
 from datasets.pictures import load_mask
@@ -19,18 +19,6 @@ from utils.common.console import say_once
 from utils.common.entry import Parser, command
 from utils.common.errors import UserError
 from utils.metrics import ConfusionMatrix, format_table
-
-
-def label_files(folder: Path, flag: str) -> dict[str, Path]:
-    """PNGs in and below a folder, by path without suffix. Raises UserError where there are none."""
-    below = files_below(folder, (".png",))
-    if not below.files:
-        said = below.explanation()
-        raise UserError(
-            f"{flag} {folder} holds no PNG{f' but {said}' if said else ''}; give a folder of label "
-            "PNGs"
-        )
-    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in below.files}
 
 
 def files_to_score(predictions: Path, masks: Path, listed: str | None) -> list[tuple[Path, Path]]:

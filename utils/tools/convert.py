@@ -1,0 +1,79 @@
+"""Label maps for annotation tools and trainings elsewhere: `python -m utils.tools.convert --labels
+DIR --images PHOTOS --classes voc --format coco --out DIR`.
+
+Takes any folder of this project's label PNGs: of a test or of `--images`, pseudo labels, masks.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from datasets.classes import given_classes
+from datasets.exporting.maps import label_maps, maps_folder
+from datasets.exporting.options import add_flags, options_of
+from datasets.exporting.write import export_labels
+from datasets.layouts import Item, pictures
+from utils.common.entry import Parser, command
+from utils.common.errors import UserError
+from utils.run_folder.journal import read_journal
+
+
+def photos_of(labels: Path, images: list[str], out: Path) -> list[Item]:
+    """Find the photos that `--images` names, or those that the run folder of a prediction tells.
+
+    Raises:
+        UserError: there are none.
+    """
+    if images:
+        return pictures(images, outside=(labels, out))
+    entries = read_journal(labels)[1] or read_journal(labels.parent)[1]
+    if not entries:
+        raise UserError(
+            f"{labels} does not tell its photos; name them, or their folder, by --images"
+        )
+    return [Item(entry["name"], Path(entry["image"]), None) for entry in entries]
+
+
+def main() -> None:
+    """Command line."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add(
+        "--labels",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder of label PNGs, or run folder or export that has prediction/ or pseudo_labels/",
+    )
+    add(
+        "--images",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="their photos: files, folders or patterns (default: those that the run folder tells)",
+    )
+    add(
+        "--classes",
+        required=True,
+        metavar="CLASSES",
+        help='voc, coco, a class list (YAML), or "cat, dog": the names of labels 1, 2, ...',
+    )
+    add("--out", required=True, type=Path, metavar="DIR", help="folder to write, a new one")
+    add(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes; 0: in this one (default: %(default)s)",
+    )
+    add_flags(parser, required=True)
+    args = parser.parse_args()
+
+    options = options_of(args)
+    spec = given_classes(args.classes)
+    folder = maps_folder(args.labels)
+    items = label_maps(folder, photos_of(args.labels, args.images, args.out))
+    print(export_labels(items, spec, options, args.out, args.workers))
+
+
+if __name__ == "__main__":
+    command(main)()
