@@ -1,0 +1,330 @@
+"""Label maps written for other tools are read back by the rules of these tools, as the same
+labels.
+"""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from helpers import run
+from PIL import Image, ImageDraw
+from pycocotools.coco import COCO as Instances
+
+from datasets.classes import read_classes
+from datasets.exporting.options import FORMATS, MASKS, ExportOptions
+from datasets.layouts import Item, pictures
+from datasets.pictures import load_image, load_mask
+from datasets.specs import COCO, COCO_IDS, IGNORE, palette
+from utils.common.entry import command
+from utils.common.errors import UserError
+from utils.tools import convert
+
+convert_main = command(convert.main)
+CLASSES = ("cat", "traffic light", "größe 2")
+Maps = dict[str, np.ndarray]
+
+# file names of photos; their size as stored, and how EXIF turns them
+PHOTOS = {
+    "plain.jpg": (40, 30, 1),
+    "turned.jpg": (40, 30, 6),
+    "two.v2 of it.png": (17, 23, 1),
+    "two.v2 of it.jpg": (23, 17, 1),
+    "ein Ordner/schöne größe.png": (31, 9, 1),
+    "train/images/thin.png": (1, 25, 1),
+    "日本/one.png": (1, 1, 1),
+}
+
+
+def drawn(height: int, width: int, seed: int) -> np.ndarray:
+    """Labels with regions that touch, with holes in holes, of one pixel and one pixel wide."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.choice([0, 1, 2, 3, IGNORE], (height // 6 + 1, width // 6 + 1))
+    labels = np.kron(blocks, np.ones((6, 6), int))[:height, :width].astype(np.uint8)
+    for depth in range(min(height, width) // 4):
+        labels[3 + depth : 14 - depth, 3 + depth : 14 - depth] = depth % 4
+    labels[:, width // 2] = 1
+    labels[rng.random(labels.shape) < 0.1] = rng.integers(4)
+    return labels
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Maps]:
+    """A folder with photos/ and prediction/, and its label maps by the names of their photos."""
+    folder = tmp_path_factory.mktemp("maps")
+    for place, (name, (width, height, orientation)) in enumerate(PHOTOS.items()):
+        path = folder / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        exif = Image.Exif()
+        exif[274] = orientation
+        Image.new("RGB", (width, height), (place, 0, 0)).save(path, exif=exif)
+
+    found = {}
+    for seed, item in enumerate(pictures([folder / "photos"])):
+        labels = drawn(*load_image(item.image).shape[:2], seed)
+        path = folder / "prediction" / f"{item.name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(labels).save(path)
+        found[item.name] = labels
+    return folder, found
+
+
+def converted(folder: Path, out: Path, *flags: object, labels: str = "prediction") -> int:
+    given = ["--labels", folder / labels, "--images", folder / "photos", "--out", out]
+    return run(convert_main, *given, "--classes", ", ".join(CLASSES), "--workers", 0, *flags)
+
+
+def names_of(folder: Path, kind: str) -> dict[str, Path]:
+    files = sorted(path for path in folder.rglob(f"*{kind}") if path.is_file())
+    return {path.relative_to(folder).as_posix().removesuffix(kind): path for path in files}
+
+
+def read_voc(out: Path) -> Maps:
+    folder = out / "SegmentationClass"
+    listed = (out / "ImageSets/Segmentation/default.txt").read_text(encoding="utf-8").splitlines()
+    assert listed == sorted(names_of(folder, ".png"))
+    colours = dict(line.split(":")[:2] for line in (out / "labelmap.txt").open(encoding="utf-8"))
+    assert colours["größe 2"] == "128,128,0" and colours["ignored"] == "224,224,192"
+    for path in names_of(folder, ".png").values():
+        with Image.open(path) as image:
+            assert image.mode == "P" and image.getpalette() == palette().ravel().tolist()
+    return read_png(folder)
+
+
+def read_png(out: Path) -> Maps:
+    return {name: load_mask(path) for name, path in names_of(out, ".png").items()}
+
+
+def read_coco(out: Path) -> Maps:
+    content = Instances(out / "instances.json")
+    found = {}
+    for image in content.loadImgs(content.getImgIds()):
+        labels = np.zeros((image["height"], image["width"]), np.uint8)
+        for entry in content.loadAnns(content.getAnnIds(image["id"])):
+            pixels = content.annToMask(entry) > 0
+            rows, columns = np.nonzero(pixels)
+            assert not labels[pixels].any() and entry["area"] == pixels.sum() > 0
+            left, top = columns.min(), rows.min()
+            assert entry["bbox"] == [left, top, np.ptp(columns) + 1, np.ptp(rows) + 1]
+            labels[pixels] = entry["category_id"]
+        found[image["file_name"]] = labels
+    return found
+
+
+def read_labelme(out: Path) -> Maps:
+    """As LabelMe does: Pillow draws polygons with their outlines."""
+    found = {}
+    for name, path in names_of(out, ".json").items():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        size = content["imageWidth"], content["imageHeight"]
+        assert load_image(path.parent / content["imagePath"]).shape[1::-1] == size
+        mask = Image.new("L", size)
+        for shape in content["shapes"]:
+            label = CLASSES.index(shape["label"]) + 1
+            points = [tuple(point) for point in shape["points"]]
+            ImageDraw.Draw(mask).polygon(points, outline=label, fill=label)
+        found[name] = np.array(mask)
+    return found
+
+
+def read_yolo(out: Path) -> Maps:
+    """As Ultralytics does: OpenCV draws polygons of coordinates rounded down."""
+    names = yaml.safe_load((out / "data.yaml").read_text(encoding="utf-8"))["names"]
+    assert names == dict(enumerate(CLASSES))
+    found = {}
+    for path in (path for path in (out / "images").rglob("*.*") if path.suffix in (".jpg", ".png")):
+        head, _, tail = str(path).rpartition("/images/")
+        labels = np.zeros(load_image(path).shape[:2], np.uint8)
+        for line in Path(f"{head}/labels/{tail}").with_suffix(".txt").read_text().splitlines():
+            number, *shares = map(float, line.split())
+            points = np.reshape(shares, (-1, 2)) * labels.shape[::-1]
+            cv2.fillPoly(labels, [points.astype(np.int32)], number + 1)
+        found[path.relative_to(out / "images").as_posix()] = labels
+    return found
+
+
+READ: dict[str, Callable[[Path], Maps]] = {
+    "voc": read_voc,
+    "png": read_png,
+    "coco": read_coco,
+    "labelme": read_labelme,
+    "yolo": read_yolo,
+}
+EXACT = {
+    "voc": ["--format", "voc", "--copy_images"],
+    "png": ["--format", "png"],
+    "runs": ["--format", "coco"],
+    "runs per class": ["--format", "coco", "--objects", "classes"],
+    "polygons": ["--format", "coco", "--polygons"],
+    "polygons per class": ["--format", "coco", "--polygons", "--objects", "classes"],
+    "labelme": ["--format", "labelme"],
+    "labelme per class": ["--format", "labelme", "--objects", "classes", "--copy_images"],
+    "yolo": ["--format", "yolo"],
+    "yolo copies": ["--format", "yolo", "--copy_images"],
+}
+WITHOUT_CORNERS = ("voc", "png", "runs", "runs per class")
+
+
+def named_as(format: str, item: Item, photos: Path) -> str:
+    """What a form calls a photo."""
+    names = {
+        "coco": item.image.relative_to(photos).as_posix(),
+        "yolo": item.name + item.image.suffix,
+    }
+    return names.get(format, item.name)
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_what_is_read_back_is_the_same(
+    case: str, maps: tuple[Path, Maps], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, labels = maps
+    flags = EXACT[case]
+    exact = [] if case in WITHOUT_CORNERS else ["--tolerance", 0]
+    assert converted(folder, tmp_path / "out", *flags, *exact) == 0
+    found = READ[flags[1]](tmp_path / "out")
+    photos = folder / "photos"
+    called = {item.name: named_as(flags[1], item, photos) for item in pictures([photos])}
+
+    assert sorted(found) == sorted(called.values())
+    ignored = {name: int((each == IGNORE).sum()) for name, each in labels.items()}
+    for name, each in labels.items():
+        expected = each if flags[1] in MASKS else np.where(each == IGNORE, 0, each)
+        np.testing.assert_array_equal(found[called[name]], expected, err_msg=name)
+
+    said = capsys.readouterr().out
+    if flags[1] in MASKS:
+        assert read_classes(tmp_path / "out" / "classes.yaml").classes == CLASSES
+        return
+    assert f"{sum(ignored.values())} ignored pixels" in said
+    with (tmp_path / "out" / "ignored.csv").open(encoding="utf-8") as file:
+        rows = {row["image"]: int(row["ignored"]) for row in csv.DictReader(file)}
+    assert rows == {name: count for name, count in ignored.items() if count}
+
+
+def test_one_object_per_class_or_per_region(maps: tuple[Path, Maps], tmp_path: Path) -> None:
+    counts = {}
+    for kind in ("regions", "classes"):
+        assert converted(maps[0], tmp_path / kind, "--format", "coco", "--objects", kind) == 0
+        counts[kind] = len(Instances(tmp_path / kind / "instances.json").anns)
+    classes = sum(len(set(each.ravel()) - {0, IGNORE}) for each in maps[1].values())
+    assert counts["classes"] == classes < counts["regions"]
+
+
+def test_processes_write_the_same_bytes(maps: tuple[Path, Maps], tmp_path: Path) -> None:
+    for workers in (0, 2):
+        flags = ["--format", "coco", "--polygons", "--workers", workers]
+        assert converted(maps[0], tmp_path / str(workers), *flags) == 0
+    alone, together = (tmp_path / name / "instances.json" for name in "02")
+    assert alone.read_bytes() == together.read_bytes()
+
+
+def test_the_classes_of_coco_have_its_own_numbers(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    Image.new("RGB", (5, 4)).save(tmp_path / "a.jpg")
+    Image.fromarray(np.full((4, 5), 80, np.uint8)).save(tmp_path / "labels" / "a.jpg.png")
+    given = ["--labels", tmp_path / "labels", "--images", tmp_path / "a.jpg", "--classes", "coco"]
+    assert run(convert_main, *given, "--format", "coco", "--out", tmp_path / "out") == 0
+    content = Instances(tmp_path / "out" / "instances.json")
+    assert [entry["category_id"] for entry in content.anns.values()] == [COCO_IDS[-1]]
+    assert content.cats[COCO_IDS[-1]]["name"] == COCO.classes[-1]
+
+
+def spoilt(folder: Path, labels: np.ndarray, name: str = "plain") -> None:
+    """Add a folder `spoilt` with one label map."""
+    (folder / "spoilt").mkdir(exist_ok=True)
+    Image.fromarray(labels).save(folder / "spoilt" / f"{name}.png")
+
+
+BAD: dict[str, tuple[Callable[[Path], object], list[object], str]] = {
+    "no map": (lambda folder: (folder / "spoilt").mkdir(), [], "holds no PNG"),
+    "size": (lambda folder: spoilt(folder, np.ones((30, 41), np.uint8)), [], "is 41 x 30 but its"),
+    "size as stored": (
+        lambda folder: spoilt(folder, np.ones((30, 40), np.uint8), "turned"),
+        [],
+        "is 40 x 30 but its photo",
+    ),
+    "class": (
+        lambda folder: spoilt(folder, np.full((30, 40), 4, np.uint8)),
+        [],
+        "holds label 4, the classes are 0..3",
+    ),
+    "colours": (lambda folder: spoilt(folder, np.zeros((30, 40, 3), np.uint8)), [], "mode RGB"),
+    "no photo": (
+        lambda folder: spoilt(folder, np.ones((30, 40), np.uint8), "other"),
+        [],
+        "has no photo of its name",
+    ),
+    "ignored": (
+        lambda folder: spoilt(folder, np.full((30, 40), IGNORE, np.uint8)),
+        ["--ignored", "refuse"],
+        "has 1200 pixels of 255, which --format coco cannot hold; use --format voc or png",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_written_is_named_and_nothing_is_left(
+    case: str, maps: tuple[Path, Maps], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil, flags, said = BAD[case]
+    (tmp_path / "photos").symlink_to(maps[0] / "photos")
+    spoil(tmp_path)
+    out = tmp_path / "out"
+    assert converted(tmp_path, out, "--format", "coco", *flags, labels="spoilt") == 2
+    assert said in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "spoilt"]
+
+
+def test_a_folder_that_is_there_is_kept(
+    maps: tuple[Path, Maps], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").write_text("kept")
+    assert converted(maps[0], tmp_path, "--format", "png") == 2
+    assert "is there already; name a new folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_the_photos_need_a_name_or_a_run_folder(
+    maps: tuple[Path, Maps], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, labels = maps
+    flags = ["--labels", folder, "--format", "png", "--classes", ",".join(CLASSES)]
+    assert run(convert_main, *flags, "--out", tmp_path / "a") == 2
+    assert "does not tell its photos; name them" in capsys.readouterr().err
+
+    entries = [{"name": i.name, "image": str(i.image)} for i in pictures([folder / "photos"])]
+    lines = [json.dumps(entry) + "\n" for entry in [{"format": 1}, *entries]]
+    run_folder = tmp_path / "run"
+    run_folder.mkdir()
+    (run_folder / "images.jsonl").write_text("".join(lines))
+    (run_folder / "prediction").symlink_to(folder / "prediction")
+    flags[1] = run_folder
+    assert run(convert_main, *flags, "--out", tmp_path / "b") == 0
+    assert sorted(read_png(tmp_path / "b")) == sorted(labels)
+
+
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        ({"format": "coc"}, "did you mean 'coco'"),
+        ({"format": "pascal"}, "use voc, png, coco, labelme, yolo"),
+        ({"format": "yolo", "polygons": True}, "--polygons is of --format coco"),
+        ({"format": "yolo", "objects": "classes"}, "--objects classes is of"),
+        ({"format": "coco", "tolerance": 1.0}, "add --polygons"),
+        ({"format": "voc", "tolerance": 1.0}, "leave it out"),
+        ({"format": "labelme", "tolerance": float("nan")}, "give 0 px or more"),
+        ({"format": "png", "copy_images": True}, "no place for photos"),
+    ],
+)
+def test_choices_that_a_form_does_not_have_are_refused(choices: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        ExportOptions(**choices)
+
+
+def test_every_format_has_a_reader_here() -> None:
+    assert set(READ) == set(FORMATS)
