@@ -70,8 +70,8 @@ def rings(numbers: np.ndarray, tolerance: float = 0, inset: float = 0) -> list[n
     Args:
         numbers: (H, W) int32 from `regions`.
         tolerance: how far an outline may leave the edges of pixels, px; 0 keeps every corner. What
-            two regions share is simplified in the same way for both, so that no gap opens. A small
-            region whose area would change by more than a quarter keeps every corner.
+            two regions share is simplified in the same way for both, so that no gap opens. It is
+            halved for a region whose area would change by more than a quarter.
         inset: how far vertices are moved into their region, px, below 1/2. With a little of it,
             each lies in a pixel of the region, also for tools that round coordinates down and draw
             the outline too.
@@ -242,20 +242,30 @@ def _simplified(points: np.ndarray, fixed: np.ndarray, tolerance: float) -> np.n
         kept[first:last] = _needed(closed[first : last + 1], tolerance)[:-1]
 
     if _is_another_size(points[kept], points):
-        kept[:] = True
+        return _simplified(points, fixed, tolerance / 2)
     return kept
 
 
 def _needed(chain: np.ndarray, tolerance: float) -> np.ndarray:
-    """Choose which vertices (m, 2) of an open or closed chain are needed so that it is nowhere
-    farther away than `tolerance`, px; the same whichever way the chain is gone.
-
-    Source: Douglas and Peucker, 1973, with distances to the segment.
+    """Choose which vertices (m, 2) of an open or closed chain to keep, (m,) bool; the same
+    whichever way the chain is gone.
     """
     reverse = chain[::-1]
     if chain.tolist() > reverse.tolist():
         return _needed(reverse, tolerance)[::-1]
 
+    kept = _farthest_first(chain, tolerance)
+    is_closed = (chain[0] == chain[-1]).all()
+    if is_closed and _is_another_size(chain[kept], chain):
+        return _needed(chain, tolerance / 2)
+    return kept
+
+
+def _farthest_first(chain: np.ndarray, tolerance: float) -> np.ndarray:
+    """Choose vertices (m, 2) until none is farther than `tolerance` from what joins them, px.
+
+    Source: Douglas and Peucker, 1973, with distances to the segment instead of the line.
+    """
     kept = np.zeros(len(chain), bool)
     kept[[0, -1]] = True
     parts = [(0, len(chain) - 1)]
@@ -269,10 +279,6 @@ def _needed(chain: np.ndarray, tolerance: float) -> np.ndarray:
             middle = first + 1 + farthest
             kept[middle] = True
             parts += [(first, middle), (middle, last)]
-
-    is_closed = (chain[0] == chain[-1]).all()
-    if is_closed and _is_another_size(chain[kept], chain):
-        kept[:] = True
     return kept
 
 

@@ -48,7 +48,7 @@ def write(target: Target, item: Item, labels: np.ndarray) -> None:
         "imageHeight": labels.shape[0],
         "imageWidth": labels.shape[1],
     }
-    text = json.dumps(content, ensure_ascii=False, indent=1)
+    text = json.dumps(content, ensure_ascii=False)
     write_whole(target.folder / f"{item.name}.json", text.encode())
 
 

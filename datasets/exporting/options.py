@@ -3,7 +3,6 @@ that write them are these.
 """
 
 import argparse
-import math
 from dataclasses import dataclass
 
 from utils.common.errors import UserError, nearest
@@ -19,6 +18,7 @@ MASKS = ("voc", "png")  # what holds ignored pixels
 POLYGONS = ("labelme", "yolo")  # what has no other form; COCO has it by request
 GROUPS = ("coco", "labelme")  # what can say that several polygons are one object
 TOLERANCE = 1.0  # px
+FARTHEST = 100  # px; the largest tolerance
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class ExportOptions:
         if not self.outlined:
             remedy = "add --polygons" if self.format == "coco" else "leave it out"
             raise UserError(f"--tolerance is of polygons; {remedy}")
-        if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
-            raise UserError(f"--tolerance {self.tolerance} is no distance; give 0 px or more")
+        if not 0 <= self.tolerance <= FARTHEST:
+            raise UserError(f"--tolerance {self.tolerance:g} is not between 0 and {FARTHEST} px")
 
     @property
     def outlined(self) -> bool:

@@ -317,7 +317,7 @@ def test_the_photos_need_a_name_or_a_run_folder(
         ({"format": "yolo", "objects": "classes"}, "--objects classes is of"),
         ({"format": "coco", "tolerance": 1.0}, "add --polygons"),
         ({"format": "voc", "tolerance": 1.0}, "leave it out"),
-        ({"format": "labelme", "tolerance": float("nan")}, "give 0 px or more"),
+        ({"format": "labelme", "tolerance": float("nan")}, "is not between 0 and 100 px"),
         ({"format": "png", "copy_images": True}, "no place for photos"),
     ],
 )
