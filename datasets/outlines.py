@@ -136,9 +136,14 @@ class _Loops:
 
     def _borders(self) -> tuple[np.ndarray, np.ndarray]:
         """Find the sides at which regions end: (e,) pixel in the flat map and (e,) side."""
-        inside = np.flatnonzero(self._flat > 0)
-        ends = self._flat[inside[:, None] + self._steps] != self._flat[inside, None]
-        self._keys = (4 * inside[:, None] + np.arange(4))[ends]
+        inner = self._numbers[1:-1, 1:-1]
+        height, width = inner.shape
+        keys = []
+        for side, (x, y) in enumerate(ACROSS + 1):
+            across = self._numbers[y : y + height, x : x + width]
+            row, column = np.nonzero((inner > 0) & (inner != across))
+            keys.append(4 * ((row + 1) * (width + 2) + column + 1) + side)
+        self._keys = np.sort(np.concatenate(keys))
         return self._keys // 4, self._keys % 4
 
     def _followed(self, pixel: np.ndarray, side: np.ndarray) -> tuple[np.ndarray, ...]:
