@@ -149,6 +149,7 @@ def _whole_folder(out: Path) -> Iterator[Path]:
         if out.exists():
             out.rmdir()
         folder.rename(out)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"nothing of {out}, which is written as a whole") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # has its other name if it is whole
