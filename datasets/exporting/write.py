@@ -69,7 +69,7 @@ def export_labels(
 
     form = FORMS[options.format]
     total = IgnoredPixels()
-    with crew(workers) as each, _whole_folder(out) as folder:
+    with _whole_folder(out) as folder, crew(workers) as each:
         target = Target(folder, out, spec, options)
         work = partial(_write_one, target)
         with form.gather(target) as add, _side_file(target, total) as note:

@@ -280,6 +280,18 @@ def test_what_cannot_be_written_is_named_and_nothing_is_left(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "spoilt"]
 
 
+def test_other_processes_leave_nothing_either(tmp_path: Path) -> None:
+    for name in ("photos", "labels"):
+        (tmp_path / name).mkdir()
+    for number in range(64):
+        size = 2 if number == 0 else 500  # the first label map does not fit
+        Image.new("RGB", (500, 500)).save(tmp_path / "photos" / f"{number:02}.png")
+        Image.fromarray(np.eye(size, dtype=np.uint8)).save(tmp_path / f"labels/{number:02}.png")
+    flags = ["--format", "voc", "--workers", 2]
+    assert converted(tmp_path, tmp_path / "out", *flags, labels="labels") == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels", "photos"]
+
+
 def test_a_folder_that_is_there_is_kept(
     maps: tuple[Path, Maps], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
