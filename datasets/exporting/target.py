@@ -16,6 +16,8 @@ from datasets.outlines import regions, rings, run_lengths
 from datasets.specs import DatasetSpec
 from utils.common.errors import UserError
 
+INSET = 0.25  # px that vertices lie inside, for tools that round down and draw the outline too
+
 
 @dataclass(frozen=True)
 class Target:
@@ -29,9 +31,6 @@ class Target:
     final: Path
     spec: DatasetSpec
     options: ExportOptions
-
-
-INSET = 0.25  # px that vertices lie inside, for tools that round down and draw the outline too
 
 
 # takes, of each label map in order, what its form's `write` returned
