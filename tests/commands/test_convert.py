@@ -4,7 +4,9 @@ labels.
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -17,22 +19,25 @@ from pycocotools.coco import COCO as Instances
 
 from datasets.classes import read_classes
 from datasets.exporting.options import FORMATS, MASKS, ExportOptions
-from datasets.layouts import Item, pictures
+from datasets.layouts import Item, items, pictures
 from datasets.pictures import load_image, load_mask
+from datasets.prepare import __main__ as prepare
 from datasets.specs import COCO, COCO_IDS, IGNORE, palette
 from utils.common.entry import command
 from utils.common.errors import UserError
 from utils.tools import convert
 
-convert_main = command(convert.main)
+convert_main, prepare_main = command(convert.main), command(prepare.main)
 CLASSES = ("cat", "traffic light", "größe 2")
 Maps = dict[str, np.ndarray]
+
+TWIN = "two.v2 of it.png"  # of another photo that differs by suffix alone
 
 # file names of photos; their size as stored, and how EXIF turns them
 PHOTOS = {
     "plain.jpg": (40, 30, 1),
     "turned.jpg": (40, 30, 6),
-    "two.v2 of it.png": (17, 23, 1),
+    TWIN: (17, 23, 1),
     "two.v2 of it.jpg": (23, 17, 1),
     "ein Ordner/schöne größe.png": (31, 9, 1),
     "train/images/thin.png": (1, 25, 1),
@@ -204,6 +209,34 @@ def test_what_is_read_back_is_the_same(
     with (tmp_path / "out" / "ignored.csv").open(encoding="utf-8") as file:
         rows = {row["image"]: int(row["ignored"]) for row in csv.DictReader(file)}
     assert rows == {name: count for name, count in ignored.items() if count}
+
+
+@pytest.mark.parametrize("case", ["voc", "runs", "polygons", "labelme", "yolo"])
+def test_prepare_custom_draws_the_same_masks_of_it(
+    case: str, maps: tuple[Path, Maps], tmp_path: Path
+) -> None:
+    folder = tmp_path / "maps"
+    shutil.copytree(maps[0], folder)
+    # annotations do not tell photos apart that differ by suffix alone
+    (folder / "photos" / TWIN).unlink()
+    (folder / "prediction" / f"{TWIN}.png").unlink()
+    (tmp_path / "classes.yaml").write_text(f"classes: [{', '.join(CLASSES)}]", encoding="utf-8")
+
+    flags = EXACT[case]
+    exact = [] if case in WITHOUT_CORNERS else ["--tolerance", 0]
+    assert converted(folder, tmp_path / "out", *flags, *exact) == 0
+    export = tmp_path / "out" / "instances.json" if flags[1] == "coco" else tmp_path / "out"
+    given = ["--images", folder / "photos", "--classes", tmp_path / "classes.yaml"]
+    given += ["--tags", export, "--masks", export, "--out", tmp_path / "own"]
+    assert run(prepare_main, "custom", *given) == 0
+
+    splits = [items("custom", tmp_path / "own", split) for split in ("train", "val")]
+    found = {item.name: item.mask for item in chain(*splits)}
+    assert sorted(found) == sorted(set(maps[1]) - {TWIN})
+    for name, mask in found.items():
+        each = maps[1][name]
+        expected = each if flags[1] in MASKS else np.where(each == IGNORE, 0, each)
+        np.testing.assert_array_equal(load_mask(mask), expected, err_msg=name)
 
 
 def test_one_object_per_class_or_per_region(maps: tuple[Path, Maps], tmp_path: Path) -> None:
