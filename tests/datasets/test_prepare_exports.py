@@ -20,7 +20,7 @@ from datasets.prepare import __main__ as prepare
 from datasets.specs import VOC
 from datasets.toy.write import write_custom
 from utils.common.entry import command
-from utils.tools import score
+from utils.tools import convert, score
 
 prepare_main = command(prepare.main)
 NAMES = ("a.jpg", "sub/b.jpg", "c;d.png")
@@ -201,6 +201,7 @@ def corrected(masks: Path, out: Path) -> None:
 
 MAINS = {
     "datasets.prepare": prepare_main,
+    "utils.tools.convert": command(convert.main),
     "utils.tools.score": command(score.main),
     "train_voc.py": train_voc.main,
     "test_msc_flip_voc.py": test_msc_flip_voc.main,
@@ -231,4 +232,4 @@ def test_every_command_of_the_runbook_runs(
     for words in commands:
         name, *flags = words[1:] if words[0] == "-m" else words
         assert run(MAINS[name], *flags, *extra.get(name, ())) == 0, words
-    assert len(commands) == 5 and "mIoU" in capsys.readouterr().out
+    assert len(commands) == 6 and "mIoU" in capsys.readouterr().out
