@@ -203,7 +203,7 @@ class Segmenter:
         if not isinstance(pictures, (list, tuple)):
             return self([pictures], tags)[0]
 
-        images = [_tensor(picture) for picture in pictures]
+        images = [as_tensor(picture) for picture in pictures]
         allowed = self.allowed(tags)
         by_size: dict[torch.Size, list[int]] = {}
         for index, image in enumerate(images):
@@ -261,8 +261,10 @@ def checkpoint_config(stored: dict[str, Any], model_path: Path, flags: dict[str,
     return from_dict({**values, **flags}, str(model_path))
 
 
-def _tensor(picture: Picture) -> Tensor:
-    """(3, H, W) uint8 RGB of a picture in any of its forms."""
+def as_tensor(picture: Picture) -> Tensor:
+    """(3, H, W) uint8 RGB of a picture in any of its forms. Raises UserError and ValueError as
+    `Segmenter`.
+    """
     if isinstance(picture, Tensor):
         if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3:
             raise ValueError(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from model.losses import IGNORE
 from model.resize import resize
 from utils.inference.crf import crf
 from utils.inference.multi_scale import PATCH, SMALLEST, Segment, resize_long
@@ -42,9 +43,14 @@ def resize_part(
     return _interpolated(maps, 3, size[1], columns)
 
 
-def label_map(logits: Tensor, size: Sequence[int], allowed: Tensor | None = None) -> Tensor:
+def label_map(
+    logits: Tensor, size: Sequence[int], allowed: Tensor | None = None, least: float = 0.0
+) -> Tensor:
     """Logits (1, C, h, w) -> their argmax at `size`, (H, W) uint8; labels not `allowed` (C,) are
     left out.
+
+    least: of scores that are not negative, the share of a pixel's sum that the highest needs; below
+    it the pixel is IGNORE.
     """
     height, width = size
     strip = max(1, STRIP // (logits.shape[1] * width))
@@ -52,7 +58,10 @@ def label_map(logits: Tensor, size: Sequence[int], allowed: Tensor | None = None
     for top in range(0, height, strip):
         rows = slice(top, min(top + strip, height))
         scores = _allowed(resize_part(logits, size, rows)[0], allowed)
-        labels[rows] = scores.max(0).indices  # on the CPU a third of argmax's time
+        highest = scores.max(0)  # on the CPU a third of argmax's time
+        labels[rows] = highest.indices
+        if least:
+            labels[rows][highest.values < least * scores.sum(0)] = IGNORE
     return labels
 
 

@@ -1,0 +1,342 @@
+"""CLIP as a function from a picture and its tags to labels, without any training.
+
+It works inside a checkout of this repository:
+
+    from utils.inference import Labeller
+    labeller = Labeller.from_clip("cat, dog", clip_path="weights/ViT-B-16.pt")
+    labels = labeller("photo.jpg", ["cat"])  # (H, W) uint8
+    print([labeller.classes[label] for label in set(labels.ravel())])
+
+CLIP's class activation maps of the tagged classes are spread along affinity (CLIP-ES, Lin et al.,
+CVPR 2023), refined along what looks alike in the picture, and brought to the picture's size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from clip.loader import PATCH, load_clip
+from clip.text import text_features
+from datasets.annotations import class_of
+from datasets.classes import given_classes
+from datasets.specs import DatasetSpec
+from datasets.transforms import normalise
+from model.cam import normalise as stretched
+from model.cvf import CVF
+from model.dense import text_scores
+from model.losses import IGNORE
+from model.par import refine
+from model.precision import float32_region
+from model.pseudo_labels import CLIP_EPS, channels_of
+from model.resize import resize
+from utils.build import STATISTICS, build_cvf
+from utils.common.device import autocast, choose_device
+from utils.common.errors import UserError
+from utils.config import RECIPES, Config, load_config
+from utils.inference.crf import crf
+from utils.inference.multi_scale import SMALLEST, resize_long
+from utils.inference.seeds import labels_of
+from utils.inference.segmenter import CRF_LONGEST, Picture, as_tensor
+from utils.inference.windows import label_map
+from utils.metrics import CAMS, TITLES
+
+CAM = CAMS["clip"]
+SEED = TITLES["clip"]
+PAR = "PAR"
+CRF = "CRF"
+STEPS = {"none": (), "par": (PAR,), "crf": (CRF,), "both": (PAR, CRF)}  # after the seed
+
+# Settings that a labeller starts from, beside the toy CLIP and beside any other.
+TOY_SETTINGS = "toy_voc"
+SETTINGS = str(RECIPES / "clip_es.yaml")
+# What measured best on 300 pictures of toy seed 77 with their masks (utils/tools/README.md).
+BEST_CAM = "both"
+BEST_REFINEMENT = "both"
+PRESENT = 0.04  # mean probability from which a class is guessed to be there, likewise
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """How seeds become label maps.
+
+    kind: one of STEPS. min_confidence: share, 0..1, of the scores at a pixel that the highest
+    needs; below it the pixel is IGNORE. Raises UserError on anything else.
+    """
+
+    kind: str = BEST_REFINEMENT
+    min_confidence: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in STEPS:
+            raise UserError(f"--refine {self.kind} is unknown; use one of {', '.join(STEPS)}")
+        if not 0 <= self.min_confidence <= 1:
+            raise UserError(
+                f"--min_confidence {self.min_confidence:g} must lie between 0 and 1; 0 leaves no "
+                "pixel out"
+            )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What CLIP says of the n tagged classes of a picture, on a grid of patches over all of it.
+
+    keys (n,) long: the classes, 0..K-1, ascending. seeds (n, h, w) float16 in 0..1: their class
+    activation maps after the transition matrix.
+    """
+
+    keys: Tensor
+    seeds: Tensor
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A picture on its way to labels.
+
+    cams (n, h, w) float16 in 0..1: class activation maps of the tagged classes before the
+    transition matrix. scores: after it. labels (H, W) uint8 by step, at the picture's size: CAM,
+    SEED, then those of the refinement, of which the last is final.
+    """
+
+    cams: Tensor
+    scores: Scores
+    labels: dict[str, np.ndarray]
+
+    @property
+    def final(self) -> np.ndarray:
+        """Labels (H, W) uint8 of the last step."""
+        return list(self.labels.values())[-1]
+
+
+class Labeller:
+    """A frozen CLIP with classes and settings; call it on pictures with their tags."""
+
+    def __init__(
+        self,
+        model: CVF,
+        spec: DatasetSpec,
+        config: Config,
+        refinement: Refinement = Refinement(),
+        sha256: str = "",
+    ) -> None:
+        """
+        Args:
+            model: of branches "clip", on the device it shall run on; nothing trained is used of it.
+            spec: names of its classes.
+            config: settings; what matters here are resize_long, statistics, precision,
+                background_power_clip, par_iterations and the CRF's.
+            refinement: how seeds become label maps.
+            sha256: digest of CLIP's tensors.
+        """
+        self.model = model.eval()
+        self.spec = spec
+        self.config = config
+        self.refinement = refinement
+        self.sha256 = sha256
+
+    @classmethod
+    def from_clip(
+        cls,
+        classes: str | Path | Sequence[str],
+        clip_path: str | Path = Config.clip_path,
+        refinement: Refinement = Refinement(),
+        local_rank: int = 0,
+        config: str | Sequence[str] = (),
+        **settings: Any,
+    ) -> "Labeller":
+        """Load a CLIP for some classes.
+
+        Args:
+            classes: "voc", "coco", a class list file, or names, in one text apart by commas.
+            clip_path: as `--clip_path`; "toy" is the toy CLIP, which knows toy pictures alone.
+            refinement: how seeds become label maps.
+            local_rank: number of the GPU for `device="auto"`.
+            config: configurations to start from; by default those of the toy beside the toy CLIP,
+                else CLIP-ES's.
+            settings: fields of `Config` that shall differ, such as device="cpu" or cam="gradcam".
+
+        Raises:
+            UserError: classes, weights or a setting cannot be used.
+        """
+        own = labelling_config(clip_path, config, settings)
+        names = classes if isinstance(classes, str | Path) else ", ".join(classes)
+        spec = given_classes(str(names))
+        clip = load_clip(own.clip_path, own.clip_activation)
+        text = text_features(clip, spec.texts())
+
+        # What would be trained is not used; it is made as small as can be. PAR comes later.
+        small = replace(own, decoder_width=8, decoder_layers=0, par_iterations=0)
+        model = build_cvf(small, clip, text, None, len(spec.classes))
+        device = choose_device(own.device, local_rank)
+        return cls(model.to(device), spec, own, refinement, clip.identity)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of labels 0..K, background first."""
+        return self.spec.label_names
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.model.text.device
+
+    def __call__(self, picture: Picture, tags: str | Sequence[str]) -> np.ndarray:
+        """Labels (H, W) uint8 of a picture at the size it is displayed at: background, classes of
+        its tags, or IGNORE.
+
+        Args:
+            picture: a path, PIL image, array (H, W, 3) or (H, W) uint8, or tensor (3, H, W) uint8.
+            tags: names of the classes it shows; none makes all of it background.
+
+        Raises:
+            UserError: a file cannot be read, or a tag is no class.
+            ValueError: an array or tensor of another form.
+        """
+        image = as_tensor(picture)
+        return self.labels(image, self.scores(image, tags)).cpu().numpy()
+
+    @torch.no_grad()
+    def steps(self, picture: Picture, tags: str | Sequence[str]) -> Steps:
+        """As a call, with what lies between the picture and its labels."""
+        image = as_tensor(picture)
+        scores, cams = self._asked(image, tags)
+        size = image.shape[-2:]
+        maps = {CAM: self._channels(cams, self._patches(size)), **self._refined(image, scores)}
+        labels = {title: self._label_map(scores.keys, own, size) for title, own in maps.items()}
+        return Steps(cams, scores, {title: own.cpu().numpy() for title, own in labels.items()})
+
+    def scores(self, image: Tensor, tags: str | Sequence[str]) -> Scores:
+        """Ask CLIP where the tagged classes are in an image (3, H, W) uint8. Raises UserError on
+        an unknown tag.
+        """
+        return self._asked(image, tags)[0]
+
+    @torch.no_grad()
+    def labels(self, image: Tensor, scores: Scores) -> Tensor:
+        """Refine scores of an image (3, H, W) uint8 into labels (H, W) uint8."""
+        *_, channels = self._refined(image, scores).values()
+        return self._label_map(scores.keys, channels, image.shape[-2:])
+
+    @torch.no_grad()
+    def probabilities(self, image: Tensor) -> Tensor:
+        """How much of an image (3, H, W) uint8 CLIP gives to each class, (K,) float32 in 0..1.
+
+        Each patch is compared with all classes and background words; the mean over patches of a
+        class's probability is about its share of the picture.
+        """
+        pixels = self._pixels(image)
+        with autocast(self.device, self.config.precision):
+            tokens = self.model.clip(pixels)
+        text = self.model.text
+        allowed = torch.ones(1, len(text), dtype=torch.bool, device=text.device)
+        with float32_region(self.device):
+            patches = tokens[:, 1:].float()
+            scores = text_scores(patches, text, self.model.logit_scale, allowed)
+        return scores[0].mean(dim=0)[: len(self.spec.classes)].cpu()
+
+    def guess(self, image: Tensor, threshold: float = PRESENT) -> list[str]:
+        """Classes that CLIP gives at least `threshold` of an image (3, H, W) uint8, perhaps
+        none.
+        """
+        present = self.probabilities(image) >= threshold
+        return [name for name, there in zip(self.spec.classes, present.tolist()) if there]
+
+    def keys(self, tags: str | Sequence[str]) -> list[int]:
+        """Classes 0..K-1 of tags, ascending, whatever their case. Raises UserError with the nearest
+        class on an unknown one.
+        """
+        words = [tags] if isinstance(tags, str) else tags
+        names = {class_of(word, self.spec, "the picture") for word in words} - {""}
+        return sorted(self.spec.classes.index(name) for name in names)
+
+    @torch.no_grad()
+    def _asked(self, image: Tensor, tags: str | Sequence[str]) -> tuple[Scores, Tensor]:
+        """Scores of an image (3, H, W) uint8, and its CAMs (n, h, w) float16 before the transition
+        matrix.
+        """
+        keys = self.keys(tags)
+        if not keys:
+            height, width = (side // PATCH for side in self._patches(image.shape[-2:]))
+            none = torch.zeros(0, height, width, dtype=torch.float16, device=self.device)
+            return Scores(torch.zeros(0, dtype=torch.long, device=self.device), none), none
+
+        tagged = torch.zeros(1, len(self.spec.classes))
+        tagged[0, keys] = 1
+        pixels = self._pixels(image)
+        with autocast(self.device, self.config.precision):
+            seeds = self.model(pixels, tagged, after_switch=False).labels.seeds
+        with float32_region(self.device):
+            spread, cams = (
+                stretched(own, CLIP_EPS).half() for own in (seeds.clip, seeds.clip_cams)
+            )
+        return Scores(torch.tensor(keys, device=self.device), spread), cams
+
+    def _patches(self, size: Sequence[int]) -> tuple[int, int]:
+        """Size (height, width) in px at which CLIP sees a picture of a size: whole patches, the
+        longer side at most resize_long.
+        """
+        scale = min(1.0, self.config.resize_long / max(size))
+        height, width = (max(SMALLEST, round(side * scale / PATCH) * PATCH) for side in size)
+        return height, width
+
+    def _pixels(self, image: Tensor) -> Tensor:
+        """Image (3, H, W) uint8 -> (1, 3, *patches) normalised, as CLIP sees it."""
+        height, width = self._patches(image.shape[-2:])
+        picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
+        seen = np.array(picture.resize((width, height), Image.Resampling.BICUBIC))
+        pixels = torch.from_numpy(seen).permute(2, 0, 1)[None].to(self.device)
+        return normalise(pixels, *STATISTICS[self.config.statistics])
+
+    def _channels(self, maps: Tensor, size: Sequence[int]) -> Tensor:
+        """Scores (n, h, w) -> [background, n classes] (1+n, *size) float32."""
+        scores = resize(maps.to(self.device).float()[:, None], size)[:, 0]
+        return channels_of(scores, self.config.background_power_clip)
+
+    def _refined(self, image: Tensor, scores: Scores) -> dict[str, Tensor]:
+        """Scores [background, n classes] (1+n, h, w) of the seed and of each step of the
+        refinement, at sizes that do not grow with the picture's.
+        """
+        channels = self._channels(scores.seeds, self._patches(image.shape[-2:]))
+        found = {SEED: channels}
+        steps = STEPS[self.refinement.kind] if len(scores.keys) else ()
+
+        if PAR in steps:
+            (channels,) = refine(self._pixels(image), [channels], self.config.par_iterations)
+            found[PAR] = channels
+
+        if CRF in steps:
+            image = image.to(self.device)
+            longest = max(CRF_LONGEST, self.config.resize_long)
+            if max(image.shape[-2:]) > longest:
+                image = resize_long(image[None].float(), longest)[0].round().to(torch.uint8)
+            probs = resize(channels[None], image.shape[-2:])[0]
+            # all labels take part, as there are few
+            crf_settings = self.config.crf
+            _, found[CRF] = crf(image.permute(1, 2, 0), probs, plausible=0, settings=crf_settings)
+        return found
+
+    def _label_map(self, keys: Tensor, channels: Tensor, size: Sequence[int]) -> Tensor:
+        """Channels [background, n classes] (1+n, h, w) -> labels (*size) uint8."""
+        names = torch.full((IGNORE + 1,), IGNORE, dtype=torch.uint8, device=channels.device)
+        names[: len(channels)] = labels_of(keys.to(channels.device)).to(torch.uint8)
+        places = label_map(channels[None], size, least=self.refinement.min_confidence)
+        return names[places.long()]
+
+
+def labelling_config(
+    clip_path: str | Path, given: str | Sequence[str], settings: dict[str, Any]
+) -> Config:
+    """Settings of a labeller: of configurations, or of the recipe that suits the CLIP, with what
+    measured best where nothing else is asked for.
+
+    Raises UserError on what `Config` refuses.
+    """
+    base = given or (TOY_SETTINGS if str(clip_path) == "toy" else SETTINGS)
+    best = {} if given else {"cam": BEST_CAM, "par_iterations": Config.par_iterations}
+    own = {"branches": "clip", "clip_path": str(clip_path)}
+    return load_config(base, {**best, **settings, **own})
