@@ -5,7 +5,7 @@ run.
 import argparse
 import os
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -235,15 +235,18 @@ def save_config(config: Config, path: Path) -> None:
     write_whole(path, as_yaml(config).encode())
 
 
-def add_config_flags(parser: argparse.ArgumentParser, testing: bool = False) -> None:
+def add_config_flags(
+    parser: argparse.ArgumentParser, testing: bool = False, only: Collection[str] = ()
+) -> None:
     """Add one flag per setting, grouped; absent flags stay out of the namespace.
 
     testing: only those that a test command takes, whose defaults are the checkpoint's.
+    only: names of the settings that have a flag; by default all.
     """
     groups: dict[str, Any] = {}
     for name, meaning in options(Config).items():
         default = meaning.test_default if testing else shown(meaning.default)
-        if default is None:
+        if default is None or (only and name not in only):
             continue
         if meaning.group not in groups:
             groups[meaning.group] = parser.add_argument_group(meaning.group)

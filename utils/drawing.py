@@ -11,6 +11,7 @@ from datasets.specs import IGNORE, palette
 from utils.common.opencv import cv2
 
 MARGIN, TITLE = 8, 22  # px around a panel and above it
+UNLABELLED = "not labelled"  # name of IGNORE
 
 
 def heat(image: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -51,7 +52,7 @@ def legend(labels: Sequence[np.ndarray], names: Sequence[str], width: int) -> Im
     """
     present = np.unique(np.concatenate([np.unique(part) for part in labels]))
     entries = [
-        (label, "not labelled" if label == IGNORE else names[label])
+        (label, UNLABELLED if label == IGNORE else names[label])
         for label in present.tolist()
         if label
     ]

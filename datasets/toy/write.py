@@ -9,6 +9,7 @@ import json
 import shutil
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,20 @@ def write_custom(root: str | Path, train: int, val: int, size: int, seed: int) -
     else.
     """
     _write(Path(root).absolute(), train, val, size, seed, "custom", _fill_custom)
+
+
+def is_drawn(picture: Path) -> bool:
+    """Whether a picture lies in a toy set that this module wrote."""
+    return any(_holds_toy(folder) for folder in picture.absolute().parents)
+
+
+@cache
+def _holds_toy(folder: Path) -> bool:
+    try:
+        found = json.loads((folder / _MARKER).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("layout") in _WRITERS
 
 
 def add_command(kinds: Any) -> None:

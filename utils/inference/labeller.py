@@ -55,9 +55,9 @@ STEPS = {"none": (), "par": (PAR,), "crf": (CRF,), "both": (PAR, CRF)}  # after 
 # Settings that a labeller starts from, beside the toy CLIP and beside any other.
 TOY_SETTINGS = "toy_voc"
 SETTINGS = str(RECIPES / "clip_es.yaml")
-# What measured best on 300 pictures of toy seed 77 with their masks (utils/tools/README.md).
-BEST_CAM = "both"
-BEST_REFINEMENT = "both"
+# What measured best on pictures of toy seed 77 with their masks (utils/tools/README.md).
+BEST_CAM = "dense"
+BEST_REFINEMENT = "crf"
 PRESENT = 0.04  # mean probability from which a class is guessed to be there, likewise
 
 
@@ -142,7 +142,7 @@ class Labeller:
     @classmethod
     def from_clip(
         cls,
-        classes: str | Path | Sequence[str],
+        classes: DatasetSpec | str | Path | Sequence[str],
         clip_path: str | Path = Config.clip_path,
         refinement: Refinement = Refinement(),
         local_rank: int = 0,
@@ -152,7 +152,8 @@ class Labeller:
         """Load a CLIP for some classes.
 
         Args:
-            classes: "voc", "coco", a class list file, or names, in one text apart by commas.
+            classes: "voc", "coco", a class list file, names, in one text apart by commas, or what
+                was read of them.
             clip_path: as `--clip_path`; "toy" is the toy CLIP, which knows toy pictures alone.
             refinement: how seeds become label maps.
             local_rank: number of the GPU for `device="auto"`.
@@ -164,8 +165,7 @@ class Labeller:
             UserError: classes, weights or a setting cannot be used.
         """
         own = labelling_config(clip_path, config, settings)
-        names = classes if isinstance(classes, str | Path) else ", ".join(classes)
-        spec = given_classes(str(names))
+        spec = _spec(classes)
         clip = load_clip(own.clip_path, own.clip_activation)
         text = text_features(clip, spec.texts())
 
@@ -340,3 +340,11 @@ def labelling_config(
     best = {} if given else {"cam": BEST_CAM, "par_iterations": Config.par_iterations}
     own = {"branches": "clip", "clip_path": str(clip_path)}
     return load_config(base, {**best, **settings, **own})
+
+
+def _spec(classes: DatasetSpec | str | Path | Sequence[str]) -> DatasetSpec:
+    if isinstance(classes, DatasetSpec):
+        return classes
+    if isinstance(classes, str | Path):
+        return given_classes(str(classes))
+    return given_classes(", ".join(classes))

@@ -11,9 +11,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from datasets.specs import palette
+from datasets.specs import IGNORE, palette
 from utils.common.files import written_whole
-from utils.drawing import coloured
+from utils.drawing import UNLABELLED, coloured
 from utils.run_folder.journal import Entry
 
 AREAS = "areas.json"
@@ -71,17 +71,20 @@ def write_areas(
     entries: Sequence[Entry], classes: Sequence[str], facts: dict[str, Any], folder: Path
 ) -> Path:
     """`areas.json`: facts, then pixels and share (0..1) of each class found in each picture, by its
-    name.
+    name; those without a label are "not labelled".
     """
+    names = {**{str(label): name for label, name in enumerate(classes)}, str(IGNORE): UNLABELLED}
     images = {}
     for entry in entries:
         total = entry["size"][0] * entry["size"][1]
-        found = {classes[int(label)]: pixels for label, pixels in entry["pixels"].items()}
+        found = {names[label]: pixels for label, pixels in entry["pixels"].items()}
         areas = {
             name: {"pixels": pixels, "share": round(pixels / total, 6)}
             for name, pixels in found.items()
         }
-        more: dict[str, Any] = {key: entry[key] for key in ("tags", "error") if key in entry}
+        more: dict[str, Any] = {
+            key: entry[key] for key in ("tags", "guessed", "error") if key in entry
+        }
         images[entry["name"]] = {
             "image": entry["image"],
             "size": entry["size"],

@@ -6,9 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -17,16 +16,16 @@ from tqdm import tqdm
 from datasets.data import MaskedImages
 from datasets.layouts import Item
 from utils.common import distributed
-from utils.common.device import fetch, loading_processes, uses_bf16
+from utils.common.device import loading_processes
 from utils.common.errors import UserError
-from utils.common.options import options
 from utils.common.progress import Pace, progress
-from utils.config import Config
 from utils.inference.outputs import write_labels, write_logits, write_overlay
-from utils.inference.segmenter import Segmenter
-from utils.metrics import ConfusionMatrix, final_title
+from utils.inference.predictor import Predictor
+from utils.metrics import ConfusionMatrix
 from utils.run_folder.claim import claimed
 from utils.run_folder.journal import Entry, Journal, begin, read_journal, stamp
+
+GUESSED = "guessed"  # in an entry of the journal whose tags were not given: the threshold
 
 
 @dataclass(frozen=True)
@@ -34,16 +33,25 @@ class Job:
     """What to predict, and where to. Names of `images` are unique.
 
     overlays: also draw the labels over each picture. tags: classes that may occur in an image, by
-    its name; all may in an image that is not there.
+    its name; all may in an image that is not there, or those that are guessed by a threshold.
     """
 
     images: Sequence[Item]
     folder: Path
     overlays: bool = False
     tags: dict[str, list[str]] = field(default_factory=dict)
+    threshold: float | None = None
+
+    def still_tagged(self, entry: Entry) -> bool:
+        """Whether an image of the journal was predicted with the tags that it has here."""
+        given = self.tags.get(entry["name"])
+        if given is None:
+            guessed = entry.get(GUESSED)
+            return guessed == self.threshold and (guessed is not None or "tags" not in entry)
+        return entry.get("tags") == given
 
 
-def predict_split(segmenter: Segmenter, job: Job, ranks: tuple[int, int] = (0, 1)) -> list[Entry]:
+def predict_split(predictor: Predictor, job: Job, ranks: tuple[int, int] = (0, 1)) -> list[Entry]:
     """Predict every image that is not finished yet; returns the journal's entries of all of them.
 
     The folder gets `prediction/` (label PNGs with the VOC palette), `prediction_cmap/` (the same as
@@ -59,14 +67,17 @@ def predict_split(segmenter: Segmenter, job: Job, ranks: tuple[int, int] = (0, 1
     main = distributed.is_main()
     folder.mkdir(parents=True, exist_ok=True)
     with claimed(folder) if main else nullcontext():
-        if main and (said := begin(folder, segmenter.sha256, _options(segmenter, job), job.images)):
-            print(said)
+        if main:
+            choices = {**predictor.choices(), "overlays": job.overlays}
+            said = begin(folder, predictor.sha256, choices, job.images, job.still_tagged)
+            if said:
+                print(said)
         distributed.barrier()
         finished = {entry["name"] for entry in read_journal(folder)[1]}
         distributed.barrier()  # nobody appends before everybody has read
         remaining = [item for item in job.images if item.name not in finished]
         with Journal(folder, ranks[0]) as journal:
-            _predict_each(segmenter, job, remaining[ranks[0] :: ranks[1]], journal)
+            _predict_each(predictor, job, remaining[ranks[0] :: ranks[1]], journal)
         distributed.barrier()
         return read_journal(folder)[1]
 
@@ -80,19 +91,19 @@ def matrices(entries: Sequence[Entry], num_labels: int) -> dict[str, ConfusionMa
     return totals
 
 
-def _predict_each(segmenter: Segmenter, job: Job, images: Sequence[Item], journal: Journal) -> None:
+def _predict_each(predictor: Predictor, job: Job, images: Sequence[Item], journal: Journal) -> None:
     """Predict images and note them. The files of one are written while a GPU computes the next,
     even if that fails.
     """
-    config = segmenter.config
+    config = predictor.config
     pace = Pace(len(images), "image")
     # What is left to do for the image before, whose labels may still be on their way from a GPU: it
     # is called when the next image's work has been given to the GPU.
     finish = None
-    with progress(None, config.quiet, total=len(images), desc="testing") as bar:
+    with progress(None, config.quiet, total=len(images), desc="predicting") as bar:
         try:
             for item, sample in _read_ahead(images, loading_processes(config.workers)):
-                before, finish = finish, _predicted(segmenter, job, item, sample)
+                before, finish = finish, _predicted(predictor, job, item, sample)
                 if before is not None:
                     journal.add(before())
                 bar.update()
@@ -104,7 +115,7 @@ def _predict_each(segmenter: Segmenter, job: Job, images: Sequence[Item], journa
                 journal.add(finish())
 
 
-def _predicted(segmenter: Segmenter, job: Job, item: Item, sample: Future) -> Callable[[], Entry]:
+def _predicted(predictor: Predictor, job: Job, item: Item, sample: Future) -> Callable[[], Entry]:
     """Set off the prediction of one image; returns what is left to do for its entry. UserError as
     `predict_split`.
     """
@@ -121,7 +132,7 @@ def _predicted(segmenter: Segmenter, job: Job, item: Item, sample: Future) -> Ca
     try:
         image, mask = (sample.result().get(key) for key in ("image", "mask"))
     except UserError as error:
-        if segmenter.config.on_bad_image == "stop":
+        if predictor.config.on_bad_image == "stop":
             raise
         tqdm.write(f"skipped: {error}")
         entry["error"] = str(error)
@@ -129,27 +140,29 @@ def _predicted(segmenter: Segmenter, job: Job, item: Item, sample: Future) -> Ca
     tags = job.tags.get(item.name)
     if tags is not None:
         entry["tags"] = tags
-    prediction = segmenter.predict(image[None], segmenter.allowed(tags))[0]
-    labels = {title: fetch(each) for title, each in prediction.labels.items()}
-    logits = fetch(prediction.logits[0]) if segmenter.options.save_logits else None
+    found = predictor.set_off(item, image, tags)
 
     def finish() -> Entry:
-        maps = {title: fetched().numpy() for title, fetched in labels.items()}
-        final = maps[final_title(maps)]
-        files = _write(item.name, job, image, final, logits and logits())
+        result = found()
+        if not result.labels:
+            return {**entry, **result.facts}
+
+        final = list(result.labels.values())[-1]
+        files = _write(item.name, job, image, final, result.logits)
         pixels = {
             str(label): count
             for label, count in enumerate(np.bincount(final.ravel()).tolist())
             if count
         }
         results = {
-            title: _pairs(each, mask, len(segmenter.classes))
-            for title, each in maps.items()
+            title: _pairs(each, mask, len(predictor.classes))
+            for title, each in result.labels.items()
             if mask is not None
         }
 
         return {
             **entry,
+            **result.facts,
             "size": list(final.shape),
             "results": results,
             "pixels": pixels,
@@ -160,7 +173,7 @@ def _predicted(segmenter: Segmenter, job: Job, item: Item, sample: Future) -> Ca
 
 
 def _write(
-    name: str, job: Job, image: Tensor, labels: np.ndarray, logits: Tensor | None
+    name: str, job: Job, image: Tensor, labels: np.ndarray, logits: np.ndarray | None
 ) -> list[str]:
     """Write what belongs to an image (3, H, W) with labels (H, W) and perhaps logits (K+1, h, w);
     the files' paths.
@@ -169,7 +182,7 @@ def _write(
     if job.overlays:
         files.append(write_overlay(image.permute(1, 2, 0).numpy(), labels, name, job.folder))
     if logits is not None:
-        files.append(write_logits(logits.numpy(), name, job.folder))
+        files.append(write_logits(logits, name, job.folder))
     return files
 
 
@@ -178,22 +191,6 @@ def _pairs(labels: np.ndarray, mask: Tensor, num_labels: int) -> list[list[int]]
     matrix = ConfusionMatrix(num_labels)
     matrix.update(labels, mask)
     return matrix.pairs()
-
-
-def _options(segmenter: Segmenter, job: Job) -> dict[str, Any]:
-    """Return everything but the checkpoint that changes what is predicted or written."""
-    config = segmenter.config
-    settings = {
-        name: getattr(config, name) for name, meaning in options(Config).items() if meaning.decides
-    }
-    return {
-        **settings,
-        **asdict(segmenter.options),
-        "overlays": job.overlays,
-        "device": segmenter.device.type,
-        "bf16": uses_bf16(segmenter.device, config.precision),
-        "tags": job.tags,
-    }
 
 
 def _read_ahead(items: Sequence[Item], workers: int) -> Iterator[tuple[Item, Future]]:

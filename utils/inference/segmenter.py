@@ -9,7 +9,7 @@ It works inside a checkout of this repository:
     print([segmenter.classes[label] for label in set(labels.ravel())])
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,17 +20,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from datasets.layouts import Item
 from datasets.pictures import as_shown, load_image
 from datasets.specs import DatasetSpec
 from datasets.transforms import normalise
 from model.cvf import CVF
 from utils.build import STATISTICS, restore
-from utils.common.device import autocast, choose_device
+from utils.common.device import autocast, choose_device, fetch, uses_bf16
 from utils.common.errors import UserError
 from utils.common.files import sha256_of
-from utils.common.options import Role
+from utils.common.options import Role, options
 from utils.config import CONFIG_FILE, Config, from_dict, names_of, read_yaml
 from utils.inference.multi_scale import multi_scale, resize_long
+from utils.inference.predictor import Found
 from utils.inference.windows import crf_labels, crf_labels_by_windows, label_map, sliding
 from utils.metrics import CRF, MULTI, SINGLE, final_title
 from utils.run_folder.checkpoint import load_checkpoint
@@ -223,6 +225,28 @@ class Segmenter:
     def predict(self, images: Tensor, allowed: Tensor | None = None) -> list[Prediction]:
         """All results of images (B, 3, H, W) uint8, with the labels `allowed` (K+1,) bool alone."""
         return predict_batch(self.model, images, self.config, self.options, allowed)
+
+    def choices(self) -> dict[str, Any]:
+        """Return everything but the checkpoint and tags that changes what is predicted."""
+        decisive = {
+            name: getattr(self.config, name)
+            for name, meaning in options(Config).items()
+            if meaning.decides
+        }
+        bf16 = uses_bf16(self.device, self.config.precision)
+        return {**decisive, **asdict(self.options), "device": self.device.type, "bf16": bf16}
+
+    def set_off(self, item: Item, image: Tensor, tags: list[str] | None) -> Callable[[], Found]:
+        """Begin to predict an image (3, H, W) uint8, as `predict_split` asks for it."""
+        prediction = self.predict(image[None], self.allowed(tags))[0]
+        labels = {title: fetch(each) for title, each in prediction.labels.items()}
+        logits = fetch(prediction.logits[0]) if self.options.save_logits else None
+
+        def found() -> Found:
+            maps = {title: each().numpy() for title, each in labels.items()}
+            return Found(maps, None if logits is None else logits().numpy())
+
+        return found
 
     def allowed(self, tags: str | Sequence[str] | None) -> Tensor | None:
         """(K+1,) bool of background and the tagged classes; None for no tags. UserError on an

@@ -10,7 +10,7 @@ of several appends to `images-r.jsonl`.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,15 @@ def read_journal(folder: Path) -> tuple[dict[str, Any], list[Entry]]:
     return header, list({entry["name"]: entry for entry in entries if "name" in entry}.values())
 
 
-def begin(folder: Path, checkpoint: str, options: dict[str, Any], items: Sequence[Item]) -> str:
-    """Start or continue the journal of a folder; keep the entries of `items` that are still valid.
+def begin(
+    folder: Path,
+    checkpoint: str,
+    options: dict[str, Any],
+    items: Sequence[Item],
+    holds: Callable[[Entry], bool] = lambda _: True,
+) -> str:
+    """Start or continue the journal of a folder; keep the entries of `items` that are still valid
+    and for which `holds`.
 
     Returns what became of a former journal, as a sentence for the user; empty where there was none.
     """
@@ -47,7 +54,7 @@ def begin(folder: Path, checkpoint: str, options: dict[str, Any], items: Sequenc
     kept = [
         entry
         for entry in entries
-        if entry["name"] in known and _done(folder, entry, known[entry["name"]])
+        if entry["name"] in known and holds(entry) and _done(folder, entry, known[entry["name"]])
     ]
 
     with written_whole(folder / FILE) as file:

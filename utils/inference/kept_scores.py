@@ -1,0 +1,159 @@
+"""A labeller over a list of pictures: what CLIP says of each is kept on disk, so that another
+refinement does not ask it again.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from datasets.layouts import Item
+from utils.common.device import fetch, uses_bf16
+from utils.common.files import write_whole
+from utils.common.options import Role, options
+from utils.config import Config
+from utils.inference.labeller import Labeller, Scores
+from utils.inference.predict import GUESSED
+from utils.inference.predictor import Found
+from utils.run_folder.journal import stamp
+
+SCORES = "scores"  # folder in that of the labels
+LABELS = "labels"  # title of the result
+MADE_FROM = "made_from"  # in a file of scores: digest of all but the tags that decides them
+THRESHOLD = "threshold"  # in a file of scores: that of guessed tags
+# Settings that say how scores become labels, beside those of the CRF; no scores depend on them.
+_REFINING = ("par_iterations", "background_power_clip")
+_SEEING = ("statistics", "resize_long")
+
+
+class KeptScores:
+    """A labeller as `predict_split` asks for it, with a folder of scores.
+
+    A file of scores bears the digest of what it was made from: CLIP, texts, settings, and when the
+    picture was last written. One of another digest, or of other tags, is made anew.
+    """
+
+    def __init__(self, labeller: Labeller, folder: Path, threshold: float | None = None) -> None:
+        """
+        Args:
+            labeller: it does the work.
+            folder: where scores are kept.
+            threshold: classes whose probability reaches it are the tags of pictures without; None
+                guesses nothing.
+        """
+        self.labeller = labeller
+        self.folder = folder
+        self.threshold = threshold
+        self._asked = asked(labeller)
+
+    @property
+    def config(self) -> Config:
+        """Settings of the labeller."""
+        return self.labeller.config
+
+    @property
+    def sha256(self) -> str:
+        """Digest of CLIP."""
+        return self.labeller.sha256
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of labels 0..K, background first."""
+        return self.labeller.classes
+
+    def choices(self) -> dict[str, Any]:
+        """Return all that changes the labels but CLIP, the pictures and their tags."""
+        refinement = self.labeller.refinement
+        return {
+            "refine": refinement.kind,
+            "min_confidence": refinement.min_confidence,
+            **self._asked,
+            **{name: getattr(self.config, name) for name in _REFINING},
+            **{f"crf_{name}": value for name, value in asdict(self.config.crf).items()},
+        }
+
+    def set_off(self, item: Item, image: Tensor, tags: list[str] | None) -> Callable[[], Found]:
+        """Begin to label an image (3, H, W) uint8 with its tags, or with those that CLIP guesses;
+        an image in which it finds no class is left out.
+        """
+        file = self.folder / f"{item.name}.safetensors"
+        scores = self._kept(file, item, tags)
+        if scores is None:
+            given = self._guessed(image) if tags is None else tags
+            if tags is None and not given:
+                return lambda: Found(
+                    {}, facts={"error": self._without_class(item), GUESSED: self.threshold}
+                )
+            scores = self.labeller.scores(image, given)
+            about = {MADE_FROM: self._digest(item)}
+            if tags is None:
+                about[THRESHOLD] = str(self.threshold)
+            write_whole(file, packed(scores, about))
+
+        labels = fetch(self.labeller.labels(image, scores))
+        facts: dict[str, Any] = {}
+        if tags is None:
+            names = self.labeller.spec.classes
+            facts = {"tags": [names[key] for key in scores.keys.tolist()], GUESSED: self.threshold}
+        return lambda: Found({LABELS: labels().numpy()}, facts=facts)
+
+    def _guessed(self, image: Tensor) -> list[str]:
+        if self.threshold is None:
+            raise ValueError("an image without tags, and nothing is to be guessed")
+        return self.labeller.guess(image, self.threshold)
+
+    def _without_class(self, item: Item) -> str:
+        return (
+            f"image {item.image} shows no class that CLIP gives a score of {self.threshold:g}; "
+            "write its tags, or lower --guess_threshold"
+        )
+
+    def _digest(self, item: Item) -> str:
+        """Return the digest of all but the tags that decides the scores of a picture."""
+        of = {"clip": self.sha256, "asked": self._asked, "changed": stamp(item)}
+        return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
+
+    def _kept(self, file: Path, item: Item, tags: list[str] | None) -> Scores | None:
+        """Return the scores of a file that were made as they would be made now, else None."""
+        try:
+            with safe_open(file, "pt") as content:
+                about: Mapping[str, str] = content.metadata() or {}
+                keys = content.get_tensor("keys").long()
+                seeds = content.get_tensor("seeds")
+        except (OSError, SafetensorError):
+            return None
+        if about.get(MADE_FROM) != self._digest(item):
+            return None
+        if tags is None:
+            fits = about.get(THRESHOLD) == str(self.threshold)
+        else:
+            fits = keys.tolist() == self.labeller.keys(tags)
+        return Scores(keys, seeds) if fits else None
+
+
+def asked(labeller: Labeller) -> dict[str, Any]:
+    """Return what CLIP is asked and how, but for pictures and tags, as plain values."""
+    config = labeller.config
+    names = [name for name, each in options(Config).items() if each.role is Role.METHOD]
+    chosen = [name for name in (*names, *_SEEING) if name not in _REFINING]
+    texts = "\n".join(labeller.spec.texts())
+    return {
+        **{name: getattr(config, name) for name in chosen},
+        "classes": list(labeller.classes),
+        "texts": hashlib.sha256(texts.encode()).hexdigest(),
+        "device": labeller.device.type,
+        "bf16": uses_bf16(labeller.device, config.precision),
+    }
+
+
+def packed(scores: Scores, about: dict[str, str]) -> bytes:
+    """Content of a file of scores: `keys` (n,) uint8 and `seeds` (n, h, w) float16."""
+    tensors = {"keys": scores.keys.to(torch.uint8), "seeds": scores.seeds}
+    return save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, about)

@@ -1,0 +1,305 @@
+"""Label maps from tags, without any training: `python -m utils.tools.label --images PHOTOS --tags
+tags.csv --classes classes.yaml --out labels`.
+
+CLIP says where the tagged classes of a picture are; affinity spreads that, and a dense CRF, or
+pixel-adaptive refinement, brings it to edges. The folder gets `prediction/` (palette PNG),
+`prediction_cmap/`, `overlay/`, `areas.json`, `report.html`, and `scores/`, what CLIP said: the same
+command with another refinement reads it again. Where it was stopped it goes on.
+
+With a trained checkpoint, `test_msc_flip_voc.py --images PHOTOS --tags tags.csv` labels pictures,
+and `utils.tools.export` writes pseudo labels of its training images.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datasets.classes import given_classes
+from datasets.layouts import Item, pictures
+from datasets.specs import DatasetSpec
+from datasets.tags import Tags, read_all_tags, tags_of_images, write_tags
+from datasets.toy.write import is_drawn
+from utils.cli import report_skipped
+from utils.common import distributed
+from utils.common.device import prepare_torch, uses_bf16
+from utils.common.entry import Parser, command
+from utils.common.errors import UserError
+from utils.common.options import options
+from utils.config import Config, add_config_flags
+from utils.inference.kept_scores import SCORES, KeptScores
+from utils.inference.labeller import (
+    BEST_CAM,
+    BEST_REFINEMENT,
+    PRESENT,
+    SETTINGS,
+    STEPS,
+    TOY_SETTINGS,
+    Labeller,
+    Refinement,
+)
+from utils.inference.outputs import write_areas
+from utils.inference.predict import GUESSED, Job, predict_split
+from utils.report.page import report_line
+from utils.run_folder.journal import Entry, read_journal
+
+GUESSED_TAGS = "guessed_tags.json"
+MACHINE = ("device", "precision", "workers", "threads", "on_bad_image", "quiet")
+
+
+def main() -> None:
+    """Command line."""
+    flags = vars(_parser().parse_args())
+    given, tags_file, folder = (flags.pop(name) for name in ("images", "tags", "out"))
+    guess, threshold = (flags.pop(name) for name in ("guess_tags", "guess_threshold"))
+    if not 0 < threshold <= 1:
+        raise UserError(f"--guess_threshold {threshold:g} must lie between 0 and 1")
+    refinement = Refinement(flags.pop("refine"), flags.pop("min_confidence"))
+
+    spec = given_classes(flags.pop("classes"))
+    images = pictures(given, [folder])
+    tags = known_tags(tags_file, guess, spec, images)
+    said = [left_out(tags_file, guess, images, tags)]
+    if not guess:
+        images = [item for item in images if item.name in tags]
+
+    toy_pictures = all(is_drawn(item.image) for item in images)
+    if "clip_path" not in flags:
+        flags["clip_path"] = "toy" if toy_pictures else Config.clip_path
+    rank, world, local = distributed.start(flags.get("device", "auto"))
+    labeller = Labeller.from_clip(spec, refinement=refinement, local_rank=local, **flags)
+    prepare_torch(labeller.config.threads)
+    if guess:
+        refuse_changed(folder, tags_file, spec)
+
+    job = Job(images, folder, overlays=True, tags=tags, threshold=threshold if guess else None)
+    kept = KeptScores(labeller, folder / SCORES, job.threshold)
+    said += [plan(labeller, job, toy_pictures)]
+    if distributed.is_main():
+        print("\n".join(filter(None, said)))
+
+    try:
+        entries = predict_split(kept, job, (rank, world))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command goes on with the pictures left") from None
+
+    if distributed.is_main():
+        report(labeller, job, entries)
+    distributed.stop()
+
+
+def known_tags(
+    file: Path | None, guess: bool, spec: DatasetSpec, images: Sequence[Item]
+) -> dict[str, list[str]]:
+    """Classes of those pictures whose tags are given, by name.
+
+    Raises UserError where there are neither tags nor leave to guess them, or the file cannot be
+    used.
+    """
+    if file is not None:
+        return tags_of_images(file, spec, images)
+    if not guess:
+        raise UserError(
+            "there are no tags; give --tags FILE, or --guess_tags to take the classes that CLIP "
+            "sees"
+        )
+    return {}
+
+
+def left_out(
+    file: Path | None, guess: bool, images: Sequence[Item], tags: dict[str, list[str]]
+) -> str:
+    """Say what becomes of pictures that have no tags, and of those that show no class; "" where
+    there are none.
+    """
+    said = []
+    if without := [item.name for item in images if item.name not in tags]:
+        fate = "guessed" if guess else "left out; --guess_tags takes those that CLIP sees"
+        which = f" in {file}" if file else ""
+        said.append(
+            f"{len(without)} of {len(images)} pictures have no tags{which}, the first is "
+            f"{without[0]}: {fate}"
+        )
+    if empty := [name for name, classes in tags.items() if not classes]:
+        said.append(
+            f"{len(empty)} of {len(images)} pictures show no class by their tags, the first is "
+            f"{empty[0]}: background alone"
+        )
+    return "\n".join(said)
+
+
+def refuse_changed(folder: Path, tags_file: Path | None, spec: DatasetSpec) -> None:
+    """Raise UserError where tags that were perhaps corrected by hand would be written over."""
+    file = folder / GUESSED_TAGS
+    own = tags_file is not None and tags_file.resolve() == file.resolve()
+    if own or not file.is_file():
+        return
+
+    found = read_all_tags(file, spec)
+    rows = (tuple(spec.classes[k] for k in row.nonzero()[0]) for row in found.matrix)
+    written = {entry["name"]: tuple(entry["tags"]) for entry in labelled(read_journal(folder)[1])}
+    if dict(zip(found.names, rows)) != written:
+        raise UserError(
+            f"{file} holds other tags than were guessed last; give it as --tags {file} if they "
+            "were corrected, or remove it to guess anew"
+        )
+
+
+def labelled(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the entries of pictures that got labels."""
+    return [entry for entry in entries if "error" not in entry]
+
+
+def plan(labeller: Labeller, job: Job, toy_pictures: bool) -> str:
+    """Say what the run will do, before it does it."""
+    config = labeller.config
+    precision = "bf16" if uses_bf16(labeller.device, config.precision) else "fp32"
+    nothing = ""
+    if not config.full_size and not toy_pictures:
+        nothing = (
+            "\nthe toy CLIP knows drawn toy pictures alone: of these photographs its masks mean "
+            "nothing"
+        )
+    return (
+        f"CLIP {config.clip_path}: {len(labeller.classes) - 1} classes + background; "
+        f"{protocol(labeller)}\n"
+        f"{len(job.images)} pictures, {len(job.tags)} with tags; on {labeller.device} in "
+        f"{precision}; folder {job.folder}{nothing}"
+    )
+
+
+def protocol(labeller: Labeller) -> str:
+    """Say how labels are made, in words."""
+    least = labeller.refinement.min_confidence
+    steps = ["affinity", *STEPS[labeller.refinement.kind]]
+    unsure = f", less sure than {least:g} is 255" if least else ""
+    return (
+        f"maps {labeller.config.cam}, {', '.join(steps)}, long side at most "
+        f"{labeller.config.resize_long} px{unsure}"
+    )
+
+
+def report(labeller: Labeller, job: Job, entries: Sequence[Entry]) -> None:
+    """Write areas, guessed tags and the page, and say where things are."""
+    folder = job.folder
+    guessed = [entry for entry in labelled(entries) if entry["name"] not in job.tags]
+    facts = {
+        "clip": labeller.sha256,
+        "protocol": protocol(labeller),
+        "tags": f"given of {len(job.tags)} images, guessed of {len(guessed)}",
+    }
+    areas = write_areas(
+        [confirmed(entry, job) for entry in entries], labeller.classes, facts, folder
+    )
+    print(f"class areas: {areas}, pictures with labels over them: {folder / 'overlay'}")
+    print(f"label PNGs: {folder / 'prediction'}, in colour: {folder / 'prediction_cmap'}")
+    print(f"what CLIP said, read again if only the refinement changes: {folder / SCORES}")
+    print(report_line(folder))
+    report_skipped(entries)
+
+    if guessed:
+        write_guessed(folder / GUESSED_TAGS, labeller.spec, labelled(entries), len(guessed))
+        print(
+            f"tags of {len(guessed)} pictures were guessed: {folder / GUESSED_TAGS}; correct it, "
+            "then give it as --tags"
+        )
+
+
+def confirmed(entry: Entry, job: Job) -> Entry:
+    """Return an entry as one of given tags where what was guessed once has been given since."""
+    if entry["name"] not in job.tags:
+        return entry
+    return {key: value for key, value in entry.items() if key != GUESSED}
+
+
+def write_guessed(path: Path, spec: DatasetSpec, entries: Sequence[Entry], guessed: int) -> None:
+    """Write the tags of all pictures, given and guessed, in the form that `--tags` takes."""
+    names = tuple(entry["name"] for entry in entries)
+    rows = [[name in entry["tags"] for name in spec.classes] for entry in entries]
+    source = f"given, and of {guessed} pictures guessed by CLIP"
+    write_tags(path, spec, Tags(names, np.array(rows, bool), source))
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s --images PATH ... --tags FILE --classes FILE|NAMES --out DIR [flags]",
+    )
+    add = parser.add_argument_group("what to label").add_argument
+    add(
+        "--images",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="pictures, folders and patterns ('photos/**/*.jpg')",
+    )
+    add(
+        "--tags",
+        type=Path,
+        metavar="FILE",
+        help="classes of each picture, in any form that `datasets.prepare custom` takes",
+    )
+    add(
+        "--classes",
+        required=True,
+        metavar="FILE|NAMES",
+        help="class list (YAML), names apart by commas ('cat, dog'), voc or coco",
+    )
+    add("--out", required=True, type=Path, metavar="DIR", help="folder to write")
+    add("--guess_tags", action="store_true", help="guess the tags of pictures that have none")
+    add(
+        "--guess_threshold",
+        type=float,
+        default=PRESENT,
+        metavar="X",
+        help="score, 0..1, from which a class is guessed: about the share of the picture that CLIP "
+        "gives it (default: %(default)s)",
+    )
+
+    add = parser.add_argument_group("how").add_argument
+    for name, default in (
+        ("clip_path", f"toy on pictures of the toy set, else {Config.clip_path}"),
+        ("clip_activation", "auto"),
+        ("resize_long", "the configuration's"),
+    ):
+        meaning = options(Config)[name]
+        text = f"{meaning.help} (default: {default})"
+        add(f"--{name}", type=meaning.kind, default=argparse.SUPPRESS, help=text)
+
+    add(
+        "--config",
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="settings of maps, affinity and CRF, as `train_voc.py --config` takes them (default: "
+        f"{TOY_SETTINGS} beside the toy CLIP, else {Path(SETTINGS).stem})",
+    )
+    add(
+        "--cam",
+        choices=options(Config)["cam"].choices,
+        default=argparse.SUPPRESS,
+        help="CLIP's maps: Grad-CAM, a dense read-out, or their mean (default: that of --config, "
+        f"without one {BEST_CAM})",
+    )
+    add(
+        "--refine",
+        choices=tuple(STEPS),
+        default=BEST_REFINEMENT,
+        help="pixel-adaptive refinement, dense CRF, or one after the other (default: %(default)s)",
+    )
+    add(
+        "--min_confidence",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="pixels whose label has a smaller share of the scores become 255, not labelled "
+        "(default: %(default)s)",
+    )
+    add_config_flags(parser, only=MACHINE)
+    return parser
+
+
+if __name__ == "__main__":
+    command(main)()
