@@ -15,7 +15,8 @@ from model.pseudo_labels import channels_of
 from utils.common.errors import UserError
 from utils.inference import Labeller
 from utils.inference.crf import dense_crf
-from utils.inference.labeller import CAM, CRF, PAR, SEED, Refinement
+from utils.inference.labeller import CAM, SEED
+from utils.inference.refinement import CRF, PAR, Refinement
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +141,12 @@ def test_settings_of_a_labeller_are_those_of_a_configuration(labeller: Labeller)
     assert not np.array_equal(
         given.steps(image, tags).labels[CAM], labeller.steps(image, tags).labels[CAM]
     )
+
+
+def test_maps_that_are_not_finite_are_said(
+    labeller: Labeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, tags = picture()
+    monkeypatch.setattr(labeller.model.text, "data", labeller.model.text * float("nan"))
+    with pytest.raises(UserError, match="maps of a picture of 112 x 96 px are not finite"):
+        labeller(image, tags)

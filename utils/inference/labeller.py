@@ -30,8 +30,6 @@ from datasets.transforms import normalise
 from model.cam import normalise as stretched
 from model.cvf import CVF
 from model.dense import text_scores
-from model.losses import IGNORE
-from model.par import refine
 from model.precision import float32_region
 from model.pseudo_labels import CLIP_EPS, channels_of
 from model.resize import resize
@@ -39,47 +37,20 @@ from utils.build import STATISTICS, build_cvf
 from utils.common.device import autocast, choose_device
 from utils.common.errors import UserError
 from utils.config import RECIPES, Config, load_config
-from utils.inference.crf import crf
-from utils.inference.multi_scale import SMALLEST, resize_long
-from utils.inference.seeds import labels_of
-from utils.inference.segmenter import CRF_LONGEST, Picture, as_tensor
-from utils.inference.windows import label_map
+from utils.inference.multi_scale import SMALLEST
+from utils.inference.refinement import PAR, STEPS, USUAL, Refinement, refined, sure_labels
+from utils.inference.segmenter import Picture, as_tensor
 from utils.metrics import CAMS, TITLES
 
 CAM = CAMS["clip"]
 SEED = TITLES["clip"]
-PAR = "PAR"
-CRF = "CRF"
-STEPS = {"none": (), "par": (PAR,), "crf": (CRF,), "both": (PAR, CRF)}  # after the seed
 
 # Settings that a labeller starts from, beside the toy CLIP and beside any other.
 TOY_SETTINGS = "toy_voc"
 SETTINGS = str(RECIPES / "clip_es.yaml")
-# What measured best on pictures of toy seed 77 with their masks (utils/tools/README.md).
+# What measured best on pictures of toy seed 77 (utils/tools/README.md).
 BEST_CAM = "dense"
-BEST_REFINEMENT = "crf"
-PRESENT = 0.04  # mean probability from which a class is guessed to be there, likewise
-
-
-@dataclass(frozen=True)
-class Refinement:
-    """How seeds become label maps.
-
-    kind: one of STEPS. min_confidence: share, 0..1, of the scores at a pixel that the highest
-    needs; below it the pixel is IGNORE. Raises UserError on anything else.
-    """
-
-    kind: str = BEST_REFINEMENT
-    min_confidence: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.kind not in STEPS:
-            raise UserError(f"--refine {self.kind} is unknown; use one of {', '.join(STEPS)}")
-        if not 0 <= self.min_confidence <= 1:
-            raise UserError(
-                f"--min_confidence {self.min_confidence:g} must lie between 0 and 1; 0 leaves no "
-                "pixel out"
-            )
+PRESENT = 0.04  # mean probability from which a class is guessed to be there, of 0..1
 
 
 @dataclass(frozen=True)
@@ -121,7 +92,7 @@ class Labeller:
         model: CVF,
         spec: DatasetSpec,
         config: Config,
-        refinement: Refinement = Refinement(),
+        refinement: Refinement = USUAL,
         sha256: str = "",
     ) -> None:
         """
@@ -144,7 +115,7 @@ class Labeller:
         cls,
         classes: DatasetSpec | str | Path | Sequence[str],
         clip_path: str | Path = Config.clip_path,
-        refinement: Refinement = Refinement(),
+        refinement: Refinement = USUAL,
         local_rank: int = 0,
         config: str | Sequence[str] = (),
         **settings: Any,
@@ -268,13 +239,27 @@ class Labeller:
         tagged = torch.zeros(1, len(self.spec.classes))
         tagged[0, keys] = 1
         pixels = self._pixels(image)
-        with autocast(self.device, self.config.precision):
+        spread, cams = self._maps(pixels, tagged, self.config.precision)
+        if not torch.isfinite(spread).all():
+            spread, cams = self._maps(pixels, tagged, "fp32")
+        if not torch.isfinite(spread).all():
+            raise UserError(
+                f"CLIP's maps of a picture of {image.shape[2]} x {image.shape[1]} px are not "
+                "finite; its weights are at fault, use another"
+            )
+        return Scores(torch.tensor(keys, device=self.device), spread), cams
+
+    def _maps(self, pixels: Tensor, tagged: Tensor, precision: str) -> tuple[Tensor, Tensor]:
+        """Maps (n, h, w) float16 in 0..1 of the classes tagged (1, K), after and before the
+        transition matrix.
+        """
+        with autocast(self.device, precision):
             seeds = self.model(pixels, tagged, after_switch=False).labels.seeds
         with float32_region(self.device):
             spread, cams = (
                 stretched(own, CLIP_EPS).half() for own in (seeds.clip, seeds.clip_cams)
             )
-        return Scores(torch.tensor(keys, device=self.device), spread), cams
+        return spread, cams
 
     def _patches(self, size: Sequence[int]) -> tuple[int, int]:
         """Size (height, width) in px at which CLIP sees a picture of a size: whole patches, the
@@ -301,31 +286,16 @@ class Labeller:
         """Scores [background, n classes] (1+n, h, w) of the seed and of each step of the
         refinement, at sizes that do not grow with the picture's.
         """
-        channels = self._channels(scores.seeds, self._patches(image.shape[-2:]))
-        found = {SEED: channels}
-        steps = STEPS[self.refinement.kind] if len(scores.keys) else ()
-
-        if PAR in steps:
-            (channels,) = refine(self._pixels(image), [channels], self.config.par_iterations)
-            found[PAR] = channels
-
-        if CRF in steps:
-            image = image.to(self.device)
-            longest = max(CRF_LONGEST, self.config.resize_long)
-            if max(image.shape[-2:]) > longest:
-                image = resize_long(image[None].float(), longest)[0].round().to(torch.uint8)
-            probs = resize(channels[None], image.shape[-2:])[0]
-            # all labels take part, as there are few
-            crf_settings = self.config.crf
-            _, found[CRF] = crf(image.permute(1, 2, 0), probs, plausible=0, settings=crf_settings)
+        seed = self._channels(scores.seeds, self._patches(image.shape[-2:]))
+        found = {SEED: seed}
+        if len(scores.keys):
+            pixels = self._pixels(image) if PAR in STEPS[self.refinement.kind] else None
+            found |= refined(seed, image.to(self.device), pixels, self.refinement, self.config)
         return found
 
     def _label_map(self, keys: Tensor, channels: Tensor, size: Sequence[int]) -> Tensor:
         """Channels [background, n classes] (1+n, h, w) -> labels (*size) uint8."""
-        names = torch.full((IGNORE + 1,), IGNORE, dtype=torch.uint8, device=channels.device)
-        names[: len(channels)] = labels_of(keys.to(channels.device)).to(torch.uint8)
-        places = label_map(channels[None], size, least=self.refinement.min_confidence)
-        return names[places.long()]
+        return sure_labels(keys.to(self.device), channels, size, self.refinement.min_confidence)
 
 
 def labelling_config(

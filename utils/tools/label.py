@@ -29,18 +29,10 @@ from utils.common.errors import UserError
 from utils.common.options import options
 from utils.config import Config, add_config_flags
 from utils.inference.kept_scores import SCORES, KeptScores
-from utils.inference.labeller import (
-    BEST_CAM,
-    BEST_REFINEMENT,
-    PRESENT,
-    SETTINGS,
-    STEPS,
-    TOY_SETTINGS,
-    Labeller,
-    Refinement,
-)
+from utils.inference.labeller import BEST_CAM, PRESENT, SETTINGS, TOY_SETTINGS, Labeller
 from utils.inference.outputs import write_areas
 from utils.inference.predict import GUESSED, Job, predict_split
+from utils.inference.refinement import BEST_REFINEMENT, STEPS, Refinement
 from utils.report.page import report_line
 from utils.run_folder.journal import Entry, read_journal
 
@@ -189,9 +181,9 @@ def report(labeller: Labeller, job: Job, entries: Sequence[Entry]) -> None:
         "protocol": protocol(labeller),
         "tags": f"given of {len(job.tags)} images, guessed of {len(guessed)}",
     }
-    areas = write_areas(
-        [confirmed(entry, job) for entry in entries], labeller.classes, facts, folder
-    )
+    ordered = sorted(entries, key=lambda entry: entry["name"])  # by however many processes
+    ordered = [confirmed(entry, job) for entry in ordered]
+    areas = write_areas(ordered, labeller.classes, facts, folder)
     print(f"class areas: {areas}, pictures with labels over them: {folder / 'overlay'}")
     print(f"label PNGs: {folder / 'prediction'}, in colour: {folder / 'prediction_cmap'}")
     print(f"what CLIP said, read again if only the refinement changes: {folder / SCORES}")
