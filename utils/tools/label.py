@@ -44,35 +44,33 @@ def main() -> None:
     """Command line."""
     flags = vars(_parser().parse_args())
     given, tags_file, folder = (flags.pop(name) for name in ("images", "tags", "out"))
-    guess, threshold = (flags.pop(name) for name in ("guess_tags", "guess_threshold"))
-    if not 0 < threshold <= 1:
-        raise UserError(f"--guess_threshold {threshold:g} must lie between 0 and 1")
+    threshold = chosen_threshold(flags.pop("guess_tags"), flags.pop("guess_threshold"))
     refinement = Refinement(flags.pop("refine"), flags.pop("min_confidence"))
 
     spec = given_classes(flags.pop("classes"))
     images = pictures(given, [folder])
-    tags = known_tags(tags_file, guess, spec, images)
-    said = [left_out(tags_file, guess, images, tags)]
-    if not guess:
+    tags = known_tags(tags_file, threshold, spec, images)
+    said = [left_out(tags_file, threshold, images, tags)]
+    if threshold is None:
         images = [item for item in images if item.name in tags]
+    else:
+        refuse_changed(folder, tags_file, spec)
 
     toy_pictures = all(is_drawn(item.image) for item in images)
-    if "clip_path" not in flags:
-        flags["clip_path"] = "toy" if toy_pictures else Config.clip_path
+    flags.setdefault("clip_path", "toy" if toy_pictures else Config.clip_path)
     rank, world, local = distributed.start(flags.get("device", "auto"))
     labeller = Labeller.from_clip(spec, refinement=refinement, local_rank=local, **flags)
     prepare_torch(labeller.config.threads)
-    if guess:
-        refuse_changed(folder, tags_file, spec)
 
-    job = Job(images, folder, overlays=True, tags=tags, threshold=threshold if guess else None)
-    kept = KeptScores(labeller, folder / SCORES, job.threshold)
-    said += [plan(labeller, job, toy_pictures)]
+    job = Job(images, folder, overlays=True, tags=tags, threshold=threshold)
+    said.append(plan(labeller, job, toy_pictures))
     if distributed.is_main():
         print("\n".join(filter(None, said)))
 
     try:
-        entries = predict_split(kept, job, (rank, world))
+        entries = predict_split(
+            KeptScores(labeller, folder / SCORES, threshold), job, (rank, world)
+        )
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command goes on with the pictures left") from None
 
@@ -81,8 +79,15 @@ def main() -> None:
     distributed.stop()
 
 
+def chosen_threshold(guess: bool, threshold: float) -> float | None:
+    """Return the threshold of guessed tags; None where none are guessed. UserError outside 0..1."""
+    if not 0 < threshold <= 1:
+        raise UserError(f"--guess_threshold {threshold:g} must lie between 0 and 1")
+    return threshold if guess else None
+
+
 def known_tags(
-    file: Path | None, guess: bool, spec: DatasetSpec, images: Sequence[Item]
+    file: Path | None, threshold: float | None, spec: DatasetSpec, images: Sequence[Item]
 ) -> dict[str, list[str]]:
     """Classes of those pictures whose tags are given, by name.
 
@@ -91,7 +96,7 @@ def known_tags(
     """
     if file is not None:
         return tags_of_images(file, spec, images)
-    if not guess:
+    if threshold is None:
         raise UserError(
             "there are no tags; give --tags FILE, or --guess_tags to take the classes that CLIP "
             "sees"
@@ -100,14 +105,16 @@ def known_tags(
 
 
 def left_out(
-    file: Path | None, guess: bool, images: Sequence[Item], tags: dict[str, list[str]]
+    file: Path | None, threshold: float | None, images: Sequence[Item], tags: dict[str, list[str]]
 ) -> str:
     """Say what becomes of pictures that have no tags, and of those that show no class; "" where
     there are none.
     """
     said = []
     if without := [item.name for item in images if item.name not in tags]:
-        fate = "guessed" if guess else "left out; --guess_tags takes those that CLIP sees"
+        fate = "guessed"
+        if threshold is None:
+            fate = "left out; --guess_tags takes the classes that CLIP sees"
         which = f" in {file}" if file else ""
         said.append(
             f"{len(without)} of {len(images)} pictures have no tags{which}, the first is "
