@@ -63,8 +63,8 @@ def counted(
 
 def written(folder: Path) -> dict[str, bytes]:
     """Content of all files that a run leaves but those that tell the order or the folder."""
-    left = ("images.jsonl", ".lock", "report.html")
-    files = (file for file in folder.rglob("*") if file.is_file() and file.name not in left)
+    left = (".jsonl", ".lock", ".html")
+    files = (file for file in folder.rglob("*") if file.is_file() and not file.name.endswith(left))
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
