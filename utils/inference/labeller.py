@@ -194,13 +194,13 @@ class Labeller:
         return self._label_map(scores.keys, channels, image.shape[-2:])
 
     @torch.no_grad()
-    def probabilities(self, image: Tensor) -> Tensor:
-        """How much of an image (3, H, W) uint8 CLIP gives to each class, (K,) float32 in 0..1.
+    def probabilities(self, picture: Picture) -> Tensor:
+        """How much of a picture CLIP gives to each class, (K,) float32 in 0..1.
 
         Each patch is compared with all classes and background words; the mean over patches of a
         class's probability is about its share of the picture.
         """
-        pixels = self._pixels(image)
+        pixels = self._pixels(as_tensor(picture))
         with autocast(self.device, self.config.precision):
             tokens = self.model.clip(pixels)
         text = self.model.text
@@ -210,11 +210,9 @@ class Labeller:
             scores = text_scores(patches, text, self.model.logit_scale, allowed)
         return scores[0].mean(dim=0)[: len(self.spec.classes)].cpu()
 
-    def guess(self, image: Tensor, threshold: float = PRESENT) -> list[str]:
-        """Classes that CLIP gives at least `threshold` of an image (3, H, W) uint8, perhaps
-        none.
-        """
-        present = self.probabilities(image) >= threshold
+    def guess(self, picture: Picture, threshold: float = PRESENT) -> list[str]:
+        """Classes to which CLIP gives at least `threshold` of a picture, perhaps none."""
+        present = self.probabilities(picture) >= threshold
         return [name for name, there in zip(self.spec.classes, present.tolist()) if there]
 
     def keys(self, tags: str | Sequence[str]) -> list[int]:
