@@ -178,7 +178,9 @@ def test_a_picture_in_which_clip_sees_no_class_is_left_out(
     (tmp_path / "tags.csv").write_text("image,tags\na.jpg,cat\n")
     assert run(command(label.main), *flags, "--guess_tags", "--guess_threshold", 1) == 0
     said = capsys.readouterr().out
-    assert "3 of 4 images were skipped" in said and "b.jpg shows no class" in said
+    assert "3 of 4 pictures are left out, as they show no class" in said
+    areas = json.loads((tmp_path / "out/areas.json").read_text())["images"]
+    assert "b.jpg shows no class" in areas["b"]["error"]
     assert [file.name for file in (tmp_path / "out/prediction").iterdir()] == ["a.png"]
     assert not (tmp_path / "out/guessed_tags.json").exists()
 

@@ -30,7 +30,7 @@ from utils.common.options import options
 from utils.config import Config, add_config_flags
 from utils.inference.kept_scores import SCORES, KeptScores
 from utils.inference.labeller import BEST_CAM, PRESENT, SETTINGS, TOY_SETTINGS, Labeller
-from utils.inference.outputs import write_areas
+from utils.inference.outputs import AREAS, write_areas
 from utils.inference.predict import GUESSED, Job, predict_split
 from utils.inference.refinement import BEST_REFINEMENT, STEPS, Refinement
 from utils.report.page import report_line
@@ -195,7 +195,14 @@ def report(labeller: Labeller, job: Job, entries: Sequence[Entry]) -> None:
     print(f"label PNGs: {folder / 'prediction'}, in colour: {folder / 'prediction_cmap'}")
     print(f"what CLIP said, read again if only the refinement changes: {folder / SCORES}")
     print(report_line(folder))
-    report_skipped(entries)
+    without = [entry for entry in entries if "error" in entry and GUESSED in entry]
+    report_skipped([entry for entry in entries if GUESSED not in entry])
+    if without:
+        print(
+            f"{len(without)} of {len(entries)} pictures are left out, as they show no class by "
+            f"what CLIP sees, the first is {without[0]['name']}; write their tags, or lower "
+            f"--guess_threshold; {AREAS} names them"
+        )
 
     if guessed:
         write_guessed(folder / GUESSED_TAGS, labeller.spec, labelled(entries), len(guessed))
