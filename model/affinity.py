@@ -6,6 +6,7 @@ from torch.profiler import record_function
 
 from model.class_rows import ClassRows
 from model.method import Method
+from model.resize import resize_tokens
 
 
 def unit_rows(maps: Tensor) -> Tensor:
@@ -65,9 +66,10 @@ def build_affinity(
     predicted: Tensor,
     method: Method,
     after_switch: bool,
+    dino_map: Tensor | None = None,
 ) -> Tensor:
-    """Attention maps (B, N, N), CLIP's in block order and the ViT's, and predicted affinity ->
-    affinity (B, N, N).
+    """Attention maps (B, N, N), CLIP's in block order, the ViT's and DINO's, and predicted
+    affinity -> affinity (B, N, N).
 
     Before the switch-over the mean of the maps; after it the selected maps times the predicted
     affinity (model/README.md, "Affinity").
@@ -75,16 +77,23 @@ def build_affinity(
     count = method.late_maps if after_switch else method.early_maps
     end = max(0, len(clip_maps) - method.skipped_maps)
     maps = clip_maps[max(0, end - count) : end]
-    if vit_map is not None:
-        maps = [*maps, vit_map]
-    stack = torch.stack(maps).float()
-    if vit_map is not None and method.vit_map != "summed":
+    others = [own for own in (vit_map, dino_map) if own is not None]
+    stack = torch.stack([*maps, *others]).float()
+    if others and method.vit_map != "summed":
         stack = unit_rows(stack)
     if not after_switch:
         return stack.mean(dim=0)
     if method.map_selection == "fit":
         return select_by_fit(predicted, stack)
     return select_by_mass(predicted, stack)
+
+
+def map_on_grid(attention: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Bring attention (B, N', N') between patches of a grid to (B, N, N) of another, rows summing
+    to 1.
+    """
+    columns = resize_tokens(attention.float().transpose(1, 2), grid, size)
+    return unit_rows(resize_tokens(columns.transpose(1, 2), grid, size))
 
 
 @record_function("propagation")

@@ -52,6 +52,20 @@ def text_probabilities(
     return torch.softmax(logits.masked_fill(~allowed, float("-inf")), dim=-1)
 
 
+def prediction_weights(logits: Tensor, rows: ClassRows, kind: str) -> Tensor:
+    """Compute how likely the network itself takes each patch to be of each tagged class (WeCLIP+).
+
+    logits (B, K+1, h, w) -> (n, h, w) in 0..1, without gradient. kind: "prediction" is among all
+    labels, "tagged" among background and the tags of the image.
+    """
+    logits = logits.detach().float()
+    if kind == "tagged":
+        tags = to_device(rows.tags, logits.device)
+        allowed = F.pad(tags, (1, 0), value=True)
+        logits = logits.masked_fill(~allowed[:, :, None, None], float("-inf"))
+    return rows.pick(logits.softmax(dim=1)[:, 1:])
+
+
 @record_function("Grad-CAM")
 def gradcam(
     visual: VisionTransformer,

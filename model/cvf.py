@@ -1,5 +1,5 @@
 """CVF as its figure: a frozen CLIP, a class-token ViT, labels from both, and the decoder that is
-trained on them.
+trained on them. A frozen DINO may stand beside CLIP.
 """
 
 from collections.abc import Callable
@@ -10,22 +10,25 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from clip.model import ImageFeatures, VisionTransformer
-from model.affinity import build_affinity, propagate, transition_matrix
+from model.affinity import build_affinity, map_on_grid, propagate, transition_matrix
 from model.boxes import box_mask
-from model.cam import gradcam
+from model.cam import gradcam, prediction_weights
 from model.class_rows import ClassRows
 from model.class_token_vit import ClassTokenViT
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder, predicted_affinity
-from model.dense import dense_tokens, softmax_cams, surgery_cams, text_scores
+from model.dense import dense_tokens, softmax_cams, surgery_cams, text_scores, tokens_by_proxy
+from model.dino import DinoFeatures, DinoViT
 from model.distribution import corrected, distribution_affinity
 from model.method import Method
 from model.noise import Noise, drop_channels
-from model.outputs import CVFOutput, PseudoLabels, Seeds, VitOutput
+from model.outputs import CVFOutput, PseudoLabels, Seeds, Views, VitOutput
 from model.precision import float32_region, to_device
-from model.proxy import cosine_affinity
+from model.proxy import cosine_affinity, proxy_attention, proxy_features
 from model.pseudo_labels import make_labels, seed_labels
+from model.resize import resize_tokens
 
-FUSION_SITE = 1 << 16  # where the fused features draw; the ViT's blocks draw below
+FUSION_SITE = 1 << 16  # where the fused features draw, DINO's after CLIP's; the ViT's draw below
+DINO_MAPS = 2  # last blocks of DINO whose attention is averaged, as in WeCLIP+'s code
 # How affinity is predicted from fused features.
 HEADS: dict[str, Callable[[Tensor], Tensor]] = {
     "dot": predicted_affinity,
@@ -34,13 +37,15 @@ HEADS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class CVF(nn.Module):
-    """The whole method; its parts are passed in. CLIP is frozen here and stays in eval mode.
+    """The whole method; its parts are passed in. CLIP and DINO are frozen here and stay in eval
+    mode.
 
     clip: its image tower. logit_scale: CLIP's own, a logarithm. text (K+M, E): unit text features,
     K classes, then M >= 1 background words; kept out of the state dict.
     vit: None exactly for branches "clip". wide: head on the ViT's patches, whose logits are mixed
-    with the decoder's in a learned share; None leaves the decoder's alone. ValueError where the
-    parts do not fit together.
+    with the decoder's in a learned share; None leaves the decoder's alone. dino: a second frozen
+    backbone, None where nothing of it is used. dino_fusion: brings its patches to the decoder's
+    width; None where it gives no features. ValueError where the parts do not fit together.
     """
 
     text: Tensor  # a buffer
@@ -55,6 +60,8 @@ class CVF(nn.Module):
         decoder: SegmentationDecoder,
         wide: LargeFOV | None,
         method: Method,
+        dino: DinoViT | None = None,
+        dino_fusion: FeatureFusion | None = None,
     ) -> None:
         super().__init__()
         if (vit is None) != (method.branches == "clip") or (vit is None and wide is not None):
@@ -68,8 +75,12 @@ class CVF(nn.Module):
             )
         if not 1 <= method.dense_blocks < len(clip.blocks):
             raise ValueError(f"dense_blocks is {method.dense_blocks} of {len(clip.blocks)} blocks")
+        if dino is None and dino_fusion is not None:
+            raise ValueError("a fusion of DINO's features without DINO")
 
         self.clip = clip.eval().requires_grad_(False)
+        self.dino = None if dino is None else dino.eval().requires_grad_(False)
+        self.dino_fusion = dino_fusion
         self.vit = vit
         self.fusion = fusion
         self.decoder = decoder
@@ -80,9 +91,11 @@ class CVF(nn.Module):
         self.register_buffer("text", text.detach(), persistent=False)
 
     def train(self, mode: bool = True) -> "CVF":
-        """As `nn.Module.train`, but CLIP stays in eval mode."""
+        """As `nn.Module.train`, but CLIP and DINO stay in eval mode."""
         super().train(mode)
         self.clip.eval()
+        if self.dino is not None:
+            self.dino.eval()
         return self
 
     def segment(self, images: Tensor) -> Tensor:
@@ -90,10 +103,13 @@ class CVF(nn.Module):
         maps.
         """
         tokens, grid = self._clip_tokens(images)
+        dino = None
+        if self.dino is not None and self.dino_fusion is not None:
+            dino = self.dino.look(images)
         x_patch = None
         if self.vit is not None and self.wide is not None:
             x_patch = self.vit.patch_features(images)
-        return self._logits(self.fusion(tokens), x_patch, grid)
+        return self._logits(self._fused(tokens, dino, grid), x_patch, grid)[0]
 
     def forward(
         self,
@@ -110,16 +126,19 @@ class CVF(nn.Module):
         than averaged; valid (B, H, W) bool, False on padding, which gets label 255; noise: of the
         samples, in training, from which fused features are dropped.
         """
-        features = self._clip_features(images, after_switch)
+        clip = self._clip_features(images, after_switch)
+        dino = self._dino_features(images)
         vit = self._vit_output(images)
-        fused = self.fusion([tokens[:, 1:] for tokens in features.tokens])
-        fused = drop_channels(fused, self.method.fusion_dropout, noise, FUSION_SITE)
+        streams = self._fused([tokens[:, 1:] for tokens in clip.tokens], dino, clip.grid, noise)
+        fused = torch.cat(streams, dim=-1)
         affinity = HEADS[self.method.affinity_head](fused)
-        logits = self._logits(fused, None if vit is None else vit.x_patch, features.grid)
+        x_patch = None if vit is None else vit.x_patch
+        logits, opinions = self._logits(streams, x_patch, clip.grid)
         patch_logits = self._patch_logits(vit)
-        seeds = self._seeds(features, vit, affinity, tags, after_switch)
+        views = Views(clip, dino, vit, fused, affinity, logits, after_switch)
+        seeds = self._seeds(views, tags)
         labels = self._labels(images, seeds, valid)
-        return CVFOutput(logits, affinity, patch_logits, labels)
+        return CVFOutput(logits, affinity, patch_logits, labels, opinions)
 
     @torch.no_grad()
     def seeds(self, images: Tensor, tags: Tensor, after_switch: bool) -> dict[str, Tensor]:
@@ -172,62 +191,103 @@ class CVF(nn.Module):
             tokens.append(stream[:, 1:])
         return tokens, grid
 
-    @record_function("decoder")
-    def _logits(self, fused: Tensor, x_patch: Tensor | None, grid: tuple[int, int]) -> Tensor:
-        """Fused tokens (B, N, dim) and ViT patches (B, D, h, w) -> logits (B, K+1, h, w), mixed if
-        `wide` is there.
+    def _dino_features(self, images: Tensor) -> DinoFeatures | None:
+        """What DINO says of the images; None without DINO."""
+        if self.dino is None:
+            return None
+        return self.dino.look(images, DINO_MAPS if self.method.dino_map else 0)
+
+    def _fused(
+        self,
+        tokens: list[Tensor],
+        dino: DinoFeatures | None,
+        grid: tuple[int, int],
+        noise: Noise | None = None,
+    ) -> list[Tensor]:
+        """Fused tokens (B, N, dim) of CLIP's, (B, N, C) of blocks 1..L-1, and those of DINO, if it
+        gives features, on CLIP's grid.
         """
-        logits = self.decoder(fused, grid)
+        dropout = self.method.fusion_dropout
+        fused = self.fusion(tokens[-len(self.fusion.mlps) :])
+        streams = [drop_channels(fused, dropout, noise, FUSION_SITE)]
+        if dino is not None and self.dino_fusion is not None:
+            fused = self.dino_fusion([dino.patches])
+            fused = drop_channels(fused, dropout, noise, FUSION_SITE + 1)
+            streams.append(resize_tokens(fused, dino.grid, grid))
+        return streams
+
+    @record_function("decoder")
+    def _logits(
+        self, streams: list[Tensor], x_patch: Tensor | None, grid: tuple[int, int]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Fused tokens (B, N, dim) of each backbone and ViT patches (B, D, h, w) -> logits
+        (B, K+1, h, w), mixed if `wide` is there, and those of each predictor.
+
+        One decoder sees all streams; its logits are their mean (WeCLIP+).
+        """
+        opinions = self.decoder(torch.cat(streams), grid).chunk(len(streams))
+        logits = torch.stack(opinions).mean(dim=0)
         if self.wide is None or self.alpha is None:
-            return logits
-        return self.alpha * logits + (1 - self.alpha) * self.wide(x_patch)
+            return logits, opinions
+
+        wide = self.wide(x_patch)
+        if len(opinions) == 1:
+            opinions = (logits, wide)
+        return self.alpha * logits + (1 - self.alpha) * wide, opinions
 
     @torch.no_grad()
-    def _seeds(
-        self,
-        features: ImageFeatures,
-        vit: VitOutput | None,
-        affinity: Tensor,
-        tags: Tensor,
-        after_switch: bool,
-    ) -> Seeds:
+    def _seeds(self, views: Views, tags: Tensor) -> Seeds:
         """CAMs of both branches and their way through the transition matrix, in float32, without
         autograd.
         """
-        rows = ClassRows.from_tags(tags, affinity.device)
+        rows = ClassRows.from_tags(tags, views.affinity.device)
         method = self.method
         clip_cams = boxes = clip = vit_cams = vit_seeds = dense = None
         clip_maps = []
         if method.reads_densely:
-            dense = self._dense_tokens(features)
+            dense = self._dense_tokens(views)
         if method.branches != "vit":
-            clip_cams = self._clip_cams(features, rows, dense)
+            clip_cams = self._clip_cams(views.clip, rows, dense)
             last = self.clip.blocks[-1]
-            last_map = last.attn.maps(last.ln_1(features.tokens[-1]))
-            clip_maps = [maps[:, 1:, 1:] for maps in (*features.attention, last_map)]
+            last_map = last.attn.maps(last.ln_1(views.clip.tokens[-1 - method.cam_skip]))
+            clip_maps = [maps[:, 1:, 1:] for maps in (*views.clip.attention, last_map)]
 
-        with float32_region(affinity.device):
-            vit_map = None if vit is None else vit.patch_affinity
-            spread = build_affinity(clip_maps, vit_map, affinity, method, after_switch)
+        with float32_region(views.affinity.device):
+            spread = self._affinity(views, clip_maps)
             if dense is not None and method.distribution != "none":
                 scores = text_scores(dense[:, 1:], self.text, self.logit_scale, self._allowed(rows))
                 alike = distribution_affinity(scores, method.distribution_tau)
                 spread = corrected(spread, alike, method.distribution)
 
             transition = transition_matrix(spread)
+            weights = 1.0
+            if method.reweight != "none":
+                weights = prediction_weights(views.logits, rows, method.reweight)
             if clip_cams is not None:
-                boxes = box_mask(clip_cams, method.box_threshold, method.clip_box_edges)
-                clip = propagate(transition, rows, clip_cams, boxes)
-            if vit is not None and vit.cams is not None:
+                if method.boxes:
+                    boxes = box_mask(clip_cams, method.box_threshold, method.clip_box_edges)
+                clip = propagate(transition, rows, clip_cams * weights, boxes)
+            if views.vit is not None and views.vit.cams is not None:
                 within = (
                     boxes[rows.last]
                     if method.propagation_mask == "last_class" and boxes is not None
                     else None
                 )
-                vit_cams = rows.pick(vit.cams)
-                vit_seeds = propagate(transition, rows, vit_cams, within)
+                vit_cams = rows.pick(views.vit.cams)
+                vit_seeds = propagate(transition, rows, vit_cams * weights, within)
 
         return Seeds(rows, transition, clip_cams, boxes, clip, vit_cams, vit_seeds)
+
+    def _affinity(self, views: Views, clip_maps: list[Tensor]) -> Tensor:
+        """Build the affinity (B, N, N) of the maps of all networks."""
+        vit_map = None if views.vit is None else views.vit.patch_affinity
+        dino_map = None
+        if views.dino is not None and views.dino.attention:
+            mean = torch.stack(views.dino.attention).mean(dim=0)
+            dino_map = map_on_grid(mean, views.dino.grid, views.clip.grid)
+        return build_affinity(
+            clip_maps, vit_map, views.affinity, self.method, views.after_switch, dino_map
+        )
 
     def _clip_cams(self, features: ImageFeatures, rows: ClassRows, dense: Tensor | None) -> Tensor:
         """Make CLIP's class activation maps (n, h, w) in 0..1, of one kind or the mean of both."""
@@ -235,7 +295,7 @@ class CVF(nn.Module):
         cams = []
         if method.cam != "dense":
             block = method.cam_block
-            tokens = features.tokens[block]
+            tokens = features.tokens[block - method.cam_skip]
             grid = features.grid
             cam = gradcam(self.clip, self.logit_scale, tokens, grid, rows, self.text, block)
             cams.append(cam.cams)
@@ -244,12 +304,23 @@ class CVF(nn.Module):
         return torch.stack(cams).mean(dim=0)
 
     @record_function("dense read-out")
-    def _dense_tokens(self, features: ImageFeatures) -> Tensor:
+    def _dense_tokens(self, views: Views) -> Tensor:
         """Read CLIP's last blocks out for every token, (B, T, E), in float32."""
-        readout = self.method.readout
-        tokens = features.tokens[-readout.blocks].float()
+        method = self.method
+        tokens = views.clip.tokens[-method.dense_blocks].float()
+        grid = views.clip.grid
         with float32_region(tokens.device):
-            return dense_tokens(self.clip, tokens, features.grid, readout)
+            found = proxy_features(views, method)
+            if found is None:
+                return dense_tokens(self.clip, tokens, grid, method.readout)
+
+            features, size = found
+            if method.dense_parts != "proxy":
+                features, size = resize_tokens(features, size, grid), grid
+            attention = proxy_attention(features, method.proxy_gamma, method.proxy_beta)
+            if method.dense_parts == "proxy":
+                return tokens_by_proxy(self.clip, tokens, grid, attention, size)
+            return dense_tokens(self.clip, tokens, grid, method.readout, attention)
 
     def _dense_cams(self, dense: Tensor, grid: tuple[int, int], rows: ClassRows) -> Tensor:
         """Make maps (n, h, w) in 0..1 of the tagged classes from a dense read-out (B, T, E)."""

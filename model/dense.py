@@ -16,6 +16,7 @@ from torch import Tensor
 
 from clip.model import ResidualBlock, VisionTransformer
 from model.cam import normalise
+from model.resize import resize_tokens
 
 _EPS = 1e-12
 
@@ -231,3 +232,19 @@ def proxy_tokens(
 
     mixed = attention[:, None] @ value
     return visual.project(block.attn.out_proj(mixed.transpose(1, 2).flatten(2)))
+
+
+def tokens_by_proxy(
+    visual: VisionTransformer,
+    tokens: Tensor,
+    grid: tuple[int, int],
+    attention: Tensor,
+    size: tuple[int, int],
+) -> Tensor:
+    """Read out CLIP's last block as `proxy_tokens` does, for every token of CLIP's own grid.
+
+    Returns (B, T, E); the class token is that of CLIP's own last block.
+    """
+    patches = proxy_tokens(visual, tokens, grid, attention, size)
+    classes = visual.project(visual.blocks[-1](tokens)[:, :1])
+    return torch.cat([classes, resize_tokens(patches, size, grid)], dim=1)

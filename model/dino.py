@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from clip.model import HEAD_WIDTH
+from model.resize import resize
 from model.transformer import Block
 from model.vit_forms import DINO_HUGGING_FACE, in_deit_names
 from utils.common.errors import UserError
@@ -20,6 +22,17 @@ from utils.common.errors import UserError
 OFFSET = 0.1  # patches that the published resizing of the position table adds to each side
 REGISTERS = ("register_tokens", "reg_token")  # official name, timm's name
 UNUSED = ("mask_token",)
+PATCH = 14  # px
+WANTED = "give weights of a DINOv2 ViT-S/14, B/14 or L/14, with or without registers"
+# Parts of tensor names -> what a file is that has one of them.
+OTHERS = {
+    "visual.conv1.": "a CLIP, which --clip_path takes",
+    "vision_model.": "a CLIP, which --clip_path takes",
+    "fusion.merge.": "a checkpoint of this project, which --model_path takes",
+    "pos_embed_cls": "a trained class-token ViT, which --mct_path takes",
+    "vit.encoder.layer.": "a ViT without LayerScale, such as DeiT",
+    "rope_embed.": "a ViT with rotary positions, such as DINOv3",
+}
 SIZES_FROM = {  # tensors that tell a DINOv2 and its sizes, and their numbers of dimensions
     "cls_token": 3,
     "pos_embed": 3,
@@ -52,6 +65,8 @@ class DinoViT(nn.Module):
 
     def __init__(self, dim: int, depth: int, hidden: int, patch: int, grid: int, registers: int):
         super().__init__()
+        self.sha256 = ""  # of the file it came from
+        self.identity = ""  # the same in every form
         self.patch = patch
         self.grid = grid
         self.registers = registers
@@ -62,6 +77,11 @@ class DinoViT(nn.Module):
         heads = max(1, dim // HEAD_WIDTH)
         self.blocks = nn.ModuleList(Block(dim, heads, hidden) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, 1e-6)
+
+    @property
+    def width(self) -> int:
+        """D, its channels."""
+        return self.cls_token.shape[-1]
 
     def position(self, h: int, w: int) -> Tensor:
         """Return the position table (1, 1 + h*w, D), resized bicubically to h x w patches.
@@ -94,6 +114,15 @@ class DinoViT(nn.Module):
         registers = self.register_tokens.expand(len(images), -1, -1).to(patches.dtype)
         return torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1), (h, w)
 
+    @record_function("DINO")
+    def look(self, images: Tensor, maps: int = 0) -> DinoFeatures:
+        """Look at images (B, 3, H, W) of any size, brought to whole patches bilinearly (WeCLIP+).
+
+        Their sides shrink by less than a patch. maps: as in `forward`.
+        """
+        size = [max(1, side // self.patch) * self.patch for side in images.shape[-2:]]
+        return self(resize(images, size), maps)
+
     @torch.no_grad()
     def forward(self, images: Tensor, maps: int = 0) -> DinoFeatures:
         """Look at normalised images (B, 3, H, W); keep attention maps of the last `maps` blocks."""
@@ -117,22 +146,31 @@ def load_dino(state: dict[str, Tensor], source: str = "the weights file") -> Din
     """
     state = in_deit_names(state, DINO_HUGGING_FACE)
     state = {name: tensor for name, tensor in state.items() if name not in UNUSED}
+    _refuse_others(state, source)
     for name, dimensions in SIZES_FROM.items():
         if name not in state or state[name].ndim != dimensions:
             raise UserError(
-                f"{source} has no tensor {name} of {dimensions} dimensions; give weights of a "
-                "DINOv2 ViT"
+                f"{source} is no DINOv2, as it has no tensor {name} of {dimensions} dimensions; "
+                f"{WANTED}"
             )
 
     dim, _, patch, _ = state["patch_embed.proj.weight"].shape
+    if dim > HEAD_WIDTH and dim % HEAD_WIDTH:
+        raise UserError(
+            f"{source} is a ViT of width {dim}, no multiple of {HEAD_WIDTH} channels per head; "
+            f"{WANTED}"
+        )
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
     fused = _folded(state, depth)
     side = math.isqrt(fused["pos_embed"].shape[1] - 1)
     registers = fused["register_tokens"].shape[1]
-    if "blocks.0.mlp.fc1.weight" not in fused:
-        raise UserError(f"{source} is a DINOv2 with gated MLPs (ViT-g), which is not supported")
+    layers = [fused.get(f"blocks.0.mlp.{layer}.weight") for layer in ("fc1", "fc2")]
+    if layers[0] is None or layers[1] is None or layers[0].shape[0] != layers[1].shape[-1]:
+        raise UserError(
+            f"{source} is a DINOv2 with gated MLPs (ViT-g), which is not supported; {WANTED}"
+        )
 
-    hidden = fused["blocks.0.mlp.fc1.weight"].shape[0]
+    hidden = layers[0].shape[0]
     model = DinoViT(dim, depth, hidden, patch, side, registers)
     try:
         model.load_state_dict(fused)
@@ -140,6 +178,22 @@ def load_dino(state: dict[str, Tensor], source: str = "the weights file") -> Din
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{source} is no whole DINOv2 ({reason}); give complete weights") from None
     return model.eval().requires_grad_(False)
+
+
+def _refuse_others(state: dict[str, Tensor], source: str) -> None:
+    """Raise UserError, which begins with `source`, where tensors are of another known model."""
+    for part, kind in OTHERS.items():
+        if any(part in name for name in state):
+            raise UserError(f"{source} is {kind}; {WANTED}")
+
+    tokens = "cls_token" in state and "pos_embed" in state
+    if tokens and not any(".ls1." in name for name in state):
+        raise UserError(f"{source} is a ViT without LayerScale, such as DeiT; {WANTED}")
+    kernel = state.get("patch_embed.proj.weight")
+    if kernel is not None and kernel.ndim == 4 and kernel.shape[-1] != PATCH:
+        raise UserError(
+            f"{source} is a ViT with patches of {kernel.shape[-1]} px, not {PATCH}; {WANTED}"
+        )
 
 
 def _folded(state: dict[str, Tensor], depth: int) -> dict[str, Tensor]:

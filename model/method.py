@@ -31,6 +31,13 @@ class Method(Settings):
     cam_block: int = option(
         -1, "method", "CLIP block whose first LayerNorm Grad-CAM reads; -1 is the last", Role.METHOD
     )
+    cam_skip: int = option(
+        0,
+        "method",
+        "CLIP blocks that the tokens which Grad-CAM reads jump over; WeCLIP+ on VOC: 1",
+        Role.METHOD,
+        low=0,
+    )
     cam: str = option(
         "gradcam",
         "method",
@@ -41,9 +48,10 @@ class Method(Settings):
     dense_parts: str = option(
         "k",
         "method",
-        "what attends to itself in a dense read-out: q, k, v or several; empty: each its own value",
+        "what attends to itself in a dense read-out: q, k, v or several; empty: each its own "
+        "value; proxy: what the proxy says, and nothing else",
         Role.METHOD,
-        choices=("", "q", "k", "v", "qk", "qkv"),
+        choices=("", "q", "k", "v", "qk", "qkv", "proxy"),
     )
     dense_blocks: int = option(
         1, "method", "last CLIP blocks of a dense read-out", Role.METHOD, low=1
@@ -61,6 +69,48 @@ class Method(Settings):
         "maps of a dense read-out: softmax over tags and background words, or feature surgery",
         Role.METHOD,
         choices=("softmax", "surgery"),
+    )
+    proxy: str = option(
+        "none",
+        "method",
+        "whose patch features tell a dense read-out which patches are alike: a block of CLIP's, "
+        "the class-token ViT's, DINO's, or the decoder's from the switch-over on",
+        Role.METHOD,
+        choices=("none", "clip", "vit", "dino", "learned"),
+    )
+    proxy_block: int = option(
+        -4,
+        "method",
+        "CLIP block whose output --proxy clip compares; -1 would be the last, whose is not kept",
+        Role.METHOD,
+        high=-2,
+    )
+    proxy_beta: float = option(
+        1.0,
+        "method",
+        "patches less alike than this many times the image's mean are left out; ProxyCLIP: 1.2",
+        Role.METHOD,
+        low=0,
+        high=100,
+    )
+    proxy_gamma: float = option(
+        3.0, "method", "how sharply the proxy tells patches apart", Role.METHOD, low=0, high=1000
+    )
+    dino_use: str = option(
+        "features",
+        "method",
+        "what the DINO of --dino_path is for: features of the decoder, its attention as one more "
+        "map of the affinity, both, or --proxy dino alone",
+        Role.METHOD,
+        choices=("features", "affinity", "both", "proxy"),
+    )
+    reweight: str = option(
+        "none",
+        "method",
+        "CAMs are weighted by the network's own prediction of their class before they spread: "
+        "among all classes (WeCLIP+), or among the image's tags and background",
+        Role.METHOD,
+        choices=("none", "prediction", "tagged"),
     )
     affinity_head: str = option(
         "dot",
@@ -96,6 +146,12 @@ class Method(Settings):
     )
     skipped_maps: int = option(
         0, "method", "last CLIP attention maps left out of both", Role.METHOD, low=0
+    )
+    boxes: bool = option(
+        True,
+        "method",
+        "CLIP's CAMs spread from within boxes around their strong regions; WeCLIP+ on VOC: false",
+        Role.METHOD,
     )
     box_threshold: float = option(
         0.4,
@@ -176,8 +232,9 @@ class Method(Settings):
         """How a dense read-out of CLIP is made."""
         residual = "stream" if self.dense_blocks > 1 else "none"
         heads = "mean" if self.dense_blocks > 1 else "own"
+        parts = "" if self.dense_parts == "proxy" else self.dense_parts
         return DenseReadout(
-            self.dense_parts, self.dense_blocks, heads=heads, std=self.dense_std, residual=residual
+            parts, self.dense_blocks, heads=heads, std=self.dense_std, residual=residual
         )
 
     @property
@@ -185,12 +242,53 @@ class Method(Settings):
         """True if anything is made from a dense read-out of CLIP."""
         return self.branches != "vit" and (self.cam != "gradcam" or self.distribution != "none")
 
+    @property
+    def dino_features(self) -> bool:
+        """True if DINO, where there is one, gives features to the decoder, in testing too."""
+        return self.dino_use in ("features", "both")
+
+    @property
+    def dino_map(self) -> bool:
+        """True if DINO's attention, where there is one, is a map of the affinity."""
+        return self.dino_use in ("affinity", "both")
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_proxy()
+        if not self.boxes and self.propagation_mask == "last_class":
+            raise UserError(
+                "--propagation_mask last_class takes the boxes of CLIP's CAMs, which --boxes false "
+                "leaves out; use --propagation_mask none, or --boxes true"
+            )
         if self.map_selection == "mass" and self.vit_map == "scaled" and self.branches != "clip":
             raise UserError(
                 "--map_selection mass compares total masses, which --vit_map scaled makes equal; "
                 "use --vit_map summed, or --map_selection fit"
+            )
+
+    def _check_proxy(self) -> None:
+        """Raise UserError where a proxy is asked for that nothing reads, or that is not there."""
+        if self.proxy == "none":
+            if self.dense_parts == "proxy":
+                raise UserError(
+                    "--dense_parts proxy has no --proxy; name one, such as --proxy clip"
+                )
+            return
+
+        if not self.reads_densely:
+            raise UserError(
+                f"--proxy {self.proxy} acts in a dense read-out of CLIP, and there is none; add "
+                "--cam dense, or use --proxy none"
+            )
+        if self.proxy == "vit" and self.branches == "clip":
+            raise UserError(
+                "--proxy vit compares patches of the class-token ViT, which --branches clip leaves "
+                "out; use another --proxy, or --branches fusion"
+            )
+        if self.dense_parts == "proxy" and (self.dense_blocks > 1 or self.dense_std > 0):
+            raise UserError(
+                "--dense_parts proxy reads the last block by the proxy alone; use --dense_blocks 1 "
+                "and --dense_std 0"
             )
 
 
@@ -208,6 +306,14 @@ class HeadSettings(Settings):
     )
     decoder_layers: int = option(
         3, "method", "transformer layers of the decoder", Role.METHOD, low=0, high=100
+    )
+    clip_layers: str = option(
+        "all",
+        "method",
+        "CLIP blocks whose tokens are fused for the decoder: all but the last, or the last of "
+        "these alone (WeCLIP+)",
+        Role.METHOD,
+        choices=("all", "last"),
     )
     wide_width: int = option(
         512,

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from clip.model import ImageFeatures
 from model.class_rows import ClassRows
+from model.dino import DinoFeatures
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,24 @@ class VitOutput:
     patch_affinity: Tensor | None
     attention: list[Tensor]
     cams: Tensor | None
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the networks say of a batch, from which seeds are made.
+
+    clip: tokens and maps. dino, vit: None where there is none. fused (B, N, D): features of the
+    decoder. affinity (B, N, N): predicted from them. logits (B, K+1, h, w). after_switch: affinity
+    is selected rather than averaged.
+    """
+
+    clip: ImageFeatures
+    dino: DinoFeatures | None
+    vit: VitOutput | None
+    fused: Tensor
+    affinity: Tensor
+    logits: Tensor
+    after_switch: bool
 
 
 @dataclass(frozen=True)
@@ -78,10 +98,13 @@ class CVFOutput:
     """logits (B, K+1, h, w), predicted affinity (B, N, N) in 0..1, pooled patch logits (B, K) of
     the ViT, labels.
 
-    patch_logits is None without a ViT; labels carry no gradient.
+    patch_logits is None without a ViT; labels carry no gradient. opinions: logits of the predictors
+    that `logits` is the mean of, those on CLIP's and on DINO's features, else those of decoder and
+    LargeFOV; fewer than two where there is one alone.
     """
 
     logits: Tensor
     affinity: Tensor
     patch_logits: Tensor | None
     labels: PseudoLabels
+    opinions: tuple[Tensor, ...] = ()

@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.method import Method
+from model.outputs import Views
+
 
 def centred_cosine(
     features: Tensor, scale: float, shift: float = 1.0, joint: bool = False
@@ -38,3 +41,20 @@ def cosine_affinity(features: Tensor, scale: float = 3.0, joint: bool = False) -
     Sigmoid of centred cosines, which does not saturate as that of raw products does (ExCEL).
     """
     return torch.sigmoid(centred_cosine(features, scale, joint=joint))
+
+
+def proxy_features(views: Views, method: Method) -> tuple[Tensor, tuple[int, int]] | None:
+    """Choose the patch features (B, N, D), float32, that the proxy compares, and their grid (h, w).
+
+    None without a proxy, and before the switch-over for one that is learned.
+    """
+    if method.proxy == "clip":
+        return views.clip.tokens[method.proxy_block + 1][:, 1:].float(), views.clip.grid
+    if method.proxy == "vit" and views.vit is not None:
+        height, width = views.vit.x_patch.shape[-2:]
+        return views.vit.x_patch.flatten(2).transpose(1, 2).float(), (height, width)
+    if method.proxy == "dino" and views.dino is not None:
+        return views.dino.patches.float(), views.dino.grid
+    if method.proxy == "learned" and views.after_switch:
+        return views.fused.detach().float(), views.clip.grid
+    return None

@@ -43,6 +43,21 @@ def deit(dim: int = 64, depth: int = 2, side: int = 4, patch: int = 16) -> dict[
     }
 
 
+def dino(
+    dim: int = 64, depth: int = 2, side: int = 4, patch: int = 14, registers: int = 0
+) -> dict[str, Tensor]:
+    """Random tensors of a DINOv2 of side x side patches, under their official names."""
+    state = deit(dim, depth, side, patch)
+    state = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
+    state["mask_token"] = torch.randn(1, dim)
+    if registers:
+        state["register_tokens"] = torch.randn(1, registers, dim)
+    for number in range(depth):
+        for scale in ("ls1", "ls2"):
+            state[f"blocks.{number}.{scale}.gamma"] = 1 + 0.1 * torch.randn(dim)
+    return state
+
+
 def in_hugging_face_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A DeiT's tensors as transformers' `ViTForImageClassification` names and splits them."""
     renamed = {}

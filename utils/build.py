@@ -20,10 +20,12 @@ from datasets.transforms import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder
+from model.dino import DinoViT, load_dino
 from model.vit_loading import MCT_WANTED, deit_identity, from_clip, from_deit, load_mct
 from utils.common.device import without_values
 from utils.common.errors import UserError
 from utils.common.files import sha256_of
+from utils.common.identity import identity_of
 from utils.common.safe_tensors import read_tensors
 from utils.common.weights import find_weights, matches_publisher
 from utils.config import Config, short
@@ -133,8 +135,32 @@ def build_vit(config: Config, clip: CLIP, num_classes: int) -> ClassTokenViT:
     return vit
 
 
+def build_dino(config: Config) -> DinoViT | None:
+    """DINOv2 of `dino_path`, frozen; None where there is none. Raises UserError on bad files."""
+    if not config.dino_path:
+        return None
+    path = find_weights(config.dino_path, "--dino_path")
+    state = read_tensors(path, "--dino_path")
+    digest = sha256_of(path)
+    if not matches_publisher(path, digest):
+        raise UserError(
+            f"--dino_path {path} is not the published file; fetch it with `python -m "
+            "utils.tools.download dino`"
+        )
+
+    dino = load_dino(state, f"--dino_path {path}")
+    dino.sha256 = digest
+    dino.identity = identity_of(dino.state_dict())
+    return dino
+
+
 def build_cvf(
-    config: Config, clip: CLIP, text: Tensor, vit: ClassTokenViT | None, num_classes: int
+    config: Config,
+    clip: CLIP,
+    text: Tensor,
+    vit: ClassTokenViT | None,
+    num_classes: int,
+    dino: DinoViT | None = None,
 ) -> CVF:
     """CVF with new decoders, their weights a function of the seed. `text` (K+M, E) are unit text
     features.
@@ -145,6 +171,16 @@ def build_cvf(
         raise UserError(
             f"--cam_block {config.cam_block} is not in this CLIP of {depth} blocks; use -1 to "
             f"{1 - depth}"
+        )
+    if config.cam_skip - config.cam_block >= depth:
+        raise UserError(
+            f"--cam_skip {config.cam_skip} leaves no block of this CLIP of {depth} before "
+            f"--cam_block {config.cam_block}; use 0 to {depth - 1 + config.cam_block}"
+        )
+    if config.proxy == "clip" and -config.proxy_block > depth:
+        raise UserError(
+            f"--proxy_block {config.proxy_block} is not in this CLIP of {depth} blocks; use -2 to "
+            f"{-depth}"
         )
     if config.dense_blocks >= depth:
         raise UserError(
@@ -165,11 +201,16 @@ def build_cvf(
 
     labels = num_classes + 1
     width = config.decoder_width
-    fusion = FeatureFusion(depth - 1, clip.visual.width, width)
+    layers = 1 if config.clip_layers == "last" else depth - 1
+    fusion = FeatureFusion(layers, clip.visual.width, width)
     decoder = SegmentationDecoder(labels, width, config.decoder_layers)
     wide = None if vit is None else LargeFOV(vit.cls_token.shape[-1], labels, config.wide_width)
+    dino_fusion = None
+    if dino is not None and config.dino_features:
+        dino_fusion = FeatureFusion(1, dino.width, width)
 
-    return CVF(clip.visual, float(clip.logit_scale), text, vit, fusion, decoder, wide, config)
+    scale = float(clip.logit_scale)
+    return CVF(clip.visual, scale, text, vit, fusion, decoder, wide, config, dino, dino_fusion)
 
 
 def clip_of(checkpoint: dict[str, Any], config: Config, given: str | None) -> CLIP:
@@ -203,11 +244,41 @@ def clip_of(checkpoint: dict[str, Any], config: Config, given: str | None) -> CL
     return clip
 
 
+def dino_of(checkpoint: dict[str, Any], config: Config, labels: bool) -> DinoViT | None:
+    """The DINO a checkpoint was trained with, found by path in any file that holds the same one;
+    None where it was trained without, or where nothing that is asked for needs it.
+
+    labels: pseudo labels are made too, not logits alone.
+    """
+    if "dino_identity" not in checkpoint:
+        if config.dino_path:
+            raise UserError(
+                f"--dino_path {config.dino_path}: the checkpoint was trained without a DINO; leave "
+                "the flag out"
+            )
+        return None
+    if not (labels or config.dino_features):
+        return None
+
+    dino = build_dino(config)
+    if dino is None or dino.identity != checkpoint["dino_identity"]:
+        raise UserError(
+            f"--dino_path {config.dino_path or 'none'} is not the DINO this checkpoint was trained "
+            "with; give that one"
+        )
+    return dino
+
+
 def restore(
-    checkpoint: dict[str, Any], config: Config, given_clip: str | None = None
+    checkpoint: dict[str, Any],
+    config: Config,
+    given_clip: str | None = None,
+    labels: bool = False,
 ) -> tuple[CVF, DatasetSpec]:
     """Model and class list of a stage-2 checkpoint. Raises UserError when its classes or tensors do
     not fit.
+
+    labels: pseudo labels are to be made too, so that all that makes them is loaded.
 
     The class names of a custom data set are the checkpoint's own, so that its files are not needed;
     neither is their wording, of which the checkpoint holds the text features.
@@ -239,8 +310,9 @@ def restore(
         }
         vit = load_mct(shapes, source="the checkpoint")
 
+    dino = dino_of(checkpoint, config, labels)
     with without_values():  # so that an absurd width in a damaged file takes no memory
-        model = build_cvf(config, clip, checkpoint["text"], vit, len(spec.classes))
+        model = build_cvf(config, clip, checkpoint["text"], vit, len(spec.classes), dino)
 
     load_trained_state(model, checkpoint["model"], assign=True)
     return model.eval(), spec

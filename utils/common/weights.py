@@ -36,7 +36,14 @@ PUBLIC = {
         "cd65a155",
         "facebook/deit-small-patch16-224",
     ),
+    "dino": PublicFile(
+        "dinov2_vits14_pretrain.pth",
+        "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth",
+        "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
+        "facebook/dinov2-small",
+    ),
 }
+NEEDED = ("clip", "deit")  # by the default settings
 # made by utils/tools/pretrain_toy_clip.py before it wrote the activation into the file
 TOY = PublicFile(
     "toy_clip.safetensors",

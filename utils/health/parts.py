@@ -8,7 +8,7 @@ from clip.loader import TOY_CLIP, load_clip
 from datasets.classes import spec_of
 from datasets.mask_signs import refuse_suspicious
 from datasets.scoring import masks_found
-from utils.build import build_vit, image_tags, own_split, split_items
+from utils.build import build_dino, build_vit, image_tags, own_split, split_items
 from utils.common.device import choose_device, uses_bf16
 from utils.common.files import sha256_of
 from utils.common.gpu import DRIVERS_PAGE, OLDEST_DRIVER, find_driver, unusable_gpu
@@ -61,6 +61,13 @@ def vit_findings(config: Config) -> list[Finding]:
     if config.init == "clip_visual" or (config.init == "auto" and not config.full_size):
         return [Finding(UNKNOWN, "class-token ViT", "starts from the image tower of CLIP")]
     return [file_finding("DeiT file", find_weights(config.deit_path, "--deit_path"))]
+
+
+def dino_findings(config: Config) -> list[Finding]:
+    """Look at the weights of the second backbone, if there is one."""
+    if build_dino(config) is None:  # raises UserError where the file does not fit
+        return []
+    return [file_finding("DINO file", find_weights(config.dino_path, "--dino_path"))]
 
 
 def device_findings(config: Config) -> list[Finding]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from clip.model import CLIP
+from model.dino import DinoViT
 from utils.common import disk
 from utils.common.errors import UserError
 from utils.common.files import written_whole
@@ -21,7 +22,8 @@ from utils.config import Config, completed, names_of
 
 FORMAT = 1
 STEP_DIGITS = 8
-FROZEN = "clip."  # begins the names of tensors that are not kept: CLIP is found by its checksum
+# begin the names of tensors that are not kept: CLIP and DINO are found by their checksums
+FROZEN = ("clip.", "dino.")
 CONTENT = {
     "format": int,
     "config": dict,
@@ -163,9 +165,16 @@ def same_clip(checkpoint: dict[str, Any], facts: dict[str, Any]) -> bool:
     return all(facts[key] == value for key, value in old.items())
 
 
+def dino_facts(dino: DinoViT | None) -> dict[str, str]:
+    """List what a checkpoint keeps of a DINO to know it again: its file, and itself in any file."""
+    if dino is None:
+        return {}
+    return {"dino_sha256": dino.sha256, "dino_identity": dino.identity}
+
+
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
-    """A module's tensors without those of the frozen CLIP, which is found by its checksum
-    instead.
+    """A module's tensors without those of the frozen CLIP and DINO, which are found by their
+    checksums instead.
     """
     return {
         name: tensor for name, tensor in module.state_dict().items() if not name.startswith(FROZEN)

@@ -72,6 +72,11 @@ def _check_facts(
             f"--resume: {path} was trained with another CLIP than --clip_path "
             f"{config.clip_path}; give that"
         )
+    if content.get("dino_identity") != facts.get("dino_identity"):
+        raise UserError(
+            f"--resume: {path} was trained with another DINO than --dino_path "
+            f"{config.dino_path or 'none'}; give that, {OR_ANEW}"
+        )
     if content["classes"] != facts["classes"]:
         raise UserError(f"--resume: {path} was trained with other classes; give those, {OR_ANEW}")
     if "optimiser" not in content:

@@ -135,6 +135,14 @@ class WeightSettings(Settings):
         "given, stage 1 is skipped",
         Role.PLACE,
     )
+    dino_path: str = option(
+        "",
+        "weights",
+        "DINOv2 weights, a second frozen backbone: a file, a model's folder, or a model's name in "
+        "the Hub's cache; empty: none",
+        Role.PLACE,
+        at_test="the checkpoint's",
+    )
     init: str = option(
         "auto",
         "weights",

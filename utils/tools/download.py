@@ -1,6 +1,8 @@
-"""Fetch the public weights: `python -m utils.tools.download [clip] [deit] [--folder weights]`; both
-if none named. They come from their publisher, or with `--from hub` from the Hugging Face Hub, where
-the same weights lie as a model's folder.
+"""Fetch the public weights: `python -m utils.tools.download [clip] [deit] [dino] [--folder
+weights]`; those that every training needs, clip and deit, if none is named.
+
+They come from their publisher, or with `--from hub` from the Hugging Face Hub, where the same
+weights lie as a model's folder.
 """
 
 import hashlib
@@ -20,7 +22,7 @@ from utils.common.disk import put_in_place
 from utils.common.entry import Parser, command
 from utils.common.errors import UserError
 from utils.common.files import partial_of, sha256_of
-from utils.common.weights import PUBLIC, PublicFile
+from utils.common.weights import NEEDED, PUBLIC, PublicFile
 
 PIECE = 1 << 20  # bytes read at a time
 TIMEOUT = 30  # seconds without an answer
@@ -183,7 +185,10 @@ def main() -> None:
     """Command line."""
     parser = Parser(description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"{' or '.join(PUBLIC)} (default: both)"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"{', '.join(PUBLIC)} (default: {' '.join(NEEDED)})",
     )
     parser.add_argument(
         "--folder", type=Path, default=Path("weights"), help="where they go (default: %(default)s)"
@@ -193,8 +198,8 @@ def main() -> None:
         dest="source",
         choices=("publisher", "hub"),
         default="publisher",
-        help="hub: the same weights as a folder, for --clip_path or --deit_path (default: "
-        "%(default)s)",
+        help="hub: the same weights as a folder, for --clip_path, --deit_path or --dino_path "
+        "(default: %(default)s)",
     )
     args = parser.parse_args()
 
@@ -202,7 +207,7 @@ def main() -> None:
         if name not in PUBLIC:
             raise UserError(f"{name} is no published file; choose from {', '.join(PUBLIC)}")
 
-    for name in args.names or PUBLIC:
+    for name in args.names or NEEDED:
         if args.source == "hub":
             print(f"--{name}_path {fetch_from_hub(PUBLIC[name].hub, args.folder)}")
         else:

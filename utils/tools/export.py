@@ -190,6 +190,7 @@ def main() -> None:
         ("data_root", "folder of the data set"),
         ("tags", "tags file"),
         ("clip_path", "CLIP weights"),
+        ("dino_path", "DINO weights"),
     ):
         add(f"--{name}", default=argparse.SUPPRESS, help=f"{text} (default: the checkpoint's)")
 
@@ -205,7 +206,7 @@ def main() -> None:
     prepare_torch(config.threads)
     split = flags["split"] or config.train_split
     config = replace(config, train_split=split)  # tags are read for the training split
-    model, spec = restore(checkpoint, config, flags.get("clip_path"))
+    model, spec = restore(checkpoint, config, flags.get("clip_path"), labels=True)
     images = split_items(config, split)
     if scored:
         require_masks(images, "--sweep")

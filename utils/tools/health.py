@@ -18,6 +18,7 @@ from utils.health.findings import SUSPICIOUS, WRONG, Finding, caught, suiting
 from utils.health.parts import (
     clip_findings,
     device_findings,
+    dino_findings,
     mask_findings,
     split_findings,
     tag_findings,
@@ -41,6 +42,7 @@ def check(config: Config, images: int, say: Callable[[str], None]) -> Iterator[F
         ("device", lambda: device_findings(config)),
         ("CLIP", lambda: clip_findings(config)),
         ("class-token ViT", lambda: vit_findings(config)),
+        ("DINO", lambda: dino_findings(config)),
     ]
     looks += [(f"images of {each}", _of(split_findings, config, each)) for each in splits]
     looks += [(f"masks of {each}", _of(mask_findings, config, each)) for each in scored]

@@ -19,7 +19,7 @@ from datasets.pictures import load_image
 from datasets.scoring import spread
 from model.cvf import CVF
 from model.pseudo_labels import background_powers
-from utils.build import build_cvf, image_tags, split_items
+from utils.build import build_cvf, build_dino, image_tags, split_items
 from utils.cli import add_config_choice
 from utils.common.device import choose_device, prepare_torch
 from utils.common.entry import Parser, command
@@ -67,7 +67,9 @@ def differences(config: Config, images: int) -> Iterator[Difference]:
     spec = spec_of(config.dataset, config.data_root, config.classes)
     clip = load_clip(config.clip_path, config.clip_activation)
     text = text_features(clip, spec.texts())
-    model = build_cvf(config, clip, text, None, len(spec.classes)).to(device).eval()
+    model = (
+        build_cvf(config, clip, text, None, len(spec.classes), build_dino(config)).to(device).eval()
+    )
 
     items = split_items(config, config.train_split)
     tags = image_tags(config, spec, items)

@@ -11,10 +11,12 @@ from torch import nn
 from clip.activation import known_activation
 from clip.loader import TOY_CLIP, load_clip
 from model.class_token_vit import ClassTokenViT
+from model.dino import load_dino
 from model.vit_loading import deit_identity, from_deit, load_mct
 from utils.common.entry import Parser, command
 from utils.common.errors import UserError
 from utils.common.files import sha256_of
+from utils.common.identity import identity_of
 from utils.common.safe_tensors import TensorFile, open_tensors
 from utils.common.weights import find_weights, known_by
 
@@ -46,6 +48,7 @@ def _use(file: TensorFile, digest: str, activation: str) -> Rows:
         "--clip_path": lambda: _clip(file, digest, activation),
         "--deit_path": lambda: _deit(file),
         "--mct_path": lambda: _mct(file),
+        "--dino_path": lambda: _dino(file),
     }
     reasons = []
     for flag, use in uses.items():
@@ -89,6 +92,17 @@ def _mct(file: TensorFile) -> Rows:
         ("model", f"class-token ViT of {vit.num_classes} classes, {_sizes(vit)}, {streams}"),
         ("version", f"{vit.version}{limit}"),
         ("parameters", f"{_parameters(vit):,}"),
+    ]
+
+
+def _dino(file: TensorFile) -> Rows:
+    dino = load_dino(dict(file), source="the file")
+    registers = f", {dino.registers} registers" if dino.registers else ""
+    sizes = f"{len(dino.blocks)} blocks of {dino.width} channels{registers}"
+    return [
+        ("model", f"DINOv2 ViT, patches of {dino.patch} px, {sizes}"),
+        ("parameters", f"{_parameters(dino):,}"),
+        ("identity", f"{identity_of(dino.state_dict())} (the same in every form)"),
     ]
 
 

@@ -127,6 +127,9 @@ def plan(
     stage_1 = config.mct_path or f"{config.mct_epochs} epochs from {config.init}"
     if config.branches == "clip":
         stage_1 = "none"
+    dino = ""
+    if config.dino_path:
+        dino = f"; DINO {config.dino_path} for {config.dino_use}"
     dropped = ""
     if spec.dropped:
         words = ", ".join(spec.dropped)
@@ -143,7 +146,7 @@ def plan(
     lines = [
         f"{spec.name}: {len(training)} training images with {tags:.1f} tags each, "
         f"{len(validation)} validation images, {len(spec.classes)} classes + background{dropped}",
-        f"CLIP {config.clip_path}; class-token ViT: {stage_1}; branches {config.branches}",
+        f"CLIP {config.clip_path}{dino}; class-token ViT: {stage_1}; branches {config.branches}",
         f"{work[config.stages]} on {device} in {precision}; run folder {config.work_dir}",
     ]
     said = evaluation.said.splitlines()

@@ -26,6 +26,7 @@ from model.noise import Noise
 from utils.build import (
     STATISTICS,
     build_cvf,
+    build_dino,
     build_vit,
     image_tags,
     split_items,
@@ -42,6 +43,7 @@ from utils.report.page import report_line
 from utils.run_folder.checkpoint import (
     checkpoint_of,
     clip_facts,
+    dino_facts,
     portable,
     save_checkpoint,
     trained_state,
@@ -93,9 +95,11 @@ def train(
 
     clip = load_clip(config.clip_path, config.clip_activation)
     vit = None if config.branches == "clip" else build_vit(config, clip, len(spec.classes))
+    dino = build_dino(config)
     facts = {
         "classes": list(spec.classes),
         **clip_facts(clip),
+        **dino_facts(dino),
         "data": training.fingerprint,
     }
     if vit is not None and vit.start:
@@ -114,7 +118,7 @@ def train(
             run.recorder.say(warning)
         run.recorder.say(plan(config, spec, training, validation, evaluation, device))
 
-        model = build_cvf(config, clip, text, vit, len(spec.classes)).to(device)
+        model = build_cvf(config, clip, text, vit, len(spec.classes), dino).to(device)
         if config.stages == "seeds":
             final = make_pseudo_masks(model, training, run)
         else:
