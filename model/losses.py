@@ -1,5 +1,4 @@
-"""What is minimised. Every loss is a sum divided by a count, so that processes can share the
-counts.
+"""Losses. Every one is a sum divided by a count, so that processes can share the counts.
 
 `reduce` takes a tensor of local counts and returns the global ones (an all-reduce sum; the identity
 for one process). With it each process's loss is its own numerators over the global counts: the
@@ -7,16 +6,11 @@ losses, and their gradients, add up over processes to those of one process that 
 batch.
 """
 
-import functools
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.profiler import record_function
-
-from model.outputs import CVFOutput, VitOutput
-from model.resize import resize
 
 IGNORE = 255  # label of pixels and patch pairs that do not train
 Reduce = Callable[[Tensor], Tensor]
@@ -123,47 +117,3 @@ def class_contrast_loss(
     count = tagged.sum(dim=1)
     means = entropy.sum(dim=1) / count.clamp(min=1)
     return means.sum() / reduce((count > 0).sum()).clamp(min=1)
-
-
-@record_function("losses")
-def criterion(
-    output: CVFOutput, tags: Tensor, radius: int = 8, reduce: Reduce = single_process
-) -> dict[str, Tensor]:
-    """The unweighted losses of `CVF.forward` (model/README.md, "Losses"): "seg", "affinity"
-    and, with a ViT, "patch".
-
-    tags (B, K) in {0, 1}; `radius` in patches. The logits are brought to the labels' size.
-    """
-    labels = output.labels
-    # contiguous, or the maps at full size would be laid out anew for the softmax
-    logits = resize(output.logits.float().contiguous(), labels.combined.shape[-2:])
-    height, width = output.logits.shape[-2:]
-    grid = (height, width)
-    targets = affinity_labels(labels.affinity, grid, radius_mask(grid, radius, logits.device))
-    losses = {
-        "seg": seg_loss(logits, labels.combined, reduce),
-        "affinity": affinity_loss(output.affinity, targets, reduce),
-    }
-    if output.patch_logits is not None:
-        losses["patch"] = tag_loss(output.patch_logits, tags, reduce)
-    return losses
-
-
-def classifier_criterion(
-    output: VitOutput, tags: Tensor, reduce: Reduce = single_process, by_image: bool = True
-) -> dict[str, Tensor]:
-    """The unweighted losses of the class-token ViT's own training from tags (B, K): "cls", "patch"
-    and "contrast".
-
-    "patch" is the mean over the patch sizes, missing without a patch head; `by_image` says how
-    "contrast" is averaged (model/README.md, "Training of the ViT").
-    """
-    losses = {"cls": tag_loss(output.cls_logits, tags, reduce)}
-    pooled = [output.patch_logits, output.patch_large_logits]
-    patch = [tag_loss(logits, tags, reduce) for logits in pooled if logits is not None]
-    if patch:
-        losses["patch"] = functools.reduce(torch.add, patch) / len(patch)
-    losses["contrast"] = class_contrast_loss(
-        output.cls_embeddings, tags, reduce=reduce, by_image=by_image
-    )
-    return losses

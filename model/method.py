@@ -5,6 +5,7 @@ published ones.
 from dataclasses import dataclass
 
 from model.dense import DenseReadout
+from model.target_settings import TargetSettings
 from utils.common.errors import UserError
 from utils.common.options import Role, Settings, option
 
@@ -12,7 +13,7 @@ DECODER_HEADS = 8
 
 
 @dataclass(frozen=True)
-class Method(Settings):
+class Method(TargetSettings):
     """Settings of `CVF`, in which its variants differ (model/README.md, "Settings").
 
     label_fusion: the mean of both branches' scores before one refinement at image size; or
@@ -264,6 +265,21 @@ class Method(Settings):
             raise UserError(
                 "--map_selection mass compares total masses, which --vit_map scaled makes equal; "
                 "use --vit_map summed, or --map_selection fit"
+            )
+        self._check_targets()
+
+    def _check_targets(self) -> None:
+        """Raise UserError where what is to be learned is not made."""
+        if self.targets == "pair" and self.branches != "fusion":
+            raise UserError(
+                f"--targets pair needs the labels of two branches, --branches {self.branches} "
+                "makes those of one; use --branches fusion, or --targets hard"
+            )
+        joins_labels = self.branches == "fusion" and self.label_fusion == "max_id"
+        if self.targets == "soft" and joins_labels:
+            raise UserError(
+                "--targets soft needs joined scores, and --label_fusion max_id joins labels; use "
+                "--label_fusion scores, or --targets hard"
             )
 
     def _check_proxy(self) -> None:

@@ -83,7 +83,8 @@ class PseudoLabels:
     """Label maps (B, H, W) long: 0 background, class + 1, 255 not to be trained on.
 
     combined supervises the segmentation, affinity the predicted affinity (it is one of the others);
-    clip and vit are the branches' own, None where nothing asked for them.
+    clip and vit are the branches' own, None where nothing asked for them. soft (B, K+1, H, W): the
+    refined scores that combined is the largest of, summing to 1; None unless asked for.
     """
 
     combined: Tensor
@@ -91,6 +92,7 @@ class PseudoLabels:
     clip: Tensor | None
     vit: Tensor | None
     seeds: Seeds
+    soft: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class CVFOutput:
     the ViT, labels.
 
     patch_logits is None without a ViT; labels carry no gradient. opinions: logits of the predictors
-    that `logits` is the mean of, those on CLIP's and on DINO's features, else those of decoder and
+    that `logits` are the mixture of, those on CLIP's and on DINO's features, else those of decoder and
     LargeFOV; fewer than two where there is one alone.
     """
 

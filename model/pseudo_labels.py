@@ -45,6 +45,18 @@ def label_map(images: Sequence[Tensor], rows: ClassRows) -> Tensor:
     return torch.stack([own[winner] for own, winner in zip(labels, winners)])
 
 
+def soft_labels(images: Sequence[Tensor], rows: ClassRows) -> Tensor:
+    """Channels [background, classes] of each image (1 + its classes, H, W) >= 0 -> targets (B, K+1,
+    H, W) that sum to 1, 0 for classes that an image is not tagged with.
+    """
+    num_labels = rows.tags.shape[1] + 1
+    soft = images[0].new_zeros(len(images), num_labels, *images[0].shape[-2:])
+    classes = rows.by_image(rows.index[:, 1])
+    for target, channels, own in zip(soft, images, classes):
+        target[F.pad(own + 1, (1, 0))] = channels / channels.sum(dim=0)
+    return soft
+
+
 def score_maps(seeds: Seeds, size: Sequence[int]) -> dict[str, Tensor]:
     """Scores (n, *size) in 0..1 of each branch, "clip" and "vit", and with both their mean, "fused"
     (ours).
@@ -83,32 +95,39 @@ def make_labels(
     bool is False.
 
     One refinement of the only or the joined scores ("scores"), or one per branch and the larger
-    number ("max_id").
+    number ("max_id"). The refined scores are kept where they are the targets, and the label of each
+    branch is made where both are.
     """
     scores = score_maps(seeds, images.shape[-2:])
     powers = background_powers(method)
 
-    def refined(name: str) -> Tensor:
+    def sharpened(name: str) -> list[Tensor]:
         channels = with_background(scores[name], seeds.rows, powers[name])
-        return label_map(refine(images, channels, method.par_iterations), seeds.rows)
+        return refine(images, channels, method.par_iterations)
 
-    if "fused" not in scores:
-        labels = {name: refined(name) for name in scores}
-        combined = next(iter(labels.values()))
-    elif method.label_fusion == "max_id" and seeds.vit is not None:
+    def refined(name: str) -> Tensor:
+        return label_map(sharpened(name), seeds.rows)
+
+    soft = None
+    if "fused" in scores and method.label_fusion == "max_id" and seeds.vit is not None:
         vit = _label_at_patch_size(images, seeds.rows, seeds.vit, method)
         labels = {"clip": refined("clip"), "vit": vit}
         combined = torch.maximum(labels["clip"], labels["vit"])
     else:
-        labels = {"clip": refined("clip")} if method.affinity_labels == "clip" else {}
-        combined = refined("fused")
+        whole = "fused" if "fused" in scores else next(iter(scores))
+        sharp = sharpened(whole)
+        combined = label_map(sharp, seeds.rows)
+        others = [name for name in wanted_branches(method) if name in scores and name != whole]
+        labels = {whole: combined} | {name: refined(name) for name in others}
+        if method.targets == "soft":
+            soft = soft_labels(sharp, seeds.rows)
     affinity = labels.get("clip", combined) if method.affinity_labels == "clip" else combined
 
     if valid is not None:
         padding = ~valid
         combined, affinity = (label.masked_fill(padding, IGNORE) for label in (combined, affinity))
         labels = {name: label.masked_fill(padding, IGNORE) for name, label in labels.items()}
-    return PseudoLabels(combined, affinity, labels.get("clip"), labels.get("vit"), seeds)
+    return PseudoLabels(combined, affinity, labels.get("clip"), labels.get("vit"), seeds, soft)
 
 
 def _label_at_patch_size(images: Tensor, rows: ClassRows, cams: Tensor, method: Method) -> Tensor:
@@ -119,6 +138,15 @@ def _label_at_patch_size(images: Tensor, rows: ClassRows, cams: Tensor, method: 
     channels = with_background(scores, rows, method.background_power_vit)
     refined = refine(images, channels, method.par_iterations)
     return label_map([resize(own[None], images.shape[-2:])[0] for own in refined], rows)
+
+
+def wanted_branches(method: Method) -> tuple[str, ...]:
+    """Branches whose own labels are made beside the joined ones."""
+    if method.targets == "pair":
+        return ("clip", "vit")
+    if method.affinity_labels == "clip":
+        return ("clip",)
+    return ()
 
 
 def background_powers(method: Method) -> dict[str, float]:

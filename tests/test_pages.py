@@ -16,7 +16,7 @@ from torch.profiler import record_function
 from datasets import folders
 from datasets.mask_signs import MOST
 from datasets.pictures import MAX_PIXELS, WHITES
-from model.losses import criterion
+from model.criterion import criterion
 from model.method import Method
 from utils.config import Config, load_config
 from utils.tools.benchmark.__main__ import STAGES

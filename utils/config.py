@@ -61,6 +61,12 @@ class Config(  # a dataclass takes the fields of its last base first
                 f"--dino_use proxy leaves --dino_path {self.dino_path} to --proxy dino, but "
                 f"--proxy is {self.proxy}; use --proxy dino, or another --dino_use"
             )
+        predictors = (self.branches != "clip", bool(self.dino_path) and self.dino_features)
+        if self.w_cross and not any(predictors):
+            raise UserError(
+                f"--w_cross {self.w_cross:g} needs two predictors, and --branches clip without "
+                "features of DINO has one; give a --dino_path, or use --w_cross 0"
+            )
 
 
 def names_of(role: Role) -> list[str]:

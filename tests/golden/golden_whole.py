@@ -18,6 +18,7 @@ from datasets.transforms import normalise
 from model import losses
 from model.affinity import propagate
 from model.class_rows import ClassRows
+from model.criterion import criterion
 from model.cvf import CVF
 from model.outputs import CVFOutput
 from model.resize import resize
@@ -106,7 +107,7 @@ def check_training(golden: GoldenFile, stage: str, out: CVFOutput, model: CVF) -
     )
     if f"{stage}_aff_label" in golden:
         mostly_same(targets, golden[f"{stage}_aff_label"])
-    terms = losses.criterion(out, golden["tags"], radius)
+    terms = criterion(out, golden["tags"], radius)
     total = (
         terms["seg"]
         + golden.config["w_attn"] * terms["affinity"]

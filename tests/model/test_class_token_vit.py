@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from vit_files import deit
 
 from model.class_token_vit import ClassTokenViT
-from model.losses import classifier_criterion, tag_loss
+from model.criterion import classifier_criterion
+from model.losses import tag_loss
 from model.transformer import Block
 from model.vit_loading import (
     MCT_UNUSED,

@@ -6,7 +6,7 @@ import torch
 
 from model.affinity import build_affinity, transition_matrix
 from model.cam import gradcam
-from model.losses import classifier_criterion, criterion
+from model.criterion import classifier_criterion, criterion
 from model.method import Method
 from model.outputs import Seeds
 from utils.common.errors import UserError

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from datasets.transforms import normalise
 from model import boxes
-from model.losses import criterion
+from model.criterion import criterion
 
 aten = torch.ops.aten
 WAITS = {

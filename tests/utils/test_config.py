@@ -165,6 +165,7 @@ def test_settings_say_what_is_done_with_them() -> None:
     assert {name for name in known if known[name].scaled} == {
         "warmup_iters",
         "switch_iters",
+        "self_train_iters",
         "eval_every",
     }
     assert {name for name in known if known[name].decides} == {

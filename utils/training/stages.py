@@ -20,8 +20,8 @@ from datasets.mask_signs import refuse_suspicious
 from datasets.scoring import spread
 from datasets.specs import DatasetSpec
 from model.class_token_vit import ClassTokenViT
+from model.criterion import classifier_criterion, criterion
 from model.cvf import CVF
-from model.losses import classifier_criterion, criterion
 from model.noise import Noise
 from utils.build import (
     STATISTICS,
@@ -317,9 +317,15 @@ def rate_groups(model: CVF, config: Stage2Settings) -> list[tuple[list[nn.Parame
     return [*found, (late, rates["vit."])]
 
 
-def term_weights(config: Stage2Settings) -> dict[str, float]:
+def term_weights(config: Config) -> dict[str, float]:
     """Return the weight of each loss term of stage 2."""
-    return {"seg": 1.0, "affinity": config.w_attn, "patch": config.w_pat}
+    return {
+        "seg": 1.0,
+        "affinity": config.w_attn,
+        "patch": config.w_pat,
+        "dice": config.w_dice,
+        "cross": config.w_cross,
+    }
 
 
 def pseudo_label_losses(
@@ -330,7 +336,9 @@ def pseudo_label_losses(
     noise = Noise.of(config.seed, step, batch["index"], images.device)
     output = model(images, batch["tags"], config.after_switch(step), valid, noise)
     weights = term_weights(config)
-    terms = criterion(output, batch["tags"], config.radius, reduce=distributed.total)
+    terms = criterion(
+        output, batch["tags"], config.radius, distributed.total, config, config.self_trains(step)
+    )
     return {name: weights[name] * term for name, term in terms.items()}
 
 

@@ -1,0 +1,70 @@
+"""What the network is trained on: kinds of targets, further losses, its own predictions."""
+
+from dataclasses import dataclass
+
+from utils.common.options import Role, Settings, option
+
+
+@dataclass(frozen=True)
+class TargetSettings(Settings):
+    """Which labels teach the network, and by which losses (model/README.md, "Targets")."""
+
+    targets: str = option(
+        "hard",
+        "method",
+        "what the segmentation learns: one label per pixel, refined scores, or the labels of both "
+        "branches as candidates",
+        Role.METHOD,
+        choices=("hard", "soft", "pair"),
+    )
+    w_dice: float = option(0.0, "method", "weight of the Dice loss; 0: none", Role.METHOD, low=0)
+    dice_classes: str = option(
+        "labelled",
+        "method",
+        "the Dice loss is a mean over classes in the labels; published: all",
+        Role.METHOD,
+        choices=("labelled", "all"),
+    )
+    w_cross: float = option(
+        0.0,
+        "method",
+        "weight of the loss by which two predictors learn each other's labels; 0: none",
+        Role.METHOD,
+        low=0,
+    )
+    self_train: str = option(
+        "none",
+        "method",
+        "which labels the network's own prediction replaces late in training: those of the "
+        "segmentation, or those of affinity",
+        Role.METHOD,
+        choices=("none", "labels", "affinity"),
+    )
+    self_train_iters: int = option(
+        18000,
+        "method",
+        "iteration from which --self_train replaces them (of the full run)",
+        Role.METHOD,
+        low=0,
+        scaled=True,
+    )
+    self_train_at: float = option(
+        0.75,
+        "method",
+        "probability above which a pixel's own prediction replaces its label",
+        Role.METHOD,
+        low=0,
+        high=1,
+    )
+    predicted_classes: str = option(
+        "tags",
+        "method",
+        "what the network's own prediction may name in labels: an image's tags and background; "
+        "published: all",
+        Role.METHOD,
+        choices=("tags", "all"),
+    )
+
+    def self_trains(self, step: int) -> bool:
+        """True if the network's own labels replace others once `step` iterations are done."""
+        return self.self_train != "none" and step >= self.self_train_iters
