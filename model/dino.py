@@ -63,7 +63,16 @@ class DinoFeatures:
 class DinoViT(nn.Module):
     """DINOv2's vision transformer, with LayerScale folded into the layers before it."""
 
-    def __init__(self, dim: int, depth: int, hidden: int, patch: int, grid: int, registers: int):
+    def __init__(
+        self,
+        dim: int,
+        depth: int,
+        hidden: int,
+        patch: int,
+        grid: int,
+        registers: int,
+        heads: int,
+    ) -> None:
         super().__init__()
         self.sha256 = ""  # of the file it came from
         self.identity = ""  # the same in every form
@@ -74,7 +83,6 @@ class DinoViT(nn.Module):
         self.register_tokens = nn.Parameter(torch.zeros(1, registers, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid * grid, dim))
         self.patch_embed = nn.Conv2d(3, dim, patch, patch)
-        heads = max(1, dim // HEAD_WIDTH)
         self.blocks = nn.ModuleList(Block(dim, heads, hidden) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, 1e-6)
 
@@ -138,10 +146,13 @@ class DinoViT(nn.Module):
         return DinoFeatures(self.norm(stream), attention, grid)
 
 
-def load_dino(state: dict[str, Tensor], source: str = "the weights file") -> DinoViT:
+def load_dino(
+    state: dict[str, Tensor], source: str = "the weights file", heads: int | None = None
+) -> DinoViT:
     """Build the DINOv2 that named tensors describe: frozen, float32, eval mode.
 
-    Names may be official, timm's or those of Hugging Face; sizes are read from the tensors. Raises
+    Names may be official, timm's or those of Hugging Face; sizes are read from the tensors, but for
+    the number of attention heads (default: one per 64 channels, as published models have). Raises
     UserError, which begins with `source`, where they are of another model.
     """
     state = in_deit_names(state, DINO_HUGGING_FACE)
@@ -155,7 +166,8 @@ def load_dino(state: dict[str, Tensor], source: str = "the weights file") -> Din
             )
 
     dim, _, patch, _ = state["patch_embed.proj.weight"].shape
-    if dim > HEAD_WIDTH and dim % HEAD_WIDTH:
+    heads = heads or max(1, dim // HEAD_WIDTH)
+    if dim % heads:
         raise UserError(
             f"{source} is a ViT of width {dim}, no multiple of {HEAD_WIDTH} channels per head; "
             f"{WANTED}"
@@ -171,7 +183,7 @@ def load_dino(state: dict[str, Tensor], source: str = "the weights file") -> Din
         )
 
     hidden = layers[0].shape[0]
-    model = DinoViT(dim, depth, hidden, patch, side, registers)
+    model = DinoViT(dim, depth, hidden, patch, side, registers, heads)
     try:
         model.load_state_dict(fused)
     except RuntimeError as error:

@@ -10,7 +10,7 @@ from model.dino import DinoViT, load_dino
 
 
 def dino(golden: GoldenFile, kind: str) -> DinoViT:
-    """The file's DINOv2; its weights are drawn under their official names."""
+    """The file's DINOv2 of this kind; its weights are drawn under their official names."""
     sizes = golden.config[kind]
     dim, patch = sizes["embed_dim"], sizes["patch"]
     shapes = {"cls_token": (1, 1, dim), "pos_embed": (1, sizes["grid"] ** 2 + 1, dim)}
@@ -31,7 +31,7 @@ def dino(golden: GoldenFile, kind: str) -> DinoViT:
 
     state = golden_weights.fill(shapes, golden.config["seed"])
     assert golden_weights.digest(state) == golden.config["sha256"][kind]
-    return load_dino(state)
+    return load_dino(state, heads=sizes["heads"])
 
 
 def check_dino(golden: GoldenFile) -> None:

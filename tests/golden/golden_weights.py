@@ -29,9 +29,9 @@ _TABLES = {
     "pos_embed",
 }
 _TO_PUBLISHED = (
-    (r"^fusion\.mlps\.(\d+)\.0\.", r"decoder_fts_fuse.linears_modulelist.\1.proj."),
-    (r"^fusion\.mlps\.(\d+)\.2\.", r"decoder_fts_fuse.linears_modulelist.\1.proj_2."),
-    (r"^fusion\.merge\.", "decoder_fts_fuse.linear_fuse."),
+    (r"^(dino_)?fusion\.mlps\.(\d+)\.0\.", r"\1decoder_fts_fuse.linears_modulelist.\2.proj."),
+    (r"^(dino_)?fusion\.mlps\.(\d+)\.2\.", r"\1decoder_fts_fuse.linears_modulelist.\2.proj_2."),
+    (r"^(dino_)?fusion\.merge\.", r"\1decoder_fts_fuse.linear_fuse."),
     (r"^decoder\.predict\.", "decoder.linear_pred."),
     (r"^decoder\.blocks\.", "decoder.transformer.resblocks."),
     (r"\.attn\.qkv\.", ".attn.in_proj_"),

@@ -11,6 +11,7 @@ from golden_dino import check_dino
 from golden_family import FAMILY, NOT_OURS
 from golden_file import GoldenFile
 from golden_weclip import check_weclip
+from golden_weclip_plus import check_step, check_weclip_plus
 
 OWN = Path(__file__).resolve().parent / "family"
 FOLDERS = {"own": OWN}
@@ -26,12 +27,12 @@ CHECKS = {
     "dinov2": check_dino,
     "weclip_forward": check_weclip,
     "weclip_forward_coco": check_weclip,
+    "weclip_plus_forward": check_weclip_plus,
+    "weclip_plus_forward_coco": check_weclip_plus,
+    "weclip_plus_step": check_step,
 }
 UNCOVERED = {
     "excel_forward": "ExCEL's whole step",
-    "weclip_plus_forward": "WeCLIP+'s whole step",
-    "weclip_plus_forward_coco": "WeCLIP+'s whole step",
-    "weclip_plus_step": "WeCLIP+'s losses",
 }
 
 
