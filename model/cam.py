@@ -13,6 +13,7 @@ from torch.profiler import record_function
 from clip.model import VisionTransformer
 from model.class_rows import ClassRows
 from model.precision import float32_region, to_device
+from model.predictions import allowed_labels, probabilities
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,8 @@ def prediction_weights(logits: Tensor, rows: ClassRows, kind: str) -> Tensor:
     logits (B, K+1, h, w) -> (n, h, w) in 0..1, without gradient. kind: "prediction" is among all
     labels, "tagged" among background and the tags of the image.
     """
-    logits = logits.detach().float()
-    if kind == "tagged":
-        tags = to_device(rows.tags, logits.device)
-        allowed = F.pad(tags, (1, 0), value=True)
-        logits = logits.masked_fill(~allowed[:, :, None, None], float("-inf"))
-    return rows.pick(logits.softmax(dim=1)[:, 1:])
+    allowed = allowed_labels(rows.tags, logits.device) if kind == "tagged" else None
+    return rows.pick(probabilities(logits.detach(), allowed)[:, 1:])
 
 
 @record_function("Grad-CAM")
@@ -89,8 +86,7 @@ def gradcam(
     # One copy of an image for each of its classes, or one if it has none. Copies do not mix, so a
     # single backward of the summed probabilities gives every row its own gradient.
     images, classes, tagged, first = rows.copies()
-    background = rows.tags.new_ones(len(rows.tags), len(text) - rows.tags.shape[1])
-    allowed = to_device(torch.cat([rows.tags, background], dim=1), tokens.device)[images]
+    allowed = to_device(rows.allowed(len(text)), tokens.device)[images]
     stream = tokens.detach().float()[images]
     activations = visual.blocks[block].ln_1(stream).detach()
     shift = torch.zeros_like(stream[:, :1], requires_grad=True)

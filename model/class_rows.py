@@ -52,6 +52,13 @@ class ClassRows:
             to_device(first, device),
         )
 
+    def allowed(self, texts: int) -> Tensor:
+        """Which of K class texts and further background words an image is compared with, (B, texts)
+        bool, on the CPU: those of its tags, and all words.
+        """
+        words = self.tags.new_ones(len(self.tags), texts - self.tags.shape[1])
+        return torch.cat([self.tags, words], dim=1)
+
     @property
     def images(self) -> Tensor:
         """(n,) long: the image of each row, ascending."""

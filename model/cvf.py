@@ -16,7 +16,7 @@ from model.cam import gradcam, prediction_weights
 from model.class_rows import ClassRows
 from model.class_token_vit import ClassTokenViT
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder, predicted_affinity
-from model.dense import dense_tokens, softmax_cams, surgery_cams, text_scores, tokens_by_proxy
+from model.dense import dense_cams, dense_tokens, text_scores, tokens_by_proxy
 from model.dino import DinoFeatures, DinoViT
 from model.distribution import corrected, distribution_affinity
 from model.method import Method
@@ -129,7 +129,7 @@ class CVF(nn.Module):
         clip = self._clip_features(images, after_switch)
         dino = self._dino_features(images)
         vit = self._vit_output(images)
-        streams = self._fused([tokens[:, 1:] for tokens in clip.tokens], dino, clip.grid, noise)
+        streams = self._fused(self._read_tokens(clip.tokens), dino, clip.grid, noise)
         fused = torch.cat(streams, dim=-1)
         affinity = HEADS[self.method.affinity_head](fused)
         x_patch = None if vit is None else vit.x_patch
@@ -183,13 +183,23 @@ class CVF(nn.Module):
 
     @torch.no_grad()
     def _clip_tokens(self, images: Tensor) -> tuple[list[Tensor], tuple[int, int]]:
-        """Patch tokens (B, N, C) after each of blocks 1..L-1, by fused attention, and the grid."""
+        """Patch tokens (B, N, C) that are fused, by fused attention, and the grid."""
         stream, grid = self.clip.embed(images)
         tokens = []
         for block in self.clip.blocks[:-1]:
             stream = block(stream)
-            tokens.append(stream[:, 1:])
-        return tokens, grid
+            tokens.append(stream)
+        return self._read_tokens(tokens), grid
+
+    @torch.no_grad()
+    def _read_tokens(self, tokens: list[Tensor]) -> list[Tensor]:
+        """Choose from the tokens (B, T, C) after blocks 1..L-1 the patch tokens to be fused; those
+        after block L are made if it is one of them.
+        """
+        count = len(self.fusion.mlps)
+        if count == len(self.clip.blocks):
+            tokens = [*tokens, self.clip.blocks[-1](tokens[-1])]
+        return [stream[:, 1:] for stream in tokens[-count:]]
 
     def _dino_features(self, images: Tensor) -> DinoFeatures | None:
         """What DINO says of the images; None without DINO."""
@@ -204,11 +214,11 @@ class CVF(nn.Module):
         grid: tuple[int, int],
         noise: Noise | None = None,
     ) -> list[Tensor]:
-        """Fused tokens (B, N, dim) of CLIP's, (B, N, C) of blocks 1..L-1, and those of DINO, if it
-        gives features, on CLIP's grid.
+        """Fused tokens (B, N, dim) of CLIP's, (B, N, C) of each block that is read, and those of
+        DINO, if it gives features, on CLIP's grid.
         """
         dropout = self.method.fusion_dropout
-        fused = self.fusion(tokens[-len(self.fusion.mlps) :])
+        fused = self.fusion(tokens)
         streams = [drop_channels(fused, dropout, noise, FUSION_SITE)]
         if dino is not None and self.dino_fusion is not None:
             fused = self.dino_fusion([dino.patches])
@@ -248,23 +258,22 @@ class CVF(nn.Module):
             dense = self._dense_tokens(views)
         if method.branches != "vit":
             clip_cams = self._clip_cams(views.clip, rows, dense)
-            last = self.clip.blocks[-1]
-            last_map = last.attn.maps(last.ln_1(views.clip.tokens[-1 - method.cam_skip]))
-            clip_maps = [maps[:, 1:, 1:] for maps in (*views.clip.attention, last_map)]
+            clip_maps = self._clip_maps(views.clip)
 
         with float32_region(views.affinity.device):
             spread = self._affinity(views, clip_maps)
             if dense is not None and method.distribution != "none":
-                scores = text_scores(dense[:, 1:], self.text, self.logit_scale, self._allowed(rows))
+                allowed = to_device(rows.allowed(len(self.text)), dense.device)
+                scores = text_scores(dense[:, 1:], self.text, self.logit_scale, allowed)
                 alike = distribution_affinity(scores, method.distribution_tau)
                 spread = corrected(spread, alike, method.distribution)
 
             transition = transition_matrix(spread)
-            weights = 1.0
+            weights: Tensor | float = 1.0
             if method.reweight != "none":
                 weights = prediction_weights(views.logits, rows, method.reweight)
             if clip_cams is not None:
-                if method.boxes:
+                if method.uses_boxes:
                     boxes = box_mask(clip_cams, method.box_threshold, method.clip_box_edges)
                 clip = propagate(transition, rows, clip_cams * weights, boxes)
             if views.vit is not None and views.vit.cams is not None:
@@ -277,6 +286,16 @@ class CVF(nn.Module):
                 vit_seeds = propagate(transition, rows, vit_cams * weights, within)
 
         return Seeds(rows, transition, clip_cams, boxes, clip, vit_cams, vit_seeds)
+
+    def _clip_maps(self, features: ImageFeatures) -> list[Tensor]:
+        """CLIP's attention between patches, (B, N, N) in block order, the last block's too."""
+        last = self.clip.blocks[-1]
+        last_map = last.attn.maps(last.ln_1(features.tokens[-1 - self.method.cam_skip]))
+        maps = [whole[:, 1:, 1:] for whole in (*features.attention, last_map)]
+        if self.method.clip_map == "summed":
+            read = self.method.dense_blocks
+            maps = [*maps[:-read], *(last.attn.heads * means for means in maps[-read:])]
+        return maps
 
     def _affinity(self, views: Views, clip_maps: list[Tensor]) -> Tensor:
         """Build the affinity (B, N, N) of the maps of all networks."""
@@ -297,10 +316,12 @@ class CVF(nn.Module):
             block = method.cam_block
             tokens = features.tokens[block - method.cam_skip]
             grid = features.grid
-            cam = gradcam(self.clip, self.logit_scale, tokens, grid, rows, self.text, block)
-            cams.append(cam.cams)
+            found = gradcam(self.clip, self.logit_scale, tokens, grid, rows, self.text, block)
+            cams.append(found.cams)
         if method.cam != "gradcam" and dense is not None:
-            cams.append(self._dense_cams(dense, features.grid, rows))
+            kind = method.dense_maps
+            own = dense_cams(dense, self.text, self.logit_scale, rows, features.grid, kind)
+            cams.append(own)
         return torch.stack(cams).mean(dim=0)
 
     @record_function("dense read-out")
@@ -321,22 +342,6 @@ class CVF(nn.Module):
             if method.dense_parts == "proxy":
                 return tokens_by_proxy(self.clip, tokens, grid, attention, size)
             return dense_tokens(self.clip, tokens, grid, method.readout, attention)
-
-    def _dense_cams(self, dense: Tensor, grid: tuple[int, int], rows: ClassRows) -> Tensor:
-        """Make maps (n, h, w) in 0..1 of the tagged classes from a dense read-out (B, T, E)."""
-        with float32_region(dense.device):
-            if self.method.dense_maps == "surgery":
-                maps = surgery_cams(dense, self.text).transpose(1, 2).unflatten(2, grid)
-            else:
-                allowed = self._allowed(rows)
-                maps = softmax_cams(dense[:, 1:], self.text, self.logit_scale, allowed, grid)
-        return rows.pick(maps)
-
-    def _allowed(self, rows: ClassRows) -> Tensor:
-        """Which texts an image is compared with, (B, K+M) bool: its tags, all background words."""
-        tags = to_device(rows.tags, self.text.device)
-        background = tags.new_ones(len(tags), len(self.text) - tags.shape[1])
-        return torch.cat([tags, background], dim=1)
 
     @torch.no_grad()
     def _labels(self, images: Tensor, seeds: Seeds, valid: Tensor | None) -> PseudoLabels:

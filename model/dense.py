@@ -16,6 +16,8 @@ from torch import Tensor
 
 from clip.model import ResidualBlock, VisionTransformer
 from model.cam import normalise
+from model.class_rows import ClassRows
+from model.precision import float32_region, to_device
 from model.resize import resize_tokens
 
 _EPS = 1e-12
@@ -207,6 +209,27 @@ def softmax_cams(
     return normalise(scores.transpose(1, 2).unflatten(2, grid).flatten(0, 1)).unflatten(
         0, (len(patches), -1)
     )
+
+
+def dense_cams(
+    dense: Tensor,
+    text: Tensor,
+    logit_scale: float,
+    rows: ClassRows,
+    grid: tuple[int, int],
+    kind: str,
+) -> Tensor:
+    """Make maps (n, h, w) in 0..1 of the tagged classes from a read-out (B, T, E), in float32.
+
+    kind: "softmax" of `softmax_cams`, "surgery" of `surgery_cams`, "surgery_by_channel" its
+    published form.
+    """
+    with float32_region(dense.device):
+        if kind == "softmax":
+            allowed = to_device(rows.allowed(len(text)), dense.device)
+            return rows.pick(softmax_cams(dense[:, 1:], text, logit_scale, allowed, grid))
+        cams = surgery_cams(dense, text, published=kind == "surgery_by_channel")
+        return rows.pick(cams.transpose(1, 2).unflatten(2, grid))
 
 
 def proxy_tokens(

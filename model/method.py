@@ -4,7 +4,7 @@ published ones.
 
 from dataclasses import dataclass
 
-from model.dense import DenseReadout
+from model.dense_settings import DenseSettings
 from model.target_settings import TargetSettings
 from utils.common.errors import UserError
 from utils.common.options import Role, Settings, option
@@ -13,7 +13,7 @@ DECODER_HEADS = 8
 
 
 @dataclass(frozen=True)
-class Method(TargetSettings):
+class Method(DenseSettings, TargetSettings):
     """Settings of `CVF`, in which its variants differ (model/README.md, "Settings").
 
     label_fusion: the mean of both branches' scores before one refinement at image size; or
@@ -45,57 +45,6 @@ class Method(TargetSettings):
         "CLIP's class activation maps: Grad-CAM, a dense read-out of patches, or the mean of both",
         Role.METHOD,
         choices=("gradcam", "dense", "both"),
-    )
-    dense_parts: str = option(
-        "k",
-        "method",
-        "what attends to itself in a dense read-out: q, k, v or several; empty: each its own "
-        "value; proxy: what the proxy says, and nothing else",
-        Role.METHOD,
-        choices=("", "q", "k", "v", "qk", "qkv", "proxy"),
-    )
-    dense_blocks: int = option(
-        1, "method", "last CLIP blocks of a dense read-out", Role.METHOD, low=1
-    )
-    dense_std: float = option(
-        0.0,
-        "method",
-        "deviation of a Gaussian that draws a dense read-out to near patches, patches; 0: none",
-        Role.METHOD,
-        low=0,
-    )
-    dense_maps: str = option(
-        "softmax",
-        "method",
-        "maps of a dense read-out: softmax over tags and background words, or feature surgery",
-        Role.METHOD,
-        choices=("softmax", "surgery"),
-    )
-    proxy: str = option(
-        "none",
-        "method",
-        "whose patch features tell a dense read-out which patches are alike: a block of CLIP's, "
-        "the class-token ViT's, DINO's, or the decoder's from the switch-over on",
-        Role.METHOD,
-        choices=("none", "clip", "vit", "dino", "learned"),
-    )
-    proxy_block: int = option(
-        -4,
-        "method",
-        "CLIP block whose output --proxy clip compares; -1 would be the last, whose is not kept",
-        Role.METHOD,
-        high=-2,
-    )
-    proxy_beta: float = option(
-        1.0,
-        "method",
-        "patches less alike than this many times the image's mean are left out; ProxyCLIP: 1.2",
-        Role.METHOD,
-        low=0,
-        high=100,
-    )
-    proxy_gamma: float = option(
-        3.0, "method", "how sharply the proxy tells patches apart", Role.METHOD, low=0, high=1000
     )
     dino_use: str = option(
         "features",
@@ -144,6 +93,13 @@ class Method(TargetSettings):
         "last CLIP attention maps selected from after the switch-over",
         Role.METHOD,
         low=1,
+    )
+    clip_map: str = option(
+        "mean",
+        "method",
+        "scale of CLIP's attention maps: means over heads; ExCEL: sums in the blocks read out",
+        Role.METHOD,
+        choices=("mean", "summed"),
     )
     skipped_maps: int = option(
         0, "method", "last CLIP attention maps left out of both", Role.METHOD, low=0
@@ -229,16 +185,6 @@ class Method(TargetSettings):
     )
 
     @property
-    def readout(self) -> DenseReadout:
-        """How a dense read-out of CLIP is made."""
-        residual = "stream" if self.dense_blocks > 1 else "none"
-        heads = "mean" if self.dense_blocks > 1 else "own"
-        parts = "" if self.dense_parts == "proxy" else self.dense_parts
-        return DenseReadout(
-            parts, self.dense_blocks, heads=heads, std=self.dense_std, residual=residual
-        )
-
-    @property
     def reads_densely(self) -> bool:
         """True if anything is made from a dense read-out of CLIP."""
         return self.branches != "vit" and (self.cam != "gradcam" or self.distribution != "none")
@@ -253,13 +199,26 @@ class Method(TargetSettings):
         """True if DINO's attention, where there is one, is a map of the affinity."""
         return self.dino_use in ("affinity", "both")
 
+    @property
+    def uses_boxes(self) -> bool:
+        """True if CLIP's CAMs spread from within boxes; distributions, which correct the affinity
+        instead, do without (CD-CLIP).
+        """
+        return self.boxes and self.distribution == "none"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_proxy()
-        if not self.boxes and self.propagation_mask == "last_class":
+        if not self.uses_boxes and self.propagation_mask == "last_class":
+            without = "--boxes false" if not self.boxes else f"--distribution {self.distribution}"
             raise UserError(
-                "--propagation_mask last_class takes the boxes of CLIP's CAMs, which --boxes false "
-                "leaves out; use --propagation_mask none, or --boxes true"
+                f"--propagation_mask last_class takes the boxes of CLIP's CAMs, which {without} "
+                "leaves out; use --propagation_mask none"
+            )
+        if self.clip_map == "summed" and not self.reads_densely:
+            raise UserError(
+                "--clip_map summed is for blocks that are read out densely, and there are none; "
+                "add --cam dense, or use --clip_map mean"
             )
         if self.map_selection == "mass" and self.vit_map == "scaled" and self.branches != "clip":
             raise UserError(
@@ -324,12 +283,12 @@ class HeadSettings(Settings):
         3, "method", "transformer layers of the decoder", Role.METHOD, low=0, high=100
     )
     clip_layers: str = option(
-        "all",
+        "inner",
         "method",
-        "CLIP blocks whose tokens are fused for the decoder: all but the last, or the last of "
-        "these alone (WeCLIP+)",
+        "CLIP blocks whose tokens are fused for the decoder: all but the last, all (ExCEL), or the "
+        "last of the inner ones alone (WeCLIP+)",
         Role.METHOD,
-        choices=("all", "last"),
+        choices=("inner", "all", "last"),
     )
     wide_width: int = option(
         512,

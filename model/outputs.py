@@ -101,8 +101,8 @@ class CVFOutput:
     the ViT, labels.
 
     patch_logits is None without a ViT; labels carry no gradient. opinions: logits of the predictors
-    that `logits` are the mixture of, those on CLIP's and on DINO's features, else those of decoder and
-    LargeFOV; fewer than two where there is one alone.
+    that `logits` are the mixture of, those on CLIP's and on DINO's features, else those of decoder
+    and LargeFOV; fewer than two where there is one alone.
     """
 
     logits: Tensor

@@ -201,7 +201,7 @@ def build_cvf(
 
     labels = num_classes + 1
     width = config.decoder_width
-    layers = 1 if config.clip_layers == "last" else depth - 1
+    layers = {"inner": depth - 1, "all": depth, "last": 1}[config.clip_layers]
     fusion = FeatureFusion(layers, clip.visual.width, width)
     decoder = SegmentationDecoder(labels, width, config.decoder_layers)
     wide = None if vit is None else LargeFOV(vit.cls_token.shape[-1], labels, config.wide_width)
