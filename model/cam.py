@@ -13,7 +13,6 @@ from torch.profiler import record_function
 from clip.model import VisionTransformer
 from model.class_rows import ClassRows
 from model.precision import float32_region, to_device
-from model.predictions import allowed_labels, probabilities
 
 
 @dataclass(frozen=True)
@@ -51,16 +50,6 @@ def text_probabilities(
     image = F.normalize(patches.mean(dim=1), dim=-1)
     logits = image @ F.normalize(text, dim=-1).T * math.exp(logit_scale)
     return torch.softmax(logits.masked_fill(~allowed, float("-inf")), dim=-1)
-
-
-def prediction_weights(logits: Tensor, rows: ClassRows, kind: str) -> Tensor:
-    """Compute how likely the network itself takes each patch to be of each tagged class (WeCLIP+).
-
-    logits (B, K+1, h, w) -> (n, h, w) in 0..1, without gradient. kind: "prediction" is among all
-    labels, "tagged" among background and the tags of the image.
-    """
-    allowed = allowed_labels(rows.tags, logits.device) if kind == "tagged" else None
-    return rows.pick(probabilities(logits.detach(), allowed)[:, 1:])
 
 
 @record_function("Grad-CAM")

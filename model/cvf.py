@@ -12,7 +12,7 @@ from torch.profiler import record_function
 from clip.model import ImageFeatures, VisionTransformer
 from model.affinity import build_affinity, map_on_grid, propagate, transition_matrix
 from model.boxes import box_mask
-from model.cam import gradcam, prediction_weights
+from model.cam import gradcam
 from model.class_rows import ClassRows
 from model.class_token_vit import ClassTokenViT
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder, predicted_affinity
@@ -23,6 +23,7 @@ from model.method import Method
 from model.noise import Noise, drop_channels
 from model.outputs import CVFOutput, PseudoLabels, Seeds, Views, VitOutput
 from model.precision import float32_region, to_device
+from model.predictions import cam_weights
 from model.proxy import cosine_affinity, proxy_attention, proxy_features
 from model.pseudo_labels import make_labels, seed_labels
 from model.resize import resize_tokens
@@ -271,7 +272,7 @@ class CVF(nn.Module):
             transition = transition_matrix(spread)
             weights: Tensor | float = 1.0
             if method.reweight != "none":
-                weights = prediction_weights(views.logits, rows, method.reweight)
+                weights = cam_weights(views.logits, rows, method.predicted_classes)
             if clip_cams is not None:
                 if method.uses_boxes:
                     boxes = box_mask(clip_cams, method.box_threshold, method.clip_box_edges)

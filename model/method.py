@@ -57,10 +57,9 @@ class Method(DenseSettings, TargetSettings):
     reweight: str = option(
         "none",
         "method",
-        "CAMs are weighted by the network's own prediction of their class before they spread: "
-        "among all classes (WeCLIP+), or among the image's tags and background",
+        "CAMs are weighted by the network's own prediction of their class before they spread",
         Role.METHOD,
-        choices=("none", "prediction", "tagged"),
+        choices=("none", "prediction"),
     )
     affinity_head: str = option(
         "dot",

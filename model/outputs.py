@@ -100,9 +100,9 @@ class CVFOutput:
     """logits (B, K+1, h, w), predicted affinity (B, N, N) in 0..1, pooled patch logits (B, K) of
     the ViT, labels.
 
-    patch_logits is None without a ViT; labels carry no gradient. opinions: logits of the predictors
-    that `logits` are the mixture of, those on CLIP's and on DINO's features, else those of decoder
-    and LargeFOV; fewer than two where there is one alone.
+    patch_logits is None without a ViT; labels carry no gradient. opinions: logits of two
+    predictors, those on CLIP's and on DINO's features, else those of decoder and LargeFOV; of one
+    where there is one alone.
     """
 
     logits: Tensor

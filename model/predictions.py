@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from model.class_rows import ClassRows
 from model.precision import to_device
 
 
@@ -31,3 +32,13 @@ def own_labels(logits: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, T
     """
     probability, labels = probabilities(logits, allowed).max(dim=1)
     return labels, probability
+
+
+def cam_weights(logits: Tensor, rows: ClassRows, classes: str) -> Tensor:
+    """Compute how likely the network takes each patch to be of each tagged class (WeCLIP+).
+
+    logits (B, K+1, h, w) -> (n, h, w) in 0..1, without gradient. classes: what it chooses among,
+    "all" or the "tags" of the image and background.
+    """
+    allowed = allowed_labels(rows.tags, logits.device) if classes == "tags" else None
+    return rows.pick(probabilities(logits.detach(), allowed)[:, 1:])

@@ -59,8 +59,8 @@ class TargetSettings(Settings):
     predicted_classes: str = option(
         "tags",
         "method",
-        "what the network's own prediction may name in labels: an image's tags and background; "
-        "published: all",
+        "what the network's own prediction chooses among, in labels and as a weight of CAMs: an "
+        "image's tags and background; published: all",
         Role.METHOD,
         choices=("tags", "all"),
     )

@@ -3,12 +3,14 @@ classes.
 """
 
 import torch
+import vit_files
 from torch import Tensor
 
 from clip.model import VisionTransformer
 from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder
+from model.dino import load_dino
 from model.method import Method
 
 CLASSES, WORDS = 5, 3
@@ -32,15 +34,19 @@ def vit(**sizes: int) -> ClassTokenViT:
     )
 
 
-def cvf(**choices: object) -> CVF:
-    """The whole model with `Method(**choices)`, in training mode."""
+def cvf(dino: bool = False, clip_layers: str = "all", **choices: object) -> CVF:
+    """The whole model with `Method(**choices)`, in training mode; with a DINO of 2 blocks if asked
+    for.
+    """
     method = Method(par_iterations=3, **choices)
     branch = None if method.branches == "clip" else vit()
     wide = None if branch is None else LargeFOV(64, CLASSES + 1, width=16)
     decoder = SegmentationDecoder(CLASSES + 1, 32, layers=1, heads=4)
-    return CVF(
-        tower(), LOGIT_SCALE, texts(), branch, FeatureFusion(3, 128, 32), decoder, wide, method
-    ).train()
+    layers = 1 if clip_layers == "last" else 3
+    parts = [tower(), LOGIT_SCALE, texts(), branch, FeatureFusion(layers, 128, 32)]
+    second = load_dino(vit_files.dino()) if dino else None
+    fusion = FeatureFusion(1, 64, 32) if dino and method.dino_features else None
+    return CVF(*parts, decoder, wide, method, second, fusion).train()
 
 
 def batch() -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ class PublicFile:
     sha256: str
     hub: str = ""  # the model's name on the Hugging Face Hub, which holds the same weights
     activation: str = ""  # of a CLIP
+    needed: bool = True  # by the settings as they are
 
 
 PUBLIC = {
@@ -41,9 +42,9 @@ PUBLIC = {
         "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth",
         "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
         "facebook/dinov2-small",
+        needed=False,
     ),
 }
-NEEDED = ("clip", "deit")  # by the default settings
 # made by utils/tools/pretrain_toy_clip.py before it wrote the activation into the file
 TOY = PublicFile(
     "toy_clip.safetensors",

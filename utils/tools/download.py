@@ -22,7 +22,7 @@ from utils.common.disk import put_in_place
 from utils.common.entry import Parser, command
 from utils.common.errors import UserError
 from utils.common.files import partial_of, sha256_of
-from utils.common.weights import NEEDED, PUBLIC, PublicFile
+from utils.common.weights import PUBLIC, PublicFile
 
 PIECE = 1 << 20  # bytes read at a time
 TIMEOUT = 30  # seconds without an answer
@@ -183,12 +183,13 @@ def _receive(address: str, partial: Path) -> None:
 
 def main() -> None:
     """Command line."""
+    needed = [name for name, public in PUBLIC.items() if public.needed]
     parser = Parser(description=__doc__)
     parser.add_argument(
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"{', '.join(PUBLIC)} (default: {' '.join(NEEDED)})",
+        help=f"{', '.join(PUBLIC)} (default: {' '.join(needed)})",
     )
     parser.add_argument(
         "--folder", type=Path, default=Path("weights"), help="where they go (default: %(default)s)"
@@ -207,7 +208,7 @@ def main() -> None:
         if name not in PUBLIC:
             raise UserError(f"{name} is no published file; choose from {', '.join(PUBLIC)}")
 
-    for name in args.names or NEEDED:
+    for name in args.names or needed:
         if args.source == "hub":
             print(f"--{name}_path {fetch_from_hub(PUBLIC[name].hub, args.folder)}")
         else:
