@@ -16,7 +16,7 @@ from model.cam import gradcam
 from model.class_rows import ClassRows
 from model.class_token_vit import ClassTokenViT
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder, predicted_affinity
-from model.dense import dense_cams, dense_tokens, text_scores, tokens_by_proxy
+from model.dense import dense_cams, text_scores
 from model.dino import DinoFeatures, DinoViT
 from model.distribution import corrected, distribution_affinity
 from model.method import Method
@@ -24,7 +24,7 @@ from model.noise import Noise, drop_channels
 from model.outputs import CVFOutput, PseudoLabels, Seeds, Views, VitOutput
 from model.precision import float32_region, to_device
 from model.predictions import cam_weights
-from model.proxy import cosine_affinity, proxy_attention, proxy_features
+from model.proxy import cosine_affinity, read_out
 from model.pseudo_labels import make_labels, seed_labels
 from model.resize import resize_tokens
 
@@ -328,21 +328,8 @@ class CVF(nn.Module):
     @record_function("dense read-out")
     def _dense_tokens(self, views: Views) -> Tensor:
         """Read CLIP's last blocks out for every token, (B, T, E), in float32."""
-        method = self.method
-        tokens = views.clip.tokens[-method.dense_blocks].float()
-        grid = views.clip.grid
-        with float32_region(tokens.device):
-            found = proxy_features(views, method)
-            if found is None:
-                return dense_tokens(self.clip, tokens, grid, method.readout)
-
-            features, size = found
-            if method.dense_parts != "proxy":
-                features, size = resize_tokens(features, size, grid), grid
-            attention = proxy_attention(features, method.proxy_gamma, method.proxy_beta)
-            if method.dense_parts == "proxy":
-                return tokens_by_proxy(self.clip, tokens, grid, attention, size)
-            return dense_tokens(self.clip, tokens, grid, method.readout, attention)
+        with float32_region(views.affinity.device):
+            return read_out(self.clip, views, self.method)
 
     @torch.no_grad()
     def _labels(self, images: Tensor, seeds: Seeds, valid: Tensor | None) -> PseudoLabels:

@@ -4,8 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clip.model import VisionTransformer
+from model.dense import dense_tokens, tokens_by_proxy
 from model.method import Method
 from model.outputs import Views
+from model.resize import resize_tokens
 
 
 def centred_cosine(
@@ -58,3 +61,25 @@ def proxy_features(views: Views, method: Method) -> tuple[Tensor, tuple[int, int
     if method.proxy == "learned" and views.after_switch:
         return views.fused.detach().float(), views.clip.grid
     return None
+
+
+def read_out(visual: VisionTransformer, views: Views, method: Method) -> Tensor:
+    """Read CLIP's last blocks out densely as the method says, with its proxy, (B, T, E).
+
+    A proxy that is added to other attention is made on CLIP's grid; one that stands alone is made
+    on that of its features, and what it reads out is brought to CLIP's.
+    """
+    tokens = views.clip.tokens[-method.dense_blocks].float()
+    grid = views.clip.grid
+    found = proxy_features(views, method)
+    if found is None:
+        return dense_tokens(visual, tokens, grid, method.readout)
+
+    features, size = found
+    alone = method.dense_parts == "proxy"
+    if not alone:
+        features, size = resize_tokens(features, size, grid), grid
+    attention = proxy_attention(features, method.proxy_gamma, method.proxy_beta)
+    if alone:
+        return tokens_by_proxy(visual, tokens, grid, attention, size)
+    return dense_tokens(visual, tokens, grid, method.readout, attention)

@@ -65,7 +65,8 @@ class Config(  # a dataclass takes the fields of its last base first
         if self.w_cross and not any(predictors):
             raise UserError(
                 f"--w_cross {self.w_cross:g} needs two predictors, and --branches clip without "
-                "features of DINO has one; give a --dino_path, or use --w_cross 0"
+                "features of DINO has one; give a --dino_path (`python -m utils.tools.download dino`; "
+                "the toy has none), or use --w_cross 0"
             )
 
 

@@ -156,6 +156,31 @@ BAD_TRAINING: dict[str, tuple[Callable[[Path], list[object]], str]] = {
         lambda folder: deit_file(folder, deit(patch=8)),
         "deit.pth is a ViT with patches of 8 px, not 16; give DeiT-S",
     ),
+    "DeiT as DINO": (
+        lambda folder: ["--dino_path", saved(folder / "deit.pth", deit())],
+        "deit.pth is a ViT without LayerScale, such as DeiT; give weights of a DINOv2 ViT-S/14",
+    ),
+    "missing DINO": (lambda folder: ["--dino_path", folder / "absent.pth"], "absent.pth does not"),
+    "no DINO at all": (
+        lambda _: ["--proxy", "dino", "--cam", "dense"],
+        "--proxy dino compares patches of DINO, and there is no --dino_path",
+    ),
+    "DINO for nothing": (
+        lambda folder: ["--dino_path", folder / "dino.pth", "--dino_use", "proxy"],
+        "dino.pth to --proxy dino, but --proxy is none; use --proxy dino, or another --dino_use",
+    ),
+    "WeCLIP+ without DINO": (
+        lambda _: ["--config", "toy_voc", "weclip_plus"],
+        "--w_cross 0.1 needs two predictors, and --branches clip without features of DINO has one",
+    ),
+    "no such proxy block": (
+        lambda _: ["--proxy", "clip", "--cam", "dense", "--proxy_block", -4],
+        "--proxy_block -4 is not in this CLIP of 3 blocks; use -2 to -3",
+    ),
+    "no block left": (
+        lambda _: ["--cam_skip", 2],
+        "--cam_skip 2 leaves no block of this CLIP of 3 before --cam_block -1; use 0 to 1",
+    ),
     "three streams": (lambda _: ["--mct_streams", 3], "--mct_streams 3 must be at most 2"),
     "work_dir is a file": (
         lambda folder: ["--work_dir", text_file(folder)],
