@@ -266,7 +266,9 @@ class CVF(nn.Module):
             if dense is not None and method.distribution != "none":
                 allowed = to_device(rows.allowed(len(self.text)), dense.device)
                 scores = text_scores(dense[:, 1:], self.text, self.logit_scale, allowed)
-                alike = distribution_affinity(scores, method.distribution_tau)
+                alike = distribution_affinity(
+                    scores, method.distribution_tau, method.distribution_distance
+                )
                 spread = corrected(spread, alike, method.distribution)
 
             transition = transition_matrix(spread)

@@ -76,6 +76,14 @@ class Method(DenseSettings, TargetSettings):
         Role.METHOD,
         choices=("none", "matrix", "elements"),
     )
+    distribution_distance: str = option(
+        "hellinger",
+        "method",
+        "how unlike two distributions are: Hellinger's distance, squared, or the Jensen-Shannon "
+        "divergence (CD-CLIP), which takes longer",
+        Role.METHOD,
+        choices=("hellinger", "jensen_shannon"),
+    )
     distribution_tau: float = option(
         0.1,
         "method",

@@ -108,7 +108,22 @@ def load_config(
     max_iters = overrides.get("max_iters", full.max_iters)
     if max_iters != full.max_iters:
         overrides = {**_scaled(full, max_iters), **overrides}
-    return from_dict({**asdict(full), **overrides}, source)
+    effective = from_dict({**asdict(full), **overrides}, source)
+    _check_boxes(effective, overrides)
+    return effective
+
+
+def _check_boxes(config: Config, overrides: Mapping[str, Any]) -> None:
+    """Raise UserError where boxes are asked for by hand and a distribution does without them.
+
+    What files say of both is resolved: the distribution wins.
+    """
+    for name in ("boxes", "box_threshold"):
+        if overrides.get(name) and config.boxes and config.distribution != "none":
+            raise UserError(
+                f"--{name} {shown(overrides[name])} acts on boxes, which --distribution "
+                f"{config.distribution} does without; leave it out, or use --distribution none"
+            )
 
 
 def config_file(given: str | Path) -> Path:

@@ -1,7 +1,7 @@
 """Recipes: constants, rates, decay and weights are those of their authors' code."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -53,7 +53,7 @@ def test_whatever_a_recipe_sets_stands_in_the_table_or_says_why_not(recipe: str)
     """Each line of the recipe's own files is a published constant, or pinned elsewhere."""
     content = yaml.safe_load((CONFIGS / f"{recipe}.yaml").read_text())
     fragment = yaml.safe_load((CONFIGS / content.pop("base")[-1]).read_text())
-    shared = TABLES["weclip_voc"]["constants"] if recipe == "weclip_coco" else {}
+    shared = TABLES[recipe.replace("_coco", "_voc")]["constants"]
     elsewhere = {
         "stages",  # where it ends is no number
         "branches",
@@ -61,6 +61,7 @@ def test_whatever_a_recipe_sets_stands_in_the_table_or_says_why_not(recipe: str)
         "clip_box_edges",  # golden files: boxes
         "pad_images",  # golden files: inference
         "scales",  # golden files: inference
+        "dense_maps",  # golden files: excel_forward
         "vit_logit_scale",  # no factor
         "work_dir",
         "par_iterations",  # CLIP-ES has no PAR
@@ -108,22 +109,32 @@ def weclip(recipe: str) -> tuple[CVF, Config]:
     torch.manual_seed(0)
     text = torch.nn.functional.normalize(torch.randn(len(spec.texts()), 32), dim=1)
     clip.requires_grad_(False)
+    if config.dense_blocks >= len(clip.visual.blocks):
+        config = replace(config, dense_blocks=len(clip.visual.blocks) - 1)
     return build_cvf(config, clip, text, None, len(spec.classes)), config
 
 
-def by_hand(step: int, iterations: int) -> float:
-    """WeCLIP's rate of fusion and decoder at a step, typed from PolyWarmupAdamW: base rate 2e-4,
-    times ten, 50 steps of warm-up from a millionth, then linear in the step.
+def by_hand(step: int, base: float, warmup: int, iterations: int) -> float:
+    """The rate of fusion and decoder at a step, typed from PolyWarmupAdamW: the base rate times
+    ten, the warm-up from a millionth, then linear in the step.
     """
-    if step < 50:
-        return 2e-4 * 10 * (1 - (1 - step / 50) * (1 - 1e-6))
-    return 2e-4 * 10 * (1 - step / iterations)
+    if step < warmup:
+        return base * 10 * (1 - (1 - step / warmup) * (1 - 1e-6))
+    return base * 10 * (1 - step / iterations)
 
 
-@pytest.mark.parametrize(("recipe", "iterations"), [("weclip_voc", 30000), ("weclip_coco", 80000)])
+@pytest.mark.parametrize(
+    ("recipe", "base", "warmup", "iterations"),
+    [
+        ("weclip_voc", 2e-4, 50, 30000),
+        ("weclip_coco", 2e-4, 50, 80000),
+        ("excel_voc", 1e-4, 50, 30000),
+        ("excel_coco", 1e-4, 200, 100000),
+    ],
+)
 @pytest.mark.parametrize("step", STEPS)
-def test_every_trainable_tensor_has_weclips_rate_and_decay(
-    recipe: str, iterations: int, step: int
+def test_every_trainable_tensor_has_its_authors_rate_and_decay(
+    recipe: str, base: float, warmup: int, iterations: int, step: int
 ) -> None:
     model, config = weclip(recipe)
     stage = segmenter_stage(model, config)
@@ -144,7 +155,7 @@ def test_every_trainable_tensor_has_weclips_rate_and_decay(
     assert {name.split(".")[0] for name in trained} == {"decoder", "decoder_fts_fuse"}
     assert {"decoder_fts_fuse.linear_fuse.bias", "decoder.linear_pred.weight"} < set(trained)
     for name, (rate, decay) in trained.items():
-        assert rate == pytest.approx(by_hand(step, iterations), rel=1e-12), name
+        assert rate == pytest.approx(by_hand(step, base, warmup, iterations), rel=1e-12), name
         assert decay == 0.01, name
 
 

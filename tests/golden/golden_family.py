@@ -40,6 +40,9 @@ NOT_OURS = {
         "excel_attn": "maps of the last blocks summed over heads; ours are means",
         "excel_feats": "features that published code changes in place after they were kept",
     },
+    "excel_forward": {
+        "denorm": "an image cut to whole grey levels; ours is refined as it was normalised",
+    },
     "excel_pieces": {
         "tse_": "attribute sentences are not encoded here",
         "ref_denorm": "an image cut to whole grey levels; ours is refined as it was normalised",

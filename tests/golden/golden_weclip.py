@@ -8,6 +8,7 @@ import golden_weights
 import torch
 from golden_family import normalised
 from golden_file import GoldenFile, close, each_close, mostly_same
+from torch import Tensor
 
 from model import losses
 from model.affinity import transition_matrix
@@ -21,10 +22,9 @@ FLAT = ("fusion.merge.weight", "decoder.predict.weight")  # linear here, 1 x 1 c
 RECIPES = {21: "weclip_voc", 81: "weclip_coco"}  # by the number of labels
 
 
-def recipe(golden: GoldenFile) -> Config:
-    """The recipe of the file, with its sizes and without dropout. Says what it overrides."""
+def recipe(golden: GoldenFile, name: str) -> Config:
+    """A recipe with the file's sizes and without dropout. Says what it overrides."""
     head = golden.config["head"]
-    name = RECIPES[head["num_classes"]]
     settings = load_config(name)
 
     wanted = {
@@ -49,7 +49,7 @@ def same_constants(golden: GoldenFile, settings: Config) -> None:
 
 def weclip(golden: GoldenFile, settings: Config) -> CVF:
     """The recipe's model with the file's weights; no dropout."""
-    text = torch.cat([golden["text_fg"], golden["text_bg"]])
+    text = golden["text"] if "text" in golden else torch.cat([golden["text_fg"], golden["text_bg"]])
     classes = golden.config["head"]["num_classes"] - 1
     model = build_cvf(settings, golden.clip(), text, None, classes).eval()
 
@@ -75,7 +75,7 @@ def trained(model: CVF) -> list[str]:
 
 def check_weclip(golden: GoldenFile) -> None:
     """Labels, losses and gradients, before and after the switch-over."""
-    settings = recipe(golden)
+    settings = recipe(golden, RECIPES[golden.config["head"]["num_classes"]])
     same_constants(golden, settings)
     model = weclip(golden, settings)
     images = normalised(golden["image_u8"])
@@ -89,15 +89,17 @@ def check_weclip(golden: GoldenFile) -> None:
         close(seeds.transition, expected, 1e-5)
         close(seeds.clip, golden[f"{stage}_refined"], 1e-5)
         mostly_same(out.labels.combined, golden[f"{stage}_labels"])
-        check_pairs(golden, stage, settings, out)
+        check_pairs(golden, stage, settings, out, out.labels.affinity)
         check_training(golden, stage, model, settings, step)
 
 
-def check_pairs(golden: GoldenFile, stage: str, settings: Config, out: CVFOutput) -> None:
-    """Counts of pairs of patches with the same and with other labels."""
+def check_pairs(
+    golden: GoldenFile, stage: str, settings: Config, out: CVFOutput, labels: Tensor
+) -> None:
+    """Counts of pairs of patches with the same and with other labels (B, H, W)."""
     grid = tuple(out.logits.shape[-2:])
     mask = losses.radius_mask(grid, settings.radius)
-    targets = losses.affinity_labels(out.labels.affinity, grid, mask)
+    targets = losses.affinity_labels(labels, grid, mask)
     counts = torch.stack([(targets == 1).sum(), (targets == 0).sum()])
     each_close(counts, golden[f"{stage}_aff_counts"], 1e-3)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from golden_dino import check_dino
+from golden_excel import check_excel
 from golden_family import FAMILY, NOT_OURS
 from golden_file import GoldenFile
 from golden_weclip import check_weclip
@@ -25,14 +26,12 @@ FILES = {
 CHECKS = {
     **FAMILY,
     "dinov2": check_dino,
+    "excel_forward": check_excel,
     "weclip_forward": check_weclip,
     "weclip_forward_coco": check_weclip,
     "weclip_plus_forward": check_weclip_plus,
     "weclip_plus_forward_coco": check_weclip_plus,
     "weclip_plus_step": check_step,
-}
-UNCOVERED = {
-    "excel_forward": "ExCEL's whole step",
 }
 
 
@@ -44,8 +43,6 @@ def case_of(path: Path) -> str:
 @pytest.mark.parametrize("path", FILES.values(), ids=FILES.keys())
 def test_parity(path: Path) -> None:
     case = case_of(path)
-    if case in UNCOVERED:
-        pytest.skip(f"no test covers {UNCOVERED[case]} yet")
     golden = GoldenFile(path)
     CHECKS[case](golden)
     foreign = NOT_OURS.get(case, {})

@@ -207,6 +207,12 @@ def test_shares_of_two_processes_add_up_to_the_losses_of_the_batch(switch: dict[
         ({"w_cross": 0.1, "branches": "clip"}, "--branches clip without features of DINO has one"),
         ({"w_dice": -1.0}, "--w_dice -1 must not be negative"),
         ({"self_train_at": 1.5}, "--self_train_at 1.5 must be at most 1"),
+        ({"clip_map": "summed"}, "--clip_map summed is for blocks that are read out densely"),
+        ({"clip_map": "summed", "cam": "dense", "branches": "vit"}, "add --cam dense"),
+        (
+            {"propagation_mask": "last_class", "distribution": "matrix"},
+            "which --distribution matrix leaves out",
+        ),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused(settings: dict[str, Any], said: str) -> None:

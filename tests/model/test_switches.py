@@ -1,12 +1,19 @@
 """Switches between the methods of the family: each acts, and none lets images change each other."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import tiny
 import torch
+from helpers import tiny_clip
 
+from datasets.specs import VOC
+from model.affinity import propagate
 from model.cvf import CVF
+from model.dense import attend
+from utils.build import build_cvf
+from utils.config import Config
 
 SWITCHES: dict[str, dict[str, Any]] = {
     "dense": {"cam": "dense"},
@@ -14,10 +21,20 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "dense, values": {"cam": "dense", "dense_parts": ""},
     "dense, several blocks": {"cam": "dense", "dense_parts": "qkv", "dense_blocks": 3},
     "surgery": {"cam": "dense", "dense_maps": "surgery"},
+    "surgery by channel": {"cam": "dense", "dense_maps": "surgery_by_channel"},
+    "heads summed": {
+        "cam": "dense",
+        "dense_parts": "qkv",
+        "dense_blocks": 2,
+        "dense_heads": "sum",
+    },
+    "maps summed": {"cam": "dense", "clip_map": "summed"},
+    "learned proxy": {"cam": "dense", "proxy": "learned"},
     "both": {"cam": "both"},
     "cosine": {"affinity_head": "cosine"},
     "distribution, matrix": {"distribution": "matrix"},
     "distribution, elements": {"distribution": "elements", "distribution_tau": 0.03},
+    "divergence": {"distribution": "matrix", "distribution_distance": "jensen_shannon"},
 }
 
 
@@ -67,3 +84,70 @@ def test_maps_of_the_vit_alone_read_nothing_densely() -> None:
     usual = model(branches="vit")(images, tags, False).labels
     switched = model(branches="vit", cam="dense", distribution="matrix")(images, tags, False).labels
     assert torch.equal(usual.combined, switched.combined)
+
+
+def test_heads_of_several_blocks_are_summed_on_request() -> None:
+    """Of two blocks, the attention of two heads is twice as strong, and so is what it adds."""
+    images, _ = tiny.batch()
+    parts = model(cam="dense", dense_parts="qkv", dense_blocks=2)
+    stream = parts.clip.features(images).tokens[-2]
+    block = parts.clip.blocks[-2]
+    mean = attend(block, stream, parts.method.readout) - block.attn.out_proj.bias
+    summed = replace(parts.method, dense_heads="sum").readout
+    twice = attend(block, stream, summed) - block.attn.out_proj.bias
+    torch.testing.assert_close(twice, block.attn.heads * mean, rtol=1e-4, atol=1e-5)
+
+
+def test_maps_of_the_blocks_that_are_read_are_summed_on_request() -> None:
+    images, _ = tiny.batch()
+    choices = {"cam": "dense", "dense_parts": "qkv", "dense_blocks": 2}
+    means = model(**choices)
+    summed = model(**choices, clip_map="summed")
+    features = means.clip.features(images)
+    pairs = zip(means._clip_maps(features), summed._clip_maps(features), strict=True)
+    ratios = [(more / less).median().item() for less, more in pairs]
+    assert ratios == pytest.approx([1, 1, 2, 2])
+
+
+def test_without_boxes_maps_spread_from_everywhere() -> None:
+    images, tags = tiny.batch()
+    for choices in ({"boxes": False}, {"distribution": "matrix"}):
+        seeds = model(branches="clip", **choices)(images, tags, False).labels.seeds
+        assert seeds.boxes is None
+        expected = propagate(seeds.transition, seeds.rows, seeds.clip_cams)
+        torch.testing.assert_close(seeds.clip, expected)
+
+
+def test_a_learned_proxy_acts_from_the_switch_over_on() -> None:
+    images, tags = tiny.batch()
+    plain = model(cam="dense")
+    proxied = model(cam="dense", proxy="learned")
+    for after_switch in (False, True):
+        same = torch.equal(
+            plain(images, tags, after_switch).labels.seeds.clip_cams,
+            proxied(images, tags, after_switch).labels.seeds.clip_cams,
+        )
+        assert same is not after_switch
+
+
+@pytest.mark.parametrize(
+    ("layers", "blocks"), [("inner", (0, 1)), ("all", (0, 1, 2)), ("last", (1,))]
+)
+def test_the_decoder_reads_the_blocks_that_it_is_told_to(
+    layers: str, blocks: tuple[int, ...]
+) -> None:
+    clip = tiny_clip()
+    text = torch.nn.functional.normalize(torch.randn(len(VOC.texts()), 32), dim=1)
+    config = Config(branches="clip", clip_layers=layers, decoder_width=32)
+    network = build_cvf(config, clip, text, None, len(VOC.classes)).eval()
+    images = torch.randn(2, 3, 64, 48)
+    stream, grid = clip.visual.embed(images)
+    tokens = []
+    for block in clip.visual.blocks:
+        stream = block(stream)
+        tokens.append(stream[:, 1:])
+    fused = network.fusion([tokens[block] for block in blocks])
+    expected = network.decoder(fused, grid)
+    torch.testing.assert_close(network.segment(images), expected, rtol=1e-4, atol=1e-5)
+    found = network(images, torch.eye(2, len(VOC.classes)), False).logits
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -198,6 +198,30 @@ def test_affinity_is_selected_from_the_switch_over_on() -> None:
     assert [config.after_switch(step) for step in (2, 3, 4)] == [False, True, True]
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"distribution": "matrix", "boxes": True}, "--boxes true acts on boxes, which --distr"),
+        ({"distribution": "elements", "box_threshold": 0.5}, "--box_threshold 0.5 acts on boxes"),
+    ],
+)
+def test_boxes_and_distributions_are_refused_when_both_are_given(
+    flags: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        load_config("voc", flags)
+    with pytest.raises(UserError, match="--boxes true acts on boxes"):
+        load_config("cdclip_voc", {"boxes": True})
+
+
+def test_boxes_give_way_to_distributions_where_one_of_them_is_given() -> None:
+    assert load_config("voc").uses_boxes
+    assert not load_config("voc", {"distribution": "matrix"}).uses_boxes
+    assert not load_config("cdclip_voc").uses_boxes
+    assert not load_config("cdclip_voc", {"box_threshold": 0.5}).uses_boxes
+    assert load_config("cdclip_voc", {"boxes": True, "distribution": "none"}).uses_boxes
+
+
 def test_a_saved_config_reloads_to_the_same(tmp_path: Path) -> None:
     config = load_config(
         CONFIGS / "toy_voc.yaml", {"max_iters": 77, "scales": [0.5], "tags": "a: #b", "lr": 3e-7}
@@ -233,7 +257,7 @@ def test_a_ready_configuration_is_found_by_name_and_a_path_wins(
     assert load_config("voc_of_mine").batch_size == 7
     with pytest.raises(UserError, match="--config weclp_voc does not exist, did you mean 'weclip_"):
         load_config("weclp_voc")
-    with pytest.raises(UserError, match="--config zzz does not exist; ready ones are clip_es, "):
+    with pytest.raises(UserError, match="--config zzz does not exist; ready ones are cdclip, "):
         load_config("zzz")
 
 

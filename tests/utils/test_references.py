@@ -81,7 +81,7 @@ def test_curves_go_the_way_of_their_steps_and_lines() -> None:
     for each in read_references():
         if each.line:
             curves.setdefault((each.recipe, each.name), []).append(each)
-    assert len(curves) == 12
+    assert len(curves) == 20
     for curve in curves.values():
         assert [each.step for each in curve] == sorted({each.step for each in curve})
         assert [each.line for each in curve] == sorted({each.line for each in curve})
