@@ -18,6 +18,7 @@ from model.resize import resize
 from model.transformer import Block
 from model.vit_forms import DINO_HUGGING_FACE, in_deit_names
 from utils.common.errors import UserError
+from utils.common.identity import identity_of
 
 OFFSET = 0.1  # patches that the published resizing of the position table adds to each side
 REGISTERS = ("register_tokens", "reg_token")  # official name, timm's name
@@ -190,6 +191,17 @@ def load_dino(
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{source} is no whole DINOv2 ({reason}); give complete weights") from None
     return model.eval().requires_grad_(False)
+
+
+def dino_identity(dino: DinoViT) -> str:
+    """Compute a digest that is the same for the same DINOv2 under any names.
+
+    The class token's position counts as part of the token, since timm adds it there.
+    """
+    tensors = dict(dino.state_dict())
+    table = tensors.pop("pos_embed")
+    tensors["cls_token"] = tensors["cls_token"] + table[:, :1]
+    return identity_of({**tensors, "pos_embed": table[:, 1:]})
 
 
 def _refuse_others(state: dict[str, Tensor], source: str) -> None:

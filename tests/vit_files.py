@@ -86,6 +86,41 @@ def in_hugging_face_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def dino_in_timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A DINOv2 with registers as timm holds it: the class token has its position added."""
+    renamed = {name: tensor for name, tensor in state.items() if name != "mask_token"}
+    renamed["reg_token"] = renamed.pop("register_tokens")
+    renamed["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
+    renamed["pos_embed"] = state["pos_embed"][:, 1:]
+    return renamed
+
+
+def dino_in_hugging_face_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A DINOv2's tensors as transformers' `Dinov2Model` names and splits them."""
+    renamed = in_hugging_face_names(state)
+    for theirs, ours in (
+        ("vit.embeddings.", "embeddings."),
+        ("vit.encoder.", "encoder."),
+        ("vit.layernorm.", "layernorm."),
+        ("layernorm_before", "norm1"),
+        ("layernorm_after", "norm2"),
+        ("intermediate.dense", "mlp.fc1"),
+        ("ls1.gamma", "layer_scale1.lambda1"),
+        ("ls2.gamma", "layer_scale2.lambda1"),
+    ):
+        renamed = {name.replace(theirs, ours): tensor for name, tensor in renamed.items()}
+    named = {}
+    for name, tensor in renamed.items():
+        # the MLP's second layer is the only other one called so
+        own = name.replace(".output.dense", ".mlp.fc2")
+        if ".attention.output.dense" in name:
+            own = name
+        if name in ("mask_token", "register_tokens"):
+            own = f"embeddings.{name}"
+        named[own] = tensor
+    return named
+
+
 def mctformer_plus() -> dict[str, Tensor]:
     """The tensors of the small MCTformer+."""
     return read_tensors(MCTFORMER_PLUS, "the test's MCTformer+")

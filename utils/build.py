@@ -20,12 +20,11 @@ from datasets.transforms import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder
-from model.dino import DinoViT, load_dino
+from model.dino import DinoViT, dino_identity, load_dino
 from model.vit_loading import MCT_WANTED, deit_identity, from_clip, from_deit, load_mct
 from utils.common.device import without_values
 from utils.common.errors import UserError
 from utils.common.files import sha256_of
-from utils.common.identity import identity_of
 from utils.common.safe_tensors import read_tensors
 from utils.common.weights import find_weights, matches_publisher
 from utils.config import Config, short
@@ -135,11 +134,41 @@ def build_vit(config: Config, clip: CLIP, num_classes: int) -> ClassTokenViT:
     return vit
 
 
+def _check_dino(config: Config) -> None:
+    """Raise UserError where settings do not go with the DINO that is given, or with none."""
+    fetch = "such as that of `python -m utils.tools.download dino`"
+    if config.proxy == "dino" and not config.dino_path:
+        raise UserError(
+            "--proxy dino compares patches of DINO, and there is no --dino_path; give a DINOv2, "
+            f"{fetch} (the toy has none), or use another --proxy"
+        )
+    if config.dino_path and config.dino_use == "proxy" and config.proxy != "dino":
+        raise UserError(
+            f"--dino_use proxy leaves --dino_path {config.dino_path} to --proxy dino, but --proxy "
+            f"is {config.proxy}; use --proxy dino, or another --dino_use"
+        )
+    predictors = (config.branches != "clip", bool(config.dino_path) and config.dino_features)
+    if config.w_cross and not any(predictors):
+        raise UserError(
+            f"--w_cross {config.w_cross:g} needs two predictors, and --branches clip without "
+            f"features of DINO has one; give a --dino_path, {fetch} (the toy has none), or use "
+            "--w_cross 0"
+        )
+
+
 def build_dino(config: Config) -> DinoViT | None:
-    """DINOv2 of `dino_path`, frozen; None where there is none. Raises UserError on bad files."""
+    """DINOv2 of `dino_path`, frozen; None where there is none. Raises UserError on bad files, and
+    where other settings want one, or leave it nothing to do.
+    """
+    _check_dino(config)
     if not config.dino_path:
         return None
     path = find_weights(config.dino_path, "--dino_path")
+    if not path.exists():
+        raise UserError(
+            f"--dino_path {path} does not exist; check the path or fetch a DINOv2 with `python -m "
+            "utils.tools.download dino`"
+        )
     state = read_tensors(path, "--dino_path")
     digest = sha256_of(path)
     if not matches_publisher(path, digest):
@@ -150,7 +179,7 @@ def build_dino(config: Config) -> DinoViT | None:
 
     dino = load_dino(state, f"--dino_path {path}")
     dino.sha256 = digest
-    dino.identity = identity_of(dino.state_dict())
+    dino.identity = dino_identity(dino)
     return dino
 
 

@@ -49,26 +49,6 @@ class Config(  # a dataclass takes the fields of its last base first
 ):
     """Every setting of a run. Each is a YAML key and a command line flag of the same name."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.proxy == "dino" and not self.dino_path:
-            raise UserError(
-                "--proxy dino compares patches of DINO, and there is no --dino_path; give a "
-                "DINOv2, such as that of `python -m utils.tools.download dino`"
-            )
-        if self.dino_path and self.dino_use == "proxy" and self.proxy != "dino":
-            raise UserError(
-                f"--dino_use proxy leaves --dino_path {self.dino_path} to --proxy dino, but "
-                f"--proxy is {self.proxy}; use --proxy dino, or another --dino_use"
-            )
-        predictors = (self.branches != "clip", bool(self.dino_path) and self.dino_features)
-        if self.w_cross and not any(predictors):
-            raise UserError(
-                f"--w_cross {self.w_cross:g} needs two predictors, and --branches clip without "
-                "features of DINO has one; give a --dino_path (`python -m utils.tools.download dino`; "
-                "the toy has none), or use --w_cross 0"
-            )
-
 
 def names_of(role: Role) -> list[str]:
     """Return the names of the settings that have a role."""

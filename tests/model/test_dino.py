@@ -9,12 +9,19 @@ import pytest
 import tiny
 import torch
 from torch import Tensor
-from vit_files import deit, dino, in_hugging_face_names, mctformer_plus
+from vit_files import (
+    deit,
+    dino,
+    dino_in_hugging_face_names,
+    dino_in_timm_names,
+    in_hugging_face_names,
+    mctformer_plus,
+)
 
 from model.affinity import map_on_grid, unit_rows
 from model.criterion import criterion
 from model.cvf import CVF
-from model.dino import load_dino
+from model.dino import dino_identity, load_dino
 from model.resize import resize_tokens
 from utils.common.errors import UserError
 
@@ -178,6 +185,19 @@ def test_files_of_other_models_are_refused_and_named(case: str) -> None:
     assert text.endswith(
         "give weights of a DINOv2 ViT-S/14, B/14 or L/14, with or without registers"
     )
+
+
+def test_a_dino_has_one_identity_under_all_names() -> None:
+    state = dino(registers=4)
+    own = load_dino(state)
+    images = torch.randn(2, 3, 60, 70)
+    for renamed in (dino_in_hugging_face_names(state), dino_in_timm_names(state)):
+        assert renamed.keys() != state.keys()
+        other = load_dino(renamed)
+        assert dino_identity(other) == dino_identity(own)
+        torch.testing.assert_close(other.look(images).patches, own.look(images).patches)
+    changed = load_dino({**state, "cls_token": state["cls_token"] + 1})
+    assert dino_identity(changed) != dino_identity(own)
 
 
 def test_attention_of_the_last_blocks_is_between_patches_alone() -> None:

@@ -11,12 +11,11 @@ from torch import nn
 from clip.activation import known_activation
 from clip.loader import TOY_CLIP, load_clip
 from model.class_token_vit import ClassTokenViT
-from model.dino import load_dino
+from model.dino import dino_identity, load_dino
 from model.vit_loading import deit_identity, from_deit, load_mct
 from utils.common.entry import Parser, command
 from utils.common.errors import UserError
 from utils.common.files import sha256_of
-from utils.common.identity import identity_of
 from utils.common.safe_tensors import TensorFile, open_tensors
 from utils.common.weights import find_weights, known_by
 
@@ -102,7 +101,7 @@ def _dino(file: TensorFile) -> Rows:
     return [
         ("model", f"DINOv2 ViT, patches of {dino.patch} px, {sizes}"),
         ("parameters", f"{_parameters(dino):,}"),
-        ("identity", f"{identity_of(dino.state_dict())} (the same in every form)"),
+        ("identity", f"{dino_identity(dino)} (the same in every form)"),
     ]
 
 
