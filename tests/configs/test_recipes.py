@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import vit_files
 import yaml
 from golden_weights import published_name
 from helpers import tiny_clip
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from datasets.specs import COCO, VOC
 from model.cvf import CVF
+from model.dino import load_dino
 from model.par import DILATIONS
 from utils.build import build_cvf
 from utils.config import CONFIGS, RECIPES, Config, load_config
@@ -62,6 +64,7 @@ def test_whatever_a_recipe_sets_stands_in_the_table_or_says_why_not(recipe: str)
         "pad_images",  # golden files: inference
         "scales",  # golden files: inference
         "dense_maps",  # golden files: excel_forward
+        "dice_classes",  # golden files: weclip_plus_step
         "vit_logit_scale",  # no factor
         "work_dir",
         "par_iterations",  # CLIP-ES has no PAR
@@ -109,9 +112,10 @@ def weclip(recipe: str) -> tuple[CVF, Config]:
     torch.manual_seed(0)
     text = torch.nn.functional.normalize(torch.randn(len(spec.texts()), 32), dim=1)
     clip.requires_grad_(False)
+    dino = load_dino(vit_files.dino()) if config.dino_path else None
     if config.dense_blocks >= len(clip.visual.blocks):
         config = replace(config, dense_blocks=len(clip.visual.blocks) - 1)
-    return build_cvf(config, clip, text, None, len(spec.classes)), config
+    return build_cvf(config, clip, text, None, len(spec.classes), dino), config
 
 
 def by_hand(step: int, base: float, warmup: int, iterations: int) -> float:
@@ -128,6 +132,8 @@ def by_hand(step: int, base: float, warmup: int, iterations: int) -> float:
     [
         ("weclip_voc", 2e-4, 50, 30000),
         ("weclip_coco", 2e-4, 50, 80000),
+        ("weclip_plus_voc", 2e-5, 50, 30000),
+        ("weclip_plus_coco", 2e-5, 50, 80000),
         ("excel_voc", 1e-4, 50, 30000),
         ("excel_coco", 1e-4, 200, 100000),
     ],
@@ -152,7 +158,10 @@ def test_every_trainable_tensor_has_its_authors_rate_and_decay(
     }
     assert not found  # nothing else is in the optimiser
 
-    assert {name.split(".")[0] for name in trained} == {"decoder", "decoder_fts_fuse"}
+    parts = {"decoder", "decoder_fts_fuse"}
+    if config.dino_path:
+        parts.add("dino_decoder_fts_fuse")
+    assert {name.split(".")[0] for name in trained} == parts
     assert {"decoder_fts_fuse.linear_fuse.bias", "decoder.linear_pred.weight"} < set(trained)
     for name, (rate, decay) in trained.items():
         assert rate == pytest.approx(by_hand(step, base, warmup, iterations), rel=1e-12), name
