@@ -61,8 +61,8 @@ PLUS_PINNED = (
     "files"
 )
 PLUS_OPEN = (
-    "tags come from annotations, not from masks; CLIP ViT-L, of which the authors' best numbers are "
-    "most likely, is not supported; no run on real pictures yet"
+    "tags come from annotations, not from masks; CLIP ViT-L, of which the best numbers are most "
+    "likely, is not supported; no run on real pictures yet"
 )
 EXCEL_PINNED = (
     "every constant, with file and line; rate and decay of each tensor at seven steps; the whole "
