@@ -87,7 +87,7 @@ def stages_run(branches: str, patch: pytest.MonkeyPatch) -> list[str]:
 
     patch.setattr(record_function, "__enter__", noted)
     images, tags = tiny.batch()
-    criterion(tiny.cvf(branches=branches)(images, tags, True), tags)
+    criterion(tiny.cvf(dino=True, branches=branches)(images, tags, True), tags)
     return entered
 
 

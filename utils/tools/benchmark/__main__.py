@@ -31,6 +31,7 @@ from datasets.specs import DatasetSpec
 from datasets.transforms import normalise
 from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
+from model.dino import DinoViT
 from model.par import refine
 from model.resize import resize
 from utils.build import STATISTICS, build_cvf
@@ -49,6 +50,7 @@ from utils.training.stages import classifier_losses, pseudo_label_losses
 
 STAGES = (
     "CLIP",
+    "DINO",
     "ViT",
     "fusion",
     "predicted affinity",
@@ -105,7 +107,9 @@ def _spec(config: Config) -> DatasetSpec:
 
 
 def full_size(config: Config, device: torch.device) -> CVF:
-    """CVF of ViT-B/16 and DeiT-S, random weights."""
+    """CVF of ViT-B/16, DeiT-S and, with a `dino_path`, which is not read, DINOv2 ViT-S/14; random
+    weights.
+    """
     torch.manual_seed(config.seed)
     spec = _spec(config)
     clip = CLIP(VisionTransformer(768, 12, 512), 512, 64, 1, vocabulary=1).requires_grad_(False)
@@ -113,7 +117,8 @@ def full_size(config: Config, device: torch.device) -> CVF:
     vit = None
     if config.branches != "clip":
         vit = ClassTokenViT(len(spec.classes), streams=config.mct_streams)
-    return build_cvf(config, clip, text, vit, len(spec.classes)).to(device)
+    dino = DinoViT(384, 12, 1536, 14, 37, 0, 6) if config.dino_path else None
+    return build_cvf(config, clip, text, vit, len(spec.classes), dino).to(device)
 
 
 def yardstick_of(setting: Setting) -> str:
@@ -236,7 +241,7 @@ def measure_classifier(settings: list[Setting]) -> Iterator[Row]:
 
 
 def measure_image(settings: list[Setting]) -> Iterator[Row]:
-    """Test protocol on one image without the CRF, and the forwards of its two encoders alone."""
+    """Test protocol on one image without the CRF, and the forwards of its encoders alone."""
     image = normalise(
         torch.randint(0, 256, (1, 3, *TEST_SIZE), dtype=torch.uint8), *STATISTICS["imagenet"]
     )
@@ -251,9 +256,11 @@ def measure_image(settings: list[Setting]) -> Iterator[Row]:
             resize(multi, TEST_SIZE).argmax(1)
 
     def encoders(model: CVF, image: Tensor, setting: Setting) -> None:
-        def both(pixels: Tensor) -> Tensor:
+        def every(pixels: Tensor) -> Tensor:
             if model.vit is not None:
                 model.vit.patch_features(pixels)
+            if model.dino is not None and model.dino_fusion is not None:
+                model.dino.look(pixels)
             return (
                 model.clip(pixels)[:, 1:]
                 .transpose(1, 2)
@@ -261,7 +268,9 @@ def measure_image(settings: list[Setting]) -> Iterator[Row]:
             )
 
         with torch.no_grad(), autocast(setting.device, setting.config.precision):
-            multi_scale(both, resize_long(image, setting.config.resize_long), setting.config.scales)
+            multi_scale(
+                every, resize_long(image, setting.config.resize_long), setting.config.scales
+            )
 
     for part, run in (("test image", protocol), ("its encoders alone", encoders)):
         works = [partial(run, *each) for each in zip(models, images, settings)]
