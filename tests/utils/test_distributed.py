@@ -20,10 +20,21 @@ from utils.common import distributed
 from utils.common.console import begin_notices
 from utils.common.errors import UserError
 from utils.common.signals import interrupted_by_signals
+from utils.config import RECIPES
 from utils.run_folder.recorder import read_results
 
 STEPS, FEW = 20, 4
-LOSSES = ("loss", "seg", "affinity", "patch", "cls", "contrast")
+LOSSES = ("loss", "seg", "affinity", "patch", "cls", "contrast", "dice", "cross")
+OWN = ["--self_train_iters", "3", "--predicted_classes", "all"]
+# Recipes, and methods that no recipe has, with what makes them fit a CLIP of three blocks and four
+# iterations.
+METHODS = {
+    "excel": ["--dense_blocks", "2", "--self_train", "affinity", "--self_train_at", "0", *OWN],
+    "cdclip": [],
+    "weclip": [],
+    "soft": ["--targets", "soft", "--w_dice", "1", "--w_cross", "0.1", "--self_train", "labels"],
+    "pair": ["--targets", "pair", "--affinity_head", "cosine", "--self_train", "labels", *OWN],
+}
 
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -169,6 +180,29 @@ def test_two_processes_train_as_one_does(toy_voc, quick, tmp_path):
     for processes in (1, 2):
         train(processes, toy_voc, tmp_path / str(processes), flags, FEW)
     assert_same_training(tmp_path / "1", tmp_path / "2")
+
+
+def method_flags(name: str, quick: list[str]) -> list[str]:
+    """Flags of a short training by a recipe, or by the usual method with other settings."""
+    recipe = [name] if (RECIPES / f"{name}.yaml").is_file() else []
+    return ["--config", "toy_voc", *recipe, *quick, *METHODS[name], "--eval_images", "1"]
+
+
+@pytest.mark.parametrize("name", ["excel", "pair"])
+def test_two_processes_train_by_a_method_as_one_does(name, toy_voc, quick, tmp_path):
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        train(processes, toy_voc, folder, method_flags(name, quick), FEW)
+    assert_same_training(tmp_path / "1", tmp_path / "2")
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", METHODS)
+def test_four_processes_train_by_a_method_as_one_does(name, toy_voc, quick, tmp_path):
+    for processes in (1, 4):
+        folder = tmp_path / str(processes)
+        train(processes, toy_voc, folder, method_flags(name, quick), FEW)
+    assert_same_training(tmp_path / "1", tmp_path / "4")
 
 
 @pytest.mark.heavy
