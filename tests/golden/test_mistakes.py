@@ -1,12 +1,13 @@
 """Deliberate mistakes: each is put in, and the arrays of its file must tell."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
 import golden_excel
+import golden_weclip_plus
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,10 +16,14 @@ from test_family import CHECKS, FILES, case_of
 from torch import Tensor
 
 from model import criterion
+from model.boxes import box_mask
+from model.class_rows import ClassRows
 from model.cvf import CVF
+from model.decoder import predicted_affinity
 from model.losses import IGNORE
 from model.proxy import centred_cosine
 from model.targets import dice_loss
+from utils.config import Config
 
 TOLD = "differs by|equal on"
 
@@ -74,6 +79,43 @@ def sure_earlier(
 
 
 REPLACE = criterion.replace_labels
+
+
+def plus_with(**wrong: Any) -> Callable[[], AbstractContextManager[Any]]:
+    """The recipe of WeCLIP+ with wrong settings, which only the arrays may tell."""
+    right = golden_weclip_plus.recipe
+
+    def recipe(num_labels: int, **sizes: Any) -> Config:
+        return replace(right(num_labels, **sizes), **wrong)
+
+    changes = {"recipe": recipe, "same_constants": lambda *_: None}
+    return lambda: patch.multiple(golden_weclip_plus, **changes)
+
+
+def next_channel(logits: Tensor, rows: ClassRows, classes: str) -> Tensor:
+    """The probability of the label before that of the class."""
+    return rows.pick(logits.detach().softmax(dim=1)[:, :-1])
+
+
+def weighted_first(maps: Tensor, *given: Any) -> Tensor:
+    """Boxes of a CAM that was weighted already, here by itself."""
+    return BOXES(maps * maps, *given)
+
+
+@contextmanager
+def clip_alone() -> Iterator[None]:
+    """Affinity predicted from CLIP's features, not from both."""
+    heads = {"dot": lambda fused: predicted_affinity(fused.chunk(2, dim=-1)[0])}
+    with patch("model.cvf.HEADS", heads):
+        yield
+
+
+def bicubic(images: Tensor, size: Sequence[int]) -> Tensor:
+    """A picture resized in another way."""
+    return F.interpolate(images, tuple(size), mode="bicubic")
+
+
+BOXES = box_mask
 
 
 @contextmanager
@@ -142,6 +184,25 @@ EXCEL = {
     "features without aliasing": instead("golden_excel.changed_in_place", unchanged),
     "labels of affinity never replaced": instead("model.criterion.replace_labels", never_replaced),
 }
+PLUS = {
+    "Grad-CAM from block 11": plus_with(cam_skip=0),
+    "boxes kept": plus_with(boxes=True),
+    "maps of one block more": plus_with(late_maps=7),
+    "maps nearest to the prediction": plus_with(map_selection="fit"),
+    "prediction among the tags alone": plus_with(predicted_classes="tags"),
+    "CAMs without weights": plus_with(reweight="none"),
+    "cosines": plus_with(affinity_head="cosine"),
+    "probability of the channel before": instead("model.cvf.cam_weights", next_channel),
+    "affinity from CLIP alone": clip_alone,
+    "picture resized bicubically": instead("model.dino.resize", bicubic),
+    "table without the 0.1": instead("model.dino.OFFSET", 1e-6),
+    "the own argmax": own_argmax,
+}
+PLUS_COCO = {
+    "boxes of the weighted CAM": instead("model.cvf.box_mask", weighted_first),
+    "boxes up to the border": plus_with(clip_box_edges=False),
+    "maps of two blocks less": plus_with(late_maps=6),
+}
 TARGETS = {
     "soft cross-entropy": instead("golden_family.collision_loss", soft_cross_entropy),
     "targets renormalised": instead("golden_family.collision_loss", renormalised),
@@ -166,6 +227,8 @@ MISTAKES = [
     for case, group in (
         ("excel_forward", EXCEL),
         ("targets", TARGETS),
+        ("weclip_plus_forward", PLUS),
+        ("weclip_plus_forward_coco", PLUS_COCO),
         ("weclip_plus_step", STEP),
     )
     for what, put_in in group.items()

@@ -14,7 +14,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import vit_files
 from helpers import ROOT
+from vit_files import saved
 
 from utils.common import distributed
 from utils.common.console import begin_notices
@@ -33,6 +35,7 @@ METHODS = {
     # patches of a random CLIP are nearly alike: maps would be flat, and labels hang on rounding
     "cdclip": ["--distribution_tau", "0.001"],
     "weclip": [],
+    "weclip_plus": ["--self_train_iters", "3", "--self_train_at", "0.1"],
     "soft": ["--targets", "soft", "--w_dice", "1", "--w_cross", "0.1", "--self_train", "labels"],
     "pair": ["--targets", "pair", "--affinity_head", "cosine", "--self_train", "labels", *OWN],
 }
@@ -183,26 +186,29 @@ def test_two_processes_train_as_one_does(toy_voc, quick, tmp_path):
     assert_same_training(tmp_path / "1", tmp_path / "2")
 
 
-def method_flags(name: str, quick: list[str]) -> list[str]:
+def method_flags(name: str, quick: list[str], folder: Path) -> list[str]:
     """Flags of a short training by a recipe, or by the usual method with other settings."""
     recipe = [name] if (RECIPES / f"{name}.yaml").is_file() else []
-    return ["--config", "toy_voc", *recipe, *quick, *METHODS[name], "--eval_images", "1"]
+    dino = []
+    if name == "weclip_plus":
+        dino = ["--dino_path", str(saved(folder / "dino.pth", vit_files.dino()))]
+    return ["--config", "toy_voc", *recipe, *quick, *METHODS[name], *dino, "--eval_images", "1"]
 
 
-@pytest.mark.parametrize("name", ["excel", "pair"])
+@pytest.mark.parametrize("name", ["excel", "pair", "weclip_plus"])
 def test_two_processes_train_by_a_method_as_one_does(name, toy_voc, quick, tmp_path):
+    flags = method_flags(name, quick, tmp_path)
     for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        train(processes, toy_voc, folder, method_flags(name, quick), FEW)
+        train(processes, toy_voc, tmp_path / str(processes), flags, FEW)
     assert_same_training(tmp_path / "1", tmp_path / "2")
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", METHODS)
 def test_four_processes_train_by_a_method_as_one_does(name, toy_voc, quick, tmp_path):
+    flags = method_flags(name, quick, tmp_path)
     for processes in (1, 4):
-        folder = tmp_path / str(processes)
-        train(processes, toy_voc, folder, method_flags(name, quick), FEW)
+        train(processes, toy_voc, tmp_path / str(processes), flags, FEW)
     assert_same_training(tmp_path / "1", tmp_path / "4")
 
 
