@@ -131,7 +131,7 @@ class CVF(nn.Module):
         dino = self._dino_features(images)
         vit = self._vit_output(images)
         streams = self._fused(self._read_tokens(clip.tokens), dino, clip.grid, noise)
-        fused = torch.cat(streams, dim=-1)
+        fused = streams[0] if len(streams) == 1 else torch.cat(streams, dim=-1)
         affinity = HEADS[self.method.affinity_head](fused)
         x_patch = None if vit is None else vit.x_patch
         logits, opinions = self._logits(streams, x_patch, clip.grid)
@@ -236,8 +236,10 @@ class CVF(nn.Module):
 
         One decoder sees all streams; its logits are their mean (WeCLIP+).
         """
-        opinions = self.decoder(torch.cat(streams), grid).chunk(len(streams))
-        logits = torch.stack(opinions).mean(dim=0)
+        opinions = tuple(self.decoder(stream, grid) for stream in streams)
+        logits = opinions[0]
+        if len(opinions) > 1:
+            logits = torch.stack(opinions).mean(dim=0)
         if self.wide is None or self.alpha is None:
             return logits, opinions
 
