@@ -37,7 +37,6 @@ NOT_OURS = {
         "pos_bicubic": "a position table resized by scale factor; ours is resized to the grid",
     },
     "dense_excel": {
-        "excel_attn": "maps of the last blocks summed over heads; ours are means",
         "excel_feats": "features that published code changes in place after they were kept",
     },
     "excel_forward": {
@@ -121,6 +120,14 @@ def check_excel_tower(golden: GoldenFile) -> None:
         image = golden[f"{variant}_image_u8"]
         grid = grid_of(image, visual.patch_size)
         close(visual.position(*grid), golden[f"{variant}_pos_bilinear"])
+
+        means = visual.features(normalised(image), depth=len(visual.blocks)).attention
+        heads = visual.blocks[0].attn.heads
+        counts = [1] * (len(means) - several.blocks) + [heads] * several.blocks
+        for count, mean, expected in zip(
+            counts, means, golden[f"{variant}_excel_attn"], strict=True
+        ):
+            close(count * mean, expected)
 
         before = golden[f"{variant}_excel_before"]
         first = before + attend(visual.blocks[-several.blocks], before, several)

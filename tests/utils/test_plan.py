@@ -54,6 +54,15 @@ def test_the_paragraph_names_device_precision_images_tags_and_masks(config: Conf
     assert evaluation.validation_label == f"val, spread over {VAL}"
 
 
+def test_what_never_acts_is_said(config: Config) -> None:
+    late = replace(config, cam="dense", proxy="learned", self_train="labels", max_iters=18000)
+    _, said = planned(late)
+    assert "--proxy learned never acts, as it begins after iteration 1000000; set --switch" in said
+    assert "--self_train labels never acts, as it begins after iteration 18000" in said
+    _, said = planned(replace(late, max_iters=18001, switch_iters=18000))
+    assert "never acts" not in said
+
+
 def test_tags_of_seeds_are_those_of_their_images(config: Config) -> None:
     evaluation, _ = planned(config)
     expected = image_tags(config, VOC, evaluation.seeds.items, "train")

@@ -149,6 +149,7 @@ def plan(
         f"CLIP {config.clip_path}{dino}; class-token ViT: {stage_1}; branches {config.branches}",
         f"{work[config.stages]} on {device} in {precision}; run folder {config.work_dir}",
     ]
+    lines += idle(config)
     said = evaluation.said.splitlines()
     if not evaluation.validation:
         lines.insert(0, said.pop(0))
@@ -156,6 +157,23 @@ def plan(
     if device.type == "cpu" and (time := cpu_time(config, training)):
         lines.append(time)
     return "\n".join(lines)
+
+
+def idle(config: Config) -> list[str]:
+    """Return a sentence for each setting that begins to act after the end of the run."""
+    begins = {
+        "proxy": (config.proxy == "learned", "switch_iters"),
+        "self_train": (config.self_train != "none", "self_train_iters"),
+    }
+    said = []
+    for name, (chosen, start) in begins.items():
+        late = getattr(config, start) >= config.max_iters
+        if config.stages == "all" and chosen and late:
+            said.append(
+                f"note: --{name} {getattr(config, name)} never acts, as it begins after iteration "
+                f"{getattr(config, start)}; set --{start}"
+            )
+    return said
 
 
 def cpu_time(config: Config, training: Split) -> str:
