@@ -11,8 +11,9 @@ from vit_files import dino, dino_in_hugging_face_names, saved
 import test_msc_flip_voc
 import train_voc
 from utils.common.entry import command
+from utils.common.errors import UserError
 from utils.inference import Segmenter
-from utils.tools import export, weights
+from utils.tools import export, shrink, weights
 
 PLUS = ["--config", "toy_voc", "weclip_plus", "--dino_path"]
 
@@ -50,6 +51,7 @@ def sentence(main: Callable[[], None], capsys: pytest.CaptureFixture[str], *flag
 
 def test_weclip_plus_trains_and_is_tested_with_the_same_dino(
     start: list[str],
+    clip_file: Path,
     file: Path,
     state: dict[str, torch.Tensor],
     final: Path,
@@ -71,6 +73,14 @@ def test_weclip_plus_trains_and_is_tested_with_the_same_dino(
     assert "dino.pth does not exist" in sentence(test_msc_flip_voc.main, capsys, *testing)
     other = Segmenter.from_checkpoint(final, device="cpu", dino_path=str(form))
     torch.testing.assert_close(other.predict(picture[None])[0].logits, first)
+
+    small = tmp_path / "small.pt"
+    assert run(shrink.main, "--model_path", final, "--out", small) == 0
+    settings = {"device": "cpu", "clip_path": str(clip_file)}
+    halved = Segmenter.from_checkpoint(small, **settings, dino_path=str(form))
+    torch.testing.assert_close(halved.predict(picture[None])[0].logits, first, rtol=0, atol=0.02)
+    with pytest.raises(UserError, match="--dino_path dino.pth does not exist"):
+        Segmenter.from_checkpoint(small, **settings)
 
     changed = {**state, "cls_token": state["cls_token"] + 1}
     another = saved(tmp_path / "another.pth", changed)

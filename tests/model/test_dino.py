@@ -24,6 +24,7 @@ from model.cvf import CVF
 from model.dino import dino_identity, load_dino
 from model.resize import resize_tokens
 from utils.common.errors import UserError
+from utils.tools.benchmark.__main__ import STAGES
 
 USES = ("features", "affinity", "both", "proxy")
 ALIKE = {"cam": "dense", "proxy": "dino"}
@@ -134,14 +135,27 @@ def test_tokens_on_their_own_grid_stay() -> None:
     assert resize_tokens(ramp, (1, 4), (1, 2)).flatten().tolist() == [0.5, 2.5]
 
 
-def test_without_dino_nothing_of_it_is_built_or_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_dino_nothing_of_it_is_built_or_run() -> None:
+    """What DINO adds to tensors and stages is its own; everything else is as without it."""
     images, tags = tiny.batch()
-    usual = tiny.cvf().eval()
-    assert not [name for name in usual.state_dict() if "dino" in name]
-    monkeypatch.setattr("model.cvf.DinoViT.look", None)
-    with torch.inference_mode():
-        usual.segment(images)
-    usual(images, tags, True)
+    tensors, stages = [], []
+    for network in (tiny.cvf().eval(), model()):
+        tensors.append({name: tensor.shape for name, tensor in network.state_dict().items()})
+        with torch.profiler.profile() as run:
+            network(images, tags, True)
+            network.segment(images)
+        stages.append([event.name for event in run.events() if event.name in STAGES])
+
+    assert not [name for name in tensors[0] if "dino" in name]
+    others = {name: s for name, s in tensors[1].items() if not name.startswith("dino")}
+    assert others == tensors[0]
+    assert "DINO" not in stages[0] and stages[1].count("DINO") == 2
+    # its features pass fusion and decoder like CLIP's
+    counts = [{name: run.count(name) for name in STAGES} for run in stages]
+    twice = ("fusion", "DINO")
+    same = [name for name in STAGES if name not in twice]
+    assert all(counts[0][name] == counts[1][name] for name in same)
+    assert counts[1]["fusion"] == 2 * counts[0]["fusion"]
 
 
 def test_dino_stays_in_eval_mode() -> None:

@@ -11,7 +11,10 @@ from utils.common.entry import Parser, command
 from utils.common.errors import UserError
 from utils.run_folder.checkpoint import load_checkpoint, save_checkpoint
 
-KEPT = ("classes", "clip_sha256", "clip_identity", "clip_activation", "text", "step", "config")
+KEPT = (
+    *("classes", "text", "step", "config"),
+    *("clip_sha256", "clip_identity", "clip_activation", "dino_sha256", "dino_identity"),
+)
 
 
 def main() -> None:
