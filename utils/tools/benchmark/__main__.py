@@ -55,6 +55,7 @@ STAGES = (
     "fusion",
     "predicted affinity",
     "decoder",
+    "dense read-out",
     "Grad-CAM",
     "affinity",
     "boxes",
