@@ -76,9 +76,8 @@ def seed_matrices(
     tags = image_tags(config, spec, items, SEEDS_OF)
     clip = load_clip(config.clip_path, config.clip_activation)
     text = text_features(clip, spec.texts(), None)
-    model = (
-        build_cvf(config, clip, text, None, len(spec.classes), build_dino(config)).to(device).eval()
-    )
+    dino = build_dino(config)
+    model = build_cvf(config, clip, text, None, len(spec.classes), dino).to(device).eval()
     power = config.background_power_clip
     titled = {CAMS["clip"]: "cams", TITLES["clip"]: "scores"}
 

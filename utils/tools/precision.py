@@ -67,9 +67,8 @@ def differences(config: Config, images: int) -> Iterator[Difference]:
     spec = spec_of(config.dataset, config.data_root, config.classes)
     clip = load_clip(config.clip_path, config.clip_activation)
     text = text_features(clip, spec.texts())
-    model = (
-        build_cvf(config, clip, text, None, len(spec.classes), build_dino(config)).to(device).eval()
-    )
+    dino = build_dino(config)
+    model = build_cvf(config, clip, text, None, len(spec.classes), dino).to(device).eval()
 
     items = split_items(config, config.train_split)
     tags = image_tags(config, spec, items)
