@@ -141,6 +141,10 @@ def test_mctformer_plus_ends_with_the_vit(
     [
         (["--stages", "seeds"], "--stages seeds trains nothing, but --branches fusion needs"),
         (
+            ["--stages", "seeds", "--branches", "clip", "--reweight", "prediction"],
+            "has learned to predict, but --stages seeds trains nothing; use --reweight none",
+        ),
+        (
             ["--stages", "classifier", "--branches", "clip"],
             "--stages classifier trains the ViT, which --branches clip leaves out",
         ),

@@ -11,7 +11,7 @@ from clip.text import text_features
 from datasets.classes import spec_of
 from datasets.layouts import Item
 from datasets.scoring import scored_images
-from utils.build import build_cvf, build_dino, image_tags, split_items
+from utils.build import build_cvf, image_tags, split_items
 from utils.common.device import choose_device
 from utils.common.options import Role
 from utils.common.progress import progress
@@ -76,8 +76,7 @@ def seed_matrices(
     tags = image_tags(config, spec, items, SEEDS_OF)
     clip = load_clip(config.clip_path, config.clip_activation)
     text = text_features(clip, spec.texts(), None)
-    dino = build_dino(config)
-    model = build_cvf(config, clip, text, None, len(spec.classes), dino).to(device).eval()
+    model = build_cvf(config, clip, text, None, len(spec.classes)).to(device).eval()
     power = config.background_power_clip
     titled = {CAMS["clip"]: "cams", TITLES["clip"]: "scores"}
 

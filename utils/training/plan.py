@@ -61,6 +61,11 @@ def check_stages(config: Config) -> None:
             f"--stages seeds trains nothing, but --branches {config.branches} needs a trained ViT; "
             "give --mct_path, or use --branches clip"
         )
+    if config.stages == "seeds" and config.reweight != "none":
+        raise UserError(
+            f"--reweight {config.reweight} weighs CAMs by what the network has learned to predict, "
+            "but --stages seeds trains nothing; use --reweight none"
+        )
     if config.stages == "classifier" and (trained or not with_vit):
         given = "--mct_path" if trained else "--branches clip"
         raise UserError(f"--stages classifier trains the ViT, which {given} leaves out; drop one")
