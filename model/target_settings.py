@@ -47,6 +47,7 @@ class TargetSettings(Settings):
         Role.METHOD,
         low=0,
         scaled=True,
+        part_of="self_train",
     )
     self_train_at: float = option(
         0.75,
@@ -55,6 +56,7 @@ class TargetSettings(Settings):
         Role.METHOD,
         low=0,
         high=1,
+        part_of="self_train",
     )
     predicted_classes: str = option(
         "tags",

@@ -1,6 +1,7 @@
 """A run goes on only as the training that began it: with its settings, images and tags."""
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from datasets.data import Split
 from datasets.layouts import Item, items
 from datasets.specs import VOC
 from datasets.tags import Tags, find_tags, write_tags
-from utils.config import CONFIG_FILE
+from utils.common.errors import UserError
+from utils.config import CONFIG_FILE, Config
 from utils.run_folder.checkpoint import checkpoint_of
+from utils.run_folder.resuming import check_settings
 
 LISTS = Path("ImageSets") / "Segmentation"
 
@@ -62,6 +65,18 @@ def test_what_makes_another_training_is_refused(
 def test_the_refusal_says_how_to_go_on(again: list[str], tmp_path: Path) -> None:
     flags = ["--work_dir", tmp_path / "run"]  # as the copied file names the folder it comes from
     assert run(train_voc.main, "--config", tmp_path / "run" / CONFIG_FILE, *flags, "--resume") == 0
+
+
+def test_when_self_training_begins_matters_to_runs_that_do_it_alone(tmp_path: Path) -> None:
+    """So that a run of an earlier version, which did not know of it, goes on."""
+    stored = asdict(Config(self_train_iters=18000))
+    check_settings(Config(self_train_iters=288), stored, tmp_path / CONFIG_FILE, tmp_path)
+    stored = asdict(Config(self_train="labels", self_train_iters=18000))
+    later = Config(self_train="labels", self_train_iters=288)
+    with pytest.raises(UserError, match="was trained with self_train_iters 18000, not 288"):
+        check_settings(later, stored, tmp_path / CONFIG_FILE, tmp_path)
+    with pytest.raises(UserError, match="was trained with self_train 'labels', not 'none'"):
+        check_settings(Config(), stored, tmp_path / CONFIG_FILE, tmp_path)
 
 
 def test_what_says_where_and_how_a_run_is_watched_may_change(

@@ -41,6 +41,7 @@ class Option:
     scaled: is given for the full run, and follows `--max_iters`.
     at_test: where a test command takes it from, in words, unless a flag gives it.
     before: what runs had before the setting existed; None is the default.
+    part_of: a setting without which, at "none", this one means nothing.
     """
 
     default: Any
@@ -54,6 +55,7 @@ class Option:
     scaled: bool = False
     at_test: str = ""
     before: Any = None
+    part_of: str = ""
 
     @property
     def kind(self) -> type:

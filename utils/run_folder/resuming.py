@@ -33,6 +33,9 @@ def check_settings(config: Config, stored: dict[str, Any], place: Path, folder: 
     theirs = from_dict(stored, f"--resume: {place}")
     for name, meaning in options(Config).items():
         before, now = getattr(theirs, name), getattr(config, name)
+        whole = meaning.part_of
+        if whole and getattr(theirs, whole) == getattr(config, whole) == "none":
+            continue
         if meaning.role.fixed and before != now:
             raise UserError(
                 f"--resume: {place} was trained with {name} {before!r}, not {now!r}; go on with "
