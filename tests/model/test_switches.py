@@ -136,7 +136,7 @@ def test_a_learned_proxy_acts_from_the_switch_over_on() -> None:
 def test_the_decoder_reads_the_blocks_that_it_is_told_to(
     layers: str, blocks: tuple[int, ...]
 ) -> None:
-    clip = tiny_clip()
+    clip = tiny_clip().requires_grad_(False)
     text = torch.nn.functional.normalize(torch.randn(len(VOC.texts()), 32), dim=1)
     config = Config(branches="clip", clip_layers=layers, decoder_width=32)
     network = build_cvf(config, clip, text, None, len(VOC.classes)).eval()
