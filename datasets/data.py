@@ -4,15 +4,14 @@ of masks.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypedDict
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from datasets.layouts import Item
+from datasets.lists import Item, Items, TagTable
 from datasets.mask_signs import fits_stored
 from datasets.pictures import load_mask, open_image
 from datasets.transforms import IMAGENET_MEAN, View
@@ -22,33 +21,40 @@ Sample = dict[str, torch.Tensor | int | str]  # what the loader collates, by nam
 MOST_SKIPPED = 10  # images in a row; more mean that the disk is gone, not that a file is broken
 
 
-@dataclass(frozen=True)
 class Split:
-    """Images to train on, and their tags (n, K) bool."""
+    """Images to train on, and their tags."""
 
-    items: Sequence[Item]
-    tags: np.ndarray
+    def __init__(self, items: Iterable[Item], tags: np.ndarray | TagTable) -> None:
+        """items: n images; tags: (n, K) bool, the classes of each."""
+        self.items = Items.of(items)
+        self.tags = TagTable.of(tags)
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def at(self, places: Sequence[int]) -> "Split":
+    def at(self, places: Sequence[int] | np.ndarray) -> "Split":
         """Return the images at these places, in their order."""
-        return Split([self.items[place] for place in places], self.tags[list(places)])
+        return Split(self.items.at(places), self.tags.at(places))
 
     def tagged(self) -> "Split":
         """Return the images that have a tag."""
-        chosen = np.flatnonzero(self.tags.any(axis=1))
-        return Split([self.items[index] for index in chosen.tolist()], self.tags[chosen])
+        tagged = self.tags.tagged
+        return self if tagged.all() else self.at(np.flatnonzero(tagged))
 
     @property
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of the names, and of the tags, both in order; files and pixels do not count."""
-        names = json.dumps([item.name for item in self.items])
-        tags = np.packbits(self.tags, axis=1)
+        """SHA-256 of the names, as a JSON list, and of the tags, both in order; files and pixels do
+        not count.
+        """
+        names = hashlib.sha256(b"[")
+        separator = b""
+        for name in self.items.names:
+            names.update(separator + json.dumps(name).encode())
+            separator = b", "
+        names.update(b"]")
         return {
-            "images": hashlib.sha256(names.encode()).hexdigest(),
-            "tags": hashlib.sha256(tags.tobytes()).hexdigest(),
+            "images": names.hexdigest(),
+            "tags": hashlib.sha256(self.tags.bits.tobytes()).hexdigest(),
         }
 
 
@@ -70,8 +76,8 @@ class TaggedImages(Dataset):
 
     def __init__(
         self,
-        items: Sequence[Item],
-        tags: np.ndarray,
+        items: Iterable[Item],
+        tags: np.ndarray | TagTable,
         crop_size: int,
         scale_range: tuple[float, float] = (0.5, 2.0),
         seed: int = 0,
@@ -94,11 +100,12 @@ class TaggedImages(Dataset):
         Raises:
             ValueError: items and tags differ in number.
         """
-        if len(items) != len(tags):
-            raise ValueError(f"{len(items)} items but {len(tags)} rows of tags")
-        self.names = [item.name for item in items]
-        self.files = [str(item.image) for item in items]
-        self.tags = np.asarray(tags, bool)
+        images = Items.of(items)
+        if len(images) != len(tags):
+            raise ValueError(f"{len(images)} items but {len(tags)} rows of tags")
+        self.names = images.names
+        self.files = images.images
+        self.tags = TagTable.of(tags)
         self.crop_size = crop_size
         self.scale_range = scale_range
         self.longest = longest
@@ -161,9 +168,9 @@ class MaskedImages(Dataset):
     """
 
     def __init__(
-        self, items: Sequence[Item], rank: int = 0, world: int = 1, skip_bad: bool = False
+        self, items: Iterable[Item], rank: int = 0, world: int = 1, skip_bad: bool = False
     ) -> None:
-        self.items = list(items)
+        self.items = Items.of(items)
         self.skip_bad = skip_bad
         self.indices = range(rank, len(self.items), world)
 

@@ -4,14 +4,15 @@ for lists.
 
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import chain, count
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, compress, count
 from pathlib import Path, PurePosixPath
 
 from datasets.coco_json import coco_annotations, coco_classes, coco_year
 from datasets.coco_masks import mask_folders, short_name
 from datasets.folders import Found, files_below, matching, picture_suffixes
+from datasets.lists import Item as Item
+from datasets.lists import Items
 from utils.common.console import say_once
 from utils.common.errors import UserError
 from utils.common.files import read_json
@@ -20,18 +21,8 @@ from utils.common.files import read_json
 INDEX = "index.json"
 INDEX_FORMAT = 1
 
+Listing = dict[str, tuple[str, ...]]  # suffixes of each file's path without its suffix
 _LONGEST_PART = 200  # bytes of a file name; file systems allow 255, suffixes included
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image of a dataset: its name in lists and tags files, its file, and its mask where there
-    is one.
-    """
-
-    name: str
-    image: Path
-    mask: Path | None
 
 
 def items(
@@ -40,7 +31,7 @@ def items(
     split: str,
     list_file: str | Path | None = None,
     complete: bool = True,
-) -> list[Item]:
+) -> Items:
     """The images of a split, each checked to exist.
 
     They come in the order of the list. Without one, COCO's are the images with objects, as in the
@@ -139,7 +130,7 @@ def layout_of(root: str | Path) -> str:
     )
 
 
-def pictures(paths: Iterable[str | Path], outside: Iterable[Path] = ()) -> list[Item]:
+def pictures(paths: Iterable[str | Path], outside: Iterable[Path] = ()) -> Items:
     """Files, what patterns match, and all pictures below folders, as items without masks, under
     the names of `picture_names`. What is left out of patterns and folders is said.
 
@@ -153,9 +144,8 @@ def pictures(paths: Iterable[str | Path], outside: Iterable[Path] = ()) -> list[
             files = pictures_below(path, outside) if path.is_dir() else [path]
             for file in files:
                 found[file] = PurePosixPath(file.relative_to(path) if path.is_dir() else file.name)
-    return [
-        Item(name, file, None) for name, file in zip(picture_names(list(found.values())), found)
-    ]
+    names = picture_names(list(found.values()))
+    return Items((name, str(file), "") for name, file in zip(names, found))
 
 
 def _matching(pattern: str) -> list[Path]:
@@ -253,6 +243,8 @@ def _listed(line: str) -> str:
 
     Two columns are told by their suffixes and by having one name, as names may hold spaces.
     """
+    if " " not in line:
+        return line
     image, _, mask = (PurePosixPath(part.strip()) for part in line.partition(" "))
     pair = (
         image.suffix.lower() in picture_suffixes()
@@ -264,7 +256,7 @@ def _listed(line: str) -> str:
 
 def _locate(
     source: Path, names: list[str], image_dir: Path, mask_dirs: tuple[Path, ...], complete: bool
-) -> list[Item]:
+) -> Items:
     """Items of `names`; errors name `source`. Folders are listed once, as a stat an image is slow
     on network disks.
     """
@@ -272,30 +264,38 @@ def _locate(
     folders = {name.rpartition("/")[0] for name in names}
     images = _listing(image_dir, folders)
     masks = [(folder, _listing(folder, folders)) for folder in mask_dirs]
-    located, missing = [], []
-    for name in names:
-        file = _first(name, picture_suffixes(), images)
-        if file is None:
-            missing.append(name)
-            file = f"{name}.jpg"
-        located.append(Item(name, image_dir / file, _mask_of(name, masks)))
     if complete:
+        suffixes = picture_suffixes()
+        missing = [name for name in names if not _first(name, suffixes, images)]
         _check_complete(source, names, missing, image_dir)
-    return located
+    return Items(_located(names, image_dir, images, masks))
 
 
-def _mask_of(name: str, masks: Sequence[tuple[Path, dict[tuple[str, str], str]]]) -> Path | None:
+def _located(
+    names: list[str], image_dir: Path, images: Listing, masks: Sequence[tuple[Path, Listing]]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield name, image file and mask file of each image, "" for no mask; an image that is missing
+    has the file that should be there.
+    """
+    suffixes = picture_suffixes()
+    folder = str(image_dir)
+    for name in names:
+        file = _first(name, suffixes, images) or f"{name}.jpg"
+        yield name, os.path.join(folder, file), _mask_of(name, masks)
+
+
+def _mask_of(name: str, masks: Sequence[tuple[Path, Listing]]) -> str:
     """Return the mask of an image from the first folder that has it, under its name or the short
-    name of COCO.
+    name of COCO; "" where there is none.
     """
     for folder, files in masks:
         for stem in (name, short_name(name)):
-            if (file := _first(stem, (".png",), files)) is not None:
-                return folder / file
-    return None
+            if file := _first(stem, (".png",), files):
+                return os.path.join(folder, file)
+    return ""
 
 
-def _indexed(root: Path, source: Path, complete: bool) -> list[Item]:
+def _indexed(root: Path, source: Path, complete: bool) -> Items:
     """Items of a custom data set's list `source`, located by its index."""
     path = root / INDEX
     index = read_json(path)
@@ -314,10 +314,8 @@ def _indexed(root: Path, source: Path, complete: bool) -> list[Item]:
     _check_names(source, names)
     # Resolved first: the folders are relative to where the index really lies.
     image_dir, mask_dir = (
-        Path(os.path.normpath(root.resolve() / str(index.get(key)))) for key in ("images", "masks")
+        os.path.normpath(root.resolve() / str(index.get(key))) for key in ("images", "masks")
     )
-    located = []
-
     for name in names:
         entry = files.get(name)
         if entry is None:
@@ -330,12 +328,15 @@ def _indexed(root: Path, source: Path, complete: bool) -> list[Item]:
             or not (_is_plain(entry[0]) and _is_plain(entry[1] or ""))
         ):
             raise UserError(f"{path} has no plain file names at {name!r}; prepare the data again")
-        located.append(Item(name, image_dir / entry[0], mask_dir / entry[1] if entry[1] else None))
 
+    located = Items(
+        (name, os.path.join(image_dir, image), os.path.join(mask_dir, mask) if mask else "")
+        for name in names
+        for image, mask in (files[name],)
+    )
     if complete:
-        _check_complete(
-            source, names, [item.name for item in located if not item.image.is_file()], image_dir
-        )
+        absent = (not os.path.isfile(image) for image in located.images)
+        _check_complete(source, names, list(compress(names, absent)), Path(image_dir))
 
     return located
 
@@ -351,11 +352,14 @@ def _check_complete(source: Path, names: list[str], missing: list[str], image_di
 
 def _is_plain(name: object) -> bool:
     """Whether a name stays below the folder it is relative to."""
-    return isinstance(name, str) and not Path(name).anchor and ".." not in Path(name).parts
+    if not isinstance(name, str):
+        return False
+    odd = ":" in name or ".." in name or name.startswith(("/", "\\"))
+    return not odd or (not Path(name).anchor and ".." not in Path(name).parts)
 
 
 def _check_names(source: Path, names: list[str]) -> None:
-    seen = set()
+    seen: set[str] = set()
     for name in names:
         if not _is_plain(name) or "\\" in name or name[1:2] == ":":
             raise UserError(
@@ -366,19 +370,28 @@ def _check_names(source: Path, names: list[str]) -> None:
         seen.add(name)
 
 
-def _listing(root: Path, folders: Iterable[str]) -> dict[tuple[str, str], str]:
-    """Files in the given folders under `root`, as paths relative to it, by that path without its
-    suffix and by the suffix in lower case; a missing folder holds none.
-    """
-    found: dict[tuple[str, str], str] = {}
+def _listing(root: Path, folders: Iterable[str]) -> Listing:
+    """List the files in the given folders under `root`; a missing folder holds none."""
+    found: Listing = {}
+    endings: dict[tuple[str, ...], tuple[str, ...]] = {}  # each kept once
     for folder in folders:
-        if (root / folder).is_dir():
-            for name in sorted(os.listdir(root / folder), reverse=True):
-                stem, suffix = os.path.splitext(f"{folder}/{name}" if folder else name)
-                found[stem, suffix.lower()] = stem + suffix
+        if not (root / folder).is_dir():
+            continue
+        for name in os.listdir(root / folder):
+            stem, suffix = os.path.splitext(f"{folder}/{name}" if folder else name)
+            suffixes = (*found.get(stem, ()), suffix)
+            found[stem] = endings.setdefault(suffixes, suffixes)
     return found
 
 
-def _first(name: str, suffixes: Iterable[str], listing: dict[tuple[str, str], str]) -> str | None:
-    """The file of this name with the first of the suffixes, in lower case, that there is."""
-    return next((listing[name, s] for s in suffixes if (name, s) in listing), None)
+def _first(name: str, suffixes: Iterable[str], listing: Listing) -> str:
+    """Return the file of this name with the first of the suffixes, in any case, that there is; ""
+    where there is none.
+    """
+    there = listing.get(name)
+    if there is None:
+        return ""
+    if len(there) == 1:  # as nearly always
+        return name + there[0] if there[0].lower() in suffixes else ""
+    found = (min((own for own in there if own.lower() == s), default="") for s in suffixes)
+    return next((name + suffix for suffix in found if suffix), "")

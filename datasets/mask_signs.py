@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.layouts import Item
+from datasets.lists import Item, Items
 from datasets.pictures import Picture, load_palette_mask, open_image
 from datasets.specs import IGNORE, palette
 from utils.common.console import say_once
@@ -32,8 +32,9 @@ def refuse_suspicious(items: Iterable[Item]) -> None:
     """Look at some masks of images. Raises UserError where any score made with them would be
     meaningless; says once what is odd and may be right.
     """
-    masked = [(item.mask, item.image) for item in items if item.mask is not None]
-    wrong, odd = signs([look(mask, image) for mask, image in spread(masked)])
+    images = Items.of(items)
+    masked = images.at(spread(np.flatnonzero(images.masked).tolist()))
+    wrong, odd = signs([look(item.mask, item.image) for item in masked if item.mask])
     for sentence in odd:
         say_once(sentence, sentence)
     if wrong:

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from datasets.coco_json import coco_year
 from datasets.coco_masks import mask_folders, rule_of, short_name
-from datasets.layouts import Item, voc_mask_folders
+from datasets.layouts import voc_mask_folders
+from datasets.lists import Item, Items
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ def scored_images(split: str, images: Sequence[Item], most: int = 0) -> Scored:
     """Choose the images of a list that are scored: all with masks, or at most `most` (0: all) of
     them at even distances, from the first on.
     """
-    masked = [place for place, item in enumerate(images) if item.mask is not None]
+    masked = np.flatnonzero(Items.of(images).masked).tolist()
     return Scored(split, len(images), len(masked), spread(masked, most))
 
 
@@ -54,13 +57,14 @@ def masks_found(layout: str, root: str | Path, split: str, images: Sequence[Item
     split: the data set's own name for it. Raises UserError where masks of COCO were made by a rule
     of an earlier version.
     """
-    masked = [item for item in images if item.mask is not None]
-    head = f"{len(masked):,} of {len(images):,} images have masks"
-    if not masked:
-        return f"{head}; {_instead(layout, Path(root), split, images[0].name)}"
+    images = Items.of(images)
+    masked = images.masked
+    head = f"{masked.sum():,} of {len(images):,} images have masks"
+    if not masked.any():
+        return f"{head}; {_instead(layout, Path(root), split, images.names[0])}"
 
-    if len(masked) < len(images):
-        without = next(item.name for item in images if item.mask is None)
+    if not masked.all():
+        without = images.names[int(masked.argmin())]
         head += f" (not {without}, for one): scores are over those with masks alone"
     rule = mask_rule(layout, images)
     return f"{head}; {rule}" if rule else head
@@ -70,9 +74,10 @@ def mask_rule(layout: str, images: Sequence[Item]) -> str:
     """Return how the masks of COCO were made, in words; "" of other data. Raises UserError as
     `masks_found` does.
     """
-    mask = next((item.mask for item in images if item.mask is not None), None)
-    if layout != "coco" or mask is None:
+    images = Items.of(images)
+    if layout != "coco" or not images.masked.any():
         return ""
+    mask = Path(images.masks[int(images.masked.argmax())])
     return f"masks of COCO: {rule_of(mask.parent)}"
 
 

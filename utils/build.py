@@ -13,7 +13,8 @@ from torch import Tensor
 from clip.loader import TOY_CLIP, load_clip
 from clip.model import ACTIVATIONS, CLIP
 from datasets.classes import spec_of
-from datasets.layouts import Item, items
+from datasets.layouts import items
+from datasets.lists import Item, Items
 from datasets.specs import DatasetSpec
 from datasets.tags import find_tags
 from datasets.transforms import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
@@ -33,23 +34,24 @@ from utils.run_folder.checkpoint import clip_facts, load_trained_state, same_cli
 STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "clip": (CLIP_MEAN, CLIP_STD)}
 
 
-def split_items(config: Config, split: str) -> list[Item]:
+def split_items(config: Config, split: str) -> Items:
     """Images of a split: a name the data set knows, or the path of a list file.
 
     `train[:200]` are the first 200 images of train.
     """
     listed, most = _parsed(split)
     file = listed if _is_list(listed) else None
-    return items(config.dataset, config.data_root, own_split(config, split), file)[:most]
+    found = items(config.dataset, config.data_root, own_split(config, split), file)
+    return found if most is None else found[:most]
 
 
 def image_tags(
-    config: Config, spec: DatasetSpec, images: list[Item], split: str = ""
+    config: Config, spec: DatasetSpec, images: Sequence[Item], split: str = ""
 ) -> np.ndarray:
     """(n, K) bool tags of images of a split (default: the training's): from the tags file, else
     from the data set's own annotations.
     """
-    names = [item.name for item in images]
+    names = Items.of(images).names
     part = own_split(config, split or config.train_split)
     return find_tags(config.dataset, config.data_root, part, names, spec, config.tags)
 
@@ -59,7 +61,7 @@ def validation_tags(config: Config, spec: DatasetSpec, images: Sequence[Item]) -
 
     Raises UserError where there are none.
     """
-    names = [item.name for item in images]
+    names = Items.of(images).names
     part = own_split(config, config.val_split)
     return find_tags(config.dataset, config.data_root, part, names, spec)
 

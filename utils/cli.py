@@ -17,12 +17,12 @@ from utils.common.errors import UserError
 from utils.common.gpu import check_gpu
 from utils.config import CONFIGS, Config, add_config_flags, as_yaml, load_config
 from utils.inference.outputs import write_areas
-from utils.inference.predict import Job, matrices, predict_split
+from utils.inference.predict import Job, predict_split, total_scores
 from utils.inference.segmenter import Outputs, Segmenter, checkpoint_config
 from utils.metrics import ConfusionMatrix, format_table
 from utils.report.page import report_line
 from utils.run_folder.checkpoint import load_checkpoint
-from utils.run_folder.journal import Entry
+from utils.run_folder.journal import Entries
 from utils.run_folder.recorder import add_result, read_results
 from utils.training.stages import train
 
@@ -120,7 +120,7 @@ def evaluate_command(dataset: str, description: str) -> None:
         own_name = own_split(config, split)
         masks = masks_found(config.dataset, config.data_root, own_name, images)
         said.append(f"masks: {masks}")
-        if all(item.mask is None for item in images):
+        if not images.masked.any():
             said.insert(0, "this test will give label maps and no score, for want of masks")
     if distributed.is_main():
         print("\n".join(filter(None, [warning, *said])))
@@ -237,13 +237,12 @@ def protocol(config: Config, options: Outputs) -> str:
     )
 
 
-def report_scores(segmenter: Segmenter, job: Job, entries: Sequence[Entry], split: str) -> None:
+def report_scores(segmenter: Segmenter, job: Job, entries: Entries, split: str) -> None:
     """Keep the results and print one table of the run: seeds and pseudo labels of training, then
     the test results.
     """
-    for title, matrix in matrices(entries, len(segmenter.classes)).items():
-        scored = sum(title in entry["results"] for entry in entries)
-        add_result(job.folder, title, split, scored, matrix, segmenter.spec.classes)
+    for title, score in total_scores(entries, len(segmenter.classes)).items():
+        add_result(job.folder, title, split, score.images, score.matrix, segmenter.spec.classes)
 
     rows = []
     for title, result in read_results(job.folder).items():
@@ -266,7 +265,7 @@ def report_scores(segmenter: Segmenter, job: Job, entries: Sequence[Entry], spli
     print(protocol(segmenter.config, segmenter.options))
 
 
-def report_areas(segmenter: Segmenter, job: Job, entries: Sequence[Entry]) -> None:
+def report_areas(segmenter: Segmenter, job: Job, entries: Entries) -> None:
     """Write the class areas of one's own pictures and say where things are."""
     facts: dict[str, Any] = {
         "checkpoint": segmenter.sha256,
@@ -277,9 +276,9 @@ def report_areas(segmenter: Segmenter, job: Job, entries: Sequence[Entry]) -> No
     print(f"class areas: {areas}, pictures with labels over them: {job.folder / 'overlay'}")
 
 
-def report_skipped(entries: Sequence[Entry]) -> None:
+def report_skipped(entries: Entries) -> None:
     """Name the images that could not be read, if any."""
-    skipped = [entry for entry in entries if "error" in entry]
+    skipped = [entry["error"] for entry in entries if "error" in entry]
     if skipped:
         print(f"{len(skipped)} of {len(entries)} images were skipped, which no result counts:")
-        print("".join(f"  {entry['error']}\n" for entry in skipped), end="")
+        print("".join(f"  {error}\n" for error in skipped), end="")

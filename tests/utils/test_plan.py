@@ -66,7 +66,7 @@ def test_what_never_acts_is_said(config: Config) -> None:
 def test_tags_of_seeds_are_those_of_their_images(config: Config) -> None:
     evaluation, _ = planned(config)
     expected = image_tags(config, VOC, evaluation.seeds.items, "train")
-    assert (evaluation.seeds.tags == expected).all() and expected.any(1).all()
+    assert (evaluation.seeds.tags.matrix() == expected).all() and expected.any(1).all()
 
 
 def without(*folders: str) -> Callable[[Path], None]:

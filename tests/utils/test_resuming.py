@@ -164,6 +164,6 @@ def test_parts_of_a_split_keep_their_tags() -> None:
     found = [Item(name, Path(name), None) for name in "abc"]
     split = Split(found, np.array([[True], [False], [True]]))
     assert [item.name for item in split.tagged().items] == ["a", "c"]
-    assert split.tagged().tags.tolist() == [[True], [True]]
+    assert split.tagged().tags.matrix().tolist() == [[True], [True]]
     assert len(split.at((0, 2))) == 2 and len(split) == 3
-    assert split.at((2,)).items == [split.items[2]]
+    assert list(split.at((2,)).items) == [split.items[2]]

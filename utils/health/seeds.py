@@ -9,7 +9,7 @@ import torch
 from clip.loader import load_clip
 from clip.text import text_features
 from datasets.classes import spec_of
-from datasets.layouts import Item
+from datasets.lists import Items
 from datasets.scoring import scored_images
 from utils.build import build_cvf, image_tags, split_items
 from utils.common.device import choose_device
@@ -58,7 +58,7 @@ def seed_findings(config: Config, most: int, say: Callable[[str], None]) -> list
     if not len(chosen):
         return [Finding(WRONG, seed, f"no image of {SEEDS_OF} has a mask to score it with")]
 
-    items = [images[place] for place in chosen.places]
+    items = images.at(chosen.places)
     matrices = seed_matrices(settings, items, say)
     findings = []
     for title, parts in matrices.items():
@@ -68,7 +68,7 @@ def seed_findings(config: Config, most: int, say: Callable[[str], None]) -> list
 
 
 def seed_matrices(
-    config: Config, items: list[Item], say: Callable[[str], None]
+    config: Config, items: Items, say: Callable[[str], None]
 ) -> dict[str, list[ConfusionMatrix]]:
     """Return the confusion of CLIP's CAMs and seeds with the mask of each image, by title."""
     device = choose_device(config.device)

@@ -4,7 +4,7 @@ at all.
 
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -68,32 +68,39 @@ def write_logits(logits: np.ndarray, name: str, folder: Path) -> str:
 
 
 def write_areas(
-    entries: Sequence[Entry], classes: Sequence[str], facts: dict[str, Any], folder: Path
+    entries: Iterable[Entry], classes: Sequence[str], facts: dict[str, Any], folder: Path
 ) -> Path:
     """`areas.json`: facts, then pixels and share (0..1) of each class found in each picture, by its
     name; those without a label are "not labelled".
     """
     names = {**{str(label): name for label, name in enumerate(classes)}, str(IGNORE): UNLABELLED}
-    images = {}
-    for entry in entries:
-        total = entry["size"][0] * entry["size"][1]
-        found = {names[label]: pixels for label, pixels in entry["pixels"].items()}
-        areas = {
+
+    def save(file: BinaryIO) -> None:
+        head = json.dumps(facts, indent=1).removesuffix("\n}")
+        file.write(f'{head},\n "images": {{'.encode())
+        separator = "\n  "
+        for entry in entries:
+            areas = json.dumps(_areas(entry, names), indent=1).replace("\n", "\n  ")
+            file.write(f"{separator}{json.dumps(entry['name'])}: {areas}".encode())
+            separator = ",\n  "
+        file.write(b"\n }\n}")
+
+    return folder / _write(folder, AREAS, save)
+
+
+def _areas(entry: Entry, names: dict[str, str]) -> dict[str, Any]:
+    """What `areas.json` says of one picture."""
+    total = entry["size"][0] * entry["size"][1]
+    found = {names[label]: pixels for label, pixels in entry["pixels"].items()}
+    return {
+        "image": entry["image"],
+        "size": entry["size"],
+        **{key: entry[key] for key in ("tags", "guessed", "error") if key in entry},
+        "classes": {
             name: {"pixels": pixels, "share": round(pixels / total, 6)}
             for name, pixels in found.items()
-        }
-        more: dict[str, Any] = {
-            key: entry[key] for key in ("tags", "guessed", "error") if key in entry
-        }
-        images[entry["name"]] = {
-            "image": entry["image"],
-            "size": entry["size"],
-            **more,
-            "classes": areas,
-        }
-
-    text = json.dumps({**facts, "images": images}, indent=1)
-    return folder / _write(folder, AREAS, lambda file: file.write(text.encode()))
+        },
+    }
 
 
 def _write(folder: Path, name: str, save: Saver) -> str:

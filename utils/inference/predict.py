@@ -3,7 +3,7 @@ count confusion.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.data import MaskedImages
-from datasets.layouts import Item
+from datasets.lists import Item, Items
 from utils.common import distributed
 from utils.common.device import loading_processes
 from utils.common.errors import UserError
@@ -23,7 +23,7 @@ from utils.inference.outputs import write_labels, write_logits, write_overlay
 from utils.inference.predictor import Predictor
 from utils.metrics import ConfusionMatrix
 from utils.run_folder.claim import claimed
-from utils.run_folder.journal import Entry, Journal, begin, read_journal, stamp
+from utils.run_folder.journal import Entries, Entry, Journal, begin, stamp, unfinished
 
 GUESSED = "guessed"  # in an entry of the journal whose tags were not given: the threshold
 
@@ -36,7 +36,7 @@ class Job:
     its name; all may in an image that is not there, or those that are guessed by a threshold.
     """
 
-    images: Sequence[Item]
+    images: Items
     folder: Path
     overlays: bool = False
     tags: dict[str, list[str]] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Job:
         return entry.get("tags") == given
 
 
-def predict_split(predictor: Predictor, job: Job, ranks: tuple[int, int] = (0, 1)) -> list[Entry]:
+def predict_split(predictor: Predictor, job: Job, ranks: tuple[int, int] = (0, 1)) -> Entries:
     """Predict every image that is not finished yet; returns the journal's entries of all of them.
 
     The folder gets `prediction/` (label PNGs with the VOC palette), `prediction_cmap/` (the same as
@@ -73,25 +73,34 @@ def predict_split(predictor: Predictor, job: Job, ranks: tuple[int, int] = (0, 1
             if said:
                 print(said)
         distributed.barrier()
-        finished = {entry["name"] for entry in read_journal(folder)[1]}
+        remaining = unfinished(folder, job.images)
         distributed.barrier()  # nobody appends before everybody has read
-        remaining = [item for item in job.images if item.name not in finished]
         with Journal(folder, ranks[0]) as journal:
             _predict_each(predictor, job, remaining[ranks[0] :: ranks[1]], journal)
         distributed.barrier()
-        return read_journal(folder)[1]
+        return Entries(folder)
 
 
-def matrices(entries: Sequence[Entry], num_labels: int) -> dict[str, ConfusionMatrix]:
+@dataclass
+class Score:
+    """Confusion over a number of images."""
+
+    matrix: ConfusionMatrix
+    images: int = 0
+
+
+def total_scores(entries: Iterable[Entry], num_labels: int) -> dict[str, Score]:
     """Confusion of all entries by result, in the order of results; empty without masks."""
-    totals: dict[str, ConfusionMatrix] = {}
+    totals: dict[str, Score] = {}
     for entry in entries:
         for title, pairs in entry["results"].items():
-            totals.setdefault(title, ConfusionMatrix(num_labels)).add_pairs(pairs)
+            total = totals.setdefault(title, Score(ConfusionMatrix(num_labels)))
+            total.matrix.add_pairs(pairs)
+            total.images += 1
     return totals
 
 
-def _predict_each(predictor: Predictor, job: Job, images: Sequence[Item], journal: Journal) -> None:
+def _predict_each(predictor: Predictor, job: Job, images: Items, journal: Journal) -> None:
     """Predict images and note them. The files of one are written while a GPU computes the next,
     even if that fails.
     """
@@ -193,7 +202,7 @@ def _pairs(labels: np.ndarray, mask: Tensor, num_labels: int) -> list[list[int]]
     return matrix.pairs()
 
 
-def _read_ahead(items: Sequence[Item], workers: int) -> Iterator[tuple[Item, Future]]:
+def _read_ahead(items: Items, workers: int) -> Iterator[tuple[Item, Future]]:
     """Items in order, their samples read meanwhile by `workers` threads.
 
     Not by processes: those hand pictures over in shared memory, of which containers may have less

@@ -6,15 +6,16 @@ is predicted}}. One line per image follows, appended when its files are whole: {
 path, "mask": path or null, "size": [h, w], "results": {title: [[truth, predicted, pixels], ...]},
 "pixels": {label: pixels} of the final result, "files": [path in the run folder, ...], "changed":
 stamp of image and mask}. An image that could not be read has "error" and no result. Process r > 0
-of several appends to `images-r.jsonl`.
+of several appends to `images-r.jsonl`. Of ten million images it has some gigabytes: it is read line
+by line and never held.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from datasets.layouts import Item
+from datasets.lists import Item, Items
 from utils.common.files import written_whole
 
 FORMAT = 1
@@ -22,24 +23,44 @@ FILE = "images.jsonl"
 Entry = dict[str, Any]
 
 
-def read_journal(folder: Path) -> tuple[dict[str, Any], list[Entry]]:
-    """Header and entries of a run folder, the latest of each image; ({}, []) where there are none.
+class Entries(Iterable[Entry]):
+    """The entries of a run folder, one per image, read anew from its journal each time they are
+    gone through; none where there is no journal.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __iter__(self) -> Iterator[Entry]:
+        seen: set[str] = set()
+        for entry in _entries(self._folder):
+            if entry["name"] not in seen:
+                seen.add(entry["name"])
+                yield entry
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def read_journal(folder: Path) -> tuple[dict[str, Any], Entries]:
+    """Header and entries of a run folder; an empty header where there is none.
 
     A line that is no whole JSON object, as an interrupt leaves it, counts as not written.
     """
-    if not (folder / FILE).is_file():
-        return {}, []
-    header, *entries = _objects(folder / FILE) or [{}]
-    for file in sorted(folder.glob("images-*.jsonl")):
-        entries += _objects(file)
-    return header, list({entry["name"]: entry for entry in entries if "name" in entry}.values())
+    return next(_objects(folder / FILE), {}), Entries(folder)
+
+
+def unfinished(folder: Path, images: Items) -> Items:
+    """Return those images that have no entry in the journal of a run folder."""
+    finished = {entry["name"] for entry in Entries(folder)}
+    return images.at([place for place, name in enumerate(images.names) if name not in finished])
 
 
 def begin(
     folder: Path,
     checkpoint: str,
     options: dict[str, Any],
-    items: Sequence[Item],
+    items: Items,
     holds: Callable[[Entry], bool] = lambda _: True,
 ) -> str:
     """Start or continue the journal of a folder; keep the entries of `items` that are still valid
@@ -48,17 +69,15 @@ def begin(
     Returns what became of a former journal, as a sentence for the user; empty where there was none.
     """
     header = {"format": FORMAT, "checkpoint": checkpoint, "options": options}
-    former, entries = read_journal(folder)
+    former, _ = read_journal(folder)
     other = _difference(former, header)
-    known = {} if other else {item.name: item for item in items}
-    kept = [
-        entry
-        for entry in entries
-        if entry["name"] in known and holds(entry) and _done(folder, entry, known[entry["name"]])
-    ]
-
+    kept = 0
     with written_whole(folder / FILE) as file:
-        file.write("".join(map(_line, [header, *kept])).encode())
+        file.write(_line(header).encode())
+        if former and not other:
+            for entry in filter(holds, _valid(folder, items)):
+                file.write(_line(entry).encode())
+                kept += 1
 
     for part in folder.glob("images-*.jsonl"):
         part.unlink()
@@ -69,7 +88,7 @@ def begin(
         return f"{folder / FILE} was made with {other}: every image is predicted anew"
 
     return (
-        f"{len(kept)} of {len(items)} images are finished already; delete {folder / FILE} to "
+        f"{kept} of {len(items)} images are finished already; delete {folder / FILE} to "
         "predict them again"
     )
 
@@ -110,6 +129,16 @@ def _difference(former: dict[str, Any], header: dict[str, Any]) -> str:
     return f"other settings ({', '.join(names)})" if names else ""
 
 
+def _valid(folder: Path, items: Items) -> Iterator[Entry]:
+    """The entries of a journal, one per image, that still tell of one of the items."""
+    places = {name: place for place, name in enumerate(items.names)}
+    for entry in _entries(folder):
+        place = places.get(entry["name"])
+        if place is not None and _done(folder, entry, items[place]):
+            del places[entry["name"]]
+            yield entry
+
+
 def _done(folder: Path, entry: Entry, item: Item) -> bool:
     """Whether the entry tells of this very item and the files that were written for it are
     there.
@@ -123,11 +152,18 @@ def _line(content: dict[str, Any]) -> str:
     return json.dumps(content, separators=(",", ":")) + "\n"
 
 
-def _objects(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file, one per line."""
-    return list(
-        filter(None, map(_object, path.read_text(encoding="utf-8", errors="replace").split("\n")))
-    )
+def _entries(folder: Path) -> Iterator[Entry]:
+    """The entries of all files of a journal; of an image there may be several."""
+    for path in (folder / FILE, *sorted(folder.glob("images-*.jsonl"))):
+        yield from (entry for entry in _objects(path) if "name" in entry)
+
+
+def _objects(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a file, one per line; none where there is no file."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        yield from filter(None, map(_object, file))
 
 
 def _object(line: str) -> dict[str, Any]:

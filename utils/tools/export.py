@@ -17,7 +17,6 @@ For each image of a split, made with its tags as at the end of training:
 import argparse
 import io
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.layouts import Item
+from datasets.lists import Items
 from datasets.pictures import mask_png
 from datasets.specs import palette
 from model.cvf import CVF
@@ -103,7 +102,7 @@ def packed(layout: str, keys: Tensor, scores: Tensor) -> bytes:
 
 def export(
     model: CVF,
-    images: Sequence[Item],
+    images: Items,
     tags: np.ndarray,
     config: Config,
     kind: str,
@@ -120,7 +119,7 @@ def export(
     after_switch = config.after_switch(config.max_iters)
     refined = ConfusionMatrix(tags.shape[1] + 1)
     # without a sweep no mask is opened
-    items = images if sweep else [Item(item.name, item.image, None) for item in images]
+    items = images if sweep else images.without_masks()
 
     for sample in progress(masked_loader(items, config), desc="export"):
         tag = torch.from_numpy(tags[sample["index"]])

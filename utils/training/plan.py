@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from datasets.data import Split
-from datasets.layouts import Item
+from datasets.lists import Item, Items
 from datasets.scoring import Scored, masks_found, scored_images
 from datasets.specs import DatasetSpec
 from utils.build import image_tags, own_split, split_items
@@ -86,7 +86,7 @@ def planned_evaluation(
     if not len(chosen):
         scores = "validation score" if len(seeds) else "score at all"
         lines.insert(0, f"this run will make no {scores}, for want of masks")
-    images = [validation[place] for place in chosen.places]
+    images = Items.of(validation).at(chosen.places)
     return Evaluation(images, chosen.label, seeds, seeds_label, "\n".join(lines))
 
 
@@ -98,7 +98,7 @@ def _planned_seeds(config: Config, spec: DatasetSpec, training: Split) -> tuple[
     try:
         images = split_items(config, config.seeds_split)
         chosen = scored_images(config.seeds_split, images, config.seeds_images)
-        items = [images[place] for place in chosen.places]
+        items = images.at(chosen.places)
         seeds = Split(items, image_tags(config, spec, items, config.seeds_split))
     except UserError as error:  # scores of training images are no reason not to train
         return none, "", f"not scored: {error}"
@@ -140,7 +140,7 @@ def plan(
         words = ", ".join(spec.dropped)
         dropped = f"; left out of the background, as they name classes: {words}"
     precision = "bf16" if uses_bf16(device, config.precision) else "fp32"
-    tags = training.tags.sum() / len(training)
+    tags = training.tags.total() / len(training)
     work = {
         "seeds": "pseudo labels of whole images, nothing is trained,",
         "classifier": "the class-token ViT alone",
@@ -188,7 +188,7 @@ def cpu_time(config: Config, training: Split) -> str:
     seconds = config.max_iters * config.batch_size * STAGE_2_SECONDS * (config.crop_size / 320) ** 2
     if config.branches != "clip" and not config.mct_path:
         images = config.mct_epochs * len(training.tagged())
-        each = STAGE_1_SECONDS + STAGE_1_SECONDS_PER_CLASS * training.tags.shape[1]
+        each = STAGE_1_SECONDS + STAGE_1_SECONDS_PER_CLASS * training.tags.classes
         seconds += images * each * (config.mct_crop_size / 320) ** 2
 
     threads = torch.get_num_threads()

@@ -34,7 +34,7 @@ def make_pseudo_masks(model: CVF, images: Split, run: Run) -> Path:
     config = run.config
     folder = run.folder / PSEUDO_LABELS
     scores = {
-        title: ConfusionMatrix(images.tags.shape[1] + 1, run.device) for title in _titles(model)
+        title: ConfusionMatrix(images.tags.classes + 1, run.device) for title in _titles(model)
     }
     scored = torch.zeros(1, dtype=torch.int64, device=run.device)
 

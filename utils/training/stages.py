@@ -15,7 +15,7 @@ from clip.loader import load_clip
 from clip.text import text_features
 from datasets.classes import spec_of
 from datasets.data import Batch, Split, TaggedImages
-from datasets.layouts import Item
+from datasets.lists import Item, Items
 from datasets.mask_signs import refuse_suspicious
 from datasets.scoring import spread
 from datasets.specs import DatasetSpec
@@ -91,7 +91,8 @@ def train(
     validation = split_items(config, config.val_split)
     training = Split(images, image_tags(config, spec, images))
     evaluation = planned_evaluation(config, spec, training, validation)
-    refuse_suspicious([*evaluation.validation, *evaluation.seeds.items])
+    refuse_suspicious(evaluation.validation)
+    refuse_suspicious(evaluation.seeds.items)
 
     clip = load_clip(config.clip_path, config.clip_activation)
     vit = None if config.branches == "clip" else build_vit(config, clip, len(spec.classes))
@@ -165,7 +166,7 @@ def tagged_validation(
     """Find the tags of validation images, on which stage 1 is scored; None if there are none."""
     if not config.mct_eval_epochs:
         return None
-    seen = [images[place] for place in spread(range(len(images)), config.eval_images)]
+    seen = Items.of(images).at(spread(range(len(images)), config.eval_images))
     try:
         return Split(seen, validation_tags(config, spec, seen))
     except UserError as error:

@@ -1,7 +1,5 @@
 """How well stage 1 predicts the tags of validation images, while it learns."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -32,7 +30,7 @@ def report_tags(
     if not distributed.is_main():
         return
 
-    truth = torch.from_numpy(validation.tags)[seen]
+    truth = torch.from_numpy(validation.tags.matrix())[seen]
     by_class, by_image = mean_average_precision(scores[seen], truth)
     values = {CLASS_MAP: 100 * by_class, IMAGE_MAP: 100 * by_image}
     run.recorder.scalars(TAG_EVALUATION, step, values)
@@ -57,11 +55,10 @@ def predicted_tags(vit: ClassTokenViT, validation: Split, run: Run) -> tuple[Ten
         takes it; (n,) bool, False for images that could not be read.
     """
     config = run.config
-    table = torch.zeros(len(validation), validation.tags.shape[1] + 1, device=run.device)
-    without_masks = [replace(item, mask=None) for item in validation.items]
+    table = torch.zeros(len(validation), validation.tags.classes + 1, device=run.device)
 
     with evaluating(vit):
-        loader = masked_loader(without_masks, config, run.rank, run.world)
+        loader = masked_loader(validation.items.without_masks(), config, run.rank, run.world)
         bar = progress(loader, config.quiet, desc="tags", leave=False)
         for sample in readable(bar, run.folder, "tags"):
             with autocast(run.device, config.precision):

@@ -41,7 +41,7 @@ def score_seeds(
     # All are there from the start: a process without an image takes part in the sums too.
     branches = model.method.branches
     kinds = ("clip", "vit", "fused") if branches == "fusion" else (branches,)
-    size = seeds.tags.shape[1] + 1
+    size = seeds.tags.classes + 1
     scores = {TITLES[kind]: ConfusionMatrix(size, run.device) for kind in (*kinds, "pseudo")}
 
     with evaluating(model):

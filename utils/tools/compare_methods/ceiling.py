@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from datasets.data import Batch, TaggedImages
-from datasets.layouts import Item
+from datasets.lists import Items
 from datasets.pictures import load_mask
 from datasets.specs import IGNORE
 from model.cvf import CVF
@@ -25,9 +25,9 @@ class MaskedBatch(Batch):
 class MaskedCrops(TaggedImages):
     """The crops of `TaggedImages` with the masks cropped alike."""
 
-    def __init__(self, items: list[Item], *arguments: Any):
+    def __init__(self, items: Items, *arguments: Any):
         super().__init__(items, *arguments)
-        self.masks = [str(item.mask) for item in items]
+        self.masks = items.masks
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor | int | str]:
         """As in `TaggedImages`, and "labels" (c, c) uint8, 255 on padding."""

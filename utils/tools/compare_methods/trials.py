@@ -8,7 +8,7 @@ from utils.build import split_items
 from utils.common.errors import UserError
 from utils.common.options import Role, options
 from utils.config import Config, names_of
-from utils.inference.predict import Job, matrices, predict_split
+from utils.inference.predict import Job, predict_split, total_scores
 from utils.inference.segmenter import Outputs, Segmenter
 from utils.metrics import TITLES, ConfusionMatrix
 from utils.report.methods import Score
@@ -188,9 +188,9 @@ class Bench:
             images = split_items(replace(config, data_root=root), config.val_split)
             entries = predict_split(segmenter, Job(images, folder))
             scores = {}
-            for title, matrix in matrices(entries, len(segmenter.classes)).items():
-                scored = sum(title in entry["results"] for entry in entries)
-                scores[title] = Score(100 * matrix.miou(), config.val_split, scored)
+            for title, total in total_scores(entries, len(segmenter.classes)).items():
+                miou = 100 * total.matrix.miou()
+                scores[title] = Score(miou, config.val_split, total.images)
             return scores
 
         step, _ = done(run, f"test-{Path(root).name}", settings, config.device, work)

@@ -1,0 +1,70 @@
+"""The journal of a prediction: read line by line, and continued where it still holds."""
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from datasets.lists import Items
+from utils.run_folder.journal import FILE, Entry, Journal, begin, read_journal, stamp, unfinished
+
+COUNT = 3000
+
+
+def images(folder: Path, names: str = "abc") -> Items:
+    for name in names:
+        (folder / f"{name}.jpg").touch()
+    return Items((name, str(folder / f"{name}.jpg"), "") for name in names)
+
+
+def entry_of(found: Items, place: int, **more: object) -> Entry:
+    item = found[place]
+    entry = {"name": item.name, "image": str(item.image), "mask": None, "files": []}
+    return {**entry, "changed": stamp(item), "results": {}, **more}
+
+
+def test_an_image_counts_once_and_what_is_left_is_told(tmp_path: Path) -> None:
+    found = images(tmp_path)
+    assert begin(tmp_path, "sum", {}, found) == ""
+    for rank in (0, 1):  # as where a process was killed between writing and removing
+        with Journal(tmp_path, rank) as journal:
+            journal.add(entry_of(found, 1))
+    header, entries = read_journal(tmp_path)
+    assert header["checkpoint"] == "sum" and [entry["name"] for entry in entries] == ["b"]
+    assert list(unfinished(tmp_path, found).names) == ["a", "c"]
+    assert begin(tmp_path, "sum", {}, found).startswith("1 of 3 images are finished already")
+    assert len((tmp_path / FILE).read_text().splitlines()) == 2
+
+
+def test_an_image_that_failed_at_first_counts_once_it_has_not(tmp_path: Path) -> None:
+    found = images(tmp_path)
+    begin(tmp_path, "sum", {}, found)
+    with Journal(tmp_path) as journal:
+        journal.add(entry_of(found, 0, error="cut short"))
+        journal.add(entry_of(found, 0))
+    begin(tmp_path, "sum", {}, found)
+    assert [entry.get("error") for entry in read_journal(tmp_path)[1]] == [None]
+
+
+def test_a_folder_without_a_journal_has_no_entry(tmp_path: Path) -> None:
+    header, entries = read_journal(tmp_path)
+    assert header == {} and list(entries) == []
+
+
+def test_a_long_journal_is_never_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jpg").touch()
+    found = Items((str(k), str(tmp_path / "a.jpg"), "") for k in range(COUNT))
+    begin(tmp_path, "sum", {}, found)
+    line = json.dumps(entry_of(found, 0, results={"x": [[k, k, k] for k in range(100)]}))
+    with (tmp_path / FILE).open("a") as file:
+        file.writelines(line.replace('"0"', f'"{k}"', 1) + "\n" for k in range(COUNT))
+    size = (tmp_path / FILE).stat().st_size
+
+    tracemalloc.start()
+    assert begin(tmp_path, "sum", {}, found).startswith(f"{COUNT} of {COUNT} ")
+    assert len(unfinished(tmp_path, found)) == 0
+    assert sum(1 for entry in read_journal(tmp_path)[1] if entry["results"]) == COUNT
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 400 * COUNT < size / 2
