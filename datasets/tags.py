@@ -5,7 +5,8 @@ A tags file is JSON: {"format": 1, "dataset": name, "classes": [...], "source": 
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from datasets.annotations import tags_of_file
 from datasets.coco_json import coco_annotations, coco_classes
-from datasets.layouts import Item
+from datasets.lists import Item
 from datasets.pictures import load_mask
 from datasets.specs import IGNORE, DatasetSpec
 from datasets.voc_xml import read_xml
@@ -22,6 +23,8 @@ from utils.common.files import read_json, write_whole
 
 FORMAT = 1
 COCO_SOURCE = "COCO instance annotations"
+VOC_SOURCE = "VOC bounding-box annotations"
+VOC_TAGS = {split: f"tags_{split}.json" for split in ("train_aug", "val")}  # as they are prepared
 TAGS = "tags.json"  # of a custom data set, in its folder
 _HEAD = 4096  # bytes of a tags file in which its format stands
 _ALIKE = 0.7  # likeness, of 1, from which another class may have been meant
@@ -61,7 +64,7 @@ def _complete(
             f"{path} has no tags for {len(missing)} of {len(names)} images, first {missing[0]};"
             " make it for this list or write an empty list [] for images without a class"
         )
-    return tags_of(str(path), tags, names, spec, "").matrix
+    return _matrix(spec, _rows(str(path), tags, names), len(names))
 
 
 def read_all_tags(path: str | Path, spec: DatasetSpec) -> Tags:
@@ -82,8 +85,13 @@ def tags_of(
     """`Tags` of the named images from their class names. Raises UserError, naming `place`, on an
     unknown class.
     """
-    rows = ((f"{place}, image {name}", classes[name]) for name in names)
-    return Tags(tuple(names), _matrix(spec, rows, len(names)), source)
+    return Tags(tuple(names), _matrix(spec, _rows(place, classes, names), len(names)), source)
+
+
+def _rows(
+    place: str, classes: Mapping[str, Sequence[str]], names: Sequence[str]
+) -> Iterator[tuple[str, Sequence[str]]]:
+    return ((f"{place}, image {name}", classes[name]) for name in names)
 
 
 def write_tags(path: str | Path, spec: DatasetSpec, tags: Tags) -> bool:
@@ -182,7 +190,33 @@ def find_tags(
         return read_tags(file or Path(root) / TAGS, spec, names)
     if dataset == "coco":
         return tags_from_coco_json(root, split, names, spec).matrix
-    return tags_from_voc_xml(root, names, spec).matrix
+    prepared = _prepared(Path(root), names, spec)
+    return tags_from_voc_xml(root, names, spec).matrix if prepared is None else prepared
+
+
+def _prepared(root: Path, names: Sequence[str], spec: DatasetSpec) -> np.ndarray | None:
+    """(n, K) bool tags of images of VOC from the tags file that `datasets.prepare voc` made from
+    their XML files; None where no file has them all or an XML file was changed since.
+    """
+    for path in (root / file for file in VOC_TAGS.values()):
+        if not path.is_file():
+            continue
+        content = _content(path, spec)
+        tags = content["tags"]
+        whole = content.get("source") == VOC_SOURCE and all(name in tags for name in names)
+        if whole and _newest_xml(root, set(names)) <= path.stat().st_mtime_ns:
+            return _matrix(spec, _rows(str(path), tags, names), len(names))
+    return None
+
+
+def _newest_xml(root: Path, names: set[str]) -> int:
+    """When the annotations of these images were last changed, ns; 0 where there are none."""
+    folder = root / "Annotations"
+    if not folder.is_dir():
+        return 0
+    with os.scandir(folder) as files:
+        named = (file for file in files if file.name.removesuffix(".xml") in names)
+        return max((file.stat().st_mtime_ns for file in named), default=0)
 
 
 def tags_from_voc_xml(
@@ -199,7 +233,7 @@ def tags_from_voc_xml(
         (str(folder / f"{name}.xml"), read_xml(folder / f"{name}.xml").classes(difficult))
         for name in names
     )
-    source = "VOC bounding-box annotations" + ("" if difficult else " without difficult objects")
+    source = VOC_SOURCE + ("" if difficult else " without difficult objects")
     return Tags(tuple(names), _matrix(spec, rows, len(names)), source)
 
 

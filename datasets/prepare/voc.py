@@ -1,7 +1,8 @@
 """`python -m datasets.prepare voc`: PASCAL VOC 2012's lists, tags, and with SBD its augmented
 masks. Where the augmented masks are there already, the list train_aug is made from their names.
 
-Training reads JPEGImages, Annotations and a list alone; masks are needed for scores only.
+Training reads JPEGImages, a list, and the tags file, or where that is missing or older the XML
+files in Annotations; masks are needed for scores only.
 """
 
 import os
@@ -10,16 +11,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets.layouts import Item, items, read_list
+from datasets.layouts import items, read_list
+from datasets.lists import Items
 from datasets.prepare.parallel import Each, crew
 from datasets.prepare.sbd import augment, list_from_masks
 from datasets.specs import VOC
-from datasets.tags import Tags, differences, tags_from_masks, tags_from_voc_xml, write_tags
+from datasets.tags import (
+    VOC_TAGS,
+    Tags,
+    differences,
+    tags_from_masks,
+    tags_from_voc_xml,
+    write_tags,
+)
 from utils.common.errors import UserError
 from utils.common.files import write_whole
 
 FULL = {"train_aug": 10582, "train": 1464, "val": 1449}  # images in the lists of the whole data set
-_TAGGED = ("train_aug", "val")
 
 
 def add_command(kinds: Any) -> None:
@@ -77,7 +85,7 @@ def run(args: Namespace) -> None:
         present = [split for split in FULL if _list(root, split).is_file()]
         counts = {split: len(read_list(_list(root, split))) for split in present}
         print(_described(root, counts))
-        for split in (split for split in _TAGGED if split in counts):
+        for split in (split for split in VOC_TAGS if split in counts):
             print(f"{split}: {_write_tags(root, split, Path(args.out or root), args, each)}")
 
 
@@ -107,7 +115,7 @@ def _list(root: Path, split: str) -> Path:
 
 def _described(root: Path, counts: dict[str, int]) -> str:
     """The numbers of images in the lists, and how they compare with the whole data set's."""
-    if not any(split in counts for split in _TAGGED):
+    if not any(split in counts for split in VOC_TAGS):
         raise UserError(
             f"{_list(root, 'train_aug')} does not exist, nor val.txt; copy the lists of VOC 2012 "
             "there"
@@ -139,7 +147,7 @@ def _write_tags(root: Path, split: str, out: Path, args: Namespace, each: Each) 
         tags = tags_from_masks(found, VOC, partial(each, title=f"masks of {split}"))
     else:
         tags = tags_from_voc_xml(root, [item.name for item in found], VOC, args.difficult == "true")
-    path = out / f"tags_{split}.json"
+    path = out / VOC_TAGS[split]
     new = write_tags(path, VOC, tags)
     said = f"tags of {len(found)} images, {tags.matrix.sum() / len(found):.2f} each, in {path}"
     said = said if new else f"{said}, were there"
@@ -150,7 +158,7 @@ def _write_tags(root: Path, split: str, out: Path, args: Namespace, each: Each) 
     )
 
 
-def _compared(found: list[Item], split: str, out: Path, tags: Tags, new: bool, each: Each) -> str:
+def _compared(found: Items, split: str, out: Path, tags: Tags, new: bool, each: Each) -> str:
     """Compare tags from XML with those of the masks there are; the file of differences is
     complete.
     """

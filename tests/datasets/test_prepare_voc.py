@@ -1,6 +1,7 @@
 """VOC's lists, tags and SBD's masks: what `datasets.prepare voc` writes, keeps and refuses."""
 
 import contextlib
+import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
+from datasets import tags as tags_module
 from datasets.layouts import items, read_list
 from datasets.pictures import load_mask
 from datasets.prepare import __main__ as prepare
@@ -21,7 +23,8 @@ from datasets.prepare import sbd
 from datasets.prepare import voc as converter
 from datasets.prepare.sbd import read_sbd
 from datasets.specs import VOC, palette
-from datasets.tags import read_all_tags, tags_from_masks, tags_from_voc_xml
+from datasets.tags import find_tags, read_all_tags, tags_from_masks, tags_from_voc_xml
+from datasets.voc_xml import read_xml
 from utils.common.entry import command
 from utils.common.errors import UserError
 
@@ -207,6 +210,35 @@ def test_xml_equals_masks_but_for_the_listed(
     assert listed[0] in capsys.readouterr().out
     assert prepare_voc(voc, "--difficult", "false", "--out", voc / "easy") == 0
     assert not read_all_tags(voc / "easy/tags_val.json", VOC).matrix[0].any()
+
+
+def test_prepared_tags_stand_for_the_xml_until_one_of_it_changes(
+    voc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = read_list(voc / "ImageSets/Segmentation/val.txt")
+    expected = find_tags("voc", voc, "val", names, VOC)
+    assert prepare_voc(voc) == 0
+    opened: list[Path] = []
+    monkeypatch.setattr(tags_module, "read_xml", lambda path: opened.append(path) or read_xml(path))
+    assert (find_tags("voc", voc, "val", names, VOC) == expected).all() and not opened
+
+    later = (voc / "tags_val.json").stat().st_mtime_ns + 1
+    os.utime(voc / f"Annotations/{names[0]}.xml", ns=(later, later))
+    find_tags("voc", voc, "val", names, VOC)
+    assert len(opened) == len(names)
+
+
+@pytest.mark.parametrize("flags", [("--difficult", "false"), ("--tags_from", "masks")])
+def test_tags_of_another_kind_are_used_only_where_they_are_named(
+    voc: Path, flags: tuple[str, str]
+) -> None:
+    names = read_list(voc / "ImageSets/Segmentation/val.txt")
+    assert prepare_voc(voc, *flags) == 0
+    file = voc / f"Annotations/{names[0]}.xml"
+    file.write_text("<annotation></annotation>")
+    os.utime(file, (1, 1))
+    assert not find_tags("voc", voc, "val", names, VOC)[0].any()
+    assert find_tags("voc", voc, "val", names, VOC, voc / "tags_val.json")[0].any()
 
 
 def test_tags_from_masks_need_no_xml(voc: Path, sbd_folder: Path) -> None:
