@@ -19,7 +19,7 @@ from datasets.pictures import MAX_PIXELS, WHITES
 from model.criterion import criterion
 from model.method import Method
 from utils.config import Config, load_config
-from utils.tools.benchmark.__main__ import STAGES
+from utils.tools.benchmark.networks import STAGES
 
 METHOD = ROOT / "model" / "README.md"
 GOLDEN = ROOT / "tests" / "golden" / "README.md"

@@ -3,26 +3,29 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.profiler import record_function
 
+from utils.build import split_items
 from utils.common.entry import ROOT
 from utils.common.errors import UserError
 from utils.config import Config
 from utils.inference.segmenter import Outputs, Segmenter
-from utils.tools.benchmark.__main__ import (
-    Row,
-    Setting,
-    against,
-    measure_par,
-    table,
-    tag_counts,
-    tagged_batch,
-)
+from utils.tools.benchmark import simulated
+from utils.tools.benchmark.__main__ import against
+from utils.tools.benchmark.counts import AsOnGpu, Ledger
+from utils.tools.benchmark.counts import counted as counted_step
 from utils.tools.benchmark.crf_cases import crf_cases, crf_input, random_regions
+from utils.tools.benchmark.data import phases, started
+from utils.tools.benchmark.networks import classifier_step, tag_counts, tagged_batch
+from utils.tools.benchmark.refinement import measure_par
+from utils.tools.benchmark.rows import Row, Setting, table
+from utils.tools.benchmark.simulated import write_coco, write_many
 from utils.tools.benchmark.timing import Timing, measure, peak_memory, stages
 
 CPU = torch.device("cpu")
@@ -125,3 +128,51 @@ def test_the_crf_gets_what_a_checkpoint_predicts(tmp_path, toy_voc):
     segmenter = Segmenter.from_checkpoint(CHECKPOINT, Outputs(use_crf=False), device="cpu")
     assert title.startswith("a.jpg, 21 x ") and image.dtype == torch.uint8
     np.testing.assert_array_equal(probs.argmax(0).numpy(), segmenter(photograph))
+
+
+def test_launches_waits_and_memory_are_counted() -> None:
+    weight, host = torch.ones(1000, 250), torch.ones(10)
+    with Ledger([weight]) as ledger:
+        product = weight * 2
+        del product
+        host.nonzero()  # on the host: neither launched nor waited for
+        (weight.t() + 1).sum().item()
+
+    found = ledger.counts
+    assert found.per_operation == {"aten.mul": 1, "aten.add": 1, "aten.sum": 1}
+    assert (found.launches, found.waits) == (3, 1)
+    assert 2_000_000 <= found.peak < 2_001_000 and 1_000_000 <= found.live < 1_001_000
+
+
+def test_work_is_cut_as_for_a_gpu() -> None:
+    with AsOnGpu():
+        assert torch.ones(2).is_cuda
+    assert not torch.ones(2).is_cuda
+
+
+def test_a_step_of_stage_1_needs_its_weights_three_times_over() -> None:
+    config = Config(mct_batch_size=1, mct_crop_size=64, precision="fp32")
+    step = classifier_step(Setting("A", config, CPU, 1))
+    weights = sum(tensor.nbytes for tensor in step.stage.module.parameters())
+    found = counted_step(step)
+    assert 4 * weights < found.peak < 6 * weights  # gradients and AdamW's two moments
+    assert found.waits == 1 and found.launches > 500
+    shown = table([Row("step", "A", None, "computed")], {})
+    assert shown.split() == ["step", "(A)", "computed"]
+
+
+def test_lists_of_images_are_measured(tmp_path: Path) -> None:
+    write_many(tmp_path / "data", 50)
+    config = Config(dataset="custom", data_root=str(tmp_path / "data"), train_split="train")
+    found = phases(replace(config, work_dir=str(tmp_path / "run")))
+    assert [phase.name for phase in found] == ["imports", "start-up", "training's lists", "journal"]
+    assert all(phase.peak > 0.1 for phase in found) and "50 lines" in found[-1].note
+
+
+def test_simulated_coco_is_read_as_coco(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulated, "COCO_IMAGES", {"train": 20, "val": 10})
+    write_coco(tmp_path / "coco")
+    config = Config(dataset="coco", data_root=str(tmp_path / "coco"), train_split="train")
+    training = started(config)
+    assert len(training) == 20 and 1 < training.tags.total() / 20 < 6
+    assert split_items(config, "val").masked.all()

@@ -15,18 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from datasets.transforms import normalise
 from model import boxes
 from model.criterion import criterion
+from utils.tools.benchmark.counts import asks_for_values
 
-aten = torch.ops.aten
-WAITS = {
-    aten._local_scalar_dense,
-    aten.nonzero,
-    aten.equal,
-    aten.is_nonzero,
-    aten.masked_select,
-    aten._unique2,
-}
 # `torch.tensor(values, device=...)`, whose copy to a GPU waits for all that it is doing
-LITERALS = aten.lift_fresh
+LITERALS = torch.ops.aten.lift_fresh
 # of what is on the CPU
 ALLOWED = {
     ("class_rows.py", "from_tags"),
@@ -51,13 +43,7 @@ class NoWaits(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        indices = (
-            args[1] if func.overloadpacket in (aten.index, aten.index_put, aten.index_put_) else ()
-        )
-        masks = any(
-            index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices
-        )
-        if func.overloadpacket in {*WAITS, LITERALS} or masks:
+        if func.overloadpacket == LITERALS or asks_for_values(func, args):
             frames = {(Path(frame.filename).name, frame.function) for frame in inspect.stack(0)}
             if not frames & ALLOWED:
                 self.found.append(

@@ -39,7 +39,7 @@ def read_json(
             object by default.
     """
     try:
-        content = json.loads(Path(path).read_bytes(), object_hook=each_object)
+        content = json.loads(_json_text(Path(path)), object_hook=each_object)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; check the path or make the file first") from error
     except json.JSONDecodeError as error:
@@ -59,6 +59,12 @@ def read_json(
         )
 
     return content
+
+
+def _json_text(path: Path) -> str:
+    """The text of a JSON file; its bytes, which may be a gigabyte, are not held beside it."""
+    content = path.read_bytes()
+    return content.decode(json.detect_encoding(content), "surrogatepass")
 
 
 def decoded_text(path: str | Path, content: bytes) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
-from utils.common.device import peak_gigabytes
+from utils.common.device import peak_gigabytes, synchronise
 
 Work = Callable[[], object]
 
@@ -54,12 +54,6 @@ def _summary(taken: list[tuple[float, float]]) -> Timing:
     seconds, cpu = ([sample[column] for sample in taken] for column in (0, 1))
     middle = statistics.median(seconds)
     return Timing(middle, statistics.median(cpu), (max(seconds) - min(seconds)) / middle)
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for a GPU; nothing on the CPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def peak_memory(work: Work, device: torch.device) -> int:
