@@ -8,7 +8,8 @@ import pytest
 from helpers import ROOT
 
 from utils.common import device
-from utils.common.device import loading_processes
+from utils.common.device import choose_device, loading_processes
+from utils.common.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,12 @@ def test_data_are_loaded_by_a_process_per_core(
     monkeypatch.setattr(device.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert loading_processes(asked) == given
+
+
+@pytest.mark.parametrize("name", ["mps", "mps:0"])
+def test_an_apple_gpu_is_refused_as_untried(name: str) -> None:
+    with pytest.raises(UserError, match=f"--device {name} is refused: nothing here was ever tried"):
+        choose_device(name)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import run
+from helpers import run, same_weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_voc
 from utils.common import progress as module
 from utils.common.progress import Pace, progress
 from utils.metrics import SINGLE
+from utils.training import rehearsal
 
 
 def test_a_bar_in_a_file_is_lines(
@@ -45,6 +46,23 @@ def test_time_left_is_told_after_a_few_steps_and_ten_times(monkeypatch: pytest.M
     assert told[4] == "0.67 s per image, about 0:01:04 (h:mm:ss) left for the other 96"
 
 
+def test_time_for_all_that_follows_is_told_and_that_between_steps_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter(range(0, 10000, 2))
+    monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(clock)))
+    pace = Pace(100, "image")
+    pace.count()
+    pace.count()
+    pace.leave_out(1)  # of the two seconds up to the fourth
+    pace.count()
+    left = 96 * (2 - 1) / 3
+    assert pace.count(600) == (
+        f"0.33 s per image, about 0:00:{left:.0f} (h:mm:ss) left for the other 96, "
+        f"0:10:{left:.0f} for the whole run"
+    )
+
+
 @pytest.mark.parametrize("total", range(5))
 def test_few_steps_are_not_worth_a_word(total: int) -> None:
     pace = Pace(total, "image")
@@ -56,8 +74,26 @@ def test_training_says_how_long_it_will_take(start: list[str], tmp_path: Path) -
     assert run(train_voc.main, *start, *flags) == 0
     said = (tmp_path / "run" / "train.log").read_text()
     assert re.search(
-        r" segmenter: \d+\.\d\d s per iteration, about .* left for the other 2\n", said
+        r" segmenter: \d+\.\d\d s per iteration, about .* left for the other 2, "
+        r"0:00:\d\d for the whole run\n",
+        said,
     )
+
+
+def test_stage_1_says_how_long_the_whole_run_will_take(
+    start: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = (*start, "--quiet", "--mct_epochs", 3)
+    assert run(train_voc.main, *flags) == 0
+    plain = (tmp_path / "run").rename(tmp_path / "plain")
+
+    monkeypatch.setattr(rehearsal, "FEWEST", 1)
+    steps = rehearsal.rehearse_steps
+    monkeypatch.setattr(rehearsal, "rehearse_steps", lambda *all_: steps(*all_) + 86400)
+    assert run(train_voc.main, *flags) == 0
+    said = (tmp_path / "run" / "train.log").read_text()
+    assert re.search(r" classifier: .* left for the other 2, 1 day, .* for the whole run\n", said)
+    assert same_weights(tmp_path / "run", plain)  # of the rehearsal nothing is kept
 
 
 def test_quiet_training_draws_panels_and_trains_as_ever(

@@ -40,6 +40,10 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     except RuntimeError:
         device = None
 
+    if device is not None and device.type == "mps":
+        raise UserError(
+            f"--device {name} is refused: nothing here was ever tried on Apple's GPUs; use cpu"
+        )
     if device is None or device.type not in ("cpu", "cuda"):
         raise UserError(f"--device {name} is no device known here; use auto, cpu, cuda or cuda:N")
     if device.type == "cpu":
@@ -107,6 +111,12 @@ def fetch(value: Tensor) -> Callable[[], Tensor]:
         return host
 
     return wait
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for a GPU; nothing on the CPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def prepare_torch(threads: int) -> None:

@@ -73,8 +73,15 @@ class Pace:
         self._start = 0.0
         self._told = {1 + MEASURED, *(total * tenth // 10 for tenth in range(1, 10))}
 
-    def count(self) -> str | None:
-        """Count a step as done; return a sentence on the time left where one is due."""
+    def leave_out(self, seconds: float) -> None:
+        """Let time that was spent on something else than steps not count."""
+        self._start += seconds
+
+    def count(self, beyond: float = 0.0) -> str | None:
+        """Count a step as done; return a sentence on the time left where one is due.
+
+        beyond: seconds of what is left beside these steps, which are said where there are any.
+        """
         self.done += 1
         if self.done == 1:
             self._start = time.perf_counter()
@@ -85,5 +92,10 @@ class Pace:
             (time.perf_counter() - self._start) / (self.done - 1),
             self.total - self.done,
         )
-        left = timedelta(seconds=round(seconds * steps))
-        return f"{seconds:.2f} s per {self.step}, about {left} (h:mm:ss) left for the other {steps}"
+        left = _shown(seconds * steps)
+        told = f"{seconds:.2f} s per {self.step}, about {left} (h:mm:ss) left for the other {steps}"
+        return f"{told}, {_shown(seconds * steps + beyond)} for the whole run" if beyond else told
+
+
+def _shown(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

@@ -32,6 +32,7 @@ from utils.run_folder.checkpoint import (
 )
 from utils.run_folder.claim import note_bad_image
 from utils.run_folder.recorder import Recorder
+from utils.training.forecast import Forecast
 from utils.training.optim import load_state, set_rate
 
 # iterations between two looks whether another process is asked to stop; a look waits for the GPU
@@ -51,6 +52,7 @@ class Run:
     folder: Path
     recorder: Recorder
     facts: dict[str, Any] = field(default_factory=dict)
+    forecast: Forecast = field(default_factory=Forecast)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,13 @@ class Stage:
     eval_every: int = 0  # iterations; 0: those of the configuration
     beside: LossesBeside | None = None  # numbers of others
     repeats_last: bool = True  # a finished stage that is resumed is evaluated again
+
+    def evaluations_after(self, done: int, every: int) -> int:
+        """Return how many evaluations are due after iteration `done`, the last one included."""
+        if self.evaluate is None:
+            return 0
+        every = self.eval_every or every
+        return (self.iterations - 1) // every - done // every + 1
 
 
 def save(stage: Stage, run: Run, step: int, validated: bool = True) -> None:
@@ -155,7 +164,8 @@ def run_stage(stage: Stage, run: Run) -> bool:
             batch = next_batch(loaded, stage, run, stop, done)
             terms = train_step(stage, run, batch, done - 1)
             bar.update()
-            if told := pace.count():
+            due_later = stage.evaluations_after(done, config.eval_every)
+            if told := pace.count(run.forecast.beyond(stage.evaluation, due_later)):
                 run.recorder.say(f"{stage.name}: {told}")
             if done % config.log_every == 0 or done == end:
                 values = log(
@@ -167,7 +177,7 @@ def run_stage(stage: Stage, run: Run) -> bool:
             every = stage.eval_every or config.eval_every
             due = stage.evaluate is not None and done % every == 0 and done < end
             if due and not stopping:
-                run_validation(stage, run, stop, done)
+                pace.leave_out(run_validation(stage, run, stop, done))
             if done % config.checkpoint_every == 0 or done == end or stopping:
                 save(stage, run, done, validated=not (due and stopping))
             if stopping and done < end:
@@ -214,18 +224,23 @@ def next_batch(
         raise
 
 
-def run_validation(stage: Stage, run: Run, stop: StopRequest, done: int) -> None:
-    """Validate after iteration `done`. A request to stop leaves it, with a checkpoint that has it
-    made up for.
+def run_validation(stage: Stage, run: Run, stop: StopRequest, done: int) -> float:
+    """Validate after iteration `done`; returns the seconds it took. A request to stop leaves it,
+    with a checkpoint that has it made up for.
     """
     if stage.evaluate is None:
-        return
+        return 0.0
+    clock = time.perf_counter()
     try:
         with stop.interrupting():
             stage.evaluate(done)
     except KeyboardInterrupt:
         save(stage, run, done, validated=False)
         raise
+
+    seconds = time.perf_counter() - clock
+    run.forecast.evaluations[stage.evaluation] = seconds
+    return seconds
 
 
 def log(
@@ -259,16 +274,21 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
     return cast(Batch, moved)
 
 
+def forward(stage: Stage, run: Run, batch: Batch, step: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Compute the terms of a batch on the device, and their sum."""
+    images = normalise(batch["image"], *STATISTICS[run.config.statistics])
+    with autocast(run.device, run.config.precision):
+        terms = stage.losses(images, batch, step)
+    return terms, functools.reduce(torch.add, terms.values())
+
+
 def train_step(stage: Stage, run: Run, batch: Batch, step: int) -> dict[str, Tensor]:
     """One iteration: forward, backward, update. Returns the terms and their sum, `loss`,
     detached.
     """
     set_rate(stage.optimiser, stage.rate(step))
     batch = on_device(batch, run.device)
-    images = normalise(batch["image"], *STATISTICS[run.config.statistics])
-    with autocast(run.device, run.config.precision):
-        terms = stage.losses(images, batch, step)
-    loss = functools.reduce(torch.add, terms.values())
+    terms, loss = forward(stage, run, batch, step)
     finite = fetch(torch.isfinite(loss))
     stage.optimiser.zero_grad(set_to_none=True)
     loss.backward()

@@ -56,6 +56,7 @@ from utils.training.loop import Run, Stage, run_stage
 from utils.training.optim import adamw, cosine, is_any, is_matrix, is_weight, schedule
 from utils.training.plan import check_batches, check_stages, plan, planned_evaluation
 from utils.training.pseudo_masks import make_pseudo_masks
+from utils.training.rehearsal import rehearse
 from utils.training.tag_scores import TAG_EVALUATION, report_tags
 from utils.training.validation import report
 
@@ -120,9 +121,16 @@ def train(
         run.recorder.say(plan(config, spec, training, validation, evaluation, device))
 
         model = build_cvf(config, clip, text, vit, len(spec.classes), dino).to(device)
+        data = training_data(training, config, config.crop_size, crops)
+        evaluate = partial(report, model, training, evaluation, run)
+        stage_2 = partial(
+            segmenter_stage, model, data, losses or pseudo_label_losses, run, evaluate
+        )
         if config.stages == "seeds":
             final = make_pseudo_masks(model, training, run)
         else:
+            if config.stages == "all":
+                rehearse(stage_2, model, evaluation, run)
             if vit is not None and not config.mct_path:
                 judges = tagged_validation(config, spec, validation, run)
                 iterations = train_classifier(vit, training, run, judges)
@@ -132,9 +140,7 @@ def train(
             final = checkpoint_of(folder, "classifier")
 
         if config.stages == "all":
-            data = training_data(training, config, config.crop_size, crops)
-            evaluate = partial(report, model, training, evaluation, run)
-            final = train_segmenter(model, data, losses or pseudo_label_losses, run, evaluate)
+            final = train_segmenter(stage_2(), run)
         say_results(run, final)
     distributed.stop()
     return final
@@ -253,16 +259,16 @@ def classifier_losses(
     return classifier_criterion(output, batch["tags"], distributed.total, by_image)
 
 
-def train_segmenter(
+def segmenter_stage(
     model: CVF, data: TaggedImages, losses: Losses, run: Run, evaluate: Callable[[int], None]
-) -> Path:
+) -> Stage:
     """Stage 2: the decoder learns pseudo labels that the branches make on the fly (model/README.md,
     "The figure").
     """
     config = run.config
     freeze(model, config)
     decays = is_any if config.decay_vectors else is_matrix
-    stage = Stage(
+    return Stage(
         name="segmenter",
         module=model,
         optimiser=adamw(rate_groups(model, config), config.weight_decay, decays),
@@ -276,17 +282,24 @@ def train_segmenter(
         evaluate=evaluate,
         beside=LossesBeside(references_of(config), config.train_split, term_weights(config)),
     )
+
+
+def train_segmenter(stage: Stage, run: Run) -> Path:
+    """Run stage 2, and write and evaluate what it yields; returns the path of the checkpoint."""
+    config = run.config
+    run.forecast.later = 0.0
     run_stage(stage, run)
     final = run.folder / "checkpoints" / FINAL
     if distributed.is_main():
         content = {
             "step": config.max_iters,
             "config": portable(config),
-            "model": trained_state(model),
+            "model": trained_state(stage.module),
         }
         save_checkpoint({**run.facts, **content}, final)
 
-    evaluate(config.max_iters)
+    if stage.evaluate is not None:
+        stage.evaluate(config.max_iters)
     return final
 
 

@@ -1,0 +1,79 @@
+"""What a stage that is yet to come will take: a few of its steps are made before the run, of which
+nothing is kept, and a few images scored.
+"""
+
+import time
+from collections.abc import Callable, Sized
+from dataclasses import replace
+
+from model.cvf import CVF
+from utils.common.device import synchronise
+from utils.run_folder.checkpoint import checkpoint_of
+from utils.training.loop import Run, Stage, batches, forward, on_device
+from utils.training.plan import Evaluation
+from utils.training.validation import score_seeds, validate
+
+FEWEST = 50  # iterations of a run that is worth a rehearsal
+STEPS = 2  # the first is not counted, as much is made ready in it
+IMAGES = 2
+
+
+def rehearse(made: Callable[[], Stage], model: CVF, evaluation: Evaluation, run: Run) -> None:
+    """Tell the run's forecast how long stage 2, which `made` gives, and its evaluations will take;
+    in a short run nothing.
+    """
+    config = run.config
+    if config.max_iters < FEWEST:
+        return
+    learns = [(tensor, tensor.requires_grad) for tensor in model.parameters()]
+    stage = made()
+    each = rehearse_evaluation(model, evaluation, run)
+    run.forecast.evaluations[stage.evaluation] = each
+    if not checkpoint_of(run.folder, stage.name).is_file():
+        count = stage.evaluations_after(0, config.eval_every)
+        run.forecast.later = rehearse_steps(stage, run) + count * each
+
+    for tensor, learnt in learns:  # stage 1 teaches what stage 2 may leave as it is
+        tensor.requires_grad_(learnt)
+
+
+def rehearse_steps(stage: Stage, run: Run) -> float:
+    """Return the seconds that all iterations of a stage will take, without their updates."""
+    batch = on_device(next(batches(stage, alone(run), 0)), run.device)
+    seconds = 0.0
+    stage.module.train()
+    for _ in range(STEPS):
+        clock = time.perf_counter()
+        _, loss = forward(stage, run, batch, 0)
+        loss.backward()
+        synchronise(run.device)
+        seconds = time.perf_counter() - clock
+        stage.optimiser.zero_grad(set_to_none=True)
+
+    return seconds * stage.iterations
+
+
+def rehearse_evaluation(model: CVF, evaluation: Evaluation, run: Run) -> float:
+    """Return the seconds that one evaluation will take, drawn panels left out."""
+    small = alone(run)
+    few = evaluation.validation[:IMAGES]
+    tagged = evaluation.seeds.at(range(min(IMAGES, len(evaluation.seeds))))
+    seconds = _timed(lambda: validate(model, few, small), few, evaluation.validation)
+    return seconds + _timed(
+        lambda: score_seeds(model, tagged, small, False), tagged, evaluation.seeds
+    )
+
+
+def alone(run: Run) -> Run:
+    """Return the same run without loading processes and bars."""
+    return replace(run, config=replace(run.config, workers=0, quiet=True))
+
+
+def _timed(work: Callable[[], object], few: Sized, every: Sized) -> float:
+    """Return the seconds that work on every image will take, from a second one on a few."""
+    if not len(few):
+        return 0.0
+    work()
+    clock = time.perf_counter()
+    work()
+    return (time.perf_counter() - clock) * len(every) / len(few)
