@@ -188,9 +188,9 @@ class Bench:
             images = split_items(replace(config, data_root=root), config.val_split)
             entries = predict_split(segmenter, Job(images, folder))
             scores = {}
-            for title, total in total_scores(entries, len(segmenter.classes)).items():
-                miou = 100 * total.matrix.miou()
-                scores[title] = Score(miou, config.val_split, total.images)
+            for title, score in total_scores(entries, len(segmenter.classes)).items():
+                miou = 100 * score.matrix.miou()
+                scores[title] = Score(miou, config.val_split, score.images)
             return scores
 
         step, _ = done(run, f"test-{Path(root).name}", settings, config.device, work)
