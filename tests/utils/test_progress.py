@@ -1,6 +1,7 @@
 """Bars in a log file and in quiet mode, and what a training says where."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from utils.common import progress as module
 from utils.common.progress import Pace, progress
 from utils.metrics import SINGLE
 from utils.training import rehearsal
+from utils.training.loop import Stage
 
 
 def test_a_bar_in_a_file_is_lines(
@@ -78,6 +80,18 @@ def test_training_says_how_long_it_will_take(start: list[str], tmp_path: Path) -
         r"0:00:\d\d for the whole run\n",
         said,
     )
+
+
+@pytest.mark.parametrize(("iterations", "every"), [(100, 30), (90, 30), (5, 100), (1, 1)])
+@pytest.mark.parametrize("done", [0, 1, 29, 30, 60])
+def test_evaluations_that_are_left_are_those_of_the_loop_and_the_last(
+    iterations: int, every: int, done: int
+) -> None:
+    stage = Stage(*[None] * 6, iterations, 1, evaluate=print)  # type: ignore[arg-type]
+    due = [step for step in range(done + 1, iterations) if step % every == 0]
+    if done < iterations:
+        assert stage.evaluations_after(done, every) == len(due) + 1
+    assert replace(stage, evaluate=None).evaluations_after(done, every) == 0
 
 
 def test_stage_1_says_how_long_the_whole_run_will_take(
