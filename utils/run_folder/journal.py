@@ -38,6 +38,9 @@ class Entries(Iterable[Entry]):
                 seen.add(entry["name"])
                 yield entry
 
+    def __bool__(self) -> bool:
+        return any(True for _ in self)
+
     def __len__(self) -> int:
         return sum(1 for _ in self)
 

@@ -12,13 +12,14 @@ from datasets.classes import given_classes
 from datasets.exporting.maps import label_maps, maps_folder
 from datasets.exporting.options import add_flags, options_of
 from datasets.exporting.write import export_labels
-from datasets.layouts import Item, pictures
+from datasets.layouts import pictures
+from datasets.lists import Items
 from utils.common.entry import Parser, command
 from utils.common.errors import UserError
 from utils.run_folder.journal import read_journal
 
 
-def photos_of(labels: Path, images: list[str], out: Path) -> list[Item]:
+def photos_of(labels: Path, images: list[str], out: Path) -> Items:
     """Find the photos that `--images` names, or those that the run folder of a prediction tells.
 
     Raises:
@@ -31,7 +32,7 @@ def photos_of(labels: Path, images: list[str], out: Path) -> list[Item]:
         raise UserError(
             f"{labels} does not tell its photos; name them, or their folder, by --images"
         )
-    return [Item(entry["name"], Path(entry["image"]), None) for entry in entries]
+    return Items((entry["name"], entry["image"], "") for entry in entries)
 
 
 def main() -> None:
