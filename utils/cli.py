@@ -22,7 +22,7 @@ from utils.inference.segmenter import Outputs, Segmenter, checkpoint_config
 from utils.metrics import ConfusionMatrix, format_table
 from utils.report.page import report_line
 from utils.run_folder.checkpoint import load_checkpoint
-from utils.run_folder.journal import Entries
+from utils.run_folder.journal import Entries, Entry
 from utils.run_folder.recorder import add_result, read_results
 from utils.training.stages import train
 
@@ -276,7 +276,7 @@ def report_areas(segmenter: Segmenter, job: Job, entries: Entries) -> None:
     print(f"class areas: {areas}, pictures with labels over them: {job.folder / 'overlay'}")
 
 
-def report_skipped(entries: Entries) -> None:
+def report_skipped(entries: Entries | Sequence[Entry]) -> None:
     """Name the images that could not be read, if any."""
     skipped = [entry["error"] for entry in entries if "error" in entry]
     if skipped:

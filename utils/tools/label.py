@@ -11,13 +11,14 @@ and `utils.tools.export` writes pseudo labels of its training images.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from datasets.classes import given_classes
-from datasets.layouts import Item, pictures
+from datasets.layouts import pictures
+from datasets.lists import Item
 from datasets.specs import DatasetSpec
 from datasets.tags import Tags, read_all_tags, tags_of_images, write_tags
 from datasets.toy.write import is_drawn
@@ -34,7 +35,7 @@ from utils.inference.outputs import AREAS, write_areas
 from utils.inference.predict import GUESSED, Job, predict_split
 from utils.inference.refinement import BEST_REFINEMENT, STEPS, Refinement
 from utils.report.page import report_line
-from utils.run_folder.journal import Entry, read_journal
+from utils.run_folder.journal import Entries, Entry, read_journal
 
 GUESSED_TAGS = "guessed_tags.json"
 MACHINE = ("device", "precision", "workers", "threads", "on_bad_image", "quiet")
@@ -52,7 +53,7 @@ def main() -> None:
     tags = known_tags(tags_file, threshold, spec, images)
     said = [left_out(tags_file, threshold, images, tags)]
     if threshold is None:
-        images = [item for item in images if item.name in tags]
+        images = images.at([place for place, name in enumerate(images.names) if name in tags])
     else:
         refuse_changed(folder, tags_file, spec)
 
@@ -145,7 +146,7 @@ def refuse_changed(folder: Path, tags_file: Path | None, spec: DatasetSpec) -> N
         )
 
 
-def labelled(entries: Sequence[Entry]) -> list[Entry]:
+def labelled(entries: Iterable[Entry]) -> list[Entry]:
     """Return the entries of pictures that got labels."""
     return [entry for entry in entries if "error" not in entry]
 
@@ -179,7 +180,7 @@ def protocol(labeller: Labeller) -> str:
     )
 
 
-def report(labeller: Labeller, job: Job, entries: Sequence[Entry]) -> None:
+def report(labeller: Labeller, job: Job, entries: Entries) -> None:
     """Write areas, guessed tags and the page, and say where things are."""
     folder = job.folder
     guessed = [entry for entry in labelled(entries) if entry["name"] not in job.tags]
