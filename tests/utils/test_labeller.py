@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.nn.functional import interpolate
+from vit_files import dino, saved
 
 from datasets.specs import IGNORE
 from datasets.toy.scene import random_classes, render
@@ -141,6 +142,20 @@ def test_settings_of_a_labeller_are_those_of_a_configuration(labeller: Labeller)
     assert not np.array_equal(
         given.steps(image, tags).labels[CAM], labeller.steps(image, tags).labels[CAM]
     )
+
+
+def test_a_proxy_of_dino_reads_its_weights_and_what_is_trained_is_refused(
+    tmp_path: Path,
+) -> None:
+    file = saved(tmp_path / "dino.pth", dino())
+    given = {"device": "cpu", "precision": "fp32", "resize_long": 128, "par_iterations": 3}
+    proxy = {"dino_path": str(file), "dino_use": "proxy", "proxy": "dino", "cam": "dense"}
+    image, tags = picture()
+    own = Labeller.from_clip("voc", "toy", **given, **proxy).steps(image, tags).labels[CAM]
+    usual = Labeller.from_clip("voc", "toy", **given, cam="dense").steps(image, tags).labels[CAM]
+    assert not np.array_equal(own, usual)
+    with pytest.raises(UserError, match="labels are made here without any training"):
+        Labeller.from_clip("voc", "toy", reweight="prediction")
 
 
 def test_maps_that_are_not_finite_are_said(

@@ -33,7 +33,7 @@ from model.dense import text_scores
 from model.precision import float32_region
 from model.pseudo_labels import CLIP_EPS, channels_of
 from model.resize import resize
-from utils.build import STATISTICS, build_cvf
+from utils.build import STATISTICS, build_cvf, build_dino
 from utils.common.device import autocast, choose_device
 from utils.common.errors import UserError
 from utils.config import RECIPES, Config, load_config
@@ -141,8 +141,8 @@ class Labeller:
         text = text_features(clip, spec.texts())
 
         # What would be trained is not used; it is made as small as can be. PAR comes later.
-        small = replace(own, decoder_width=8, decoder_layers=0, par_iterations=0)
-        model = build_cvf(small, clip, text, None, len(spec.classes))
+        small = replace(own, decoder_width=8, decoder_layers=0, par_iterations=0, w_cross=0.0)
+        model = build_cvf(small, clip, text, None, len(spec.classes), build_dino(small))
         device = choose_device(own.device, local_rank)
         return cls(model.to(device), spec, own, refinement, clip.identity)
 
@@ -302,12 +302,18 @@ def labelling_config(
     """Settings of a labeller: of configurations, or of the recipe that suits the CLIP, with what
     measured best where nothing else is asked for.
 
-    Raises UserError on what `Config` refuses.
+    Raises UserError on what `Config` refuses, and on what has to be trained.
     """
     base = given or (TOY_SETTINGS if str(clip_path) == "toy" else SETTINGS)
     best = {} if given else {"cam": BEST_CAM, "par_iterations": Config.par_iterations}
     own = {"branches": "clip", "clip_path": str(clip_path)}
-    return load_config(base, {**best, **settings, **own})
+    config = load_config(base, {**best, **settings, **own})
+    if config.reweight != "none":
+        raise UserError(
+            f"--reweight {config.reweight} weighs CAMs by what the network has learned to predict, "
+            "and labels are made here without any training; use --reweight none"
+        )
+    return config
 
 
 def _spec(classes: DatasetSpec | str | Path | Sequence[str]) -> DatasetSpec:
