@@ -12,7 +12,7 @@ ENVIRONMENT = ROOT / "utils" / "tools" / "environment.sh"
 WORKFLOW = ROOT / ".github" / "workflows" / "tests.yml"
 MODULES = {"pillow": "PIL", "opencv-python": "cv2", "pyyaml": "yaml"}
 UNUSED = {"torchvision"}  # installed beside torch, so that the two fit; nothing imports it
-OPTIONAL = {"pydensecrf"}
+OPTIONAL = {"pydensecrf", "gradio", "starlette"}  # the last two of the demo page
 PACKAGES = ("clip", "datasets", "model", "utils")
 CHECKS = ["ruff check .", "ruff format --check .", "mypy"]
 

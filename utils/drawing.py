@@ -12,24 +12,24 @@ from utils.common.opencv import cv2
 
 MARGIN, TITLE = 8, 22  # px around a panel and above it
 UNLABELLED = "not labelled"  # name of IGNORE
+_FADING = 0.6  # share of its light that background loses under opaque labels
 
 
-def heat(image: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Scores (H, W) in 0..1 as a heat map over a faded image (H, W, 3) uint8."""
+def heat(image: np.ndarray, scores: np.ndarray, opacity: float = 0.6) -> np.ndarray:
+    """Scores (H, W) in 0..1 as a heat map, of an opacity in 0..1, over an image (H, W, 3) uint8."""
     colours = cv2.applyColorMap((255 * scores.clip(0, 1)).astype(np.uint8), cv2.COLORMAP_TURBO)[
         ..., ::-1
     ]
-    return (0.4 * image + 0.6 * colours).astype(np.uint8)
+    return ((1 - opacity) * image + opacity * colours).astype(np.uint8)
 
 
-def coloured(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Labels (H, W) in the VOC palette over a faded image (H, W, 3) uint8; background shows the
-    image.
+def coloured(image: np.ndarray, labels: np.ndarray, opacity: float = 0.75) -> np.ndarray:
+    """Labels (H, W) in the VOC palette, of an opacity in 0..1, over an image (H, W, 3) uint8;
+    background shows the image, which is the darker the more opaque labels are.
     """
-    colours = palette()[labels]
-    return np.where((labels > 0)[..., None], 0.25 * image + 0.75 * colours, 0.55 * image).astype(
-        np.uint8
-    )
+    over = (1 - opacity) * image + opacity * palette()[labels]
+    faded = (1 - _FADING * opacity) * image
+    return np.where((labels > 0)[..., None], over, faded).astype(np.uint8)
 
 
 def titled_row(panels: list[tuple[str, np.ndarray]]) -> Image.Image:

@@ -177,7 +177,7 @@ class Labeller:
         image = as_tensor(picture)
         scores, cams = self._asked(image, tags)
         size = image.shape[-2:]
-        maps = {CAM: self._channels(cams, self._patches(size)), **self._refined(image, scores)}
+        maps = {CAM: self._channels(cams, self._patches(size)), **self.step_scores(image, scores)}
         labels = {title: self._label_map(scores.keys, own, size) for title, own in maps.items()}
         return Steps(cams, scores, {title: own.cpu().numpy() for title, own in labels.items()})
 
@@ -190,8 +190,22 @@ class Labeller:
     @torch.no_grad()
     def labels(self, image: Tensor, scores: Scores) -> Tensor:
         """Refine scores of an image (3, H, W) uint8 into labels (H, W) uint8."""
-        *_, channels = self._refined(image, scores).values()
+        *_, channels = self.step_scores(image, scores).values()
         return self._label_map(scores.keys, channels, image.shape[-2:])
+
+    @torch.no_grad()
+    def step_scores(self, image: Tensor, scores: Scores) -> dict[str, Tensor]:
+        """Refine scores of an image (3, H, W) uint8, without asking CLIP again.
+
+        Returns scores [background, n classes] (1+n, h, w) by title, of the seed and of each step of
+        the refinement, at sizes that do not grow with the picture's.
+        """
+        seed = self._channels(scores.seeds, self._patches(image.shape[-2:]))
+        found = {SEED: seed}
+        if len(scores.keys):
+            pixels = self._pixels(image) if PAR in STEPS[self.refinement.kind] else None
+            found |= refined(seed, image.to(self.device), pixels, self.refinement, self.config)
+        return found
 
     @torch.no_grad()
     def probabilities(self, picture: Picture) -> Tensor:
@@ -279,17 +293,6 @@ class Labeller:
         """Scores (n, h, w) -> [background, n classes] (1+n, *size) float32."""
         scores = resize(maps.to(self.device).float()[:, None], size)[:, 0]
         return channels_of(scores, self.config.background_power_clip)
-
-    def _refined(self, image: Tensor, scores: Scores) -> dict[str, Tensor]:
-        """Scores [background, n classes] (1+n, h, w) of the seed and of each step of the
-        refinement, at sizes that do not grow with the picture's.
-        """
-        seed = self._channels(scores.seeds, self._patches(image.shape[-2:]))
-        found = {SEED: seed}
-        if len(scores.keys):
-            pixels = self._pixels(image) if PAR in STEPS[self.refinement.kind] else None
-            found |= refined(seed, image.to(self.device), pixels, self.refinement, self.config)
-        return found
 
     def _label_map(self, keys: Tensor, channels: Tensor, size: Sequence[int]) -> Tensor:
         """Channels [background, n classes] (1+n, h, w) -> labels (*size) uint8."""

@@ -1,0 +1,1 @@
+"""A page to try the method on a photo: `python -m utils.tools.demo`."""
