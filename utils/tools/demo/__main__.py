@@ -4,7 +4,7 @@ address that it prints.
 Drop a photo or take a drawn example, tick or type what it shows, and see what each stage of the
 method makes of it; sliders set opacity and threshold, a link saves the mask. Without --model_path
 it is CLIP alone, without training; with a checkpoint also the ViT's branch, the fusion and the
-decoder's prediction. Nothing leaves this machine, and no photo is kept.
+decoder's prediction. Nothing leaves this machine, and no photo is kept on its disk.
 """
 
 import argparse

@@ -25,7 +25,7 @@ from utils.tools.demo.photos import Photo, read_photo
 from utils.tools.demo.stages import Explorer, Stages, chosen_tags
 
 LARGEST = "100mb"  # of a file that is handed in
-KEPT = 3600  # seconds that an idle tab's photo stays in memory
+KEPT = 3600  # seconds that a photo stays in memory
 ASIDE = "The toy CLIP knows drawn toy pictures alone: of a photograph its masks mean nothing."
 # The browser is told to fetch nothing from elsewhere, whatever the library's page asks for.
 _POLICY = (
