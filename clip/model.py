@@ -73,6 +73,22 @@ def is_half_on_cpu(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.bfloat16
 
 
+def embed_patches(images: Tensor, layer: nn.Conv2d) -> Tensor:
+    """Turn the patches of images (B, 3, H, W) into a map (B, D, H // patch, W // patch).
+
+    layer: a convolution whose stride is its kernel, here one matrix product. PyTorch's own takes
+    longer, and in bfloat16 on processors with AMX it leaves all but the first row of a map of one
+    column unwritten.
+    """
+    patch = layer.kernel_size[0]
+    h = images.shape[-2] // patch
+    w = images.shape[-1] // patch
+    whole = images[..., : h * patch, : w * patch]
+    pixels = whole.unflatten(3, (w, patch)).unflatten(2, (h, patch)).permute(0, 2, 4, 1, 3, 5)
+    tokens = F.linear(pixels.flatten(3).flatten(1, 2), layer.weight.flatten(1), layer.bias)
+    return tokens.transpose(1, 2).unflatten(2, (h, w))
+
+
 def attention_weights(q: Tensor, k: Tensor) -> Tensor:
     """Weigh keys (..., T, C) for queries (..., Q, C): softmax of the scaled products, (..., Q, T).
 
@@ -220,7 +236,7 @@ class VisionTransformer(nn.Module):
         """Normalised images (B, 3, H, W) -> tokens entering the first block (B, T, C) and the grid
         (h, w).
         """
-        patches = self.conv1(images)
+        patches = embed_patches(images, self.conv1)
         h, w = patches.shape[-2:]
         patches = patches.flatten(2).transpose(1, 2)
         class_token = self.class_embedding.to(patches.dtype).expand(len(images), 1, -1)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from clip.model import embed_patches
 from model.noise import Noise, drop_path
 from model.outputs import VitOutput
 from model.resize import resize
@@ -30,7 +31,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, D, H // patch, W // patch)."""
-        return self.proj(images)
+        return embed_patches(images, self.proj)
 
 
 class CrossAttention(nn.Module):

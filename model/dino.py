@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from clip.model import HEAD_WIDTH
+from clip.model import HEAD_WIDTH, embed_patches
 from model.resize import resize
 from model.transformer import Block
 from model.vit_forms import DINO_HUGGING_FACE, in_deit_names
@@ -114,7 +114,7 @@ class DinoViT(nn.Module):
 
         What is left over of whole patches at the right and below is not seen.
         """
-        patches = self.patch_embed(images)
+        patches = embed_patches(images, self.patch_embed)
         h, w = patches.shape[-2:]
         patches = patches.flatten(2).transpose(1, 2)
         classes = self.cls_token.expand(len(images), -1, -1).to(patches.dtype)

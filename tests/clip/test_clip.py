@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from clip import text
 from clip.loader import load_clip
-from clip.model import CLIP, ResidualBlock, VisionTransformer
+from clip.model import CLIP, ResidualBlock, VisionTransformer, embed_patches
 from clip.text import text_features
 from clip.tokenizer import Tokenizer
 from datasets.specs import VOC
@@ -192,3 +192,18 @@ def test_a_damaged_cache_is_made_anew(
 def test_the_toy_clip_has_every_prompt() -> None:
     model = load_clip("toy")
     assert text_features(model, PROMPTS).shape == (len(PROMPTS), model.text_projection.shape[1])
+
+
+@pytest.mark.parametrize("size", [(50, 33), (160, 16), (16, 90), (300, 47)])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_patches_of_narrow_images_are_those_of_a_convolution(
+    size: tuple[int, int], kind: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, *size, dtype=kind)
+    layer = torch.nn.Conv2d(3, 192, 16, stride=16).to(kind)
+    with torch.no_grad():
+        found = embed_patches(images, layer)
+        expected = layer.double()(images.double())
+    assert found.shape == expected.shape
+    assert torch.allclose(found.double(), expected, atol=1e-5 if kind == torch.float32 else 0.02)

@@ -74,12 +74,10 @@ def predict(model: CVF, image: Tensor, config: Config, options: Outputs) -> Pred
     return predict_batch(model, image[None], config, options)[0]
 
 
-def _logits(
-    model: CVF, images: Tensor, config: Config, options: Outputs, precision: str
-) -> tuple[Tensor, Tensor]:
+def _logits(model: CVF, images: Tensor, config: Config, options: Outputs) -> tuple[Tensor, Tensor]:
     """Single-scale and multi-scale logits (B, K+1, h, w) of images (B, 3, H, W) uint8."""
     prepare = partial(_normalised, statistics=config.statistics)
-    with autocast(images.device, precision):
+    with autocast(images.device, config.precision):
         if options.sliding:
             parts = [
                 sliding(model.segment, image[None], prepare, config.resize_long, config.scales)
@@ -101,9 +99,7 @@ def predict_batch(
     """
     size = images.shape[-2:]
     images = images.to(model.text.device)
-    single, multi = _logits(model, images, config, options, config.precision)
-    if not torch.isfinite(multi).all():  # seen in bf16 on a CPU, with pictures one pixel wide
-        single, multi = _logits(model, images, config, options, "fp32")
+    single, multi = _logits(model, images, config, options)
     if not torch.isfinite(multi).all():
         raise UserError(
             f"the network's logits of a picture of {size[1]} x {size[0]} px are not finite; the "
