@@ -111,22 +111,14 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def split(self, x: Tensor, shift: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, C) -> queries, keys and values, each (B, heads, T, C/heads)."""
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        if shift is not None:
-            is_patch = (torch.arange(x.shape[1], device=x.device) > 0)[:, None].to(qkv.dtype)
-            qkv = qkv + is_patch * F.linear(shift, self.in_proj_weight)
-        # each (B, heads, T, C/heads)
         return qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
-    def forward(self, x: Tensor, causal: bool = False, shift: Tensor | None = None) -> Tensor:
-        """(B, T, C) -> (B, T, C).
-
-        `shift` (B, 1, C) is added to the patches of x. The gradient with respect to it is that with
-        respect to x summed over patches, found without going back through q, k and v token by
-        token.
-        """
-        q, k, v = self.split(x, shift)
+    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
+        """(B, T, C) -> (B, T, C); `causal`: a token attends to none after it."""
+        q, k, v = self.split(x)
         if is_half_on_cpu(q) and not causal:
             mixed = attention_weights(q, k) @ v
         else:

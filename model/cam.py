@@ -3,6 +3,7 @@ the text match).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import record_function
 
-from clip.model import VisionTransformer
+from clip.model import ResidualBlock, VisionTransformer, attention_weights
 from model.class_rows import ClassRows
 from model.precision import float32_region, to_device
 
@@ -21,13 +22,15 @@ class GradCAM:
 
     cams (n, h, w) in 0..1, rows as in `ClassRows`; probs (B, K+M): class probabilities over the
     tagged classes and all background texts, 0 for untagged classes; channel_weights (n, C):
-    gradient of each row's probability, mean over patches; activations (B, N, C).
+    gradient of each row's probability, mean over patches; activations (B, N, C); attention
+    (B, T, T): of the block, averaged over heads.
     """
 
     cams: Tensor
     probs: Tensor
     channel_weights: Tensor
     activations: Tensor
+    attention: Tensor
 
 
 def normalise(maps: Tensor, eps: float = 1e-7) -> Tensor:
@@ -68,45 +71,119 @@ def gradcam(
     tokens (B, T, C): the residual stream that enters that block; text (K+M, E): text features, K
     classes then M >= 1 background words; logit_scale: CLIP's own, a logarithm. The channel weight
     is the patch mean of d probability / d activation, the residual path being constant; map =
-    relu(weighted sum of the activations), normalised twice as published (CLIP-ES). Builds its
-    own graph under `torch.no_grad` too, but not in inference mode. Under autocast the blocks
-    run in half precision; all that follows them (text match, weighted sum, min-max) in float32.
+    relu(weighted sum of the activations), normalised twice as published (CLIP-ES). Works under
+    `torch.no_grad`, not in inference mode. Under autocast the blocks run in half precision; all
+    that follows them (text match, weighted sum, min-max) in float32.
     """
-    # One copy of an image for each of its classes, or one if it has none. Copies do not mix, so a
-    # single backward of the summed probabilities gives every row its own gradient.
-    images, classes, tagged, first = rows.copies()
-    allowed = to_device(rows.allowed(len(text)), tokens.device)[images]
-    stream = tokens.detach().float()[images]
-    activations = visual.blocks[block].ln_1(stream).detach()
-    shift = torch.zeros_like(stream[:, :1], requires_grad=True)
+    images, classes = rows.index.unbind(1)
+    allowed = to_device(rows.allowed(len(text)), tokens.device)
+    first, *later = list(visual.blocks)[block:]
 
-    with torch.enable_grad():
-        last = _run(visual, stream, activations, shift, block)
+    def probabilities(end: Tensor, allowed: Tensor) -> Tensor:
+        for following in later:
+            end = following(end)
         with float32_region(tokens.device):
             # The mean patch may be taken before the linear projection: the same number, and little
             # left to project.
-            mean = visual.ln_post(last.float()[:, 1:]).mean(dim=1, keepdim=True)
-            probs = text_probabilities(mean @ visual.proj, text, logit_scale, allowed)
-            (gradient,) = torch.autograd.grad(probs.gather(1, classes[:, None]).sum(), shift)
+            mean = visual.ln_post(end.float()[:, 1:]).mean(dim=1, keepdim=True)
+            return text_probabilities(mean @ visual.proj, text, logit_scale, allowed)
 
-    patches = activations[:, 1:]
-    weights = gradient[tagged, 0] / patches.shape[1]
-    with float32_region(tokens.device):
-        cams = torch.relu(torch.einsum("nc,npc->np", weights, patches[tagged])).unflatten(1, grid)
+    with torch.no_grad():
+        passed = PassedBlock(first, tokens.float())
+        probs = probabilities(passed.end, allowed)
+    with torch.enable_grad():  # images do not mix, so each row of the sum has its own gradient
+        ends = passed.end[images].requires_grad_()
+        chosen = probabilities(ends, allowed[images]).gather(1, classes[:, None])
+        (gradients,) = torch.autograd.grad(chosen.sum(), ends)
 
-    return GradCAM(normalise(normalise(cams)), probs.detach()[first], weights, patches[first])
+    patches = passed.activations[:, 1:]
+    with torch.no_grad():
+        weights = passed.pull_back(gradients, images) / patches.shape[1]
+        with float32_region(tokens.device):
+            cams = torch.relu(torch.einsum("nc,npc->np", weights, patches[images]))
+            cams = normalise(normalise(cams.unflatten(1, grid)))
+    return GradCAM(cams, probs, weights, patches, passed.weights.mean(1, dtype=torch.float32))
 
 
-def _run(
-    visual: VisionTransformer, stream: Tensor, activations: Tensor, shift: Tensor, block: int
-) -> Tensor:
-    """Blocks from `block` on -> last tokens (m, T, C).
+class PassedBlock:
+    """A residual block that B images have passed, (B, T, C), and the way back from its end to the
+    output of its first LayerNorm.
 
-    stream (m, T, C) enters the first of them; activations are its ln_1 output, to whose patches
-    shift (m, 1, C) is added.
+    An image passes once for all its classes. The way back sums over patches as early as it can.
     """
-    first, *later = list(visual.blocks)[block:]
-    stream = first.mix(stream, first.attn(activations, shift=shift))
-    for following in later:
-        stream = following(stream)
-    return stream
+
+    def __init__(self, block: ResidualBlock, stream: Tensor) -> None:
+        self.block = block
+        self.activations = block.ln_1(stream)
+        self.parts = block.attn.split(self.activations)
+        query, key, value = self.parts
+        self.weights = attention_weights(query, key)
+        self.mixed = self.weights @ value
+        self.middle = stream + block.attn.out_proj(self.mixed.transpose(1, 2).flatten(2))
+        hidden, self.slope = value_and_slope(
+            block.mlp.gelu, block.mlp.c_fc(block.ln_2(self.middle))
+        )
+        self.end = self.middle + block.mlp.c_proj(hidden)
+
+    def pull_back(self, gradients: Tensor, images: Tensor) -> Tensor:
+        """Turn gradients (n, T, C) at the end, each of the image in `images` (n,), into their sums
+        (n, C) over the patches of `activations`.
+        """
+        block = self.block
+        hidden = (gradients @ block.mlp.c_proj.weight).mul_(self.slope[images])
+        inner = hidden @ block.mlp.c_fc.weight
+        gradients = gradients + vjp(block.ln_2, self.middle[images], inner)
+
+        mixed = gradients @ block.attn.out_proj.weight
+        heads = mixed.unflatten(2, (block.attn.heads, -1)).transpose(1, 2)
+        with float32_region(mixed.device):
+            return self._through_attention(heads, images) @ block.attn.in_proj_weight
+
+    def _through_attention(self, gradients: Tensor, images: Tensor) -> Tensor:
+        """Turn gradients (n, heads, T, C/heads) of the mixed values into those of queries, keys and
+        values, summed over patches, side by side (n, 3 C).
+
+        With S = softmax of the products, dS = S * (dS' - rho), where dS' = gradients @ values and
+        rho is the sum of S * dS' over keys, which is that of gradients * mixed.
+        """
+        query, key, value = (part[images] for part in self.parts)
+        weights = self.weights[images]
+        rho = (gradients * self.mixed[images]).sum(dim=-1, keepdim=True)
+
+        # Sums of dS over the queries of patches: (n, heads, T), one value per key.
+        both = torch.cat([gradients, rho], dim=-1)[:, :, 1:].transpose(2, 3)
+        sums = (both @ weights[:, :, 1:]).transpose(2, 3)
+        by_key = (sums[..., :-1] * value).sum(dim=-1) - sums[..., -1]
+        # A row of dS sums to 0: over the keys of patches it is minus that of the class token's key.
+        to_class = weights[..., 0]
+        by_query = -to_class * (gradients @ value[:, :, :1].transpose(2, 3) - rho)[..., 0]
+
+        scale = query.shape[-1] ** -0.5
+        parts = (
+            weighted_sum(scale * by_key, key),
+            weighted_sum(scale * by_query, query),
+            weighted_sum(1 - to_class.float(), gradients),
+        )
+        return torch.stack(parts, dim=1).flatten(1)
+
+
+def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
+    """Sum values (n, heads, T, C) over tokens with weights (n, heads, T), in float32."""
+    return (weights.float()[:, :, None] @ values.float())[:, :, 0]
+
+
+@torch.enable_grad()
+def value_and_slope(function: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, Tensor]:
+    """Apply a function to each element; also return its derivative there, both without a graph."""
+    at = at.detach().requires_grad_()
+    value = function(at)
+    (slope,) = torch.autograd.grad(value, at, torch.ones_like(value))
+    return value.detach(), slope
+
+
+@torch.enable_grad()
+def vjp(function: Callable[[Tensor], Tensor], at: Tensor, gradients: Tensor) -> Tensor:
+    """Turn gradients of a function's result into those of its argument, of the same shape."""
+    at = at.detach().requires_grad_()
+    result = function(at)
+    return torch.autograd.grad(result, at, gradients.to(result.dtype))[0]

@@ -33,25 +33,6 @@ class ClassRows:
         tags = (tags > 0).cpu()
         return cls(tags, to_device(tags.nonzero(), device), tags.sum(dim=1).tolist())
 
-    def copies(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One copy of an image for each of its classes, or one if it has none: m copies, ascending
-        by image, class.
-
-        images (m,) long; classes (m,) long, K if it has none; tagged (n,) long, the copies that
-        have a class; first (B,) long, the first copy of each image. All on the device of the rows.
-        """
-        untagged = ~self.tags.any(dim=1, keepdim=True)
-        images, classes = torch.cat([self.tags, untagged], dim=1).nonzero(as_tuple=True)
-        tagged = (classes < self.tags.shape[1]).nonzero().flatten()
-        first = torch.searchsorted(images, torch.arange(len(self.tags)))
-        device = self.index.device
-        return (
-            to_device(images, device),
-            to_device(classes, device),
-            to_device(tagged, device),
-            to_device(first, device),
-        )
-
     def allowed(self, texts: int) -> Tensor:
         """Which of K class texts and further background words an image is compared with, (B, texts)
         bool, on the CPU: those of its tags, and all words.

@@ -260,8 +260,8 @@ class CVF(nn.Module):
         if method.reads_densely:
             dense = self._dense_tokens(views)
         if method.branches != "vit":
-            clip_cams = self._clip_cams(views.clip, rows, dense)
-            clip_maps = self._clip_maps(views.clip)
+            clip_cams, last_map = self._clip_cams(views.clip, rows, dense)
+            clip_maps = self._clip_maps(views.clip, last_map)
 
         with float32_region(views.affinity.device):
             spread = self._affinity(views, clip_maps)
@@ -292,10 +292,13 @@ class CVF(nn.Module):
 
         return Seeds(rows, transition, clip_cams, boxes, clip, vit_cams, vit_seeds)
 
-    def _clip_maps(self, features: ImageFeatures) -> list[Tensor]:
-        """CLIP's attention between patches, (B, N, N) in block order, the last block's too."""
+    def _clip_maps(self, features: ImageFeatures, last_map: Tensor | None) -> list[Tensor]:
+        """CLIP's attention between patches, (B, N, N) in block order, the last block's too; that is
+        `last_map` (B, T, T) where it is known.
+        """
         last = self.clip.blocks[-1]
-        last_map = last.attn.maps(last.ln_1(features.tokens[-1 - self.method.cam_skip]))
+        if last_map is None:
+            last_map = last.attn.maps(last.ln_1(features.tokens[-1 - self.method.cam_skip]))
         maps = [whole[:, 1:, 1:] for whole in (*features.attention, last_map)]
         if self.method.clip_map == "summed":
             read = self.method.dense_blocks
@@ -313,21 +316,28 @@ class CVF(nn.Module):
             clip_maps, vit_map, views.affinity, self.method, views.after_switch, dino_map
         )
 
-    def _clip_cams(self, features: ImageFeatures, rows: ClassRows, dense: Tensor | None) -> Tensor:
-        """Make CLIP's class activation maps (n, h, w) in 0..1, of one kind or the mean of both."""
+    def _clip_cams(
+        self, features: ImageFeatures, rows: ClassRows, dense: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Make CLIP's class activation maps (n, h, w) in 0..1, of one kind or the mean of both.
+
+        Also returns the attention map (B, T, T) of the last block, if it was made on the way.
+        """
         method = self.method
         cams = []
+        last_map = None
         if method.cam != "dense":
             block = method.cam_block
             tokens = features.tokens[block - method.cam_skip]
             grid = features.grid
             found = gradcam(self.clip, self.logit_scale, tokens, grid, rows, self.text, block)
             cams.append(found.cams)
+            last_map = found.attention if block == -1 else None
         if method.cam != "gradcam" and dense is not None:
             kind = method.dense_maps
             own = dense_cams(dense, self.text, self.logit_scale, rows, features.grid, kind)
             cams.append(own)
-        return torch.stack(cams).mean(dim=0)
+        return torch.stack(cams).mean(dim=0), last_map
 
     @record_function("dense read-out")
     def _dense_tokens(self, views: Views) -> Tensor:

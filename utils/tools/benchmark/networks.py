@@ -31,7 +31,7 @@ from utils.tools.benchmark.rows import Row, Setting, timed, yardstick_of
 from utils.tools.benchmark.timing import peak_memory, stages
 from utils.training.loop import Run, Stage, train_step
 from utils.training.optim import adamw
-from utils.training.stages import classifier_losses, pseudo_label_losses
+from utils.training.stages import classifier_losses, freeze, pseudo_label_losses
 
 STAGES = (
     "CLIP",
@@ -122,6 +122,7 @@ def segmenter_step(setting: Setting) -> Step:
     """One iteration of stage 2."""
     config = setting.config
     model = full_size(config, setting.device).train()
+    freeze(model, config)
 
     def losses(images: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
         return pseudo_label_losses(model, images, batch, step, config)
