@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -32,7 +33,9 @@ class Attention(nn.Module):
         """
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         weights = None
-        if is_half_on_cpu(q):
+        # where all weights are wanted they need not be made twice, but a graph would keep them
+        wanted = rows == x.shape[1] and not torch.is_grad_enabled()
+        if wanted or is_half_on_cpu(q):
             every = attention_weights(q, k)
             mixed = every @ v
             weights = every.detach()[:, :, :rows]
