@@ -1,14 +1,16 @@
-"""How many processes load data, and how threads wait for each other."""
+"""Devices by name, processes that load data, threads that wait, memory that is freed."""
 
 import os
+import platform
 import subprocess
 import sys
 
 import pytest
+import torch
 from helpers import ROOT
 
 from utils.common import device
-from utils.common.device import choose_device, loading_processes
+from utils.common.device import choose_device, keep_freed_memory, loading_processes
 from utils.common.errors import UserError
 
 
@@ -56,3 +58,18 @@ def test_threads_wait_shortly_from_the_first_import(
         check=False,
     )
     assert ended.stderr.strip() == expected
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_is_used_again() -> None:
+    usage = device.resource.getrusage
+
+    def pages_asked_for() -> int:
+        before = usage(device.resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            [torch.zeros(7_000_000) for _ in range(4)]
+        return usage(device.resource.RUSAGE_SELF).ru_minflt - before
+
+    keep_freed_memory()
+    pages_asked_for()
+    assert pages_asked_for() < 1000  # else 273,000
