@@ -5,10 +5,11 @@ the text match).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.profiler import record_function
 
 from clip.model import ResidualBlock, VisionTransformer, attention_weights
@@ -120,18 +121,19 @@ class PassedBlock:
         self.weights = attention_weights(query, key)
         self.mixed = self.weights @ value
         self.middle = stream + block.attn.out_proj(self.mixed.transpose(1, 2).flatten(2))
-        hidden, self.slope = value_and_slope(
-            block.mlp.gelu, block.mlp.c_fc(block.ln_2(self.middle))
+        self.widen, activation, self.narrow = cast(
+            tuple[nn.Linear, nn.Module, nn.Linear], block.mlp
         )
-        self.end = self.middle + block.mlp.c_proj(hidden)
+        hidden, self.slope = value_and_slope(activation, self.widen(block.ln_2(self.middle)))
+        self.end = self.middle + self.narrow(hidden)
 
     def pull_back(self, gradients: Tensor, images: Tensor) -> Tensor:
         """Turn gradients (n, T, C) at the end, each of the image in `images` (n,), into their sums
         (n, C) over the patches of `activations`.
         """
         block = self.block
-        hidden = (gradients @ block.mlp.c_proj.weight).mul_(self.slope[images])
-        inner = hidden @ block.mlp.c_fc.weight
+        hidden = (gradients @ self.narrow.weight).mul_(self.slope[images])
+        inner = hidden @ self.widen.weight
         gradients = gradients + vjp(block.ln_2, self.middle[images], inner)
 
         mixed = gradients @ block.attn.out_proj.weight

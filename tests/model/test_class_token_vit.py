@@ -9,7 +9,7 @@ from vit_files import deit
 from model.class_token_vit import ClassTokenViT
 from model.criterion import classifier_criterion
 from model.losses import tag_loss
-from model.transformer import Block
+from model.transformer import Attention, Block
 from model.vit_loading import (
     MCT_UNUSED,
     from_clip,
@@ -189,3 +189,13 @@ def test_clip_start_sees_the_patches_as_clip_does() -> None:
     assert isinstance(vit, ClassTokenViT) and len(vit.blocks) == len(visual.blocks)
     torch.nn.init.zeros_(vit.blocks[0].mlp.fc1.weight)
     assert visual.blocks[0].mlp.c_fc.weight.any()  # a copy, so training it leaves CLIP alone
+
+
+@pytest.mark.parametrize("rows", [2, 9])
+def test_attention_says_the_same_with_and_without_a_graph(rows: int) -> None:
+    attention, tokens = Attention(32, 4), torch.randn(2, 9, 32)
+    output, weights = attention(tokens, rows)
+    with torch.no_grad():
+        plain, bare = attention(tokens, rows)
+    torch.testing.assert_close(plain, output)
+    torch.testing.assert_close(bare, weights)
