@@ -292,10 +292,8 @@ class CVF(nn.Module):
 
         return Seeds(rows, transition, clip_cams, boxes, clip, vit_cams, vit_seeds)
 
-    def _clip_maps(self, features: ImageFeatures, last_map: Tensor | None) -> list[Tensor]:
-        """CLIP's attention between patches, (B, N, N) in block order, the last block's too; that is
-        `last_map` (B, T, T) where it is known.
-        """
+    def _clip_maps(self, features: ImageFeatures, last_map: Tensor | None = None) -> list[Tensor]:
+        """CLIP's attention between patches, (B, N, N) in block order; `last_map`: if known."""
         last = self.clip.blocks[-1]
         if last_map is None:
             last_map = last.attn.maps(last.ln_1(features.tokens[-1 - self.method.cam_skip]))
@@ -319,9 +317,8 @@ class CVF(nn.Module):
     def _clip_cams(
         self, features: ImageFeatures, rows: ClassRows, dense: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Make CLIP's class activation maps (n, h, w) in 0..1, of one kind or the mean of both.
-
-        Also returns the attention map (B, T, T) of the last block, if it was made on the way.
+        """Make CLIP's class activation maps (n, h, w) in 0..1, of one kind or the mean of both, and
+        the attention map (B, T, T) of its last block, where that is made on the way.
         """
         method = self.method
         cams = []

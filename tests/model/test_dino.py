@@ -24,7 +24,7 @@ from model.cvf import CVF
 from model.dino import dino_identity, load_dino
 from model.resize import resize_tokens
 from utils.common.errors import UserError
-from utils.tools.benchmark.__main__ import STAGES
+from utils.tools.benchmark.networks import STAGES
 
 USES = ("features", "affinity", "both", "proxy")
 ALIKE = {"cam": "dense", "proxy": "dino"}
