@@ -27,6 +27,7 @@ from model.predictions import cam_weights
 from model.proxy import cosine_affinity, read_out
 from model.pseudo_labels import make_labels, seed_labels
 from model.resize import resize_tokens
+from model.text_match import TextMatch
 
 FUSION_SITE = 1 << 16  # where the fused features draw, DINO's after CLIP's; the ViT's draw below
 DINO_MAPS = 2  # last blocks of DINO whose attention is averaged, as in WeCLIP+'s code
@@ -46,7 +47,8 @@ class CVF(nn.Module):
     vit: None exactly for branches "clip". wide: head on the ViT's patches, whose logits are mixed
     with the decoder's in a learned share; None leaves the decoder's alone. dino: a second frozen
     backbone, None where nothing of it is used. dino_fusion: brings its patches to the decoder's
-    width; None where it gives no features. ValueError where the parts do not fit together.
+    width; None where it gives no features. text_match: brings CLIP's match of patches and texts to
+    the decoder; None leaves it out. ValueError where the parts do not fit together.
     """
 
     text: Tensor  # a buffer
@@ -63,6 +65,7 @@ class CVF(nn.Module):
         method: Method,
         dino: DinoViT | None = None,
         dino_fusion: FeatureFusion | None = None,
+        text_match: TextMatch | None = None,
     ) -> None:
         super().__init__()
         if (vit is None) != (method.branches == "clip") or (vit is None and wide is not None):
@@ -86,6 +89,7 @@ class CVF(nn.Module):
         self.fusion = fusion
         self.decoder = decoder
         self.wide = wide
+        self.text_match = text_match
         self.alpha = None if wide is None else nn.Parameter(torch.full((1,), 0.5))
         self.logit_scale = float(logit_scale)
         self.method = method
@@ -104,13 +108,15 @@ class CVF(nn.Module):
         maps.
         """
         tokens, grid = self._clip_tokens(images)
+        told, match = self._matched(tokens[-1], grid)
         dino = None
         if self.dino is not None and self.dino_fusion is not None:
             dino = self.dino.look(images)
         x_patch = None
         if self.vit is not None and self.wide is not None:
             x_patch = self.vit.patch_features(images)
-        return self._logits(self._fused(tokens, dino, grid), x_patch, grid)[0]
+        streams = self._fused(self._read_tokens(tokens), dino, grid, told)
+        return self._logits(streams, x_patch, grid, match)[0]
 
     def forward(
         self,
@@ -130,11 +136,12 @@ class CVF(nn.Module):
         clip = self._clip_features(images, after_switch)
         dino = self._dino_features(images)
         vit = self._vit_output(images)
-        streams = self._fused(self._read_tokens(clip.tokens), dino, clip.grid, noise)
+        told, match = self._matched(clip.tokens[-1], clip.grid)
+        streams = self._fused(self._read_tokens(clip.tokens), dino, clip.grid, told, noise)
         fused = streams[0] if len(streams) == 1 else torch.cat(streams, dim=-1)
         affinity = HEADS[self.method.affinity_head](fused)
         x_patch = None if vit is None else vit.x_patch
-        logits, opinions = self._logits(streams, x_patch, clip.grid)
+        logits, opinions = self._logits(streams, x_patch, clip.grid, match)
         patch_logits = self._patch_logits(vit)
         views = Views(clip, dino, vit, fused, affinity, logits, after_switch)
         seeds = self._seeds(views, tags)
@@ -184,13 +191,24 @@ class CVF(nn.Module):
 
     @torch.no_grad()
     def _clip_tokens(self, images: Tensor) -> tuple[list[Tensor], tuple[int, int]]:
-        """Patch tokens (B, N, C) that are fused, by fused attention, and the grid."""
+        """Tokens (B, 1+N, C) after blocks 1..L-1, by fused attention, and the grid."""
         stream, grid = self.clip.embed(images)
         tokens = []
         for block in self.clip.blocks[:-1]:
             stream = block(stream)
             tokens.append(stream)
-        return self._read_tokens(tokens), grid
+        return tokens, grid
+
+    def _matched(
+        self, tokens: Tensor, grid: tuple[int, int]
+    ) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """What texts say of the patches of (B, 1+N, C), the tokens after block L-1: features
+        (B, N, dim) and logits (B, K+1, h, w); None where the decoder is not told.
+        """
+        if self.text_match is None:
+            return None, None
+        classes = self.decoder.predict.out_features - 1
+        return self.text_match(self.clip, tokens, grid, self.text, classes, self.logit_scale)
 
     @torch.no_grad()
     def _read_tokens(self, tokens: list[Tensor]) -> list[Tensor]:
@@ -213,13 +231,17 @@ class CVF(nn.Module):
         tokens: list[Tensor],
         dino: DinoFeatures | None,
         grid: tuple[int, int],
+        told: Tensor | None,
         noise: Noise | None = None,
     ) -> list[Tensor]:
         """Fused tokens (B, N, dim) of CLIP's, (B, N, C) of each block that is read, and those of
-        DINO, if it gives features, on CLIP's grid.
+        DINO, if it gives features, on CLIP's grid. told (B, N, dim): what texts say, added to
+        CLIP's.
         """
         dropout = self.method.fusion_dropout
         fused = self.fusion(tokens)
+        if told is not None:
+            fused = fused + told
         streams = [drop_channels(fused, dropout, noise, FUSION_SITE)]
         if dino is not None and self.dino_fusion is not None:
             fused = self.dino_fusion([dino.patches])
@@ -229,24 +251,28 @@ class CVF(nn.Module):
 
     @record_function("decoder")
     def _logits(
-        self, streams: list[Tensor], x_patch: Tensor | None, grid: tuple[int, int]
+        self,
+        streams: list[Tensor],
+        x_patch: Tensor | None,
+        grid: tuple[int, int],
+        match: Tensor | None,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Fused tokens (B, N, dim) of each backbone and ViT patches (B, D, h, w) -> logits
         (B, K+1, h, w), mixed if `wide` is there, and those of each predictor.
 
-        One decoder sees all streams; its logits are their mean (WeCLIP+).
+        One decoder sees all streams; its logits are their mean (WeCLIP+). match (B, K+1, h, w):
+        what texts say, added to what comes of it.
         """
         opinions = tuple(self.decoder(stream, grid) for stream in streams)
         logits = opinions[0]
         if len(opinions) > 1:
             logits = torch.stack(opinions).mean(dim=0)
-        if self.wide is None or self.alpha is None:
-            return logits, opinions
-
-        wide = self.wide(x_patch)
-        if len(opinions) == 1:
-            opinions = (logits, wide)
-        return self.alpha * logits + (1 - self.alpha) * wide, opinions
+        if self.wide is not None and self.alpha is not None:
+            wide = self.wide(x_patch)
+            if len(opinions) == 1:
+                opinions = (logits, wide)
+            logits = self.alpha * logits + (1 - self.alpha) * wide
+        return (logits if match is None else logits + match), opinions
 
     @torch.no_grad()
     def _seeds(self, views: Views, tags: Tensor) -> Seeds:

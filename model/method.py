@@ -297,6 +297,12 @@ class HeadSettings(Settings):
         Role.METHOD,
         choices=("inner", "all", "last"),
     )
+    text_match: bool = option(
+        False,
+        "method",
+        "the decoder is told how CLIP's last block matches patches with the texts of the classes",
+        Role.METHOD,
+    )
     wide_width: int = option(
         512,
         "method",

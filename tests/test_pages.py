@@ -87,7 +87,7 @@ def stages_run(branches: str, patch: pytest.MonkeyPatch) -> list[str]:
 
     patch.setattr(record_function, "__enter__", noted)
     images, tags = tiny.batch()
-    model = tiny.cvf(dino=True, branches=branches, cam="both")
+    model = tiny.cvf(dino=True, text_match=True, branches=branches, cam="both")
     criterion(model(images, tags, True), tags)
     return entered
 

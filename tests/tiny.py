@@ -12,6 +12,7 @@ from model.cvf import CVF
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder
 from model.dino import load_dino
 from model.method import Method
+from model.text_match import TextMatch
 
 CLASSES, WORDS = 5, 3
 LOGIT_SCALE = 3.0
@@ -34,9 +35,11 @@ def vit(**sizes: int) -> ClassTokenViT:
     )
 
 
-def cvf(dino: bool = False, clip_layers: str = "all", **choices: object) -> CVF:
-    """The whole model with `Method(**choices)`, in training mode; with a DINO of 2 blocks if asked
-    for.
+def cvf(
+    dino: bool = False, clip_layers: str = "all", text_match: bool = False, **choices: object
+) -> CVF:
+    """The whole model with `Method(**choices)`, in training mode; with a DINO of 2 blocks, and told
+    by texts, if asked for.
     """
     method = Method(par_iterations=3, **choices)
     branch = None if method.branches == "clip" else vit()
@@ -46,7 +49,8 @@ def cvf(dino: bool = False, clip_layers: str = "all", **choices: object) -> CVF:
     parts = [tower(), LOGIT_SCALE, texts(), branch, FeatureFusion(layers, 128, 32)]
     second = load_dino(vit_files.dino()) if dino else None
     fusion = FeatureFusion(1, 64, 32) if dino and method.dino_features else None
-    return CVF(*parts, decoder, wide, method, second, fusion).train()
+    match = TextMatch(64, 32) if text_match else None
+    return CVF(*parts, decoder, wide, method, second, fusion, match).train()
 
 
 def batch() -> tuple[Tensor, Tensor]:

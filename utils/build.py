@@ -22,6 +22,7 @@ from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder
 from model.dino import DinoViT, dino_identity, load_dino
+from model.text_match import TextMatch
 from model.vit_loading import MCT_WANTED, deit_identity, from_clip, from_deit, load_mct
 from utils.common.device import without_values
 from utils.common.errors import UserError
@@ -241,7 +242,20 @@ def build_cvf(
         dino_fusion = FeatureFusion(1, dino.width, width)
 
     scale = float(clip.logit_scale)
-    return CVF(clip.visual, scale, text, vit, fusion, decoder, wide, config, dino, dino_fusion)
+    text_match = TextMatch(text.shape[-1], width) if config.text_match else None
+    return CVF(
+        clip.visual,
+        scale,
+        text,
+        vit,
+        fusion,
+        decoder,
+        wide,
+        config,
+        dino,
+        dino_fusion,
+        text_match,
+    )
 
 
 def clip_of(checkpoint: dict[str, Any], config: Config, given: str | None) -> CLIP:

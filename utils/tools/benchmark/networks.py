@@ -37,6 +37,7 @@ STAGES = (
     "CLIP",
     "DINO",
     "ViT",
+    "text match",
     "fusion",
     "predicted affinity",
     "decoder",
