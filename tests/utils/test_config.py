@@ -257,7 +257,7 @@ def test_a_ready_configuration_is_found_by_name_and_a_path_wins(
     assert load_config("voc_of_mine").batch_size == 7
     with pytest.raises(UserError, match="--config weclp_voc does not exist, did you mean 'weclip_"):
         load_config("weclp_voc")
-    with pytest.raises(UserError, match="--config zzz does not exist; ready ones are cdclip, "):
+    with pytest.raises(UserError, match="--config zzz does not exist; ready ones are best, "):
         load_config("zzz")
 
 
