@@ -50,9 +50,14 @@ def known_activation(file: TensorFile, sha256: str) -> Known | None:
 def _from_config(folder: Path, hub_names: bool) -> Known | None:
     """Look into the configuration of the library whose names the file has, else the other's."""
     libraries = [("open_clip_config.json", _of_open_clip), ("config.json", _of_hub)]
-    for name, read in reversed(libraries) if hub_names else libraries:
+    if hub_names:
+        libraries.reverse()
+
+    for name, read in libraries:
         path = folder / name
-        activation = read(read_json(path)) if path.is_file() else None
+        if not path.is_file():
+            continue
+        activation = read(read_json(path))
         if activation is not None:
             return Known(_supported(activation, path), f"{name} beside it")
     return None
@@ -63,7 +68,9 @@ def _of_open_clip(config: dict[str, Any]) -> Any:
     model = config.get("model_cfg")
     if not isinstance(model, dict):
         return None
-    return "quick_gelu" if model.get("quick_gelu") is True else "gelu"
+    if model.get("quick_gelu") is True:
+        return "quick_gelu"
+    return "gelu"
 
 
 def _of_hub(config: dict[str, Any]) -> Any:
@@ -72,7 +79,9 @@ def _of_hub(config: dict[str, Any]) -> Any:
     if config.get("model_type", "clip") != "clip" or not any(towers):
         return None
     vision, text = (tower.get("hidden_act", "quick_gelu") for tower in towers)
-    return vision if vision == text else f"{vision} for images and {text} for texts"
+    if vision == text:
+        return vision
+    return f"{vision} for images and {text} for texts"
 
 
 def _tower(config: dict[str, Any], name: str) -> dict[str, Any]:

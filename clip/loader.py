@@ -95,18 +95,21 @@ def choose_activation(file: TensorFile, sha256: str, asked: str) -> str:
     Raises UserError where neither does, or they disagree.
     """
     known = known_activation(file, sha256)
-    if known is None and asked == "auto":
+    if known is None:
+        if asked != "auto":
+            return asked
         raise UserError(
             f"{WHAT} {file.path} does not tell its activation, and no config.json or "
             "open_clip_config.json beside it does; put that file there, or name the activation: "
             "--clip_activation quick_gelu for OpenAI's weights, gelu for LAION's and DataComp's"
         )
-    if known is not None and asked not in ("auto", known.activation):
+
+    if asked not in ("auto", known.activation):
         raise UserError(
             f"--clip_activation {asked} is not that of {file.path}, which has {known.activation} "
             f"according to {known.source}; leave the flag out"
         )
-    return asked if known is None else known.activation
+    return known.activation
 
 
 def _other(names: Collection[str]) -> str:

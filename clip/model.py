@@ -242,8 +242,10 @@ class VisionTransformer(nn.Module):
         """Run blocks 1..depth (default L - 1); keep each one's tokens, and the last `maps`
         attentions (default all).
         """
+        if depth is None:
+            depth = len(self.blocks) - 1
+        blocks = self.blocks[:depth]
         x, grid = self.embed(images)
-        blocks = self.blocks[: len(self.blocks) - 1 if depth is None else depth]
         tokens = []
         attention = []
         for remaining, block in zip(range(len(blocks), 0, -1), blocks):
@@ -253,6 +255,7 @@ class VisionTransformer(nn.Module):
             else:
                 x = block(x)
             tokens.append(x)
+
         return ImageFeatures(tokens, attention, grid)
 
     def project(self, tokens: Tensor) -> Tensor:
@@ -288,14 +291,15 @@ class CLIP(nn.Module):
         activation: str = "quick_gelu",
     ):
         super().__init__()
+        if token_ids is not None:
+            vocabulary = len(token_ids)
+
         self.activation = activation  # of the text tower; the image tower has its own
         self.visual = visual
         self.transformer = Transformer(
             text_width, text_layers, max(1, text_width // HEAD_WIDTH), activation
         )
-        self.token_embedding = nn.Embedding(
-            vocabulary if token_ids is None else len(token_ids), text_width
-        )
+        self.token_embedding = nn.Embedding(vocabulary, text_width)
         self.positional_embedding = _random(context, text_width, std=0.01)
         self.ln_final = nn.LayerNorm(text_width)
         self.text_projection = _random(text_width, embed_dim, std=text_width**-0.5)
@@ -367,8 +371,10 @@ class CLIP(nn.Module):
         grid = math.isqrt(sizes["visual.positional_embedding"][0] - 1)
         depth = _depth(names, "visual.transformer.")
         text_depth = _depth(names, "transformer.")
+        token_ids: Tensor | None = None
         with without_values():
-            token_ids = torch.empty(sizes["token_embedding.weight"][0], dtype=torch.long)
+            if "token_ids" in names:
+                token_ids = torch.empty(sizes["token_embedding.weight"][0], dtype=torch.long)
             model = cls(
                 VisionTransformer(width, depth, embed_dim, patch, grid, activation),
                 embed_dim,
@@ -376,7 +382,7 @@ class CLIP(nn.Module):
                 text_depth,
                 sizes["positional_embedding"][0],
                 sizes["token_embedding.weight"][0],
-                token_ids if "token_ids" in names else None,
+                token_ids,
                 activation,
             )
         _check_names(model, names)

@@ -69,7 +69,9 @@ class Renamed(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         tensors = [self.source[part] for part in self.parts[name]]
         tensor = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
-        return tensor.T.contiguous() if name in self.transposed else tensor
+        if name in self.transposed:
+            tensor = tensor.T.contiguous()
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.parts)
@@ -95,7 +97,7 @@ def prefix_of(names: Collection[str]) -> str:
         raise ValueError(f"no tensor {OFFICIAL} of 4 dimensions")
     if "" not in found and len(found) > 1:
         raise ValueError(f"several CLIPs, under {' and '.join(found)}")
-    return "" if "" in found else found[0]
+    return found[0]  # "" comes first
 
 
 def official_names(source: Mapping[str, Tensor]) -> Renamed:
@@ -112,8 +114,9 @@ def official_names(source: Mapping[str, Tensor]) -> Renamed:
     for name in names:
         if ".k_proj." in name or ".v_proj." in name:
             continue  # joined to q
-        joined = [name.replace(".q_proj.", f".{kind}_proj.") for kind in "qkv"]
-        whole = joined if ".q_proj." in name else [name]
+        whole = [name]
+        if ".q_proj." in name:
+            whole = [name.replace(".q_proj.", f".{kind}_proj.") for kind in "qkv"]
         parts[_official(name)] = tuple(prefix + part for part in whole)
     return Renamed(source, parts, _TRANSPOSED)
 

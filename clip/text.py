@@ -17,7 +17,7 @@ from utils.common.files import written_whole
 
 @torch.no_grad()
 def text_features(model: CLIP, prompts: list[str], cache: Path | None = None) -> Tensor:
-    """Unit-length features (len(prompts), E) on the CPU, float32.
+    """Return unit-length features (len(prompts), E) on the CPU, float32.
 
     With `cache` (a folder), they are kept in a file named by the digest of the CLIP and the
     prompts, and read from it next time. Raises UserError naming a prompt that is too long or, for a
@@ -25,9 +25,9 @@ def text_features(model: CLIP, prompts: list[str], cache: Path | None = None) ->
     """
     said = "\n".join([model.identity, *prompts])
     key = hashlib.sha256(said.encode()).hexdigest()[:16]
-    file = (
-        cache / f"text_features_{key}.safetensors" if cache is not None and model.identity else None
-    )
+    file = None
+    if cache is not None and model.identity:
+        file = cache / f"text_features_{key}.safetensors"
     if file is not None and file.is_file():
         try:
             return load_file(file)["features"]

@@ -70,8 +70,12 @@ class Tokenizer:
             i = 0
             while i < len(parts):
                 pair = tuple(parts[i : i + 2])
-                merged.append("".join(pair) if pair == best else parts[i])
-                i += 2 if pair == best else 1
+                if pair == best:
+                    merged.append("".join(pair))
+                    i += 2
+                else:
+                    merged.append(parts[i])
+                    i += 1
             parts = merged
 
         return tuple(self.ids[part] for part in parts)

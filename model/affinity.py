@@ -77,10 +77,12 @@ def build_affinity(
     count = method.late_maps if after_switch else method.early_maps
     end = max(0, len(clip_maps) - method.skipped_maps)
     maps = clip_maps[max(0, end - count) : end]
+
     others = [own for own in (vit_map, dino_map) if own is not None]
     stack = torch.stack([*maps, *others]).float()
     if others and method.vit_map != "summed":
         stack = unit_rows(stack)
+
     if not after_switch:
         return stack.mean(dim=0)
     if method.map_selection == "fit":
@@ -103,6 +105,9 @@ def propagate(
     """Transition matrices (B, N, N) times the CAMs (n, h, w) of their images, cut to `mask` (n, h,
     w) bool if given.
     """
-    inside = (cams if mask is None else cams * mask).flatten(1)
-    spread = [own @ matrix.T for own, matrix in zip(rows.by_image(inside), transition)]
+    inside = cams
+    if mask is not None:
+        inside = cams * mask
+    images = rows.by_image(inside.flatten(1))
+    spread = [own @ matrix.T for own, matrix in zip(images, transition)]
     return torch.cat(spread).view(cams.shape)

@@ -24,8 +24,10 @@ def box_mask(maps: Tensor, threshold: float, clip_edges: bool = False) -> Tensor
     left, top, right, bottom = boxes_of(strong)
 
     height, width = maps.shape[-2:]
-    last_x, last_y = (width - 1, height - 1) if clip_edges else (width, height)
-    right, bottom = (right + 1).clamp(max=last_x), (bottom + 1).clamp(max=last_y)
+    kept_off = int(clip_edges)  # px
+    right = (right + 1).clamp(max=width - kept_off)
+    bottom = (bottom + 1).clamp(max=height - kept_off)
+
     # Each strong pixel adds its box to a table of differences, whose double running sum counts the
     # boxes over a pixel.
     corners = torch.zeros(

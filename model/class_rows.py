@@ -29,7 +29,8 @@ class ClassRows:
 
         Images without tags have none. Tags on the CPU spare a wait for the GPU.
         """
-        device = tags.device if device is None else device
+        if device is None:
+            device = tags.device
         tags = (tags > 0).cpu()
         return cls(tags, to_device(tags.nonzero(), device), tags.sum(dim=1).tolist())
 

@@ -172,9 +172,12 @@ class ClassTokenViT(nn.Module):
                 embeddings += [tokens[:, :classes] for tokens in streams]
 
             patches_too = maps == "all" or (maps == "patch" and patch_block in (0, number + 1))
-            rows = 0 if maps == "none" else classes
+            rows = 0
             if patches_too:
                 rows = streams[0].shape[1]
+            elif maps != "none":
+                rows = classes
+
             drops = self._drops(number, noise, drop_rate)
             small, weights = block(streams[0], rows, drops[0])
             large = [block(tokens, 0, drops[1])[0] for tokens in streams[1:]]
@@ -192,13 +195,20 @@ class ClassTokenViT(nn.Module):
         x_patch = self._map(streams[0], images, self.patch)
         scores, patch_large_logits = self._scores(x_patch, streams, images)
         class_tokens = functools.reduce(torch.add, [tokens[:, :classes] for tokens in streams])
+        patch_logits = None
+        if scores is not None:
+            patch_logits = self.pool(scores)
+
         class_to_patch = None
+        cams = None
         if class_rows is not None:
             to_patch = class_rows[..., classes:] / len(self.blocks)
             class_to_patch = to_patch.unflatten(2, x_patch.shape[-2:])
+            cams = self._cams(class_to_patch, scores)
+
         return VitOutput(
             cls_logits=class_tokens.mean(dim=-1) / self.streams,
-            patch_logits=None if scores is None else self.pool(scores),
+            patch_logits=patch_logits,
             patch_large_logits=patch_large_logits,
             cls_embeddings=embeddings,
             scores=scores,
@@ -206,7 +216,7 @@ class ClassTokenViT(nn.Module):
             class_to_patch=class_to_patch,
             patch_affinity=patch_rows,
             attention=attention,
-            cams=None if class_to_patch is None else self._cams(class_to_patch, scores),
+            cams=cams,
         )
 
     def patch_features(self, images: Tensor) -> Tensor:
@@ -241,7 +251,9 @@ class ClassTokenViT(nn.Module):
 
     def pool(self, scores: Tensor) -> Tensor:
         """Class maps (B, K, h, w) -> logits (B, K): ranked pooling, in version "v2" the mean."""
-        return ranked_pool(scores) if self.version == "plus" else scores.mean(dim=(-2, -1))
+        if self.version == "plus":
+            return ranked_pool(scores)
+        return scores.mean(dim=(-2, -1))
 
     def positions(self) -> tuple[Tensor, Tensor]:
         """Position tables of the class tokens (1, K, D) and of the patches of `input_size`
@@ -312,7 +324,9 @@ class ClassTokenViT(nn.Module):
         if self.version == "v1" or scores is None:
             return class_to_patch
         cams = class_to_patch * scores.float().relu()
-        return cams.sqrt() if self.version == "plus" else len(self.blocks) * cams
+        if self.version == "plus":
+            return cams.sqrt()
+        return len(self.blocks) * cams
 
     def _map(self, tokens: Tensor, images: Tensor, patch: int) -> Tensor:
         """(B, K+P, D) -> patch tokens as a map (B, D, H // patch, W // patch)."""
@@ -322,7 +336,9 @@ class ClassTokenViT(nn.Module):
 
 def _plus(total: Tensor | None, part: Tensor) -> Tensor:
     """Add to a sum that may not have begun."""
-    return part if total is None else total + part
+    if total is None:
+        return part
+    return total + part
 
 
 def ranked_pool(scores: Tensor, decay: float = 0.996) -> Tensor:

@@ -118,7 +118,9 @@ def segmentation_loss(
     replaced: labels of the network itself, certain ones, where it is sure; None: none. ValueError
     where the labels lack what the targets are made of.
     """
-    combined = labels.combined if replaced is None else replaced.combined
+    combined = labels.combined
+    if replaced is not None:
+        combined = replaced.combined
     if method.targets == "soft":
         if labels.soft is None:
             raise ValueError("soft targets, but the labels have no refined scores")

@@ -149,7 +149,10 @@ def self_attention(
         if prior is not None:
             products = products + prior
         total = total.to(products) + products.softmax(dim=-1)
-    return total / len(pairs) if readout.average else total
+
+    if readout.average:
+        return total / len(pairs)
+    return total
 
 
 def gaussian_prior(grid: tuple[int, int], std: float) -> Tensor:
@@ -175,7 +178,8 @@ def surgery_cams(dense: Tensor, text: Tensor, published: bool = False) -> Tensor
     Returns:
         (B, N, K+M) in 0..1, patches only.
     """
-    unit = dense / dense.norm(dim=1 if published else 2, keepdim=True).clamp(min=_EPS)
+    summed = 1 if published else 2
+    unit = dense / dense.norm(dim=summed, keepdim=True).clamp(min=_EPS)
     fit = torch.softmax(2 * unit[:, 0] @ text.T, dim=-1)
     weights = fit / fit.mean(dim=-1, keepdim=True)
 
@@ -183,10 +187,13 @@ def surgery_cams(dense: Tensor, text: Tensor, published: bool = False) -> Tensor
     scores = scores - scores.mean(dim=-1, keepdim=True)
     if not published:
         scores = scores[:, 1:]
+
     low = scores.amin(dim=1, keepdim=True)
     high = scores.amax(dim=1, keepdim=True)
     cams = (scores - low) / (high - low).clamp(min=_EPS)
-    return cams[:, 1:] if published else cams
+    if published:
+        return cams[:, 1:]
+    return cams
 
 
 def text_scores(patches: Tensor, text: Tensor, logit_scale: float, allowed: Tensor) -> Tensor:

@@ -73,9 +73,15 @@ class DenseSettings(Settings):
     @property
     def readout(self) -> DenseReadout:
         """How a dense read-out of CLIP is made."""
-        residual = "stream" if self.dense_blocks > 1 else "none"
-        heads = self.dense_heads if self.dense_blocks > 1 else "own"
-        parts = "" if self.dense_parts == "proxy" else self.dense_parts
+        residual = "none"
+        heads = "own"
+        if self.dense_blocks > 1:
+            residual = "stream"
+            heads = self.dense_heads
+
+        parts = self.dense_parts
+        if parts == "proxy":
+            parts = ""
         return DenseReadout(
             parts, self.dense_blocks, heads=heads, std=self.dense_std, residual=residual
         )

@@ -139,8 +139,10 @@ class DinoViT(nn.Module):
         first = 1 + self.registers
         attention = []
         for number, block in enumerate(self.blocks):
-            kept = number >= len(self.blocks) - maps
-            stream, weights = block(stream, stream.shape[1] if kept else 0)
+            rows = 0
+            if number >= len(self.blocks) - maps:
+                rows = stream.shape[1]
+            stream, weights = block(stream, rows)
             if weights is not None:
                 mean = weights.mean(dim=1, dtype=torch.float32)
                 attention.append(mean[:, first:, first:])
@@ -228,9 +230,12 @@ def _folded(state: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
             gamma = state.pop(f"blocks.{number}.{scale}.gamma", None)
             for kind in ("weight", "bias"):
                 name = f"blocks.{number}.{layer}.{kind}"
-                if gamma is not None and name in state:
-                    factor = gamma[:, None] if kind == "weight" else gamma
-                    state[name] = state[name] * factor
+                if gamma is None or name not in state:
+                    continue
+                factor = gamma
+                if kind == "weight":
+                    factor = gamma[:, None]
+                state[name] = state[name] * factor
 
     for kind in ("weight", "bias"):
         state[f"patch_embed.{kind}"] = state.pop(f"patch_embed.proj.{kind}")

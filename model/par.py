@@ -87,10 +87,12 @@ def _rounds(masks: Tensor, weights: Tensor, iterations: int, offsets: Offsets) -
     neighbours = [_by_band(_neighbours(padded, offsets, reach), bands) for padded in copies]
 
     for turn in range(iterations):
-        read, written = turn % 2, 1 - turn % 2
+        read = turn % 2
+        written = 1 - read
         inner[written].zero_()
         _add_products(sums[written], by_neighbour, neighbours[read])
         _repeat_border(copies[written], reach)
+
     return inner[iterations % 2]
 
 
@@ -120,12 +122,16 @@ def neighbour_weights(images: Tensor, offsets: Offsets) -> Tensor:
     closeness.
     """
     reach = _reach(offsets)
-    padded, parts, top = _pad(images, reach), [], 0
+    padded = _pad(images, reach)
+    parts = []
+    top = 0
+
     for band in images.tensor_split(_bands(images), dim=-2):
         bottom = top + band.shape[-2]
         around = padded[..., top : bottom + 2 * reach, :]
         parts.append(_likeness(band, _neighbours(around, offsets, reach)).softmax(dim=1))
         top = bottom
+
     closeness = to_device(_closeness(offsets, images.dtype), images.device)
     return torch.cat(parts, dim=-2).add_(_POSITION_WEIGHT * closeness[:, None, None])
 
@@ -138,7 +144,9 @@ def _likeness(images: Tensor, neighbours: Sequence[Tensor]) -> Tensor:
     # regions.
     count = len(neighbours)
     difference = torch.empty_like(images)
-    total, squares = torch.zeros_like(images), torch.zeros_like(images)
+    total = torch.zeros_like(images)
+    squares = torch.zeros_like(images)
+
     for neighbour in neighbours:
         total.add_(torch.sub(neighbour, images, out=difference))
     centre = images + total / count
@@ -188,7 +196,8 @@ def _neighbours(padded: Tensor, offsets: Offsets, reach: int) -> list[Tensor]:
     """Views (..., H, W) of maps padded by `reach`: at each pixel the value of its neighbour at each
     offset.
     """
-    height, width = padded.shape[-2] - 2 * reach, padded.shape[-1] - 2 * reach
+    height = padded.shape[-2] - 2 * reach
+    width = padded.shape[-1] - 2 * reach
     return [
         padded[..., reach + dy : reach + dy + height, reach + dx : reach + dx + width]
         for dy, dx in offsets

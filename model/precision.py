@@ -9,21 +9,21 @@ from torch import Tensor
 
 
 def float32_region(device: torch.device) -> AbstractContextManager:
-    """Autocast off, for what half precision spoils: tiny gradients, min-max of nearly flat maps,
+    """Turn autocast off for what half precision spoils: tiny gradients, min-max of nearly flat maps,
     long sums.
 
     Devices other than cuda and cpu are left alone, as older PyTorch has no autocast to turn off
     there.
     """
-    return (
-        torch.autocast(device.type, enabled=False)
-        if device.type in ("cuda", "cpu")
-        else nullcontext()
-    )
+    if device.type in ("cuda", "cpu"):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def to_device(host: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on the device; pinned memory is copied without waiting for what a GPU is
-    doing.
+    """Bring a tensor of the CPU to the device; pinned memory is copied without waiting for what a
+    GPU is doing.
     """
-    return (host.pin_memory() if device.type == "cuda" else host).to(device, non_blocking=True)
+    if device.type == "cuda":
+        host = host.pin_memory()
+    return host.to(device, non_blocking=True)

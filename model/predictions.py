@@ -40,5 +40,7 @@ def cam_weights(logits: Tensor, rows: ClassRows, classes: str) -> Tensor:
     logits (B, K+1, h, w) -> (n, h, w) in 0..1, without gradient. classes: what it chooses among,
     "all" or the "tags" of the image and background.
     """
-    allowed = allowed_labels(rows.tags, logits.device) if classes == "tags" else None
+    allowed = None
+    if classes == "tags":
+        allowed = allowed_labels(rows.tags, logits.device)
     return rows.pick(probabilities(logits.detach(), allowed)[:, 1:])

@@ -78,7 +78,8 @@ def read_out(visual: VisionTransformer, views: Views, method: Method) -> Tensor:
     features, size = found
     alone = method.dense_parts == "proxy"
     if not alone:
-        features, size = resize_tokens(features, size, grid), grid
+        features = resize_tokens(features, size, grid)
+        size = grid
     attention = proxy_attention(features, method.proxy_gamma, method.proxy_beta)
     if alone:
         return tokens_by_proxy(visual, tokens, grid, attention, size)

@@ -121,7 +121,9 @@ def make_labels(
         labels = {whole: combined} | {name: refined(name) for name in others}
         if method.targets == "soft":
             soft = soft_labels(sharp, seeds.rows)
-    affinity = labels.get("clip", combined) if method.affinity_labels == "clip" else combined
+    affinity = combined
+    if method.affinity_labels == "clip":
+        affinity = labels.get("clip", combined)
 
     if valid is not None:
         padding = ~valid

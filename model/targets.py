@@ -73,14 +73,18 @@ def dice_loss(
     known = labels != IGNORE
     truth = F.one_hot(labels.masked_fill(~known, 0), logits.shape[1]).permute(0, 3, 1, 2)
     truth = (truth * known[:, None]).to(p)
-    counted = p if published else p * known[:, None]
+    counted = p
+    if not published:
+        counted = p * known[:, None]
 
     overlap = _over_processes((p * truth).sum(dim=(0, 2, 3)), reduce)
     pixels = reduce(truth.sum(dim=(0, 2, 3)))
     union = _over_processes(counted.sum(dim=(0, 2, 3)), reduce) + pixels
     dice = 2 * overlap / (union + 1e-7)
 
-    classes = torch.ones_like(dice) if published else (pixels > 0).to(dice)
+    classes = torch.ones_like(dice)
+    if not published:
+        classes = (pixels > 0).to(dice)
     loss = 1 - (dice * classes).sum() / classes.sum().clamp(min=1)
 
     # Every process has the loss of the whole batch; their values, not their gradients, are shared.

@@ -38,12 +38,13 @@ class Attention(nn.Module):
         if wanted or is_half_on_cpu(q):
             every = attention_weights(q, k)
             mixed = every @ v
-            weights = every.detach()[:, :, :rows]
+            if rows:
+                weights = every.detach()[:, :, :rows]
         else:
             mixed = F.scaled_dot_product_attention(q, k, v)
             if rows:
                 weights = attention_weights(q.detach()[:, :, :rows], k.detach())
-        return self.proj(mixed.transpose(1, 2).flatten(2)), weights if rows else None
+        return self.proj(mixed.transpose(1, 2).flatten(2)), weights
 
 
 class Mlp(nn.Module):

@@ -90,9 +90,9 @@ def in_deit_names(state: dict[str, Tensor], names: dict[str, str]) -> dict[str, 
 
 
 def _deit_name(name: str, names: dict[str, str]) -> str:
-    """DeiT's name of a tensor, or its own where the table does not have it."""
+    """Return DeiT's name of a tensor, or its own where the table does not have it."""
     number = re.search(r"\.\d+\.", name)
-    pattern = name if number is None else name.replace(number[0], ".N.", 1)
+    pattern = re.sub(r"\.\d+\.", ".N.", name, count=1)
     module, _, kind = pattern.rpartition(".")
     if pattern in names:
         found = names[pattern]
@@ -100,7 +100,9 @@ def _deit_name(name: str, names: dict[str, str]) -> str:
         found = f"{names[module]}.{kind}"
     else:
         return name
-    return found if number is None else found.replace(".N.", number[0])
+    if number is not None:
+        found = found.replace(".N.", number[0])
+    return found
 
 
 def refuse_others(state: dict[str, Tensor], source: str, wanted: str) -> None:

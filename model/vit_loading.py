@@ -61,6 +61,10 @@ def load_mct(
     else:
         rows = state["pos_embed"].shape[1] - num_classes
     patch = state["patch_embed.proj.weight"].shape[-1]
+    streams = 1
+    if "patch_embed_large.proj.weight" in state:
+        streams = 2
+
     vit = ClassTokenViT(
         num_classes,
         dim,
@@ -70,7 +74,7 @@ def load_mct(
         patch,
         _side(rows, source) * patch,
         pre_norm="norm_pre.weight" in state,
-        streams=2 if "patch_embed_large.proj.weight" in state else 1,
+        streams=streams,
         version=version,
     )
     unused = MCT_UNUSED[version]
@@ -198,13 +202,15 @@ def _depth(state: dict[str, Tensor]) -> int:
 
 
 def _version(state: dict[str, Tensor]) -> str:
-    """Which of `VERSIONS` these tensors are: only MCTformer+ has two position tables, V1 no
+    """Tell which of `VERSIONS` these tensors are: only MCTformer+ has two position tables, V1 no
     convolution on the patches.
     """
     if "pos_embed_pat" in state:
         return "plus"
     head = state.get("head.weight")
-    return "v1" if head is not None and head.ndim == 2 else "v2"
+    if head is not None and head.ndim == 2:
+        return "v1"
+    return "v2"
 
 
 def _heads(dim: int, source: str) -> int:
