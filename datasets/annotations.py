@@ -43,8 +43,9 @@ def tags_of_file(
     tags: Tagged = {}
     for file, row in matched(path, files, spec, roots, partial=partial):
         words = row.words
-        apart = split_words(words, spec.classes) if isinstance(words, str) else words
-        named = (class_of(word, spec, row.place) for word in apart)
+        if isinstance(words, str):
+            words = split_words(words, spec.classes)
+        named = (class_of(word, spec, row.place) for word in words)
         tags[file] = {name for name in named if name}
     return tags
 

@@ -67,7 +67,9 @@ class Pictures:
         """Pictures whose name a tool changed, which also changes spaces and other signs."""
         found = (pattern.match(stem) for pattern in _RENAMED)
         plain = next((match["name"] for match in found if match), "")
-        return self._slugs.get(_slug(_without_suffix(plain)), []) if plain else []
+        if not plain:
+            return []
+        return self._slugs.get(_slug(_without_suffix(plain)), [])
 
     def _by_stem(self, stem: str) -> list[PurePosixPath]:
         """Pictures that are known without suffix."""
@@ -81,7 +83,9 @@ class Pictures:
         """
         for spelt in dict.fromkeys((path, unquote(path))):
             elsewhere = _ELSEWHERE.match(spelt)
-            plain = spelt[elsewhere.end() :] if elsewhere else spelt
+            plain = spelt
+            if elsewhere:
+                plain = spelt[elsewhere.end() :]
             parts = [part for part in plain.split("/") if part not in ("", ".")]
             if ".." in parts:
                 return
@@ -105,7 +109,9 @@ def _base(path: str) -> str:
 def _without_suffix(path: str) -> str:
     """A path without its suffix, if that is a picture's."""
     stem, dot, suffix = path.rpartition(".")
-    return stem if dot and f".{suffix.lower()}" in picture_suffixes() and stem else path
+    if stem and dot and f".{suffix.lower()}" in picture_suffixes():
+        return stem
+    return path
 
 
 def _slug(name: str) -> str:

@@ -27,11 +27,9 @@ def spec_of(dataset: str, root: str | Path, classes: str | Path = "") -> Dataset
     Raises:
         UserError: the file is missing or malformed.
     """
-    return (
-        read_classes(Path(classes) if classes else Path(root) / CLASSES)
-        if dataset == "custom"
-        else SPECS[dataset]
-    )
+    if dataset != "custom":
+        return SPECS[dataset]
+    return read_classes(Path(classes or Path(root) / CLASSES))
 
 
 def given_classes(given: str) -> DatasetSpec:
@@ -78,9 +76,17 @@ def read_classes(path: Path) -> DatasetSpec:
 
     classes = _words(path, sections["classes"])
     _check_classes(path, classes, sections["classes"])
-    prompts = _prompts(path, sections["prompts"], classes) if "prompts" in sections else {}
-    words = _words(path, sections["background"]) if "background" in sections else BACKGROUND
-    template = _text(path, sections["template"]) if "template" in sections else TEMPLATE
+    prompts: dict[str, str] = {}
+    if "prompts" in sections:
+        prompts = _prompts(path, sections["prompts"], classes)
+
+    words: Sequence[str] = BACKGROUND
+    if "background" in sections:
+        words = _words(path, sections["background"])
+
+    template = TEMPLATE
+    if "template" in sections:
+        template = _text(path, sections["template"])
     if (template.count("{}"), template.count("{"), template.count("}")) != (1, 1, 1):
         raise UserError(
             f"{_place(path, sections['template'])} has the template {template!r}; write {{}} in "
@@ -100,7 +106,10 @@ def _described(
     dropped: list[str] = []
 
     for word in words:
-        (dropped if word.casefold() in taken else kept).append(word)
+        if word.casefold() in taken:
+            dropped.append(word)
+        else:
+            kept.append(word)
 
     return DatasetSpec("custom", tuple(classes), wordings, tuple(kept), template, tuple(dropped))
 
@@ -116,7 +125,9 @@ def _sections(path: Path) -> dict[str, yaml.Node]:
             f"class list {path} does not exist; write one, such as `classes: [cat, dog]`"
         ) from None
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        line = 1
+        if error.problem_mark:
+            line += error.problem_mark.line
         raise UserError(
             f"{path}, line {line} is not YAML ({error.problem}); mend that line"
         ) from None

@@ -176,7 +176,9 @@ def _number(value: Any) -> float | None:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None
+    if not math.isfinite(number):
+        return None
+    return number
 
 
 def _key(value: Any) -> int | str:
@@ -184,12 +186,16 @@ def _key(value: Any) -> int | str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = str(value).strip()
-    return int(text) if text.isdecimal() and text.isascii() and len(text) < 19 else text
+    if text.isdecimal() and text.isascii() and len(text) < 19:
+        return int(text)
+    return text
 
 
 def _side(entry: dict[str, Any], name: str) -> int | None:
     value = entry.get(name)
-    return None if value is None else int(float(value))
+    if value is None:
+        return None
+    return int(float(value))
 
 
 def _file(entry: dict[str, Any]) -> str:
@@ -200,8 +206,12 @@ def _file(entry: dict[str, Any]) -> str:
 def _before(entry: dict[str, Any]) -> str:
     """The name of the picture that Roboflow was given."""
     extra = entry.get("extra")
-    name = extra.get("name") if isinstance(extra, dict) else ""
-    return name if isinstance(name, str) else ""
+    if not isinstance(extra, dict):
+        return ""
+    name = extra.get("name")
+    if not isinstance(name, str):
+        return ""
+    return name
 
 
 def _name(entry: dict[str, Any]) -> str:

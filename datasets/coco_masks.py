@@ -29,7 +29,9 @@ def mask_folders(root: Path, split: str, year: str) -> tuple[Path, ...]:
 
 def short_name(name: str) -> str:
     """Return `000000000042` of `COCO_val2014_000000000042`, as other repositories call masks."""
-    return name.rpartition("_")[2] if name.startswith("COCO_") else name
+    if name.startswith("COCO_"):
+        return name.rpartition("_")[2]
+    return name
 
 
 def rule_of(folder: Path) -> str:

@@ -39,7 +39,9 @@ class Split:
     def tagged(self) -> "Split":
         """Return the images that have a tag."""
         tagged = self.tags.tagged
-        return self if tagged.all() else self.at(np.flatnonzero(tagged))
+        if tagged.all():
+            return self
+        return self.at(np.flatnonzero(tagged))
 
     @property
     def fingerprint(self) -> dict[str, str]:
@@ -202,9 +204,12 @@ class MaskedImages(Dataset):
         sample: Sample = {"image": _channels_first(image), "name": item.name, "index": index}
         if item.mask is None:
             return sample
+
         mask = load_mask(item.mask)
         if mask.shape != image.shape[:2]:
-            turned = ", which EXIF turns" if fits_stored(mask.shape, picture) else ""
+            turned = ""
+            if fits_stored(mask.shape, picture):
+                turned = ", which EXIF turns"
             raise UserError(
                 f"mask {item.mask} is {_size(mask)} but its image {item.image} is "
                 f"{_size(image)}{turned}; make the mask again from this image"

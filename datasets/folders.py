@@ -35,10 +35,16 @@ _RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf")
 # Pictures that no library here reads; said, so that nobody misses them later.
 _NEVER = (*_RAW, ".psd", ".svg", ".eps", ".pdf", ".jxl", ".mp4", ".mov", ".avi", ".mkv")
 
-HIDDEN, RUBBISH = "hidden", "thumbnails and what systems leave"
-OUTPUTS, AGAIN = "folders of results or masks", "links to a folder that is there already"
+# Reasons to leave a file or folder out.
+HIDDEN = "hidden"
+RUBBISH = "thumbnails and what systems leave"
+OUTPUTS = "folders of results or masks"
+AGAIN = "links to a folder that is there already"
 MASKS = "masks of a picture beside them"
-DEAD, CLOSED, FOREIGN = "links to nothing", "folders that cannot be listed", "other formats"
+DEAD = "links to nothing"
+CLOSED = "folders that cannot be listed"
+FOREIGN = "other formats"
+
 _MARKS = ("_mask", "-mask", "_label", "_labels", "_seg", "_gt")  # ends of names of masks
 _RUBBISH = {
     *("__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found", "__pycache__"),
@@ -103,11 +109,15 @@ def files_below(folder: Path, suffixes: Iterable[str] = (), outside: Iterable[Pa
 
     while waiting or linked:
         # Links last, so that what they lead to keeps its own name where it lies in the folder too.
-        here = waiting.popleft() if waiting else linked.popleft()
+        here = (waiting or linked).popleft()
         identity = _identity(here)
-        if identity in walked | closed:
-            found.leave(OUTPUTS if identity in closed else AGAIN, here)
+        if identity in closed:
+            found.leave(OUTPUTS, here)
             continue
+        if identity in walked:
+            found.leave(AGAIN, here)
+            continue
+
         walked.add(identity)
         for entry in _entries(here, found):
             _sort_in(entry, wanted, found, waiting, linked)
@@ -126,10 +136,9 @@ def label_files(folder: Path, flag: str) -> dict[str, Path]:
     below = files_below(folder, (".png",))
     if not below.files:
         said = below.explanation()
-        raise UserError(
-            f"{flag} {folder} holds no PNG{f' but {said}' if said else ''}; give a folder of label "
-            "PNGs"
-        )
+        if said:
+            said = f" but {said}"
+        raise UserError(f"{flag} {folder} holds no PNG{said}; give a folder of label PNGs")
     return {file.relative_to(folder).with_suffix("").as_posix(): file for file in below.files}
 
 
@@ -150,7 +159,9 @@ def _identity(path: Path) -> tuple[int, int] | str:
         status = path.stat()
     except OSError:
         return str(path)
-    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
+    if status.st_ino:
+        return (status.st_dev, status.st_ino)
+    return os.path.realpath(path)
 
 
 def _entries(folder: Path, found: Found) -> list[os.DirEntry[str]]:
@@ -174,12 +185,15 @@ def _sort_in(
     suffix = os.path.splitext(entry.name)[1].lower()
     is_folder = _answers(entry.is_dir)
     reason = _reason(path, is_folder)
+
     if reason and (is_folder or suffix in wanted):
         found.leave(reason, path)
     elif reason:
         return
+    elif is_folder and entry.is_symlink():
+        linked.append(path)
     elif is_folder:
-        (linked if entry.is_symlink() else waiting).append(path)
+        waiting.append(path)
     elif _answers(entry.is_file):
         if suffix in wanted:
             found.files.append(path)
@@ -204,7 +218,9 @@ def _reason(path: Path, is_folder: bool) -> str:
         return RUBBISH
     if name.startswith("."):
         return HIDDEN
-    return OUTPUTS if is_folder and _is_output(path, name) else ""
+    if is_folder and _is_output(path, name):
+        return OUTPUTS
+    return ""
 
 
 def _is_output(folder: Path, name: str) -> bool:
@@ -221,7 +237,9 @@ def _unread(suffix: str) -> str:
     for group, (_, remedy) in _SOMETIMES.items():
         if suffix in group and suffix not in picture_suffixes():
             return f"{suffix}: {remedy}"
-    return FOREIGN if suffix in _NEVER else ""
+    if suffix in _NEVER:
+        return FOREIGN
+    return ""
 
 
 def matching(pattern: str) -> Found:
@@ -248,5 +266,7 @@ def matching(pattern: str) -> Found:
 def _reason_on_the_way(root: Path, path: Path) -> str:
     """Why one of the folders below `root` on the way to a file, or the file itself, is left out."""
     way = [path, *path.parents]
-    below = way[: way.index(root)] if root in way else way[:1]
+    below = way[:1]
+    if root in way:
+        below = way[: way.index(root)]
     return next((why for step in below if (why := _reason(step, step.is_dir()))), "")

@@ -62,16 +62,17 @@ def items(
             f"{layout} root {root} is not a folder; name it by --data_root, in datasets.prepare "
             "by --root"
         )
+    given = Path(list_file) if list_file else None
     if layout == "custom":
-        return _indexed(root, Path(list_file) if list_file else root / f"{split}.txt", complete)
+        return _indexed(root, given or root / f"{split}.txt", complete)
     if layout == "voc":
-        source = Path(list_file) if list_file else _voc_list(root, split)
+        source = given or _voc_list(root, split)
         names = read_list(source)
         return _locate(source, names, root / "JPEGImages", voc_mask_folders(root), complete)
 
     year = coco_year(root, split)
-    source = Path(list_file) if list_file else coco_annotations(root, split)
-    names = read_list(source) if list_file else _with_objects(root, split)
+    source = given or coco_annotations(root, split)
+    names = read_list(source) if given else _with_objects(root, split)
     images = _coco_images(root, split, year)
     return _locate(source, names, images, mask_folders(root, split, year), complete)
 
@@ -123,11 +124,9 @@ def layout_of(root: str | Path) -> str:
     """The layout that a folder looks like: "custom", "coco", else "voc"."""
     if (Path(root) / INDEX).is_file():
         return "custom"
-    return (
-        "coco"
-        if (Path(root) / "annotations").is_dir() and not (Path(root) / "ImageSets").is_dir()
-        else "voc"
-    )
+    if (Path(root) / "annotations").is_dir() and not (Path(root) / "ImageSets").is_dir():
+        return "coco"
+    return "voc"
 
 
 def pictures(paths: Iterable[str | Path], outside: Iterable[Path] = ()) -> Items:
@@ -139,11 +138,16 @@ def pictures(paths: Iterable[str | Path], outside: Iterable[Path] = ()) -> Items
     """
     found: dict[Path, PurePosixPath] = {}
     for given in paths:
-        named = [Path(given)] if Path(given).exists() else _matching(str(given))
+        named = [Path(given)]
+        if not named[0].exists():
+            named = _matching(str(given))
         for path in named:
-            files = pictures_below(path, outside) if path.is_dir() else [path]
-            for file in files:
-                found[file] = PurePosixPath(file.relative_to(path) if path.is_dir() else file.name)
+            if not path.is_dir():
+                found[path] = PurePosixPath(path.name)
+                continue
+            for file in pictures_below(path, outside):
+                found[file] = PurePosixPath(file.relative_to(path))
+
     names = picture_names(list(found.values()))
     return Items((name, str(file), "") for name, file in zip(names, found))
 
@@ -155,14 +159,10 @@ def _matching(pattern: str) -> list[Path]:
     wanted = [path for path in found.files if path.is_dir() or path.suffix.lower() in readable]
     if not found.files:
         said = found.explanation()
-        raise UserError(
-            f"--images {pattern} is no file, folder or pattern that matches any"
-            + (
-                f" but {said}, which is left out; name it itself"
-                if said
-                else "; check its spelling"
-            )
-        )
+        rest = "; check its spelling"
+        if said:
+            rest = f" but {said}, which is left out; name it itself"
+        raise UserError(f"--images {pattern} is no file, folder or pattern that matches any{rest}")
 
     _say_left_out(pattern, found)
     return wanted or found.files
@@ -251,7 +251,9 @@ def _listed(line: str) -> str:
         and mask.suffix == ".png"
         and image.stem == mask.stem
     )
-    return image.stem if pair else line
+    if pair:
+        return image.stem
+    return line
 
 
 def _locate(
@@ -377,8 +379,9 @@ def _listing(root: Path, folders: Iterable[str]) -> Listing:
     for folder in folders:
         if not (root / folder).is_dir():
             continue
+        above = f"{folder}/" if folder else ""
         for name in os.listdir(root / folder):
-            stem, suffix = os.path.splitext(f"{folder}/{name}" if folder else name)
+            stem, suffix = os.path.splitext(above + name)
             suffixes = (*found.get(stem, ()), suffix)
             found[stem] = endings.setdefault(suffixes, suffixes)
     return found

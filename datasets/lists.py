@@ -79,7 +79,9 @@ class Items(Sequence[Item]):
 
     def __init__(self, files: Iterable[tuple[str, str, str]] = ()) -> None:
         """files: name, path of the image and path of the mask of each, "" for no mask."""
-        self.names, self.images, self.masks = Texts(), Texts(), Texts()
+        self.names = Texts()
+        self.images = Texts()
+        self.masks = Texts()
         for name, image, mask in files:
             self.names.append(name)
             self.images.append(image)

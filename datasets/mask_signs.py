@@ -52,7 +52,9 @@ def look(mask: Path, image: Path | None = None) -> Look:
     """
     try:
         values, colours = load_palette_mask(mask)
-        picture = None if image is None else open_image(image)
+        picture = None
+        if image is not None:
+            picture = open_image(image)
     except UserError:
         return Look(mask, frozenset())
     labels = frozenset(np.unique(values).tolist())
@@ -81,8 +83,12 @@ def signs(looks: Sequence[Look]) -> tuple[list[str], list[str]]:
 def _said(
     test: Callable[[Sequence[Look]], Sequence[Look]], sentence: str, looks: Sequence[Look]
 ) -> str:
-    found = test(looks) if looks else []
-    return sentence.format(n=len(found), first=found[0].path) if found else ""
+    if not looks:
+        return ""
+    found = test(looks)
+    if not found:
+        return ""
+    return sentence.format(n=len(found), first=found[0].path)
 
 
 def _all(condition: Callable[[Look], bool]) -> Callable[[Sequence[Look]], Sequence[Look]]:
@@ -97,12 +103,16 @@ def _some(condition: Callable[[Look], bool]) -> Callable[[Sequence[Look]], Seque
 def _binary(looks: Sequence[Look]) -> Sequence[Look]:
     """All masks, if none has another label than 0 and 255 and some have the latter."""
     shown = frozenset().union(*(one.labels for one in looks))
-    return looks if IGNORE in shown and shown <= {0, IGNORE} else []
+    if IGNORE in shown and shown <= {0, IGNORE}:
+        return looks
+    return []
 
 
 def _without_background(looks: Sequence[Look]) -> Sequence[Look]:
     shown = frozenset().union(*(one.labels for one in looks))
-    return looks if IGNORE in shown and 0 not in shown else []
+    if IGNORE in shown and 0 not in shown:
+        return looks
+    return []
 
 
 _WRONG = (
@@ -157,4 +167,6 @@ def _recoloured(labels: frozenset[int], colours: np.ndarray | None) -> tuple[int
     shown = [label for label in sorted(labels - {0, IGNORE}) if label < len(colours)]
     found = [(label, meant.get(tuple(colours[label].tolist()), label)) for label in shown]
     moved = [pair for pair in found if pair[0] != pair[1]]
-    return moved[0] if moved and len(moved) == len(found) else None
+    if moved and len(moved) == len(found):
+        return moved[0]
+    return None

@@ -19,7 +19,8 @@ _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 # APP0 (JFIF) and APP14 (Adobe) tell how colours are coded; other APPn and comments are left out.
 _JPEG_LEFT_OUT = {*range(0xE1, 0xF0), 0xFE} - {0xEE}
-_JPEG_EXIF, _JPEG_SCAN = 0xE1, 0xDA
+_JPEG_EXIF = 0xE1
+_JPEG_SCAN = 0xDA
 
 _TIFF_STARTS = {
     b"II*\0": ("<", False),
@@ -37,7 +38,8 @@ _TIFF_PIXELS = {
     *range(512, 522),
     *(529, 530, 531, 532, 50674),
 }
-_TIFF_BITS, _TIFF_MOST = 258, (281, 341)  # bits per sample; largest value, declared by the writer
+_TIFF_BITS = 258  # bits per sample
+_TIFF_MOST = (281, 341)  # largest value, declared by the writer
 
 # Types of numbers in a directory: their code in `struct`. Text is none: no viewer turns by it.
 _NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 16: "Q"}
@@ -85,11 +87,15 @@ def orientation_in(block: bytes) -> int:
         return 1
     entries = _Directory(block, order, big).entries
     found = next((entry for entry in entries if entry.tag == ORIENTATION), None)
-    return _orientation(None if found is None else found.number)
+    if found is None:
+        return 1
+    return _orientation(found.number)
 
 
 def _orientation(value: float | None) -> int:
-    return int(value) if value is not None and value in range(1, 9) else 1
+    if value is None or value not in range(1, 9):
+        return 1
+    return int(value)
 
 
 def _jpeg(content: bytes) -> Stripped:
@@ -147,14 +153,17 @@ def _tiff(content: bytes) -> Stripped:
     found = {entry.tag: entry.number for entry in directory.entries}
     most = max((found.get(tag) or 0 for tag in _TIFF_MOST), default=0)
     bits = found.get(_TIFF_BITS) or 1
-    declared = 255 < most < 2**bits - 1 and math.isfinite(most)
+    white = 0
+    if 255 < most < 2**bits - 1 and math.isfinite(most):
+        white = int(most)
+
+    size = None
     width, height = (int(found.get(tag) or 0) for tag in (256, 257))
-    return Stripped(
-        directory.rewritten(_TIFF_PIXELS),
-        _orientation(found.get(ORIENTATION)),
-        int(most) if declared else 0,
-        (width, height) if width and height else None,
-    )
+    if width and height:
+        size = (width, height)
+
+    orientation = _orientation(found.get(ORIENTATION))
+    return Stripped(directory.rewritten(_TIFF_PIXELS), orientation, white, size)
 
 
 @dataclass(frozen=True)
@@ -172,8 +181,15 @@ class _Directory:
     def __init__(self, block: bytes, order: str, big: bool) -> None:
         self._block = block
         self._order = order
-        self._wide, self._counter = ("Q", "Q") if big else ("I", "H")
-        self._start = self._whole(self._wide, 8 if big else 4)
+        self._wide = "I"
+        self._counter = "H"
+        place = 4
+        if big:
+            self._wide = "Q"
+            self._counter = "Q"
+            place = 8
+
+        self._start = self._whole(self._wide, place)
         self.entries = list(self._read()) if self._start else []
 
     def _unpack(self, code: str, place: int) -> float | None:
@@ -205,14 +221,20 @@ class _Directory:
         code = _NUMBERS.get(kind) or _FRACTIONS.get(kind)
         if code is None or not count:
             return None
-        width = struct.calcsize(code) * (2 if kind in _FRACTIONS else 1)
+
+        width = struct.calcsize(code)
+        if kind in _FRACTIONS:
+            width *= 2
         at = place + 4 + value
         if width * count > value:
             at = self._whole(self._wide, at)
+
         number = self._unpack(code, at)
         if kind in _FRACTIONS and number is not None:
             below = self._unpack(code, at + width // 2)
-            return number / below if below else None
+            if not below:
+                return None
+            return number / below
         return number
 
     def rewritten(self, tags: set[int]) -> bytes:

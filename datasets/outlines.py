@@ -60,7 +60,9 @@ def run_lengths(numbers: np.ndarray) -> list[list[int]]:
     for one, other in pairwise(first.tolist()):
         edges = [0, *bounds[one:other].ravel().tolist(), flat.size]
         counts = np.diff(edges).tolist()
-        found.append(counts if counts[-1] else counts[:-1])
+        if counts[-1] == 0:
+            counts.pop()
+        found.append(counts)
     return found
 
 
@@ -91,7 +93,8 @@ def _ring(loops: "_Loops", start: int, tolerance: float, inset: float) -> np.nda
 
     if tolerance > 0:
         kept = _simplified(points, loops.fixed[order], tolerance)
-        order, points = order[kept], points[kept]
+        order = order[kept]
+        points = points[kept]
 
     points = points + inset * loops.inward[order]
     return points[(points != np.roll(points, 1, 0)).any(1)]  # a keyhole may begin at a corner
@@ -114,7 +117,8 @@ class _Loops:
         pixel, side = self._borders()
         straight, turn, following = self._followed(pixel, side)
 
-        column, row = pixel % numbers.shape[1] - 1, pixel // numbers.shape[1] - 1
+        column = pixel % numbers.shape[1] - 1
+        row = pixel // numbers.shape[1] - 1
         ends = np.stack([column, row], 1) + END[side]
         meeting = self._meeting(ends)
 
@@ -150,7 +154,8 @@ class _Loops:
         """Find what follows each side: whether that is straight ahead, which side of its own pixel
         it is, and its place among all, (e,) each.
         """
-        onward, backward = (side + 1) % 4, (side - 1) % 4
+        onward = (side + 1) % 4
+        backward = (side - 1) % 4
         ahead = pixel + self._steps[onward]
         convex = self._flat[ahead] != self._flat[pixel]
         beside = np.where(convex, pixel, ahead + self._steps[side])
@@ -214,7 +219,8 @@ class _Loops:
         order = np.lexsort(self.points.T[::-1])
         rank[order] = np.arange(len(order))
 
-        least, onward = rank, self.after
+        least = rank
+        onward = self.after
         reach = 1  # vertices that `least` is of
         while reach < len(rank):
             least = np.minimum(least, least[onward])

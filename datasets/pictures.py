@@ -101,7 +101,9 @@ class Picture:
         """(height, width) in px, as shown."""
         image = self._image
         sideways = self.orientation in _QUARTER_TURNS
-        return (image.width, image.height) if sideways else (image.height, image.width)
+        if sideways:
+            return (image.width, image.height)
+        return (image.height, image.width)
 
     def decoded(self, scale: float = 1.0) -> Image.Image:
         """RGB pixels as a person sees them.
@@ -169,7 +171,9 @@ def as_shown(image: Image.Image) -> np.ndarray:
 
     def load() -> Picture:
         copy = image.copy()  # which loads it; a TIFF is turned by that already
-        turned = orientation_in(image.info.get("exif", b"")) if image.format != "TIFF" else 1
+        turned = 1
+        if image.format != "TIFF":
+            turned = orientation_in(image.info.get("exif", b""))
         return Picture(copy, name, turned)
 
     name = str(getattr(image, "filename", "") or "the Pillow image")
@@ -204,7 +208,9 @@ def load_palette_mask(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise UserError(
             f"mask {path} has mode {mode}, not labels; save it as palette (P) or 8-bit grey (L) PNG"
         )
-    return labels, None if mode == "L" else np.array(colours, np.uint8).reshape(-1, 3)
+    if mode == "L":
+        return labels, None
+    return labels, np.array(colours, np.uint8).reshape(-1, 3)
 
 
 def mask_png(labels: np.ndarray, colours: np.ndarray | None = None) -> bytes:
@@ -230,15 +236,21 @@ def eight_bits(values: np.ndarray, white: float = 0) -> tuple[np.ndarray, bool, 
         black other than 0; white.
     """
     floating = values.dtype.kind == "f"
-    finite = values[np.isfinite(values)] if floating else values
+    finite = values
+    usual = 65535.0
+    if floating:
+        finite = values[np.isfinite(values)]
+        usual = 1.0
+
     low = min(0.0, float(finite.min(initial=0)))
     most = float(finite.max(initial=0)) - low
-    usual = 1.0 if floating else 65535.0
     if not most:
         white = usual
     elif white < most:  # also where none is declared
         white = next((usual for usual in WHITES[not floating :] if usual >= most), most)
-        white = white if most * _DARKEST >= white else most
+        if most * _DARKEST < white:
+            white = most
+
     # of integers, this is a shift to the right
     factor = 255 / white if floating else 256 / (white + 1)
     exact: np.ndarray = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
@@ -258,7 +270,9 @@ def _fenced(work: Callable[..., Any], name: str, *given: Any, remedy: str = "") 
             "it off the list"
         ) from error
     except Exception as error:  # formats and versions of the library raise nearly anything
-        what = name if name.startswith("mask ") else f"image {name}"
+        what = f"image {name}"
+        if name.startswith("mask "):
+            what = name
         remedy = remedy or "replace the file or take it off the list"
         raise UserError(f"{what} cannot be read ({_reason(error)}); {remedy}") from error
 
@@ -272,7 +286,9 @@ def _open(source: str | Path | BinaryIO, name: str) -> Picture:
         if parts.size is None:
             raise
         image = None  # a TIFF of a kind that Pillow does not know, as of three floating channels
-    size = parts.size if image is None else image.size
+    size = parts.size
+    if image is not None:
+        size = image.size
     if size is None or _pixels(size) > MAX_PIXELS:
         raise Image.DecompressionBombError
     if image is None or (image.mode in ("RGB", "RGBA", "LA") and "16" in _raw_mode(image)):
@@ -322,8 +338,11 @@ def _deep_colours(parts: Stripped, image: Image.Image | None, name: str) -> Pict
 
 def _orientation(image: Image.Image, parts: Stripped) -> int:
     """Of AVIF, the library tells what its boxes say as if it were EXIF."""
-    told = orientation_in(image.info.get("exif", b"")) if image.format == "AVIF" else 1
-    return parts.orientation if told == 1 else told
+    if image.format == "AVIF":
+        told = orientation_in(image.info.get("exif", b""))
+        if told != 1:
+            return told
+    return parts.orientation
 
 
 def _pixels(size: tuple[int, int]) -> int:
@@ -333,8 +352,12 @@ def _pixels(size: tuple[int, int]) -> int:
 def _raw_mode(image: Image.Image) -> str:
     """How the file stores pixels, such as "RGB;16B"; empty where that is not known."""
     tiles = getattr(image, "tile", None)
-    raw = tiles[0][3] if tiles else ""
-    return str(raw[0] if isinstance(raw, tuple) and raw else raw)
+    if not tiles:
+        return ""
+    raw = tiles[0][3]
+    if isinstance(raw, tuple) and raw:
+        raw = raw[0]
+    return str(raw)
 
 
 def _reason(error: Exception) -> str:
@@ -361,11 +384,15 @@ def _read(path: str | Path) -> bytes:
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    return image if orientation == 1 else image.transpose(_TURNS[orientation])
+    if orientation == 1:
+        return image
+    return image.transpose(_TURNS[orientation])
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == "RGB" else image.convert("RGB")
+    if image.mode == "RGB":
+        return image
+    return image.convert("RGB")

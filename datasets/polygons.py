@@ -58,12 +58,10 @@ def run_pixels(runs: dict, height: int, width: int, place: str) -> np.ndarray:
     try:
         if runs["size"] != [height, width]:
             raise ValueError(f"size {runs['size']}")
-        plain = isinstance(runs["counts"], list)
-        coded = (
-            coder.frPyObjects(runs, height, width)
-            if plain
-            else {**runs, "counts": runs["counts"].encode()}
-        )
+        if isinstance(runs["counts"], list):
+            coded = coder.frPyObjects(runs, height, width)
+        else:
+            coded = {**runs, "counts": runs["counts"].encode()}
         return coder.decode(coded).astype(bool)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(

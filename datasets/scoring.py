@@ -34,7 +34,9 @@ class Scored:
             pool = str(self.total)
         if len(self) < self.masked:
             return f"{self.split}, spread over {pool}"
-        return self.split if self.masked == self.total else f"{self.split}, {pool}"
+        if self.masked == self.total:
+            return self.split
+        return f"{self.split}, {pool}"
 
 
 def scored_images(split: str, images: Sequence[Item], most: int = 0) -> Scored:
@@ -67,7 +69,9 @@ def masks_found(layout: str, root: str | Path, split: str, images: Sequence[Item
         without = images.names[int(masked.argmin())]
         head += f" (not {without}, for one): scores are over those with masks alone"
     rule = mask_rule(layout, images)
-    return f"{head}; {rule}" if rule else head
+    if rule:
+        head += f"; {rule}"
+    return head
 
 
 def mask_rule(layout: str, images: Sequence[Item]) -> str:
@@ -93,7 +97,9 @@ def _instead(layout: str, root: Path, split: str, name: str) -> str:
     if short_name(name) != name:
         expected += f" or {short_name(name)}.png"
     for folder in folders:
-        names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+        if not folder.is_dir():
+            continue
+        names = [file.name for file in folder.iterdir()]
         if found := min((each for each in names if each[0] != "."), default=None):
             return f"found names like {found} in {folder}, expected {expected}"
     return f"expected {expected} in {' or '.join(map(str, folders))}"

@@ -72,10 +72,11 @@ def split_words(text: str, classes: Sequence[str]) -> list[str]:
     if text[:1] + text[-1:] in ("[]", "()", "{}"):
         text = re.sub(r"""["']""", "", text[1:-1])
     separator = next((sign for sign in (SEPARATOR, "|", ",", "\n") if sign in text), None)
-    words = [word.strip() for word in text.split(separator)] if separator else [text]
-    apart = text.split()
-    if separator is None and all(key_of(word) in known for word in apart):
-        words = apart
+    words = [text]
+    if separator:
+        words = [word.strip() for word in text.split(separator)]
+    elif all(key_of(word) in known for word in text.split()):
+        words = text.split()
     return [word for word in words if word]
 
 
@@ -143,6 +144,7 @@ class _Columns:
             mark = cells[n].casefold()
             if mark not in (*_YES, *_NO):
                 raise UserError(f"{place} has {cells[n]!r} for {name!r}; write 1 or 0")
-            words += [name] if mark in _YES else []
+            if mark in _YES:
+                words.append(name)
 
         return Row(place, (cells[self._image],), words)

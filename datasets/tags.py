@@ -191,7 +191,9 @@ def find_tags(
     if dataset == "coco":
         return tags_from_coco_json(root, split, names, spec).matrix
     prepared = _prepared(Path(root), names, spec)
-    return tags_from_voc_xml(root, names, spec).matrix if prepared is None else prepared
+    if prepared is not None:
+        return prepared
+    return tags_from_voc_xml(root, names, spec).matrix
 
 
 def _prepared(root: Path, names: Sequence[str], spec: DatasetSpec) -> np.ndarray | None:
@@ -233,7 +235,9 @@ def tags_from_voc_xml(
         (str(folder / f"{name}.xml"), read_xml(folder / f"{name}.xml").classes(difficult))
         for name in names
     )
-    source = VOC_SOURCE + ("" if difficult else " without difficult objects")
+    source = VOC_SOURCE
+    if not difficult:
+        source += " without difficult objects"
     return Tags(tuple(names), _matrix(spec, rows, len(names)), source)
 
 
@@ -350,12 +354,13 @@ def _check_classes(path: str | Path, content: dict, spec: DatasetSpec) -> None:
     classes = content.get("classes")
     if classes == list(spec.classes):
         return
-    theirs = f"{len(classes)} classes" if isinstance(classes, list) else "no class list"
-    if isinstance(classes, list) and len(classes) == len(spec.classes):
-        k = next(k for k, (a, b) in enumerate(zip(classes, spec.classes)) if a != b)
-        theirs = f"{classes[k]!r} instead of {spec.classes[k]!r} as class {k}"
+    theirs = "no class list"
+    if isinstance(classes, list):
+        theirs = f"{len(classes)} classes"
+        if len(classes) == len(spec.classes):
+            k = next(k for k, (a, b) in enumerate(zip(classes, spec.classes)) if a != b)
+            theirs = f"{classes[k]!r} instead of {spec.classes[k]!r} as class {k}"
     raise UserError(
         f"{path} is for dataset {content.get('dataset')!r} with {theirs}, not for {spec.name!r} "
-        "with its"
-        f" {len(spec.classes)} classes; make it for this dataset"
+        f"with its {len(spec.classes)} classes; make it for this dataset"
     )

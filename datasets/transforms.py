@@ -75,23 +75,26 @@ class View:
     def valid(self) -> np.ndarray:
         """(size, size) bool, True where the picture reaches."""
         valid = np.zeros((self.size, self.size), bool)
-        start, stop = self.columns.start, self.columns.stop
-        valid[
-            self.rows, slice(self.size - stop, self.size - start) if self.mirrored else self.columns
-        ] = True
+        columns = self.columns
+        if self.mirrored:
+            columns = slice(self.size - columns.stop, self.size - columns.start)
+        valid[self.rows, columns] = True
         return valid
 
     def _crop(
         self, source: Image.Image, fill: int | tuple[int, ...], method: Image.Resampling
     ) -> np.ndarray:
-        across, down = source.width / self.width, source.height / self.height
+        across = source.width / self.width
+        down = source.height / self.height
         left, top, right, bottom = self.window
         box = (left * across, top * down, right * across, bottom * down)
         extent = (self.columns.stop - self.columns.start, self.rows.stop - self.rows.start)
         crop = Image.new(source.mode, (self.size, self.size), fill)
         # only what is kept
         crop.paste(source.resize(extent, method, box), (self.columns.start, self.rows.start))
-        return np.array(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.mirrored else crop)
+        if self.mirrored:
+            crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return np.array(crop)
 
 
 def normalise(

@@ -9,8 +9,9 @@ from torch import Tensor
 
 
 def float32_region(device: torch.device) -> AbstractContextManager:
-    """Turn autocast off for what half precision spoils: tiny gradients, min-max of nearly flat maps,
-    long sums.
+    """Turn autocast off for what half precision spoils.
+
+    Those are tiny gradients, the min-max of nearly flat maps, and long sums.
 
     Devices other than cuda and cpu are left alone, as older PyTorch has no autocast to turn off
     there.

@@ -55,7 +55,9 @@ def write(target: Target, item: Item, labels: np.ndarray) -> tuple[dict[str, Any
 
 def category_ids(spec: DatasetSpec) -> Sequence[int]:
     """Return the category number of each class."""
-    return COCO_IDS if spec.classes == COCO.classes else range(1, len(spec.classes) + 1)
+    if spec.classes == COCO.classes:
+        return COCO_IDS
+    return range(1, len(spec.classes) + 1)
 
 
 def _runs(found: Objects) -> list[dict]:
@@ -120,5 +122,7 @@ def gather(target: Target) -> Iterator[Collector]:
 
 def _append(file: BinaryIO, number: int, entry: dict[str, Any]) -> None:
     """Write an entry of a list, with its number, on a line of its own."""
+    if number > 1:
+        file.write(b",")
     line = json.dumps({"id": number, **entry})
-    file.write(f"{',' if number > 1 else ''}\n{line}".encode())
+    file.write(f"\n{line}".encode())

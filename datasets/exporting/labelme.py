@@ -28,11 +28,12 @@ def write(target: Target, item: Item, labels: np.ndarray) -> None:
     for number, (label, polygons) in enumerate(
         zip(found.labels.tolist(), found.polygons(options.slack, INSET)), 1
     ):
+        group = number if len(polygons) > 1 else None
         shapes += [
             {
                 "label": target.spec.label_names[label],
                 "points": ring.tolist(),
-                "group_id": number if len(polygons) > 1 else None,
+                "group_id": group,
                 "shape_type": "polygon",
                 "flags": {},
             }

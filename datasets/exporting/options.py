@@ -55,10 +55,13 @@ class ExportOptions:
             )
         if self.copy_images and self.format == "png":
             raise UserError("--format png has no place for photos; leave out --copy_images")
+
         if self.tolerance is None:
             return
         if not self.outlined:
-            remedy = "add --polygons" if self.format == "coco" else "leave it out"
+            remedy = "leave it out"
+            if self.format == "coco":
+                remedy = "add --polygons"
             raise UserError(f"--tolerance is of polygons; {remedy}")
         if not 0 <= self.tolerance <= FARTHEST:
             raise UserError(f"--tolerance {self.tolerance:g} is not between 0 and {FARTHEST} px")
@@ -71,7 +74,9 @@ class ExportOptions:
     @property
     def slack(self) -> float:
         """How far polygons may leave the edges of pixels, px."""
-        return TOLERANCE if self.tolerance is None else self.tolerance
+        if self.tolerance is None:
+            return TOLERANCE
+        return self.tolerance
 
 
 def add_flags(parser: argparse.ArgumentParser, required: bool) -> None:

@@ -78,7 +78,9 @@ def export_labels(
                 add(item, written.content)
 
     said = f"{len(items)} label maps as {options.format}: {out}"
-    return f"{said}; {total.sentence(out)}" if total.images else said
+    if total.images:
+        said += f"; {total.sentence(out)}"
+    return said
 
 
 def _write_one(target: Target, item: Item) -> Written:

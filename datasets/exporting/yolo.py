@@ -24,7 +24,8 @@ from datasets.exporting.target import (
 from datasets.layouts import Item
 from utils.common.files import write_whole
 
-IMAGES, LABELS = "images", "labels"
+IMAGES = "images"
+LABELS = "labels"
 
 
 def write(target: Target, item: Item, labels: np.ndarray) -> None:

@@ -24,7 +24,8 @@ def brush_pixels(rle: Sequence[int], height: int, width: int) -> np.ndarray:
         place += length
         return int(bits[place - length : place], 2)
 
-    total, word = number(32), number(5) + 1
+    total = number(32)
+    word = number(5) + 1
     lengths = [number(4) + 1 for _ in range(4)]
     if total != height * width * 4 or total > 4 * MOST_PIXELS:
         raise ValueError(f"{total} values for {width} x {height} pixels")
@@ -34,6 +35,10 @@ def brush_pixels(rle: Sequence[int], height: int, width: int) -> np.ndarray:
     while at < total:
         repeated = number(1)
         end = at + 1 + number(lengths[number(2)])
-        values[at:end] = number(word) if repeated else [number(word) for _ in range(end - at)]
+        if repeated:
+            values[at:end] = number(word)
+        else:
+            values[at:end] = [number(word) for _ in range(end - at)]
         at = end
+
     return values.reshape(height, width, 4)[..., 3] > 0

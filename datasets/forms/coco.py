@@ -22,7 +22,9 @@ def is_label_studio(content: Any) -> bool:
     """Whether Label Studio wrote it, which multiplies shares of the picture as shown by the size
     that the file has before EXIF turns it.
     """
-    info = content.get("info") if is_coco(content) else None
+    if not is_coco(content):
+        return False
+    info = content.get("info")
     return isinstance(info, dict) and info.get("contributor") == "Label Studio"
 
 
@@ -33,13 +35,19 @@ def read(path: Path, below: str, outlines: bool, relative: bool = False) -> Iter
     Raises UserError where the file is malformed or of another kind of COCO's.
     """
     for image in read_instances(path, outlines):
-        size = (image.height, image.width) if image.height and image.width else None
-        shares = size if relative else None
+        size: tuple[int, int] | None = None
+        if image.height and image.width:
+            size = (image.height, image.width)
+        shares = None
+        if relative:
+            shares = size
+            size = None
+
         yield row_of(
             f"{path}, image {image.file}",
             (below + image.file, image.file, image.before),
             [Region(shape.category, _pixels(shape, shares)) for shape in image.shapes],
-            None if relative else size,
+            size,
         )
 
 

@@ -15,13 +15,17 @@ from utils.common.errors import UserError
 from utils.common.files import decoded_text
 
 LIST = "labelmap.txt"
-_FOLDER, _LISTS = "SegmentationClass", Path("ImageSets") / "Segmentation"
+_FOLDER = "SegmentationClass"
+_LISTS = Path("ImageSets") / "Segmentation"
 _NUMBERS = (1 << np.arange(0, 24, 8)).astype(np.int64)  # of r, g, b: one number per colour
 
 
 def found(folder: Path) -> Path | None:
     """The list of colours of a folder; None where it has none."""
-    return folder / LIST if (folder / LIST).is_file() else None
+    listed = folder / LIST
+    if not listed.is_file():
+        return None
+    return listed
 
 
 def read(listed: Path) -> Iterator[Row]:
@@ -80,15 +84,20 @@ def _colours(listed: Path) -> dict[int, str]:
     colours: dict[int, str] = {}
     in_order = palette()
     lines = decoded_text(listed, listed.read_bytes()).splitlines()
+
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
         try:
             name, rgb = line.split(":")[:2]
-            colour = np.array(rgb.split(",") if rgb else in_order[len(colours)], np.int64)
+            if rgb:
+                colour = np.array(rgb.split(","), np.int64)
+            else:
+                colour = np.array(in_order[len(colours)], np.int64)
             colours[int(colour @ _NUMBERS)] = name.strip()
         except ValueError:
             raise UserError(
                 f"{listed}, line {number} is {line!r:.60}; write it as cat:255,0,0::"
             ) from None
+
     return colours

@@ -32,19 +32,25 @@ def read(path: Path, root: Element) -> Iterator[Row]:
         place = f"{path}, image {name}"
         sides = (image.get("height"), image.get("width"))
         try:
-            size = None if None in sides else (int(str(sides[0])), int(str(sides[1])))
+            size = None
+            if None not in sides:
+                size = (int(str(sides[0])), int(str(sides[1])))
             regions = [_region(each) for each in image if each.tag in _OBJECTS]
         except (KeyError, ValueError, OverflowError) as error:
             raise UserError(
                 f"{place} has an attribute that is missing or malformed ({error}); export it again"
             ) from error
-        subset = image.get("subset", "")
-        yield row_of(place, (f"{subset}/{name}" if subset else "", name), regions, size)
+        below = image.get("subset", "")
+        if below:
+            below = f"{below}/{name}"
+        yield row_of(place, (below, name), regions, size)
 
 
 def _region(element: Element) -> Region:
     shapes = {"polygon": _polygon, "mask": _mask, "ellipse": _ellipse}
-    pixels = shapes[element.tag](element.attrib) if element.tag in shapes else None
+    pixels = None
+    if element.tag in shapes:
+        pixels = shapes[element.tag](element.attrib)
     return Region(element.attrib["label"].strip(), pixels)
 
 

@@ -31,8 +31,9 @@ def is_min(content: Any) -> bool:
 
 
 def _records(content: Any) -> list[dict]:
-    is_list = isinstance(content, list)
-    return [record for record in content if isinstance(record, dict)] if is_list else []
+    if not isinstance(content, list):
+        return []
+    return [record for record in content if isinstance(record, dict)]
 
 
 def read_tasks(path: Path, content: list) -> Iterator[Row]:
@@ -139,7 +140,9 @@ def _read(results: list) -> tuple[list[Region], list[str], tuple[int, int] | Non
             pixels = _turned
         regions += [Region(str(name), pixels) for name in value[kind]]
 
-    return regions, words, sizes.pop() if len(sizes) == 1 else None
+    if len(sizes) != 1:
+        return regions, words, None
+    return regions, words, sizes.pop()
 
 
 def _pixels(kind: str, value: Mapping[str, Any], size: tuple[int, int]) -> Pixels | None:

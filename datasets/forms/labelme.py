@@ -28,7 +28,9 @@ def read(path: Path, content: dict, below: str, classes: Sequence[str]) -> Itera
     """
     picture = str(content.get("imagePath") or "").replace("\\", "/")
     stem = below + path.stem
-    beside = normpath(join(below, picture)) if picture else ""
+    beside = ""
+    if picture:
+        beside = normpath(join(below, picture))
     called = (beside, picture.rpartition("/")[2], stem)
     known = {key_of(name) for name in classes}
     flags = content.get("flags") or {}
@@ -46,7 +48,8 @@ def read(path: Path, content: dict, below: str, classes: Sequence[str]) -> Itera
 
 def _size(path: Path, content: dict) -> tuple[int, int] | None:
     """(height, width), which old versions do not tell."""
-    height, width = content.get("imageHeight"), content.get("imageWidth")
+    height = content.get("imageHeight")
+    width = content.get("imageWidth")
     if height is None or width is None:
         return None
     try:

@@ -17,7 +17,9 @@ def read_mapping(path: Path, content: Mapping[str, Any]) -> Iterator[Row]:
     """The pictures of an object of names and tags, which may stand under `tags`. Raises UserError
     where tags are none.
     """
-    tags = content["tags"] if isinstance(content.get("tags"), dict) else content
+    tags = content.get("tags")
+    if not isinstance(tags, dict):
+        tags = content
     for name, words in tags.items():
         place = f"{path}, image {name}"
         yield Row(place, (name,), _words(words, place))
@@ -28,7 +30,8 @@ def read_lines(path: Path) -> Iterator[Row]:
     records = []
     for number, line in enumerate(decoded_text(path, path.read_bytes()).splitlines(), 1):
         try:
-            records += [json.loads(line)] if line.strip() else []
+            if line.strip():
+                records.append(json.loads(line))
         except ValueError as error:
             raise UserError(f"{path}, line {number} is not JSON ({error}); mend it") from None
     return read_records(path, records)

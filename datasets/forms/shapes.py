@@ -31,7 +31,8 @@ def ellipse(
     """The function for an ellipse of this centre and these half axes, turned clockwise."""
     turn = np.deg2rad(degrees)
     angle = np.linspace(0, 2 * np.pi, _CORNERS, endpoint=False)
-    along, across = rx * np.cos(angle), ry * np.sin(angle)
+    along = rx * np.cos(angle)
+    across = ry * np.sin(angle)
     xs = x + along * np.cos(turn) - across * np.sin(turn)
     ys = y + along * np.sin(turn) + across * np.cos(turn)
     return outline([np.stack([xs, ys], 1)], relative=relative)
@@ -80,7 +81,9 @@ def _inside(
     width: int,
     place: str,
 ) -> np.ndarray:
-    scale = np.array([width, height] if relative else [1, 1], np.float64)
+    scale = np.ones(2)
+    if relative:
+        scale = np.array([width, height], np.float64)
     outer, inner = (_points(group, scale, place) for group in (polygons, holes))
     pixels = polygon_pixels(outer, height, width, place)
     if not pixels.any() and _is_outside(outer, height, width):
@@ -104,7 +107,8 @@ def _points(polygons: Sequence[Any], scale: np.ndarray, place: str) -> list[np.n
 def _is_outside(polygons: Sequence[np.ndarray], height: int, width: int) -> bool:
     """Whether no polygon, of at least one point, touches the picture."""
     points = np.concatenate([np.zeros(0), *polygons]).reshape(-1, 2)
-    low, high = points.min(0, initial=np.inf), points.max(0, initial=-np.inf)
+    low = points.min(0, initial=np.inf)
+    high = points.max(0, initial=-np.inf)
     return len(points) > 0 and bool((high < 0).any() or (low > (width, height)).any())
 
 
@@ -117,8 +121,10 @@ def _patched(
         raise UserError(f"{place} has no legible pixels ({error}); export it again") from error
 
     pixels = np.zeros((height, width), bool)
-    up, across = max(0, top), max(0, left)
-    down, right = min(height, top + small.shape[0]), min(width, left + small.shape[1])
+    up = max(0, top)
+    across = max(0, left)
+    down = min(height, top + small.shape[0])
+    right = min(width, left + small.shape[1])
     if down <= up or right <= across:
         raise UserError(f"{place} lies outside the picture of {width} x {height}; export it again")
     pixels[up:down, across:right] = small[up - top : down - top, across - left : right - left]

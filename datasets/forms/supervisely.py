@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,9 @@ _MOST = 1 << 28  # bytes of a bitmap without its compression
 def found(folder: Path) -> Path | None:
     """The meta.json of a project's folder; None where it is none."""
     meta = folder / "meta.json"
-    return meta if meta.is_file() and "classes" in read_json(meta, kinds=(dict, list)) else None
+    if meta.is_file() and "classes" in read_json(meta, kinds=(dict, list)):
+        return meta
+    return None
 
 
 def read(meta: Path, classes: Sequence[str]) -> Iterator[Row]:
@@ -46,13 +49,13 @@ def _row(file: Path, dataset: Path, known: set[str]) -> Row:
     called = ((dataset / "img" / name).as_posix(), (dataset / name).as_posix(), name)
     try:
         sides = content.get("size") or {}
-        size = (int(sides["height"]), int(sides["width"])) if sides else None
+        size = None
+        if sides:
+            size = (int(sides["height"]), int(sides["width"]))
         regions = [
             Region(str(each["classTitle"]), _pixels(each)) for each in content.get("objects", [])
         ]
-        tags = [
-            str(tag["name"] if isinstance(tag, dict) else tag) for tag in content.get("tags", [])
-        ]
+        tags = [_tag(tag) for tag in content.get("tags", [])]
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(
             f"{file} is no annotation of Supervisely ({type(error).__name__}: {error}); "
@@ -61,10 +64,21 @@ def _row(file: Path, dataset: Path, known: set[str]) -> Row:
     return row_of(str(file), called, regions, size, [tag for tag in tags if key_of(tag) in known])
 
 
+def _tag(tag: Any) -> str:
+    """Return the name of a tag, which is the tag itself or stands in it."""
+    if isinstance(tag, dict):
+        tag = tag["name"]
+    return str(tag)
+
+
 def _pixels(each: dict) -> Pixels | None:
     points = each.get("points") or {}
     bitmap = each.get("bitmap")
-    kind = each.get("geometryType") or ("bitmap" if bitmap else each.get("type", "polygon"))
+    kind = each.get("type", "polygon")
+    if bitmap:
+        kind = "bitmap"
+    kind = each.get("geometryType") or kind
+
     if kind in ("bitmap", "alpha_mask"):
         bitmap = bitmap or each[kind]
         left, top = (int(side) for side in bitmap["origin"])

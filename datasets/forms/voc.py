@@ -35,7 +35,9 @@ def read(path: Path, root: Element, below: str) -> Row:
 def _pixels(element: Element) -> Pixels | None:
     points = [(float(_text(p, "x")), float(_text(p, "y"))) for p in element.findall("polygon/pt")]
     is_box = _text(element, "type") == "bounding_box"
-    return outline([np.array(points)]) if points and not is_box else None
+    if is_box or not points:
+        return None
+    return outline([np.array(points)])
 
 
 def _text(element: Element, name: str) -> str:

@@ -34,7 +34,9 @@ def found(folder: Path) -> Path | None:
             f"{files[0]} and {files[1]} name other classes; keep the one that the labels were "
             "written with"
         )
-    return files[0] if files and _label_files(folder) else None
+    if files and _label_files(folder):
+        return files[0]
+    return None
 
 
 def read(listed: Path) -> Iterator[Row]:
@@ -105,7 +107,9 @@ def _names_in(file: Path) -> list[str]:
         reason = " ".join(str(error).split())[:80]
         raise UserError(f"{file} is not YAML ({reason}); mend it") from error
 
-    names = content.get("names") if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        return []
+    names = content.get("names")
     if isinstance(names, dict):
         if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
             raise UserError(f"{file} numbers its names {list(names)!r:.60}; count from 0 on")

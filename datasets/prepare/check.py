@@ -27,24 +27,22 @@ from datasets.specs import IGNORE, DatasetSpec
 from datasets.tags import find_tags
 from utils.common.errors import UserError
 
-MISSING, BROKEN, BAD_MASK = (
-    "image missing",
-    "image truncated or unreadable",
-    "mask unreadable or no label map",
-)
-SIZE, VALUES, TAGS = (
-    "image and mask differ in size",
-    "mask value outside the classes",
-    "tags and mask disagree",
-)
+MISSING = "image missing"
+BROKEN = "image truncated or unreadable"
+BAD_MASK = "mask unreadable or no label map"
+SIZE = "image and mask differ in size"
+VALUES = "mask value outside the classes"
+TAGS = "tags and mask disagree"
 TWICE = "same bytes in two splits"
 WRONG = (MISSING, BROKEN, BAD_MASK, SIZE, VALUES, TAGS, TWICE)
-GREY, CMYK, PALETTE, ALPHA = "grey", "CMYK", "palette", "transparency (shown on white)"
-DEEP, STRETCHED = (
-    "more than 8 bits per channel",
-    "shown by its own largest value, as it fills no range",
-)
-TURNED, NO_MASK = "turned by EXIF", "no mask, though others have one"
+GREY = "grey"
+CMYK = "CMYK"
+PALETTE = "palette"
+ALPHA = "transparency (shown on white)"
+DEEP = "more than 8 bits per channel"
+STRETCHED = "shown by its own largest value, as it fills no range"
+TURNED = "turned by EXIF"
+NO_MASK = "no mask, though others have one"
 NOTED = (GREY, CMYK, PALETTE, ALPHA, DEEP, STRETCHED, TURNED, NO_MASK)
 _MODES = {"1": GREY, "L": GREY, "P": PALETTE, "CMYK": CMYK}
 
@@ -114,7 +112,8 @@ def add_command(kinds: Any) -> None:
 def _run(args: Namespace) -> None:
     args.dataset = args.dataset or layout_of(args.root)
     spec = spec_of(args.dataset, args.root, args.classes)
-    splits = args.splits or (["train_aug", "val"] if args.dataset == "voc" else ["train", "val"])
+    usual = ["train_aug", "val"] if args.dataset == "voc" else ["train", "val"]
+    splits = args.splits or usual
     jobs = {Path(split).stem: _jobs(args, split, spec) for split in splits}
     start = time.perf_counter()
     total = sum(map(len, jobs.values()))
@@ -144,7 +143,8 @@ def _run(args: Namespace) -> None:
 
 
 def _jobs(args: Namespace, split: str, spec: DatasetSpec) -> list[Job]:
-    split, listed = Path(split).stem, split if split.endswith(".txt") else None
+    listed = split if split.endswith(".txt") else None
+    split = Path(split).stem
     images = items(args.dataset, args.root, split, listed, complete=False)
     scored = any(item.mask is not None for item in images)
     if args.dataset == "voc" and not args.tags and not (Path(args.root) / "Annotations").is_dir():
@@ -183,16 +183,19 @@ def inspect(job: Job, classes: int) -> Report:
         size = picture.shape
         picture.decoded()
         found |= {kind: item.name for kind in _kinds(picture)}
-        if item.mask is None:
-            found |= {NO_MASK: item.name} if job.scored else {}
-        else:
+        if item.mask is not None:
             found |= _inspect_mask(item.mask, size, job.labels, classes, picture)
+        elif job.scored:
+            found[NO_MASK] = item.name
     except FileNotFoundError:
         found[MISSING] = f"{item.image} does not exist"
     except (OSError, UserError) as error:
         found[BROKEN] = str(error)
 
-    return Report(item.name, found, hashlib.sha256(content).digest() if content else b"")
+    digest = b""
+    if content:
+        digest = hashlib.sha256(content).digest()
+    return Report(item.name, found, digest)
 
 
 def _kinds(picture: Picture) -> list[str]:

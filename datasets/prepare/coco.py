@@ -147,18 +147,23 @@ def paint(image: AnnotatedImage, crowds: str = "class") -> np.ndarray:
             f"annotation {foreign.number} is of {foreign.category!r}, no category of COCO; "
             "correct it"
         )
+
     labels = np.zeros((height, width), np.uint8)
     ignored = crowds == "ignore"
     drawn = [(shape, _pixels(shape, height, width)) for shape in image.shapes]
 
     def in_front(pair: tuple[Shape, np.ndarray]) -> tuple[bool, float]:
         shape, pixels = pair
-        area = pixels.sum() if shape.area is None else shape.area
+        area = shape.area
+        if area is None:
+            area = pixels.sum()
         return ignored and shape.crowd, area
 
     for shape, pixels in reversed(sorted(drawn, key=in_front)):
         label = COCO.classes.index(shape.category) + 1
-        labels[pixels] = IGNORE if ignored and shape.crowd else label
+        if ignored and shape.crowd:
+            label = IGNORE
+        labels[pixels] = label
     return labels
 
 
@@ -238,7 +243,9 @@ def _claim(folder: Path, source: Source, crowds: str) -> bool:
 
 def _kept(folder: Path, masks: list[Path]) -> str:
     """Return what is said of masks of another origin."""
-    where = masks[0].parent if masks else folder
+    where = folder
+    if masks:
+        where = masks[0].parent
     return f"{where} holds masks that this command has not made, they are kept"
 
 
@@ -256,8 +263,7 @@ def _write_masks(
         f"{image.name} ({', '.join(classes)})" for image, classes in zip(images, hidden) if classes
     ]
 
-    return (
-        f"{text}, {len(unlike)} of them without a tagged class, first {unlike[0]}"
-        if unlike
-        else text
-    )
+    if unlike:
+        text += f", {len(unlike)} of them without a tagged class, first {unlike[0]}"
+
+    return text

@@ -31,13 +31,10 @@ from datasets.tags import TAGS, Tags, write_tags
 from utils.common.errors import UserError
 from utils.common.files import write_whole
 
-# stage 2 sees each VOC picture about 12 times in 30000 iterations
-_EPOCHS, _BATCH, _FEWEST, _MOST = (
-    12,
-    4,
-    2000,
-    30000,
-)
+_EPOCHS = 12  # stage 2 sees each VOC picture about so often in 30000 iterations
+_BATCH = 4
+_FEWEST = 2000  # iterations
+_MOST = 30000
 _LONG = 512  # px; training pictures are brought to the size that testing uses
 
 
@@ -110,11 +107,10 @@ def _run(args: Namespace) -> None:
     outside = [folder for folder in (args.masks, args.out) if folder]
     found = pictures_below(args.images, outside)
     files = [PurePosixPath(file.relative_to(args.images)) for file in found]
-    tags = (
-        tags_of_file(args.tags, files, spec, [args.images])
-        if args.tags
-        else tags_of_folders(args.images, files, spec)
-    )
+    if args.tags:
+        tags = tags_of_file(args.tags, files, spec, [args.images])
+    else:
+        tags = tags_of_folders(args.images, files, spec)
     kept = [file for file in files if file in tags]
     names = dict(zip(kept, picture_names(kept)))
 
@@ -259,7 +255,9 @@ def _write(
             f"--out {out} cannot be made ({error.strerror}); name another folder"
         ) from error
 
-    source = f"tags of {args.tags.name}" if args.tags else "names of folders"
+    source = "names of folders"
+    if args.tags:
+        source = f"tags of {args.tags.name}"
     write_tags(out / TAGS, spec, Tags(tuple(names.values()), matrix, source))
 
     for split, members in splits.items():

@@ -106,7 +106,9 @@ def _label(region: Region, spec: DatasetSpec, place: str) -> int:
     name = class_of(region.category, spec, place)
     if name:
         return spec.classes.index(name) + 1
-    return IGNORE if is_ignored(region.category) else 0
+    if is_ignored(region.category):
+        return IGNORE
+    return 0
 
 
 def _check_size(row: Row, picture: Picture) -> None:
@@ -158,7 +160,8 @@ def renewed(folder: Path, source: Path) -> Iterator[Path]:
             folder.rename(replaced)
         gathering.rename(folder)
     except BaseException:
-        shutil.rmtree(folder.parent if own else gathering, ignore_errors=True)
+        made = folder.parent if own else gathering
+        shutil.rmtree(made, ignore_errors=True)
         raise
     shutil.rmtree(replaced, ignore_errors=True)
 

@@ -131,7 +131,9 @@ class _Kind:
     def __init__(self, code: str, *_: Any) -> None:
         if not re.fullmatch(r"[?biuf][1248]?|[US][1-9][0-9]{0,3}|O8?", code):
             raise ValueError(f"an array of type {code!r:.40}")
-        self.code = code[:1] if code[:1] == "O" else code
+        self.code = code
+        if code.startswith("O"):
+            self.code = "O"
         self.order = "|"
 
     def build(self, _version: int, order: str, *_: Any) -> None:
@@ -142,9 +144,9 @@ class _Kind:
 
     def read(self, raw: bytes | str) -> np.ndarray:
         """All elements in these bytes; Python 2 wrote bytes as text."""
-        return np.frombuffer(
-            raw.encode("latin-1") if isinstance(raw, str) else raw, self.order + self.code
-        )
+        if isinstance(raw, str):
+            raw = raw.encode("latin-1")
+        return np.frombuffer(raw, self.order + self.code)
 
 
 class _Array:
@@ -168,7 +170,9 @@ class _Array:
 
 def _plain(value: Any) -> Any:
     """The array in an `_Array`, anything else as it is."""
-    return value.values if isinstance(value, _Array) else value
+    if isinstance(value, _Array):
+        return value.values
+    return value
 
 
 def _fill(target: dict, pairs: list[Any]) -> None:
@@ -176,7 +180,9 @@ def _fill(target: dict, pairs: list[Any]) -> None:
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
         if type(key) not in (str, int, bytes):
             raise ValueError(f"a {type(key).__name__} is a key")
-        target[key.decode() if isinstance(key, bytes) else key] = _plain(value)
+        if isinstance(key, bytes):
+            key = key.decode()
+        target[key] = _plain(value)
 
 
 def _made(name: _Name, arguments: tuple) -> Any:

@@ -102,11 +102,9 @@ def read_sbd(path: Path) -> np.ndarray:
             f"{path} is no MATLAB file with GTcls.Segmentation ({error}); unpack SBD again"
         ) from error
 
-    known = (
-        np.isin(labels, [*range(len(VOC.label_names)), IGNORE])
-        if labels.dtype.kind in "uif"
-        else np.array(False)
-    )
+    known = np.array(False)
+    if labels.dtype.kind in "uif":
+        known = np.isin(labels, [*range(len(VOC.label_names)), IGNORE])
     if labels.ndim != 2 or not known.all():
         raise UserError(
             f"{path} holds other values than labels 0..{len(VOC.classes)}; unpack SBD again"
@@ -130,11 +128,9 @@ def _folder_of(sbd: Path) -> Path:
 
 
 def _stems(folder: Path, suffix: str) -> set[str]:
-    return (
-        {path.stem for path in folder.iterdir() if path.suffix == suffix and path.name[0] != "."}
-        if folder.is_dir()
-        else set()
-    )
+    if not folder.is_dir():
+        return set()
+    return {path.stem for path in folder.iterdir() if path.suffix == suffix and path.name[0] != "."}
 
 
 def _write_list(path: Path, names: list[str]) -> None:

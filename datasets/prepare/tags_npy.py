@@ -108,8 +108,7 @@ def _onehot(place: str, values: Any, spec: DatasetSpec) -> np.ndarray:
     ):
         raise UserError(
             f"{place} has no one-hot array of {len(spec.classes)} values 0 or 1 for {spec.name}; "
-            f"{_FORM}, or the right"
-            " --dataset"
+            f"{_FORM}, or the right --dataset"
         )
     return row.astype(bool)
 
@@ -117,7 +116,9 @@ def _onehot(place: str, values: Any, spec: DatasetSpec) -> np.ndarray:
 def _read_dict(path: Path) -> dict[str | int, Any]:
     """The dict in the 0-d object array of a .npy file."""
     try:
-        content = path.read_bytes() if path.stat().st_size <= _LARGEST_FILE else None
+        content = None
+        if path.stat().st_size <= _LARGEST_FILE:
+            content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {_FORM}") from error
 
@@ -133,7 +134,9 @@ def _read_dict(path: Path) -> dict[str | int, Any]:
     except ValueError as error:
         raise UserError(f"{path}, after {header.end()} bytes of header {error}; {_FORM}") from error
 
-    found = held[0] if isinstance(held, list) and len(held) == 1 else held
+    found = held
+    if isinstance(held, list) and len(held) == 1:
+        found = held[0]
     if not isinstance(found, dict) or not found:
         raise UserError(f"{path} does not hold one dict of images; {_FORM}")
 

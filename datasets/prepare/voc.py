@@ -75,8 +75,10 @@ def run(args: Namespace) -> None:
     """
     root = Path(args.root)
     _check_layout(root, args.tags_from)
-    # SciPy's reader may crash on a damaged .mat
-    workers = max(args.workers, 1) if args.sbd else args.workers
+    workers = args.workers
+    if args.sbd:
+        workers = max(workers, 1)  # SciPy's reader may crash on a damaged .mat
+
     with crew(workers) as each:
         if args.sbd:
             print(augment(root, Path(args.sbd), each))
@@ -96,11 +98,9 @@ def _check_layout(root: Path, tags_from: str) -> None:
     if inner:
         raise UserError(f"--root {root} is the folder around VOC 2012; give --root {inner}")
 
-    needed = [
-        "JPEGImages",
-        "ImageSets/Segmentation",
-        *(["Annotations"] if tags_from == "xml" else []),
-    ]
+    needed = ["JPEGImages", "ImageSets/Segmentation"]
+    if tags_from == "xml":
+        needed.append("Annotations")
     missing = [folder for folder in needed if not (root / folder).is_dir()]
     if missing:
         raise UserError(
@@ -124,7 +124,9 @@ def _described(root: Path, counts: dict[str, int]) -> str:
     if counts == FULL:
         return f"{found}: the whole of VOC 2012"
     whole = ", ".join(f"{split} {count}" for split, count in FULL.items())
-    advice = "" if "train_aug" in counts else f"; {_advice(root)}"
+    advice = ""
+    if "train_aug" not in counts:
+        advice = f"; {_advice(root)}"
     return f"{found}: not the whole of VOC 2012, which has {whole}{advice}"
 
 
@@ -150,12 +152,11 @@ def _write_tags(root: Path, split: str, out: Path, args: Namespace, each: Each) 
     path = out / VOC_TAGS[split]
     new = write_tags(path, VOC, tags)
     said = f"tags of {len(found)} images, {tags.matrix.sum() / len(found):.2f} each, in {path}"
-    said = said if new else f"{said}, were there"
-    return (
-        said
-        if args.tags_from == "masks"
-        else f"{said}; {_compared(found, split, out, tags, new, each)}"
-    )
+    if not new:
+        said += ", were there"
+    if args.tags_from != "masks":
+        said += f"; {_compared(found, split, out, tags, new, each)}"
+    return said
 
 
 def _compared(found: Items, split: str, out: Path, tags: Tags, new: bool, each: Each) -> str:

@@ -18,7 +18,8 @@ def _legs(
     """Two pairs of walking legs around x = places; the far one of each pair has the first tone."""
     for x in places:
         for tone, side in zip(tones, (-0.06, 0.08)):
-            knee, hoof = x + side + pen.vary(-0.07, 0.07), x + side + pen.vary(-0.1, 0.1)
+            knee = x + side + pen.vary(-0.07, 0.07)
+            hoof = x + side + pen.vary(-0.1, 0.1)
             pen.bar(tone, width, (x + side, top), (knee, (top + foot) / 2), (hoof, foot))
 
 
@@ -26,13 +27,17 @@ def _spots(
     pen: Pen, tone: str, centre: tuple[float, float], reach: tuple[float, float], count: int
 ) -> None:
     for _ in range(count):
-        x, y = centre[0] + pen.vary(-1, 1) * reach[0], centre[1] + pen.vary(-1, 1) * reach[1]
+        x = centre[0] + pen.vary(-1, 1) * reach[0]
+        y = centre[1] + pen.vary(-1, 1) * reach[1]
         pen.oval(tone, x, y, pen.vary(0.09, 0.19), pen.vary(0.08, 0.15), pen.vary(0, 90))
 
 
 def bird(pen: Pen) -> None:
     """A plump perching bird, or one that flies with spread wings."""
-    (_perching if pen.chance(0.65) else _flying)(pen)
+    if pen.chance(0.65):
+        _perching(pen)
+    else:
+        _flying(pen)
 
 
 def _perching(pen: Pen) -> None:
@@ -59,7 +64,8 @@ def _perching(pen: Pen) -> None:
 
 
 def _flying(pen: Pen) -> None:
-    lift, sweep = pen.vary(0.55, 0.9), pen.vary(-0.45, -0.1)
+    lift = pen.vary(0.55, 0.9)
+    sweep = pen.vary(-0.45, -0.1)
     pen.poly("accent", (-0.5, -0.1), (-0.98, -0.24), (-1.02, 0.22), (-0.5, 0.16))
     pen.blob(
         "accent_dark",
@@ -89,12 +95,16 @@ def cat(pen: Pen) -> None:
     """A slim cat with pointed ears, round head, whiskers and a raised tail: walking, or sitting and
     looking at us.
     """
-    (_walking_cat if pen.chance(0.5) else _sitting_cat)(pen)
+    if pen.chance(0.5):
+        _walking_cat(pen)
+    else:
+        _sitting_cat(pen)
 
 
 def _cat_head(pen: Pen, x: float, y: float, radius: float) -> None:
     for side in (-1, 1):
-        inner, outer = x + side * 0.1 * radius, x + side * 1.0 * radius
+        inner = x + side * 0.1 * radius
+        outer = x + side * 1.0 * radius
         pen.poly("body", (inner, y - 0.7 * radius), (outer, y - 1.55 * radius), (outer, y))
         pen.poly(
             "pink",
@@ -142,7 +152,8 @@ def _walking_cat(pen: Pen) -> None:
 
 
 def _sitting_cat(pen: Pen) -> None:
-    width, side = pen.vary(0.38, 0.46), pen.vary(0.1, 0.4)
+    width = pen.vary(0.38, 0.46)
+    side = pen.vary(0.1, 0.4)
     pen.bar(
         "body",
         0.14,
@@ -172,11 +183,16 @@ def dog(pen: Pen) -> None:
     """A sturdy dog with hanging ears, long muzzle, collar and patches: standing, or sitting and
     looking at us.
     """
-    (_standing_dog if pen.chance(0.6) else _sitting_dog)(pen)
+    if pen.chance(0.6):
+        _standing_dog(pen)
+    else:
+        _sitting_dog(pen)
 
 
 def _standing_dog(pen: Pen) -> None:
-    wag, x, y = pen.vary(-0.15, 0.15), pen.vary(0.6, 0.7), pen.vary(-0.6, -0.5)
+    wag = pen.vary(-0.15, 0.15)
+    x = pen.vary(0.6, 0.7)
+    y = pen.vary(-0.6, -0.5)
     pen.bar("body", 0.12, (-0.6, -0.12), (-0.85, -0.4), (-0.9 + wag, -0.66))
     _legs(pen, ("body_dark", "body"), (-0.5, 0.4), 0.15, 0.86, 0.17)
     pen.blob(
@@ -248,7 +264,9 @@ def _sitting_dog(pen: Pen) -> None:
 
 def horse(pen: Pen) -> None:
     """A tall horse: long legs, long raised neck with a dark mane, long head and tail."""
-    x, y, belly = pen.vary(0.74, 0.86), pen.vary(-0.84, -0.72), pen.vary(0.2, 0.26)
+    x = pen.vary(0.74, 0.86)
+    y = pen.vary(-0.84, -0.72)
+    belly = pen.vary(0.2, 0.26)
     pen.blob(
         "mane",
         (-0.55, -0.3),
@@ -299,7 +317,9 @@ def horse(pen: Pen) -> None:
 
 def cow(pen: Pen) -> None:
     """A heavy box of a cow: large dark patches, short legs, horns, pink muzzle and udder."""
-    x, y, reach = pen.vary(0.84, 0.92), pen.vary(-0.34, -0.2), pen.vary(0.48, 0.56)
+    x = pen.vary(0.84, 0.92)
+    y = pen.vary(-0.34, -0.2)
+    reach = pen.vary(0.48, 0.56)
     pen.bar("body", 0.07, (-0.8, -0.36), (-0.95, 0.1), (-0.92, 0.3))
     pen.oval("accent", -0.92, 0.34, 0.08, 0.12)
     pen.oval("pink", -0.3, 0.36, 0.2, 0.15)
@@ -363,7 +383,9 @@ def person(pen: Pen) -> None:
     """A clothed person with head and hair, standing or walking; sometimes only from the waist
     up.
     """
-    bust, shoulder = pen.chance(0.3), pen.vary(0.28, 0.34)
+    bust = pen.chance(0.3)
+    shoulder = pen.vary(0.28, 0.34)
+
     if not bust:
         for side in (-1, 1):
             foot = side * 0.16 + pen.vary(-0.16, 0.16)

@@ -63,8 +63,10 @@ def backdrop(
     upper = home if home in _UPPER else pen.pick(_UPPER)
     lower = home if home in _LOWER else pen.pick(_LOWER)
     horizon = _horizon(pen, height, width, home)
-    image, stuff = np.zeros((height, width, 3), np.float32), np.zeros((height, width), np.uint8)
+    image = np.zeros((height, width, 3), np.float32)
+    stuff = np.zeros((height, width), np.uint8)
     rows = np.arange(height, dtype=np.float32)[:, None]
+
     _fill(rng, image, stuff, upper, None)
     if upper in _SKYLINE and pen.chance(1.0 if upper == "mountain" else 0.5):
         _fill(
@@ -88,7 +90,8 @@ def _horizon(pen: Pen, height: int, width: int, home: str | None) -> np.ndarray:
     """(W,) row where the lower zone starts in each column; now and then one zone fills the
     picture.
     """
-    level, kind = pen.vary(0.3, 0.7), pen.rng.random()
+    level = pen.vary(0.3, 0.7)
+    kind = pen.rng.random()
     if kind < 0.1 and home not in _LOWER:
         return np.full(width, height, np.float32)
     if kind > 0.9 and home not in _UPPER:
@@ -106,7 +109,9 @@ def _skyline(pen: Pen, word: str, height: int, width: int, horizon: float) -> np
     if word == "building":
         return levels[np.minimum((columns * 0.8).astype(int), knots - 1)]
     line = np.interp(columns, np.arange(knots), levels)
-    return line + 0.05 * height * np.abs(np.sin(columns * 5)) if word == "tree" else line
+    if word == "tree":
+        line = line + 0.05 * height * np.abs(np.sin(columns * 5))
+    return line
 
 
 def _fill(
@@ -117,7 +122,8 @@ def _fill(
     region: np.ndarray | None,
 ) -> None:
     """Paint one stuff word over the whole picture or a (H, W) region, in place."""
-    kind, (height, width) = STUFF[word], stuff.shape
+    kind = STUFF[word]
+    height, width = stuff.shape
     hue, saturation, value = kind.tone
     colour = rgb(
         hue + rng.uniform(-14, 14),
@@ -128,7 +134,8 @@ def _fill(
     light = 1 + rng.uniform(0.6, 1.2) * kind.strength * cut(rng, kind.pattern, height, width, zoom)
     layer = light[..., None] * np.array(colour, np.float32)
     if region is None:
-        image[:], stuff[:] = layer, WORDS.index(word)
+        image[:] = layer
+        stuff[:] = WORDS.index(word)
         return
 
     np.copyto(image, layer, where=region[..., None])
@@ -138,7 +145,10 @@ def _fill(
 def _distract(pen: Pen, image: np.ndarray, stuff: np.ndarray) -> None:
     """One small textured polygon, ellipse or stroke of no class, in place."""
     height, width = stuff.shape
-    x, y, size = pen.vary(0, width), pen.vary(0, height), pen.vary(0.04, 0.13) * min(height, width)
+    x = pen.vary(0, width)
+    y = pen.vary(0, height)
+    size = pen.vary(0.04, 0.13) * min(height, width)
+
     mask = np.zeros((height, width), np.uint8)
     kind = pen.rng.random()
     if kind < 0.35:

@@ -7,7 +7,9 @@ from datasets.toy.pen import Pen
 
 def bottle(pen: Pen) -> None:
     """A stout bottle with neck, cap and label."""
-    half, neck, shoulder = pen.vary(0.3, 0.38), pen.vary(0.1, 0.14), pen.vary(-0.3, -0.12)
+    half = pen.vary(0.3, 0.38)
+    neck = pen.vary(0.1, 0.14)
+    shoulder = pen.vary(-0.3, -0.12)
     pen.box("body", -neck, -0.88, neck, shoulder)
     pen.blob(
         "body",
@@ -26,7 +28,10 @@ def bottle(pen: Pen) -> None:
 
 def chair(pen: Pen) -> None:
     """A chair with a solid back, a padded seat and four legs, turned a little to one side."""
-    shift, top, leg = pen.vary(0.06, 0.2), pen.vary(-1.0, -0.8), pen.vary(0.12, 0.16)
+    shift = pen.vary(0.06, 0.2)
+    top = pen.vary(-1.0, -0.8)
+    leg = pen.vary(0.12, 0.16)
+
     for x in (-0.34, 0.36):
         pen.bar("body_dark", leg, (x + shift, 0.1), (x + shift, 0.8))
 
@@ -52,24 +57,37 @@ def diningtable(pen: Pen) -> None:
     """A laid table seen from a little above, with a cloth that hangs down in front or a panelled
     wooden body.
     """
-    half, depth, drop = pen.vary(0.86, 1.0), pen.vary(0.24, 0.36), pen.vary(0.34, 0.5)
+    half = pen.vary(0.86, 1.0)
+    depth = pen.vary(0.24, 0.36)
+    drop = pen.vary(0.34, 0.5)
+
     for x in (-0.8, 0.8):
         pen.bar("wood_dark", 0.16, (x * half, 0.1), (x * half, 0.78))
     for x in (-0.5, 0.5):
         pen.bar("wood_dark", 0.12, (x * half, 0.1), (x * half, 0.62))
-    top, front = ("cloth", "cloth_dark") if pen.chance(0.5) else ("wood", "wood_dark")
-    pen.poly(front, (-half, 0.16), (half, 0.16), (half * 0.96, drop), (-half * 0.96, drop))
+    if pen.chance(0.5):
+        top = "cloth"
+        plate = "accent"
+        middle = "white"
+    else:
+        top = "wood"
+        plate = "white"
+        middle = "accent"
+
+    pen.poly(f"{top}_dark", (-half, 0.16), (half, 0.16), (half * 0.96, drop), (-half * 0.96, drop))
     pen.poly(top, (-half * 0.74, -depth), (half * 0.74, -depth), (half, 0.18), (-half, 0.18))
     for x in (-0.52, 0.0, 0.52):
-        pen.oval("white" if top == "wood" else "accent", x, -0.02, 0.2, 0.09)
-        pen.oval("accent" if top == "wood" else "white", x, -0.02, 0.12, 0.05)
+        pen.oval(plate, x, -0.02, 0.2, 0.09)
+        pen.oval(middle, x, -0.02, 0.12, 0.05)
+
     if pen.chance(0.5):
         pen.box("glass", 0.2, -depth - 0.16, 0.34, -depth + 0.1)
 
 
 def pottedplant(pen: Pen) -> None:
     """Dense foliage over a tapering pot; sometimes with flowers."""
-    spread, flowers = pen.vary(0.5, 0.66), pen.chance(0.4)
+    spread = pen.vary(0.5, 0.66)
+    flowers = pen.chance(0.4)
     pen.blob(
         "leaf_dark",
         (-0.2, 0.2),
@@ -81,11 +99,10 @@ def pottedplant(pen: Pen) -> None:
         (0.2, 0.2),
     )
     for i in range(13):
-        angle, reach = (
-            math.pi * (1.08 + 0.84 * (i % 7) / 6) + pen.vary(-0.15, 0.15),
-            (0.78, 0.45)[i // 7] * pen.vary(0.85, 1.1),
-        )
-        x, y = spread * 1.3 * reach * math.cos(angle), 0.1 + 1.1 * reach * math.sin(angle)
+        angle = math.pi * (1.08 + 0.84 * (i % 7) / 6) + pen.vary(-0.15, 0.15)
+        reach = (0.78, 0.45)[i // 7] * pen.vary(0.85, 1.1)
+        x = spread * 1.3 * reach * math.cos(angle)
+        y = 0.1 + 1.1 * reach * math.sin(angle)
         pen.oval("leaf", x, y, pen.vary(0.22, 0.3), pen.vary(0.09, 0.14), math.degrees(angle))
         if flowers and i % 2:
             pen.oval("accent", x, y, 0.12)
@@ -97,7 +114,10 @@ def pottedplant(pen: Pen) -> None:
 
 def sofa(pen: Pen) -> None:
     """A wide couch: high back, two or three cushions, thick round arms, short feet."""
-    half, top, count = pen.vary(0.88, 1.02), pen.vary(-0.62, -0.46), int(pen.vary(2, 4))
+    half = pen.vary(0.88, 1.02)
+    top = pen.vary(-0.62, -0.46)
+    count = int(pen.vary(2, 4))
+
     for x in (-0.8, 0.8):
         pen.box("dark", x * half - 0.07, 0.44, x * half + 0.07, 0.62)
 
@@ -122,7 +142,9 @@ def sofa(pen: Pen) -> None:
 
 def tvmonitor(pen: Pen) -> None:
     """A dark flat screen on a stand, with a bright picture of sky, hill and sun."""
-    half, height, frame = pen.vary(0.82, 1.0), pen.vary(0.52, 0.64), pen.vary(0.07, 0.11)
+    half = pen.vary(0.82, 1.0)
+    height = pen.vary(0.52, 0.64)
+    frame = pen.vary(0.07, 0.11)
     pen.box("case_dark", -0.12, height - 0.05, 0.12, height + 0.24)
     pen.poly(
         "case_dark",
@@ -132,7 +154,9 @@ def tvmonitor(pen: Pen) -> None:
         (0.5, height + 0.32),
     )
     pen.box("case", -half, -height, half, height)
-    left, right, bottom = -half + frame, half - frame, height - frame
+    left = -half + frame
+    right = half - frame
+    bottom = height - frame
     pen.box("screen", left, -bottom, right, bottom)
     ridge = pen.rng.uniform(-0.25, 0.3, 3)
     pen.poly(

@@ -62,7 +62,9 @@ class Pen:
         """Fill an ellipse around (x, y) with half axes rx, ry (ry = rx if left out), turned by
         `turn` degrees.
         """
-        cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+        angle = math.radians(turn)
+        cos = math.cos(angle)
+        sin = math.sin(angle)
         axes = np.array([[rx * cos, rx * sin], [-(ry or rx) * sin, (ry or rx) * cos]])
         self.parts.append((_ROUND @ axes + (x, y), tone))
 

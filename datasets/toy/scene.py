@@ -14,12 +14,12 @@ from utils.common.opencv import cv2
 LEAST_SIDE = 48  # px of a picture
 Window = tuple[slice, slice]
 # longer side of an object over the shorter side of the picture
-_ONE, _SEVERAL = (
-    (0.45, 0.9),
-    (0.35, 0.6),
-)
+_ONE = (0.45, 0.9)  # of a single object
+_SEVERAL = (0.35, 0.6)
 _HOW_MANY = (0.45, 0.35, 0.2)  # share of pictures with one, two, three classes
-_LEAST_PIXELS, _LEAST_SHARE, _LEAST_STUFF = 40, 0.2, 0.1
+_LEAST_PIXELS = 40  # of a class that counts as shown
+_LEAST_SHARE = 0.2  # of an object's own pixels that are in view
+_LEAST_STUFF = 0.1  # of the picture that a word of the background covers
 _OUTSIDE = 0.06  # largest share of an object's width or height that the frame cuts off on purpose
 _CONTRAST = 40.0  # least mean distance of an object's colour from what it covers, 0-255
 
@@ -75,16 +75,18 @@ def render(
     if scale is None and 0 < len(objects) < 3 and rng.random() < 0.15:
         objects.append(objects[0])
 
-    bounds = scale or (_ONE if len(objects) == 1 else _SEVERAL)
+    bounds = scale or _SEVERAL
+    if scale is None and len(objects) == 1:
+        bounds = _ONE
+
     homes = [word for k in objects for word in SHAPES[k].homes]
-    ground = backdrop(
-        rng,
-        height,
-        width,
-        homes[rng.integers(len(homes))] if homes and rng.random() < 0.5 else None,
-    )
+    home = None
+    if homes and rng.random() < 0.5:
+        home = homes[rng.integers(len(homes))]
+    ground = backdrop(rng, height, width, home)
     sizes = sorted((rng.uniform(*bounds) * min(height, width) for _ in objects), reverse=True)
-    image, instances = ground.image, np.zeros((height, width), np.uint8)
+    image = ground.image
+    instances = np.zeros((height, width), np.uint8)
     drawn = []
 
     for number, (k, size) in enumerate(zip(objects, sizes), start=1):
@@ -106,9 +108,11 @@ def _place(
     """Paste a sprite where it hides little of the earlier ones (in place); returns its pixels,
     hidden ones included.
     """
-    spots = [_spot(rng, instances.shape, sprite.alpha.shape) for _ in range(6 if number > 1 else 1)]
+    tries = 6 if number > 1 else 1
+    spots = [_spot(rng, instances.shape, sprite.alpha.shape) for _ in range(tries)]
     there, here = min(spots, key=lambda spot: np.count_nonzero(instances[spot[0]]))
-    alpha, colour = sprite.alpha[here][..., None], sprite.colour[here]
+    alpha = sprite.alpha[here][..., None]
+    colour = sprite.colour[here]
     image[there] = image[there] * (1 - alpha) + _set_off(image[there], colour, alpha)
     instances[there][alpha[..., 0] > 0.5] = number
     return int(np.count_nonzero(sprite.alpha > 0.5))
@@ -120,7 +124,8 @@ def _spot(
     """A random place of a sprite (h, w) in a picture (H, W): the window it fills there, and its own
     part in view.
     """
-    (height, width), (rows, columns) = picture, sprite
+    height, width = picture
+    rows, columns = sprite
     top = int(
         np.clip(
             rng.normal(0.55, 0.14) * height - rows / 2,
@@ -130,12 +135,10 @@ def _spot(
     )
     low, high = sorted((-_OUTSIDE * columns, width - (1 - _OUTSIDE) * columns))
     left = int(rng.uniform(low, high))
-    y, x, bottom, right = (
-        max(top, 0),
-        max(left, 0),
-        min(top + rows, height),
-        min(left + columns, width),
-    )
+    y = max(top, 0)
+    x = max(left, 0)
+    bottom = min(top + rows, height)
+    right = min(left + columns, width)
 
     return np.s_[y:bottom, x:right], np.s_[y - top : bottom - top, x - left : right - left]
 
@@ -145,11 +148,14 @@ def _set_off(under: np.ndarray, colour: np.ndarray, alpha: np.ndarray) -> np.nda
     covers.
     """
     area = float(alpha.sum()) + 1e-6
-    own, other = float(colour.sum()) / area / 3, float((under * alpha).sum()) / area / 3
+    own = float(colour.sum()) / area / 3
+    other = float((under * alpha).sum()) / area / 3
     distance = float(np.abs(colour - under * alpha).mean(axis=2).sum()) / area
     if distance >= _CONTRAST:
         return colour
-    return np.minimum(1.4 * colour, 255 * alpha) if own > other else 0.6 * colour
+    if own > other:
+        return np.minimum(1.4 * colour, 255 * alpha)
+    return 0.6 * colour
 
 
 def _labels(
@@ -161,13 +167,13 @@ def _labels(
     labels = table[instances]
     kernel = np.ones((3, 3), np.uint8)
     grown = cv2.dilate(instances, kernel)
-    # rim of 1 px, of 2 px if large
-    inner = instances if min(instances.shape) < 160 else cv2.erode(instances, kernel)
+    inner = instances  # for a rim of 1 px
+    if min(instances.shape) >= 160:
+        inner = cv2.erode(instances, kernel)  # of 2 px
     labels[grown != inner] = IGNORE
-    visible, counts = (
-        np.bincount(instances.ravel(), minlength=256),
-        np.bincount(labels.ravel(), minlength=256),
-    )
+
+    visible = np.bincount(instances.ravel(), minlength=256)
+    counts = np.bincount(labels.ravel(), minlength=256)
     whole = {k for n, k in enumerate(objects) if visible[n + 1] >= _LEAST_SHARE * drawn[n]}
     shown = tuple(sorted(k for k in whole if counts[k + 1] >= _LEAST_PIXELS))
 

@@ -38,7 +38,8 @@ class Sprite:
 
 def rgb(hue: float, saturation: float, value: float) -> tuple[float, float, float]:
     """RGB 0-255 of a hue in degrees and a saturation and value that are cut to 0-1."""
-    saturation, value = min(max(saturation, 0.0), 1.0), min(max(value, 0.0), 1.0)
+    saturation = min(max(saturation, 0.0), 1.0)
+    value = min(max(value, 0.0), 1.0)
     red, green, blue = colorsys.hsv_to_rgb(hue % 360 / 360, saturation, value)
     return 255 * red, 255 * green, 255 * blue
 
@@ -51,15 +52,14 @@ def _near(pen: Pen, hsv: Hsv) -> Hsv:
 def _tones(pen: Pen, shape: Shape, usual: bool) -> dict[str, Hsv]:
     """Every tone a drawing may name, as HSV."""
     if usual:
-        body, accent = _near(pen, pen.pick(shape.bodies)), _near(pen, pen.pick(shape.accents))
+        body = _near(pen, pen.pick(shape.bodies))
+        accent = _near(pen, pen.pick(shape.accents))
     else:
         body = (pen.vary(0, 360), pen.vary(0.2, 0.9), pen.vary(0.35, 0.95))
         accent = (body[0] + pen.vary(60, 300), pen.vary(0.2, 0.9), pen.vary(0.25, 0.95))
 
-    leaf, skin = (
-        (pen.vary(85, 140), pen.vary(0.5, 0.8), pen.vary(0.45, 0.75)),
-        (pen.vary(18, 28), pen.vary(0.3, 0.6)),
-    )
+    leaf = (pen.vary(85, 140), pen.vary(0.5, 0.8), pen.vary(0.45, 0.75))
+    skin = (pen.vary(18, 28), pen.vary(0.3, 0.6))
     varied: dict[str, Hsv] = {
         "body": body,
         "accent": accent,
@@ -97,17 +97,17 @@ def _tone(tones: dict[str, Hsv], name: str) -> tuple[float, ...]:
         return rgb(*tones[name])
     base, _, shade = name.partition("_")
     hue, saturation, value = tones[base]
-    return (
-        rgb(hue, saturation, 0.7 * value)
-        if shade == "dark"
-        else rgb(hue, 0.8 * saturation, 1.15 * value + 0.04)
-    )
+    if shade == "dark":
+        return rgb(hue, saturation, 0.7 * value)
+    return rgb(hue, 0.8 * saturation, 1.15 * value + 0.04)
 
 
 def _pose(pen: Pen, tilt: float) -> np.ndarray:
     """(2, 2) map of row vectors: mirror, stretch, shear, small rotation."""
     angle = math.radians(pen.rng.normal(0, tilt))
-    mirror, stretch, shear = pen.pick((-1, 1)), pen.vary(0.87, 1.15), pen.vary(-0.12, 0.12)
+    mirror = pen.pick((-1, 1))
+    stretch = pen.vary(0.87, 1.15)
+    shear = pen.vary(-0.12, 0.12)
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     return np.array([[mirror * stretch, 0.0], [shear, 1.0 / stretch]]) @ turn
 
@@ -120,10 +120,15 @@ def paint(rng: np.random.Generator, shape: Shape, size: float) -> Sprite:
     """
     pen = Pen(rng)
     shape.draw(pen)
-    pose, usual = _pose(pen, shape.tilt), pen.chance(_USUAL)
-    tones, pattern = _tones(pen, shape, usual), pen.pick(shape.patterns if usual else _ANY_PATTERN)
+    pose = _pose(pen, shape.tilt)
+    usual = pen.chance(_USUAL)
+    tones = _tones(pen, shape, usual)
+    patterns = shape.patterns if usual else _ANY_PATTERN
+    pattern = pen.pick(patterns)
+
     index, names = _rasterise(pen.parts, pose, size)
-    height, width = index.shape[0] // _FINE, index.shape[1] // _FINE
+    height = index.shape[0] // _FINE
+    width = index.shape[1] // _FINE
     palette = np.zeros((256, 4), np.uint8)
 
     for label, name in enumerate(names, start=1):
@@ -150,7 +155,8 @@ def _rasterise(
     tones 1, 2, ...
     """
     placed = np.concatenate([points for points, _ in parts]) @ pose
-    low, high = placed.min(axis=0), placed.max(axis=0)
+    low = placed.min(axis=0)
+    high = placed.max(axis=0)
     zoom = _FINE * size / (high - low).max()
     width, height = (np.ceil((high - low) * zoom / _FINE).astype(int) + 2) * _FINE
     index = np.zeros((height, width), np.uint8)

@@ -26,7 +26,8 @@ def bank() -> dict[str, np.ndarray]:
     y, x = np.mgrid[:_SIDE, :_SIDE].astype(np.float32)
     grain = rng.standard_normal((_SIDE, _SIDE)).astype(np.float32)
     wobble = 6 * _smooth(rng, 8)
-    course, cell = y // 14, (x % 16 - 8) ** 2 + (y % 16 - 8) ** 2
+    course = y // 14
+    cell = (x % 16 - 8) ** 2 + (y % 16 - 8) ** 2
     joint = (y % 14 < 2) | ((x + course % 2 * 13) % 26 < 2)
     seam = (y % 18 < 1.5) | ((x + y // 18 * 37) % 90 < 1.5)
     pattern = {
@@ -62,7 +63,8 @@ def cut(
     be).
     """
     zoom = max(zoom, height / _SIDE, width / _SIDE)
-    rows, columns = max(2, round(height / zoom)), max(2, round(width / zoom))
+    rows = max(2, round(height / zoom))
+    columns = max(2, round(width / zoom))
     top, left = rng.integers(0, _SIDE, 2)
     window = bank()[name][top : top + rows, left : left + columns]
     return cv2.resize(window, (width, height), interpolation=cv2.INTER_LINEAR)

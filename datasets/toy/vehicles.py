@@ -19,11 +19,15 @@ def _windows(pen: Pen, left: float, right: float, top: float, bottom: float, cou
 
 def aeroplane(pen: Pen) -> None:
     """An airliner from the side, or from above."""
-    (_plane_side if pen.chance(0.6) else _plane_above)(pen)
+    if pen.chance(0.6):
+        _plane_side(pen)
+    else:
+        _plane_above(pen)
 
 
 def _plane_side(pen: Pen) -> None:
-    fat, span = pen.vary(0.2, 0.25), pen.vary(0.5, 0.66)
+    fat = pen.vary(0.2, 0.25)
+    span = pen.vary(0.5, 0.66)
     pen.poly("accent_dark", (0.2, -0.1), (-0.22, -0.1), (-0.5, -span), (-0.26, -span))
     pen.poly("accent", (-0.98, -0.05), (-1.04, -0.64), (-0.8, -0.64), (-0.46, -0.1))
     pen.blob(
@@ -49,7 +53,8 @@ def _plane_side(pen: Pen) -> None:
 
 
 def _plane_above(pen: Pen) -> None:
-    fat, sweep = pen.vary(0.17, 0.21), pen.vary(0.1, 0.3)
+    fat = pen.vary(0.17, 0.21)
+    sweep = pen.vary(0.1, 0.3)
     for side in (-1, 1):
         pen.poly("metal", (0, -0.34), (side * 0.98, sweep), (side * 0.98, sweep + 0.2), (0, 0.28))
         pen.poly("accent", (0, 0.58), (side * 0.44, 0.78), (side * 0.44, 0.98), (0, 0.9))
@@ -63,7 +68,9 @@ def bicycle(pen: Pen) -> None:
     """A bicycle whose wheels are pale discs with spokes and whose main triangle is filled, so that
     all is solid.
     """
-    radius, x, y = pen.vary(0.42, 0.48), pen.vary(0.56, 0.62), 0.36
+    radius = pen.vary(0.42, 0.48)
+    x = pen.vary(0.56, 0.62)
+    y = 0.36
     for side in (-1, 1):
         pen.oval("tyre", side * x, y, radius)
         pen.oval("disc", side * x, y, radius * 0.84)
@@ -73,7 +80,9 @@ def bicycle(pen: Pen) -> None:
             pen.bar("steel", 0.035, (side * x - dx, y - dy), (side * x + dx, y + dy))
         pen.oval("steel", side * x, y, 0.08)
 
-    seat, head, crank = (-0.24, -0.26), (0.34, -0.3), (-0.04, y)
+    seat = (-0.24, -0.26)
+    head = (0.34, -0.3)
+    crank = (-0.04, y)
     pen.poly("body_light", seat, head, crank)
     for start_point, end_point in (
         (seat, head),
@@ -93,7 +102,9 @@ def bicycle(pen: Pen) -> None:
 
 def motorbike(pen: Pen) -> None:
     """A motorcycle: fat dark wheels, engine block, tank, long seat, exhaust and headlamp."""
-    radius, x, y = pen.vary(0.33, 0.38), pen.vary(0.6, 0.66), 0.4
+    radius = pen.vary(0.33, 0.38)
+    x = pen.vary(0.6, 0.66)
+    y = 0.4
     for side in (-1, 1):
         _wheel(pen, side * x, y, radius)
 
@@ -155,7 +166,9 @@ def boat(pen: Pen) -> None:
 
 def bus(pen: Pen) -> None:
     """A long box with a row of windows, a door and two wheels; sometimes with a second deck."""
-    half, height, count = pen.vary(0.88, 1.0), pen.vary(0.48, 0.56), int(pen.vary(4, 7))
+    half = pen.vary(0.88, 1.0)
+    height = pen.vary(0.48, 0.56)
+    count = int(pen.vary(4, 7))
     if pen.chance(0.3):
         pen.box("body", -half, -height - 0.46, half, -height + 0.1)
         _windows(pen, -half + 0.08, half, -height - 0.36, -height - 0.1, count + 1)
@@ -183,7 +196,8 @@ def bus(pen: Pen) -> None:
 
 def car(pen: Pen) -> None:
     """A low car with bonnet and boot, two side windows, lamps and two large wheels."""
-    roof, back = pen.vary(0.38, 0.46), pen.vary(-0.72, -0.5)
+    roof = pen.vary(0.38, 0.46)
+    back = pen.vary(-0.72, -0.5)
     pen.blob(
         "body",
         (back - 0.2, 0.0),

@@ -275,8 +275,10 @@ def _fill_coco(root: Path, counts: Counts, size: int, seed: int) -> None:
     image_id = 0
 
     for split in _SPLITS:
-        images, annotations = [], []
-        pictures, masks = root / "coco2014" / f"{split}2014", root / "mask" / f"{split}2014"
+        images = []
+        annotations = []
+        pictures = root / "coco2014" / f"{split}2014"
+        masks = root / "mask" / f"{split}2014"
         pictures.mkdir(parents=True)
         masks.mkdir(parents=True)
 
@@ -311,7 +313,8 @@ def _fill_custom(root: Path, counts: Counts, size: int, seed: int) -> None:
     for split in _SPLITS:
         for number, scene in _scenes(split, counts[split], size, seed):
             name = _ODD_NAMES[number % len(_ODD_NAMES)].format(f"{split} {number}")
-            image, mask = root / "photos" / name, root / "masks" / f"{name}.png"
+            image = root / "photos" / name
+            mask = root / "masks" / f"{name}.png"
             image.parent.mkdir(parents=True, exist_ok=True)
             mask.parent.mkdir(parents=True, exist_ok=True)
             _save(scene.image, image)
