@@ -58,7 +58,7 @@ class QuickGELU(nn.Module):
     """`quick_gelu` as a module, which has a name in the official checkpoints' MLP."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape -> the same shape."""
+        """Apply the activation to a tensor of any shape."""
         return quick_gelu(x)
 
 
@@ -112,12 +112,12 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, C) -> queries, keys and values, each (B, heads, T, C/heads)."""
+        """Split (B, T, C) into queries, keys and values, each (B, heads, T, C/heads)."""
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         return qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
-        """(B, T, C) -> (B, T, C); `causal`: a token attends to none after it."""
+        """Attend among tokens, (B, T, C) -> (B, T, C); `causal`: a token sees none after it."""
         q, k, v = self.split(x)
         if is_half_on_cpu(q) and not causal:
             mixed = attention_weights(q, k) @ v
@@ -126,7 +126,9 @@ class Attention(nn.Module):
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
     def with_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, C) -> output (B, T, C) and attention averaged over heads (B, T, T)."""
+        """Attend among tokens (B, T, C); return output (B, T, C) and attention averaged over heads
+        (B, T, T).
+        """
         q, k, v = self.split(x)
         weights = attention_weights(q, k)
         return self.out_proj((weights @ v).transpose(1, 2).flatten(2)), weights.mean(
@@ -134,8 +136,8 @@ class Attention(nn.Module):
         )
 
     def maps(self, x: Tensor) -> Tensor:
-        """(B, T, C) -> attention averaged over heads (B, T, T), rows sum to 1; no output is
-        made.
+        """Compute from tokens (B, T, C) the attention averaged over heads (B, T, T), rows sum to 1;
+        no output is made.
         """
         q, k, _ = self.split(x)
         return attention_weights(q, k).mean(1, dtype=torch.float32)
@@ -160,12 +162,14 @@ class ResidualBlock(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
     def with_attention(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, C) -> block output (B, T, C) and head-mean attention (B, T, T)."""
+        """Run the block on (B, T, C); return block output (B, T, C) and head-mean attention (B, T,
+        T).
+        """
         attended, maps = self.attn.with_maps(self.ln_1(x))
         return self.mix(x, attended), maps
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
-        """(B, T, C) -> (B, T, C); `causal`: a token attends to none after it."""
+        """Run the block, (B, T, C) -> (B, T, C); `causal`: a token attends to none after it."""
         return self.mix(x, self.attn(self.ln_1(x), causal))
 
 
@@ -179,7 +183,7 @@ class Transformer(nn.Module):
         )
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
-        """(B, T, C) -> (B, T, C) through all blocks."""
+        """Run all blocks, (B, T, C) -> (B, T, C)."""
         for block in self.resblocks:
             x = block(x, causal)
         return x
@@ -215,8 +219,8 @@ class VisionTransformer(nn.Module):
         return cast(Sequence[ResidualBlock], self.transformer.resblocks)
 
     def position(self, h: int, w: int) -> Tensor:
-        """Position table (1 + h*w, C): the native grid brought to h x w bilinearly, the class
-        token's row kept.
+        """Return the position table (1 + h*w, C): the native grid brought to h x w bilinearly, the
+        class token's row kept.
         """
         if (h, w) == (self.grid, self.grid):
             return self.positional_embedding
@@ -225,8 +229,8 @@ class VisionTransformer(nn.Module):
         return torch.cat([self.positional_embedding[:1], table])
 
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Normalised images (B, 3, H, W) -> tokens entering the first block (B, T, C) and the grid
-        (h, w).
+        """Embed normalised images (B, 3, H, W): tokens (B, T, C) that enter the first block, and
+        the grid (h, w).
         """
         patches = embed_patches(images, self.conv1)
         h, w = patches.shape[-2:]
@@ -259,11 +263,11 @@ class VisionTransformer(nn.Module):
         return ImageFeatures(tokens, attention, grid)
 
     def project(self, tokens: Tensor) -> Tensor:
-        """Tokens after the last block (..., C) -> joint space (..., E), not normalised."""
+        """Project the last block's tokens (..., C) to the joint space (..., E), not normalised."""
         return self.ln_post(tokens) @ self.proj
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> tokens in the joint space (B, T, E), class token first, not
+        """Encode images (B, 3, H, W) as tokens in the joint space (B, T, E), class token first, not
         normalised.
         """
         return self.project(self.transformer(self.embed(images)[0]))
@@ -308,8 +312,8 @@ class CLIP(nn.Module):
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Token ids (T, 77), zero-padded -> text features (T, E), read at the end-of-text token,
-        not normalised.
+        """Encode token ids (T, 77), zero-padded, as text features (T, E), read at the end-of-text
+        token, not normalised.
 
         The mask is causal, so the padding is cut before the tower runs. Raises ValueError on a
         token without a row.

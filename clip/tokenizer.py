@@ -22,8 +22,8 @@ WORDS = regex.compile(
 
 
 def _byte_symbols() -> dict[int, str]:
-    """One printable character a byte: Latin-1's printable bytes stand for themselves, the rest
-    follow from 256 on.
+    """Return one printable character per byte: Latin-1's printable bytes stand for themselves, the
+    rest follow from 256 on.
     """
     printable = [
         *range(ord("!"), ord("~") + 1),
@@ -81,7 +81,7 @@ class Tokenizer:
         return tuple(self.ids[part] for part in parts)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of one text, without start and end."""
+        """Return the token ids of one text, without start and end."""
         text = html.unescape(html.unescape(ftfy.fix_text(text)))
         text = " ".join(text.split()).lower()
         return [token for word in WORDS.findall(text) for token in self._merge(word)]

@@ -26,7 +26,7 @@ def tags_of_file(
     roots: Iterable[Path] = (),
     partial: bool = False,
 ) -> Tagged:
-    """Classes of those pictures that a file of tags names.
+    """Return the classes of those pictures that a file of tags names.
 
     Args:
         path: a file, or folder, of FORMS.
@@ -59,7 +59,7 @@ def matched(
     partial: bool = False,
     outlines: bool = False,
 ) -> Iterator[tuple[PurePosixPath, Row]]:
-    """Each picture that a file or folder names, with what is said of it, once.
+    """Yield each picture that a file or folder names, with what is said of it, once.
 
     Args:
         path, files, spec, roots, partial: as of `tags_of_file`.
@@ -113,8 +113,8 @@ def _matched(
 
 
 def class_of(word: str, spec: DatasetSpec, place: str) -> str:
-    """The class that a word names, whatever its case, _ and -; empty for `background` and for
-    labels of what does not count.
+    """Return the class that a word names, whatever its case, _ and -; empty for `background` and
+    for labels of what does not count.
 
     Raises UserError naming the place where it is none.
     """
@@ -131,5 +131,5 @@ def class_of(word: str, spec: DatasetSpec, place: str) -> str:
 
 
 def is_ignored(word: str) -> bool:
-    """Whether tools mean pixels that do not count by this label."""
+    """Tell whether tools mean pixels that do not count by this label."""
     return key_of(word) in _IGNORED

@@ -35,8 +35,8 @@ class Pictures:
                 self._any_case.setdefault(_key(called).casefold(), []).append(file)
 
     def named(self, called: str, place: str) -> PurePosixPath:
-        """The picture called so. Raises UserError naming the place if there is none, or more than
-        one.
+        """Return the picture called so. Raises UserError naming the place if there is none, or more
+        than one.
         """
         found = self.find(called)
         if len(found) > 1:
@@ -50,7 +50,7 @@ class Pictures:
         return found[0]
 
     def find(self, called: str) -> list[PurePosixPath]:
-        """All pictures that may be meant."""
+        """Return all pictures that may be meant."""
         key = _key(called)
         for candidate in dict.fromkeys((key, *self._tails(key.replace("\\", "/")))):
             if not candidate:
@@ -64,7 +64,7 @@ class Pictures:
         return self._renamed(_without_suffix(_base(unquote(key))))
 
     def _renamed(self, stem: str) -> list[PurePosixPath]:
-        """Pictures whose name a tool changed, which also changes spaces and other signs."""
+        """Return pictures whose name a tool changed, which also changes spaces and other signs."""
         found = (pattern.match(stem) for pattern in _RENAMED)
         plain = next((match["name"] for match in found if match), "")
         if not plain:
@@ -72,14 +72,14 @@ class Pictures:
         return self._slugs.get(_slug(_without_suffix(plain)), [])
 
     def _by_stem(self, stem: str) -> list[PurePosixPath]:
-        """Pictures that are known without suffix."""
+        """Return pictures that are known without suffix."""
         return [
             file for file in self._loose.get(stem, ()) if _without_suffix(file.name) == file.name
         ]
 
     def _tails(self, path: str) -> Iterator[str]:
-        """A path of any system as it may stand below the folder: whole, and without what leads to
-        the folder elsewhere.
+        """Yield a path of any system as it may stand below the folder: whole, and without what
+        leads to the folder elsewhere.
         """
         for spelt in dict.fromkeys((path, unquote(path))):
             elsewhere = _ELSEWHERE.match(spelt)
@@ -107,7 +107,7 @@ def _base(path: str) -> str:
 
 
 def _without_suffix(path: str) -> str:
-    """A path without its suffix, if that is a picture's."""
+    """Return a path without its suffix, if that is a picture's."""
     stem, dot, suffix = path.rpartition(".")
     if stem and dot and f".{suffix.lower()}" in picture_suffixes():
         return stem

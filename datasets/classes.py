@@ -21,8 +21,8 @@ _FIT = (
 
 
 def spec_of(dataset: str, root: str | Path, classes: str | Path = "") -> DatasetSpec:
-    """Classes of "voc", "coco" or "custom"; the last from the file `classes`, or classes.yaml in
-    `root` if empty.
+    """Return the classes of "voc", "coco" or "custom"; the last from the file `classes`, or
+    classes.yaml in `root` if empty.
 
     Raises:
         UserError: the file is missing or malformed.
@@ -60,7 +60,7 @@ def given_classes(given: str) -> DatasetSpec:
 
 
 def read_classes(path: Path) -> DatasetSpec:
-    """The spec that a class list file describes.
+    """Read the spec that a class list file describes.
 
     `classes` is a list of names; `prompts` maps some of them to the wording for CLIP (default: the
     name); `background` lists words of things that are no class (default: those of VOC); `template`
@@ -115,7 +115,7 @@ def _described(
 
 
 def _sections(path: Path) -> dict[str, yaml.Node]:
-    """Value of each key as YAML nodes, which know their line. Aliases and tags construct
+    """Return the value of each key as YAML nodes, which know their line. Aliases and tags construct
     nothing.
     """
     try:
@@ -159,8 +159,8 @@ def _sections(path: Path) -> dict[str, yaml.Node]:
 
 
 def _as_list(node: yaml.Node | None) -> str:
-    """The line that says what a list of another form means: of names, of numbers and names, or of
-    a name per line.
+    """Return the line that says what a list of another form means: of names, of numbers and names,
+    or of a name per line.
     """
     values: list[object] = []
     if isinstance(node, yaml.SequenceNode):

@@ -52,8 +52,8 @@ class AnnotatedImage:
 
 
 def coco_year(root: str | Path, split: str) -> str:
-    """The first year, of 2014 and 2017, whose annotations or images of the split lie under `root`;
-    2014 if none.
+    """Find the first year, of 2014 and 2017, whose annotations or images of the split lie under
+    `root`; 2014 if none.
     """
     root = Path(root)
     for year in _YEARS:
@@ -69,20 +69,20 @@ def coco_year(root: str | Path, split: str) -> str:
 
 
 def coco_annotations(root: str | Path, split: str) -> Path:
-    """Path of the split's instance JSON (it may not exist)."""
+    """Return the path of the split's instance JSON (it may not exist)."""
     return Path(root) / "annotations" / f"instances_{split}{coco_year(root, split)}.json"
 
 
 def coco_tags(root: str | Path, split: str) -> Path:
-    """Path of the tags file that `datasets.prepare coco` writes for the split (it may not
-    exist).
+    """Return the path of the tags file that `datasets.prepare coco` writes for the split (it may
+    not exist).
     """
     return Path(root) / "annotations" / f"tags_{split}{coco_year(root, split)}.json"
 
 
 def coco_classes(root: str | Path, split: str) -> dict[str, list[str]]:
-    """Names of all images of a split, in order, each with the sorted categories of its objects,
-    crowds included.
+    """Return the names of all images of a split, in order, each with the sorted categories of its
+    objects, crowds included.
 
     Read from the prepared tags file where there is one, else from the instance JSON; once in a
     process as long as neither changes.
@@ -96,9 +96,9 @@ def coco_classes(root: str | Path, split: str) -> dict[str, list[str]]:
 
 
 def read_instances(path: str | Path, outlines: bool) -> list[AnnotatedImage]:
-    """All images of an instance JSON in name order, with their annotations. Outlines, nearly all of
-    its bytes, are kept on request only, as arrays, which need a fifth of the memory of Python's
-    lists.
+    """Read all images of an instance JSON in name order, with their annotations. Outlines, nearly
+    all of its bytes, are kept on request only, as arrays, which need a fifth of the memory of
+    Python's lists.
 
     Raises:
         UserError: the file is missing or malformed, or names an image twice.
@@ -144,13 +144,13 @@ def read_instances(path: str | Path, outlines: bool) -> list[AnnotatedImage]:
 
 
 def classes_of(images: Iterable[AnnotatedImage]) -> dict[str, list[str]]:
-    """The sorted categories of each image's objects, crowds included, by name."""
+    """Return the sorted categories of each image's objects, crowds included, by name."""
     return {image.name: sorted({shape.category for shape in image.shapes}) for image in images}
 
 
 @lru_cache(maxsize=4)
 def _classes(annotations: Path, tags: Path, *_: tuple[int, int] | None) -> dict[str, list[str]]:
-    """`coco_classes` of two files; their stamps are there for the cache alone."""
+    """Return `coco_classes` of two files; their stamps are there for the cache alone."""
     if tags.is_file():
         content = read_json(tags)
         if annotations.is_file() and content.get("sha256") != sha256_of(annotations):
@@ -163,7 +163,7 @@ def _classes(annotations: Path, tags: Path, *_: tuple[int, int] | None) -> dict[
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """What changes when a file does: size and time of change; None where there is no file."""
+    """Return what changes when a file does, size and time of change; None for no file."""
     if not path.is_file():
         return None
     status = path.stat()
@@ -182,7 +182,7 @@ def _number(value: Any) -> float | None:
 
 
 def _key(value: Any) -> int | str:
-    """A number of an image or category, whether it is written as number or as text."""
+    """Return the number of an image or category, whether it is written as number or as text."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = str(value).strip()
@@ -199,12 +199,12 @@ def _side(entry: dict[str, Any], name: str) -> int | None:
 
 
 def _file(entry: dict[str, Any]) -> str:
-    """The file name with / between folders, whatever system wrote it."""
+    """Return the file name with / between folders, whatever system wrote it."""
     return entry["file_name"].replace("\\", "/")
 
 
 def _before(entry: dict[str, Any]) -> str:
-    """The name of the picture that Roboflow was given."""
+    """Return the name of the picture that Roboflow was given."""
     extra = entry.get("extra")
     if not isinstance(extra, dict):
         return ""

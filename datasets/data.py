@@ -119,7 +119,7 @@ class TaggedImages(Dataset):
         return len(self.files)
 
     def view(self, key: tuple[int, int], height: int, width: int) -> View:
-        """How image `index`, of height x width px, shows at `iteration`, for key = (iteration,
+        """Tell how image `index`, of height x width px, shows at `iteration`, for key = (iteration,
         index).
         """
         rng = np.random.default_rng((self.seed, *key))

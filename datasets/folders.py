@@ -73,7 +73,7 @@ class Found:
         self.left_out.setdefault(reason, []).append(path)
 
     def explanation(self) -> str:
-        """What was left out, in words; empty if nothing was."""
+        """Return what was left out, in words; empty if nothing was."""
         said = (
             f"{len(paths)} {reason} (first {paths[0].name})"
             for reason, paths in self.left_out.items()
@@ -83,13 +83,14 @@ class Found:
 
 @cache
 def picture_suffixes() -> tuple[str, ...]:
-    """Suffixes, in lower case, of the pictures that the installed libraries read."""
+    """Return the suffixes, in lower case, of the pictures that the installed libraries read."""
     more = (suffix for group, (there, _) in _SOMETIMES.items() if there() for suffix in group)
     return (*_ALWAYS, *more)
 
 
 def files_below(folder: Path, suffixes: Iterable[str] = (), outside: Iterable[Path] = ()) -> Found:
-    """Files with one of the suffixes, whatever their case, in a folder and those below it.
+    """Return the files with one of the suffixes, whatever their case, in a folder and those below
+    it.
 
     Links are followed, each folder being walked once, under its own name rather than a link's.
     Hidden files and folders, thumbnails, what systems leave behind, folders that this project
@@ -154,7 +155,7 @@ def _leave_masks(found: Found) -> None:
 
 
 def _identity(path: Path) -> tuple[int, int] | str:
-    """What two names of one folder share."""
+    """Return what two names of one folder share."""
     try:
         status = path.stat()
     except OSError:
@@ -204,7 +205,9 @@ def _sort_in(
 
 
 def _answers(ask: Callable[[], bool]) -> bool:
-    """What the file system says; no where it refuses, as of links that lead to themselves."""
+    """Return what the file system says; False where it refuses, as of links that lead to
+    themselves.
+    """
     try:
         return ask()
     except OSError:
@@ -212,7 +215,9 @@ def _answers(ask: Callable[[], bool]) -> bool:
 
 
 def _reason(path: Path, is_folder: bool) -> str:
-    """Why a file or folder is left out, by its name and what lies beside it; empty if it is not."""
+    """Tell why a file or folder is left out, by its name and what lies beside it; empty if it is
+    not.
+    """
     name = path.name.lower()
     if name in _RUBBISH:
         return RUBBISH
@@ -233,7 +238,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _unread(suffix: str) -> str:
-    """Why a picture of this suffix is not read; empty for what is no picture."""
+    """Tell why a picture of this suffix is not read; empty for what is no picture."""
     for group, (_, remedy) in _SOMETIMES.items():
         if suffix in group and suffix not in picture_suffixes():
             return f"{suffix}: {remedy}"
@@ -243,7 +248,7 @@ def _unread(suffix: str) -> str:
 
 
 def matching(pattern: str) -> Found:
-    """Files and folders that a pattern such as 'photos/**/*.jpg' names, less those that
+    """Return the files and folders that a pattern such as 'photos/**/*.jpg' names, less those that
     `files_below` leaves out.
 
     Brackets that are part of names are taken for themselves where they match nothing otherwise.
@@ -264,7 +269,9 @@ def matching(pattern: str) -> Found:
 
 
 def _reason_on_the_way(root: Path, path: Path) -> str:
-    """Why one of the folders below `root` on the way to a file, or the file itself, is left out."""
+    """Tell why one of the folders below `root` on the way to a file, or the file itself, is left
+    out.
+    """
     way = [path, *path.parents]
     below = way[:1]
     if root in way:

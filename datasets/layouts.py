@@ -32,7 +32,7 @@ def items(
     list_file: str | Path | None = None,
     complete: bool = True,
 ) -> Items:
-    """The images of a split, each checked to exist.
+    """Return the images of a split, each checked to exist.
 
     They come in the order of the list. Without one, COCO's are the images with objects, as in the
     field's lists (82,081 of train2014, 40,137 of val2014), in name order.
@@ -121,7 +121,7 @@ def _coco_images(root: Path, split: str, year: str) -> Path:
 
 
 def layout_of(root: str | Path) -> str:
-    """The layout that a folder looks like: "custom", "coco", else "voc"."""
+    """Return the layout that a folder looks like: "custom", "coco", else "voc"."""
     if (Path(root) / INDEX).is_file():
         return "custom"
     if (Path(root) / "annotations").is_dir() and not (Path(root) / "ImageSets").is_dir():
@@ -130,7 +130,7 @@ def layout_of(root: str | Path) -> str:
 
 
 def pictures(paths: Iterable[str | Path], outside: Iterable[Path] = ()) -> Items:
-    """Files, what patterns match, and all pictures below folders, as items without masks, under
+    """List files, what patterns match, and all pictures below folders as items without masks, under
     the names of `picture_names`. What is left out of patterns and folders is said.
 
     `outside` are folders that are not entered. Raises UserError where a path is missing or a folder
@@ -153,7 +153,9 @@ def pictures(paths: Iterable[str | Path], outside: Iterable[Path] = ()) -> Items
 
 
 def _matching(pattern: str) -> list[Path]:
-    """Pictures and folders that a pattern matches; other files if it matches nothing else."""
+    """Return the pictures and folders that a pattern matches; other files if it matches nothing
+    else.
+    """
     found = matching(pattern)
     readable = picture_suffixes()
     wanted = [path for path in found.files if path.is_dir() or path.suffix.lower() in readable]
@@ -169,8 +171,8 @@ def _matching(pattern: str) -> list[Path]:
 
 
 def pictures_below(folder: Path, outside: Iterable[Path] = ()) -> list[Path]:
-    """Pictures in a folder and those below it, sorted, as `files_below` finds them; what is left
-    out is said. Raises UserError where there are none.
+    """Return the pictures in a folder and those below it, sorted, as `files_below` finds them; what
+    is left out is said. Raises UserError where there are none.
     """
     found = files_below(folder, outside=outside)
     if not found.files:
@@ -186,8 +188,8 @@ def _say_left_out(place: str | Path, found: Found) -> None:
 
 
 def picture_names(files: Sequence[PurePosixPath]) -> list[str]:
-    """A name for each relative path: the path without its suffix, fit to name an output file on any
-    file system.
+    """Return a name for each relative path: the path without its suffix, fit to name an output file
+    on any file system.
 
     Characters that some system refuses become "_", over-long parts are cut. Where a name is taken
     already, ignoring case, the suffix is kept, and if that does not help, a number is added.
@@ -207,14 +209,14 @@ def picture_names(files: Sequence[PurePosixPath]) -> list[str]:
 
 
 def _usable_part(part: str) -> str:
-    """One part of a path without what Windows, macOS or a list file cannot hold."""
+    """Return one part of a path without what Windows, macOS or a list file cannot hold."""
     part = unicodedata.normalize("NFC", part)
     part = "".join("_" if c in '<>:"\\|?*' or not c.isprintable() else c for c in part)
     return part.encode()[:_LONGEST_PART].decode(errors="ignore").strip(" .") or "_"
 
 
 def read_list(path: str | Path) -> list[str]:
-    """Image names of a list file: one per line, blank lines skipped, any line ending.
+    """Return the image names of a list file: one per line, blank lines skipped, any line ending.
 
     A line of an image and its mask, as DeepLab's lists have it (`/JPEGImages/NAME.jpg
     /SegmentationClassAug/NAME.png`), gives NAME.
@@ -259,8 +261,8 @@ def _listed(line: str) -> str:
 def _locate(
     source: Path, names: list[str], image_dir: Path, mask_dirs: tuple[Path, ...], complete: bool
 ) -> Items:
-    """Items of `names`; errors name `source`. Folders are listed once, as a stat an image is slow
-    on network disks.
+    """Return the items of `names`; errors name `source`. Folders are listed once, as one stat per
+    image is slow on network disks.
     """
     _check_names(source, names)
     folders = {name.rpartition("/")[0] for name in names}
@@ -298,7 +300,7 @@ def _mask_of(name: str, masks: Sequence[tuple[Path, Listing]]) -> str:
 
 
 def _indexed(root: Path, source: Path, complete: bool) -> Items:
-    """Items of a custom data set's list `source`, located by its index."""
+    """Return the items of a custom data set's list `source`, located by its index."""
     path = root / INDEX
     index = read_json(path)
     files = index.get("files")
@@ -353,7 +355,7 @@ def _check_complete(source: Path, names: list[str], missing: list[str], image_di
 
 
 def _is_plain(name: object) -> bool:
-    """Whether a name stays below the folder it is relative to."""
+    """Tell whether a name stays below the folder it is relative to."""
     if not isinstance(name, str):
         return False
     odd = ":" in name or ".." in name or name.startswith(("/", "\\"))

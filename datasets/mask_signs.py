@@ -42,13 +42,13 @@ def refuse_suspicious(items: Iterable[Item]) -> None:
 
 
 def spread(sequence: Sequence) -> Sequence:
-    """At most MOST elements, evenly spread."""
+    """Return at most MOST elements, evenly spread."""
     return sequence[:: max(1, -(-len(sequence) // MOST))]
 
 
 def look(mask: Path, image: Path | None = None) -> Look:
-    """What a mask shows; nothing where it or its picture cannot be read, which is said when it is
-    needed.
+    """Tell what a mask shows; nothing where it or its picture cannot be read, which is said when it
+    is needed.
     """
     try:
         values, colours = load_palette_mask(mask)
@@ -64,14 +64,14 @@ def look(mask: Path, image: Path | None = None) -> Look:
 
 
 def fits_stored(shape: tuple[int, ...], picture: Picture) -> bool:
-    """Whether a mask of this (height, width) fits the picture's pixels as stored, and not as
+    """Tell whether a mask of this (height, width) fits the picture's pixels as stored, and not as
     shown.
     """
     return picture.turned and shape != picture.shape and shape == picture.shape[::-1]
 
 
 def signs(looks: Sequence[Look]) -> tuple[list[str], list[str]]:
-    """Sentences about what makes every score meaningless, and about what is odd."""
+    """Return the sentences about what makes every score meaningless, and about what is odd."""
     looks = [one for one in looks if one.labels]
     wrong, odd = (
         [said for test, sentence in known if (said := _said(test, sentence, looks))]
@@ -92,7 +92,7 @@ def _said(
 
 
 def _all(condition: Callable[[Look], bool]) -> Callable[[Sequence[Look]], Sequence[Look]]:
-    """All masks, if the condition holds for each."""
+    """Make a test that finds all masks, if the condition holds for each."""
     return lambda looks: looks if all(map(condition, looks)) else []
 
 
@@ -101,7 +101,7 @@ def _some(condition: Callable[[Look], bool]) -> Callable[[Sequence[Look]], Seque
 
 
 def _binary(looks: Sequence[Look]) -> Sequence[Look]:
-    """All masks, if none has another label than 0 and 255 and some have the latter."""
+    """Return all masks, if none has another label than 0 and 255 and some have the latter."""
     shown = frozenset().union(*(one.labels for one in looks))
     if IGNORE in shown and shown <= {0, IGNORE}:
         return looks
@@ -158,7 +158,7 @@ _ODD = (
 
 
 def _recoloured(labels: frozenset[int], colours: np.ndarray | None) -> tuple[int, int] | None:
-    """A label and the other label whose VOC colour it has, where that holds for all labels."""
+    """Return a label and the other whose VOC colour it has, where that holds for all labels."""
     if colours is None:
         return None
     in_order = list(enumerate(palette().tolist()))

@@ -137,7 +137,7 @@ def _png(content: bytes) -> Stripped:
 
 
 def _webp(content: bytes) -> Stripped:
-    """Only look for EXIF: the decoder hands the other chunks on unread."""
+    """Look for EXIF only: the decoder hands the other chunks on unread."""
     place = 12
     while place + 8 <= len(content):
         kind, length = struct.unpack_from("<4sI", content, place)
@@ -193,14 +193,14 @@ class _Directory:
         self.entries = list(self._read()) if self._start else []
 
     def _unpack(self, code: str, place: int) -> float | None:
-        """One value; None beyond the end."""
+        """Return one value; None beyond the end."""
         try:
             return struct.unpack_from(self._order + code, self._block, place)[0]
         except (struct.error, OverflowError):
             return None
 
     def _whole(self, code: str, place: int) -> int:
-        """One whole number; 0 beyond the end."""
+        """Return one whole number; 0 beyond the end."""
         return int(self._unpack(code, place) or 0)
 
     def _read(self) -> Iterator[_Entry]:
@@ -213,7 +213,7 @@ class _Directory:
             yield _Entry(tag, self._number(place, value), self._block[place : place + size])
 
     def _number(self, place: int, value: int) -> float | None:
-        """The first value of the entry at `place`, whose values stand in `value` bytes or
+        """Return the first value of the entry at `place`, whose values stand in `value` bytes or
         elsewhere.
         """
         kind = self._whole("H", place + 2)
@@ -238,8 +238,8 @@ class _Directory:
         return number
 
     def rewritten(self, tags: set[int]) -> bytes:
-        """The structure with a directory of these tags alone and no further one; its data stay
-        where they are.
+        """Rewrite the structure with a directory of these tags alone and no further one; its data
+        stay where they are.
         """
         kept = [entry.raw for entry in self.entries if entry.tag in tags]
         if not kept:

@@ -294,7 +294,7 @@ def _farthest_first(chain: np.ndarray, tolerance: float) -> np.ndarray:
 
 
 def _distances(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Distances of points (n, 2) to the segment between two, px."""
+    """Return the distances of points (n, 2) to the segment between two, px."""
     way = end - start
     offsets = points - start
     along = (offsets @ way / max(way @ way, 1)).clip(0, 1)
@@ -308,6 +308,6 @@ def _is_another_size(points: np.ndarray, exact: np.ndarray) -> bool:
 
 
 def _area(points: np.ndarray) -> float:
-    """Area within a ring of vertices (n, 2), positive if it is clockwise on the screen."""
+    """Return the area within a ring of vertices (n, 2), positive if clockwise on the screen."""
     x, y = points.T
     return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2

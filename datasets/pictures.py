@@ -106,7 +106,7 @@ class Picture:
         return (image.height, image.width)
 
     def decoded(self, scale: float = 1.0) -> Image.Image:
-        """RGB pixels as a person sees them.
+        """Return the RGB pixels as a person sees them.
 
         The orientation is applied; grey, palette, CMYK, deep and floating-point pictures become
         RGB; transparency is laid over white. With a scale up to 1/2 a JPEG is decoded at 1/2, 1/4
@@ -142,7 +142,7 @@ class Picture:
 
 
 def open_image(source: str | Path | BinaryIO, name: str | Path = "") -> Picture:
-    """A picture of which only the header has been read.
+    """Open a picture, of which only the header has been read.
 
     Args:
         source: picture file, or its bytes as an open binary file.
@@ -156,7 +156,7 @@ def open_image(source: str | Path | BinaryIO, name: str | Path = "") -> Picture:
 
 
 def load_image(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a picture as a person sees it: `open_image`, then `decoded`.
+    """Load (H, W, 3) uint8 RGB of a picture as a person sees it: `open_image`, then `decoded`.
 
     Raises:
         UserError: the file is missing, truncated, no picture or larger than MAX_PIXELS.
@@ -165,8 +165,8 @@ def load_image(path: str | Path) -> np.ndarray:
 
 
 def as_shown(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an open Pillow image as a person sees it. Raises UserError where it
-    cannot be decoded.
+    """Return (H, W, 3) uint8 RGB of an open Pillow image as a person sees it. Raises UserError
+    where it cannot be decoded.
     """
 
     def load() -> Picture:
@@ -181,7 +181,7 @@ def as_shown(image: Image.Image) -> np.ndarray:
 
 
 def load_mask(path: str | Path) -> np.ndarray:
-    """(H, W) uint8 labels of a palette or 8-bit grey mask file.
+    """Load (H, W) uint8 labels of a palette or 8-bit grey mask file.
 
     Raises:
         UserError: the file is missing, broken or holds colours instead of labels.
@@ -190,8 +190,8 @@ def load_mask(path: str | Path) -> np.ndarray:
 
 
 def load_palette_mask(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """As `load_mask`, and the colours (n, 3) uint8 of labels 0..n-1 where the file has a
-    palette.
+    """Do as `load_mask`, and return also the colours (n, 3) uint8 of labels 0..n-1 where the file
+    has a palette.
     """
 
     def load() -> tuple[str, np.ndarray, list[int] | None]:
@@ -214,7 +214,7 @@ def load_palette_mask(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def mask_png(labels: np.ndarray, colours: np.ndarray | None = None) -> bytes:
-    """A single-channel PNG of (H, W) uint8 labels: grey, or with a palette (256, 3) uint8."""
+    """Encode (H, W) uint8 labels as a PNG of one channel, grey or with a palette (256, 3) uint8."""
     image = Image.fromarray(labels)
     stream = io.BytesIO()
     if colours is not None:
@@ -259,7 +259,7 @@ def eight_bits(values: np.ndarray, white: float = 0) -> tuple[np.ndarray, bool, 
 
 
 def _fenced(work: Callable[..., Any], name: str, *given: Any, remedy: str = "") -> Any:
-    """work(*given), with whatever a library raises on a file put into one sentence."""
+    """Call work(*given), and put whatever a library raises on a file into one sentence."""
     try:
         return work(*given)
     except (UserError, MemoryError):
@@ -319,7 +319,7 @@ def _register_heic(name: str) -> None:
 
 
 def _deep_colours(parts: Stripped, image: Image.Image | None, name: str) -> Picture:
-    """A picture read by OpenCV, which keeps all bits of colours; else as Pillow can."""
+    """Read a picture by OpenCV, which keeps all bits of colours; else as Pillow can."""
     flags = cv2.IMREAD_UNCHANGED
     values = cv2.imdecode(np.frombuffer(parts.content, np.uint8), flags)
     if values is None and image is None:
@@ -337,7 +337,7 @@ def _deep_colours(parts: Stripped, image: Image.Image | None, name: str) -> Pict
 
 
 def _orientation(image: Image.Image, parts: Stripped) -> int:
-    """Of AVIF, the library tells what its boxes say as if it were EXIF."""
+    """Return the orientation; of AVIF, the library tells what its boxes say as if it were EXIF."""
     if image.format == "AVIF":
         told = orientation_in(image.info.get("exif", b""))
         if told != 1:
@@ -350,7 +350,7 @@ def _pixels(size: tuple[int, int]) -> int:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """How the file stores pixels, such as "RGB;16B"; empty where that is not known."""
+    """Tell how the file stores pixels, such as "RGB;16B"; empty where that is not known."""
     tiles = getattr(image, "tile", None)
     if not tiles:
         return ""
@@ -361,8 +361,8 @@ def _raw_mode(image: Image.Image) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Pillow names the bytes in memory where it knows no such format; that tells nobody
-    anything.
+    """Tell why a file cannot be read; where Pillow knows no such format, it names the bytes in
+    memory, which tells nobody anything.
     """
     if isinstance(error, UnidentifiedImageError):
         return "its content is no picture"
@@ -370,7 +370,7 @@ def _reason(error: Exception) -> str:
 
 
 def _read(path: str | Path) -> bytes:
-    """A file's bytes, read again after a moment where the disk or mount fails. Raises OSError if it
+    """Read a file's bytes, again after a moment where the disk or mount fails. Raises OSError if it
     goes on failing.
     """
     for pause in READ_AGAIN_AFTER:

@@ -34,13 +34,13 @@ class DatasetSpec:
         return ("background", *self.classes)
 
     def texts(self) -> list[str]:
-        """The K + M prompts: one per class, then one per background word."""
+        """Return the K + M prompts: one per class, then one per background word."""
         return [self.template.format(word) for word in (*self.prompts, *self.background)]
 
 
 def palette(size: int = 256) -> np.ndarray:
-    """PASCAL VOC colour map, (size, 3) uint8: bit j of channel c is bit 3j + c of the label,
-    highest bit first.
+    """Return the PASCAL VOC colour map, (size, 3) uint8: bit j of channel c is bit 3j + c of the
+    label, highest bit first.
     """
     labels = np.arange(size, dtype=np.uint32)
     colours = np.zeros((size, 3), np.uint8)

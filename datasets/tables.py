@@ -29,7 +29,7 @@ _WORKBOOKS = (b"PK\3\4", b"\xd0\xcf\x11\xe0")
 
 
 def read_table(path: Path, classes: Sequence[str]) -> Iterator[Row]:
-    """The rows of a table of tags.
+    """Read the rows of a table of tags.
 
     Raises:
         UserError: names file, line and fix, where the file is no table or a cell is not legible.
@@ -60,7 +60,8 @@ def read_table(path: Path, classes: Sequence[str]) -> Iterator[Row]:
 
 
 def split_words(text: str, classes: Sequence[str]) -> list[str]:
-    """Class names in a cell: a JSON list, or names with ; | , or line breaks between them.
+    """Return the class names in a cell: a JSON list, or names with ; | , or line breaks between
+    them.
 
     A text that is a class as a whole is that one; words with spaces between them are classes only
     if each is one.
@@ -81,13 +82,15 @@ def split_words(text: str, classes: Sequence[str]) -> list[str]:
 
 
 def key_of(name: str) -> str:
-    """A name as people compare it: without case, and with one space for each _, - or gap within."""
+    """Return a name as people compare it: without case, and with one space for each _, - or gap
+    within.
+    """
     return " ".join(filter(None, re.split(r"[\s_-]+", name.casefold())))
 
 
 def _likeness(text: str, delimiter: str) -> tuple[bool, int]:
-    """How much the first line looks like a header of this delimiter: whether a column names the
-    picture, and the number of columns.
+    """Tell how much the first line looks like a header of this delimiter: whether a column names
+    the picture, and the number of columns.
     """
     line = next((line for line in text.splitlines() if line.strip()), "")
     try:
@@ -126,7 +129,7 @@ class _Columns:
             )
 
     def read(self, place: str, row: list[str], delimiter: str) -> Row:
-        """One row. Raises UserError where it has too many cells or a mark is neither yes nor
+        """Read one row. Raises UserError where it has too many cells or a mark is neither yes nor
         no.
         """
         if any(cell.strip() for cell in row[self._width :]):

@@ -44,7 +44,7 @@ class Tags:
 
 
 def read_tags(path: str | Path, spec: DatasetSpec, names: Sequence[str]) -> np.ndarray:
-    """(n, K) bool tags of the named images, in their order. An image may have none.
+    """Read the (n, K) bool tags of the named images, in their order. An image may have none.
 
     Raises:
         UserError: no such file, not JSON, another format, other classes than the spec's, an unknown
@@ -57,7 +57,7 @@ def read_tags(path: str | Path, spec: DatasetSpec, names: Sequence[str]) -> np.n
 def _complete(
     path: str | Path, tags: Mapping[str, Sequence[str]], names: Sequence[str], spec: DatasetSpec
 ) -> np.ndarray:
-    """The tags of all named images. Raises UserError where one is missing."""
+    """Return the tags of all named images. Raises UserError where one is missing."""
     missing = [name for name in names if name not in tags]
     if missing:
         raise UserError(
@@ -68,7 +68,7 @@ def _complete(
 
 
 def read_all_tags(path: str | Path, spec: DatasetSpec) -> Tags:
-    """Everything in a tags file. Raises UserError as `read_tags` does."""
+    """Read everything in a tags file. Raises UserError as `read_tags` does."""
     content = _content(path, spec)
     return tags_of(
         str(path), content["tags"], list(content["tags"]), spec, str(content.get("source", ""))
@@ -82,8 +82,8 @@ def tags_of(
     spec: DatasetSpec,
     source: str,
 ) -> Tags:
-    """`Tags` of the named images from their class names. Raises UserError, naming `place`, on an
-    unknown class.
+    """Make the `Tags` of the named images from their class names. Raises UserError, naming `place`,
+    on an unknown class.
     """
     return Tags(tuple(names), _matrix(spec, _rows(place, classes, names), len(names)), source)
 
@@ -128,8 +128,8 @@ def write_tags(path: str | Path, spec: DatasetSpec, tags: Tags) -> bool:
 def tags_of_images(
     path: str | Path, spec: DatasetSpec, images: Sequence[Item]
 ) -> dict[str, list[str]]:
-    """Classes of those images that a file of tags knows, by name: a tags file, or any form that
-    `tags_of_file` reads.
+    """Return the classes of those images that a file of tags knows, by name: a tags file, or any
+    form that `tags_of_file` reads.
 
     Raises:
         UserError: the file cannot be used, or names none of the images.
@@ -148,7 +148,7 @@ def tags_of_images(
 
 
 def is_tags_file(path: str | Path) -> bool:
-    """Whether a file is of the form that this module writes, by its first bytes."""
+    """Tell whether a file is of the form that this module writes, by its first bytes."""
     try:
         with Path(path).open("rb") as file:
             start = file.read(_HEAD)
@@ -176,8 +176,8 @@ def find_tags(
     spec: DatasetSpec,
     file: str | Path = "",
 ) -> np.ndarray:
-    """(n, K) bool tags of the named images of a split: from a tags file if given, else as the data
-    set itself has them.
+    """Find the (n, K) bool tags of the named images of a split: from a tags file if given, else as
+    the data set itself has them.
 
     Raises:
         UserError: as the reader in question does.
@@ -197,8 +197,8 @@ def find_tags(
 
 
 def _prepared(root: Path, names: Sequence[str], spec: DatasetSpec) -> np.ndarray | None:
-    """(n, K) bool tags of images of VOC from the tags file that `datasets.prepare voc` made from
-    their XML files; None where no file has them all or an XML file was changed since.
+    """Return (n, K) bool tags of images of VOC from the tags file that `datasets.prepare voc` made
+    from their XML files; None where no file has them all or an XML file was changed since.
     """
     for path in (root / file for file in VOC_TAGS.values()):
         if not path.is_file():
@@ -212,7 +212,7 @@ def _prepared(root: Path, names: Sequence[str], spec: DatasetSpec) -> np.ndarray
 
 
 def _newest_xml(root: Path, names: set[str]) -> int:
-    """When the annotations of these images were last changed, ns; 0 where there are none."""
+    """Tell when the annotations of these images were last changed, ns; 0 where there are none."""
     folder = root / "Annotations"
     if not folder.is_dir():
         return 0
@@ -224,8 +224,8 @@ def _newest_xml(root: Path, names: set[str]) -> int:
 def tags_from_voc_xml(
     root: str | Path, names: Sequence[str], spec: DatasetSpec, difficult: bool = True
 ) -> Tags:
-    """Tags from the objects of Annotations/{name}.xml, those marked difficult included unless told
-    otherwise.
+    """Return the tags from the objects of Annotations/{name}.xml, those marked difficult included
+    unless told otherwise.
 
     Raises:
         UserError: a file is missing or malformed, or names an unknown class.
@@ -244,8 +244,8 @@ def tags_from_voc_xml(
 def tags_from_coco_json(
     root: str | Path, split: str, names: Sequence[str], spec: DatasetSpec
 ) -> Tags:
-    """Tags from annotations/instances_{split}2014.json (or 2017) or the tags file made from it,
-    crowds included.
+    """Return the tags from annotations/instances_{split}2014.json (or 2017) or the tags file made
+    from it, crowds included.
 
     Raises:
         UserError: the file is missing, malformed or stale, lacks a named image, or has categories
@@ -265,8 +265,8 @@ def tags_from_coco_json(
 def tags_from_masks(
     items: Sequence[Item], spec: DatasetSpec, each: Callable[..., Iterable] = map
 ) -> Tags:
-    """Tags from the labels that occur in the masks. The source says so, as masks are more than
-    image-level labels.
+    """Return the tags from the labels that occur in the masks. The source says so, as masks are
+    more than image-level labels.
 
     `each(function, items)` may do the reading in parallel.
 
@@ -286,8 +286,8 @@ def tags_from_masks(
 
 
 def mask_labels(item: Item) -> list[int]:
-    """Sorted labels of an item's mask but background and ignored. Raises UserError if it has none
-    or it is broken.
+    """Return the sorted labels of an item's mask but background and ignored. Raises UserError if it
+    has none or it is broken.
     """
     if item.mask is None:
         raise UserError(
@@ -297,13 +297,15 @@ def mask_labels(item: Item) -> list[int]:
 
 
 def labels_in(labels: np.ndarray) -> list[int]:
-    """Sorted labels that occur in (H, W) uint8, but background and ignored."""
+    """Return the sorted labels that occur in (H, W) uint8, but background and ignored."""
     counts = np.bincount(labels.ravel(), minlength=IGNORE + 1)
     return [label for label in counts.nonzero()[0].tolist() if label not in (0, IGNORE)]
 
 
 def differences(first: Tags, second: Tags, spec: DatasetSpec) -> list[str]:
-    """A line per image whose classes differ in two `Tags` of the same images in the same order."""
+    """Return a line per image whose classes differ in two `Tags` of the same images in the same
+    order.
+    """
     lines = []
     for name, a, b in zip(first.names, first.matrix, second.matrix):
         alone = [", ".join(spec.classes[k] for k in rows.nonzero()[0]) for rows in (a & ~b, b & ~a)]
@@ -318,7 +320,7 @@ def differences(first: Tags, second: Tags, spec: DatasetSpec) -> list[str]:
 
 
 def _matrix(spec: DatasetSpec, rows: Iterable[tuple[str, Sequence[str]]], n: int) -> np.ndarray:
-    """(n, K) bool from (place named in errors, class names) an image."""
+    """Return (n, K) bool from one (place named in errors, class names) per image."""
     column = {name: k for k, name in enumerate(spec.classes)}
     matrix = np.zeros((n, len(spec.classes)), bool)
     for row, (place, classes) in zip(matrix, rows):
@@ -339,7 +341,7 @@ def _matrix(spec: DatasetSpec, rows: Iterable[tuple[str, Sequence[str]]], n: int
 
 
 def _content(path: str | Path, spec: DatasetSpec) -> dict:
-    """The object in a tags file, its format and classes checked."""
+    """Read the object in a tags file, its format and classes checked."""
     content = read_json(path)
     if content.get("format") != FORMAT or not isinstance(content.get("tags"), dict):
         raise UserError(

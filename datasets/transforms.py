@@ -45,8 +45,8 @@ class View:
         rng: np.random.Generator,
         longest: int = 0,
     ) -> "View":
-        """A view of a height x width picture in a crop of `size` px, both sides multiplied by a
-        factor in the range.
+        """Draw a view of a height x width picture in a crop of `size` px, both sides multiplied by
+        a factor in the range.
 
         With `longest`, the factor is one on the picture shrunk until its longer side is at most
         `longest` px.
@@ -60,20 +60,20 @@ class View:
         return cls(height, width, scale, size, window, rows, columns, bool(rng.random() < 0.5))
 
     def of_image(self, image: Image.Image, fill: Sequence[float]) -> np.ndarray:
-        """RGB picture -> crop (size, size, 3) uint8, of colour `fill` where the picture does not
+        """Crop an RGB picture to (size, size, 3) uint8, of colour `fill` where the picture does not
         reach.
         """
         # Pillow's filter widens when shrinking, so nothing aliases.
         return self._crop(image, tuple(map(round, fill)), self.resampling)
 
     def of_labels(self, labels: np.ndarray, fill: int) -> np.ndarray:
-        """(H, W) uint8 -> (size, size) uint8 by nearest neighbour, `fill` where the picture does
-        not reach.
+        """Crop labels (H, W) uint8 to (size, size) uint8 by nearest neighbour, `fill` where the
+        picture does not reach.
         """
         return self._crop(Image.fromarray(labels), fill, Image.Resampling.NEAREST)
 
     def valid(self) -> np.ndarray:
-        """(size, size) bool, True where the picture reaches."""
+        """Return (size, size) bool, True where the picture reaches."""
         valid = np.zeros((self.size, self.size), bool)
         columns = self.columns
         if self.mirrored:
@@ -100,7 +100,7 @@ class View:
 def normalise(
     images: torch.Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> torch.Tensor:
-    """(value - mean) / std a channel, on the images' device.
+    """Compute (value - mean) / std per channel, on the images' device.
 
     Args:
         images: (B, 3, H, W) of values 0..255, usually uint8.
@@ -117,8 +117,8 @@ def normalise(
 def _span(
     length: int, scale: float, size: int, rng: np.random.Generator
 ) -> tuple[float, float, slice]:
-    """One axis of the view: start and end in the source picture, and the slice of the crop that
-    they fill.
+    """Return one axis of the view: start and end in the source picture, and the slice of the crop
+    that they fill.
     """
     scaled = max(1, round(length * scale))
     offset = int(rng.integers(abs(scaled - size) + 1))

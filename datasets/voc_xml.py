@@ -21,12 +21,14 @@ class Annotation:
     objects: tuple[tuple[str, bool], ...]
 
     def classes(self, difficult: bool = True) -> list[str]:
-        """Class names of the objects, those marked difficult included unless told otherwise."""
+        """Return the class names of the objects, those marked difficult included unless told
+        otherwise.
+        """
         return [name for name, is_difficult in self.objects if difficult or not is_difficult]
 
 
 def read_xml(path: Path) -> Annotation:
-    """The objects of one VOC annotation file.
+    """Read the objects of one VOC annotation file.
 
     Raises:
         UserError: the file is missing, malformed or of another kind.
@@ -45,7 +47,7 @@ def read_xml(path: Path) -> Annotation:
 
 
 def parsed_xml(path: Path) -> Element:
-    """The root of an XML file. Raises UserError where it is missing or no XML that is safe."""
+    """Read the root of an XML file. Raises UserError where it is missing or no XML that is safe."""
     try:
         return parse(path).getroot()
     except FileNotFoundError as error:

@@ -10,13 +10,13 @@ from model.resize import resize_tokens
 
 
 def unit_rows(maps: Tensor) -> Tensor:
-    """Maps (..., N, N) >= 0 with every row divided by its sum."""
+    """Divide every row of maps (..., N, N) >= 0 by its sum."""
     return maps / maps.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
 
 
 @record_function("affinity")
 def transition_matrix(affinity: Tensor, rounds: int = 3) -> Tensor:
-    """Affinity (B, N, N) > 0 -> transition matrix (B, N, N) (CLIP-ES, section 3.3).
+    """Make an affinity (B, N, N) > 0 a transition matrix (B, N, N) (CLIP-ES, section 3.3).
 
     Rounds of dividing columns, then rows, by their sums come near a doubly stochastic matrix, which
     is made symmetric and squared.
@@ -28,8 +28,8 @@ def transition_matrix(affinity: Tensor, rounds: int = 3) -> Tensor:
 
 
 def select_by_mass(predicted: Tensor, maps: Tensor) -> Tensor:
-    """Predicted affinity (B, N, N) times the mean of those maps (J, B, N, N) that hold at least the
-    average total mass.
+    """Multiply the predicted affinity (B, N, N) by the mean of those maps (J, B, N, N) that hold at
+    least the average total mass.
 
     The published choice, which looks at totals only, and its divisor (model/README.md, "Affinity").
     """
@@ -38,8 +38,8 @@ def select_by_mass(predicted: Tensor, maps: Tensor) -> Tensor:
 
 
 def select_by_fit(predicted: Tensor, maps: Tensor) -> Tensor:
-    """Predicted affinity (B, N, N) times the mean of those maps (J, B, N, N) that lie at least
-    averagely near to it.
+    """Multiply the predicted affinity (B, N, N) by the mean of those maps (J, B, N, N) that lie at
+    least averagely near to it.
 
     Distance is mean |predicted - map|, all of them with rows summing to 1 (ours;
     model/README.md, "Affinity").
@@ -50,8 +50,8 @@ def select_by_fit(predicted: Tensor, maps: Tensor) -> Tensor:
 
 
 def _mean_of_kept(maps: Tensor, distance: Tensor, eps: float = 0.0) -> Tensor:
-    """Mean over the maps (J, B, N, N) whose distance (J, B) is at most the mean over J; at least
-    one is kept.
+    """Return the mean over the maps (J, B, N, N) whose distance (J, B) is at most the mean over J;
+    at least one is kept.
     """
     # rounding may put the mean below them all
     limit = torch.maximum(distance.mean(dim=0), distance.amin(dim=0))
@@ -68,8 +68,8 @@ def build_affinity(
     after_switch: bool,
     dino_map: Tensor | None = None,
 ) -> Tensor:
-    """Attention maps (B, N, N), CLIP's in block order, the ViT's and DINO's, and predicted
-    affinity -> affinity (B, N, N).
+    """Build the affinity (B, N, N) of attention maps (B, N, N), CLIP's in block order, the ViT's
+    and DINO's, and the predicted affinity.
 
     Before the switch-over the mean of the maps; after it the selected maps times the predicted
     affinity (model/README.md, "Affinity").
@@ -102,8 +102,8 @@ def map_on_grid(attention: Tensor, grid: tuple[int, int], size: tuple[int, int])
 def propagate(
     transition: Tensor, rows: ClassRows, cams: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """Transition matrices (B, N, N) times the CAMs (n, h, w) of their images, cut to `mask` (n, h,
-    w) bool if given.
+    """Multiply transition matrices (B, N, N) by the CAMs (n, h, w) of their images, cut to `mask`
+    (n, h, w) bool if given.
     """
     inside = cams
     if mask is not None:

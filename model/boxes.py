@@ -10,8 +10,8 @@ _BOX_ROUNDS = 8  # rounds of spreading between two looks at whether anything sti
 
 @record_function("boxes")
 def box_mask(maps: Tensor, threshold: float, clip_edges: bool = False) -> Tensor:
-    """CAMs (n, h, w) in 0..1 -> (n, h, w) bool: inside a bounding box of a connected strong region
-    (CLIP-ES, section 3.3).
+    """Find the bounding boxes of the connected strong regions of CAMs (n, h, w) in 0..1, as a mask
+    (n, h, w) bool (CLIP-ES, section 3.3).
 
     Strong is above `threshold` times the map's peak, in grey levels 0..255 rounded down; regions
     are 8-connected. `clip_edges` keeps boxes off the last row and column, as published. An empty
@@ -43,8 +43,8 @@ def box_mask(maps: Tensor, threshold: float, clip_edges: bool = False) -> Tensor
 
 
 def boxes_by_spreading(strong: Tensor) -> Tensor:
-    """(n, h, w) bool -> (4, n, h, w) long: at strong pixels left, top, right, bottom (inclusive) of
-    their region.
+    """Find for each strong pixel of (n, h, w) bool the box of its region, (4, n, h, w) long: left,
+    top, right, bottom (inclusive).
 
     Every strong pixel takes the farthest extent among its 3 x 3 neighbours until nothing changes;
     others hold no box.
@@ -65,8 +65,8 @@ def boxes_by_spreading(strong: Tensor) -> Tensor:
 
 
 def boxes_by_products(strong: Tensor) -> Tensor:
-    """As `boxes_by_spreading`, in a number of steps that depends on the size alone: a GPU is not
-    waited for.
+    """Find the same as `boxes_by_spreading` in a number of steps that depends on the size alone: a
+    GPU is not waited for.
 
     Squaring the matrix of who neighbours whom doubles the length of the paths it knows; that no sum
     of products is 0 by rounding makes half precision exact here. Takes eight times as long on a
@@ -86,7 +86,7 @@ def boxes_by_products(strong: Tensor) -> Tensor:
 
 
 def _coordinates(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and column of each pixel of maps (n, h, w), both (h, w) long."""
+    """Return row and column of each pixel of maps (n, h, w), both (h, w) long."""
     height, width = maps.shape[-2:]
     rows, cols = (torch.arange(length, device=maps.device) for length in (height, width))
     return rows[:, None].expand(height, width), cols.expand(height, width)

@@ -35,7 +35,7 @@ class GradCAM:
 
 
 def normalise(maps: Tensor, eps: float = 1e-7) -> Tensor:
-    """Maps (n, h, w), each brought to 0..1: (m - min) / (eps + max(m - min)). A constant map
+    """Bring each of maps (n, h, w) to 0..1: (m - min) / (eps + max(m - min)). A constant map
     becomes 0.
     """
     maps = maps - maps.amin(dim=(-2, -1), keepdim=True)
@@ -45,8 +45,8 @@ def normalise(maps: Tensor, eps: float = 1e-7) -> Tensor:
 def text_probabilities(
     patches: Tensor, text: Tensor, logit_scale: float, allowed: Tensor
 ) -> Tensor:
-    """Patch tokens (B, N, E) in the joint space, texts (T, E), allowed (B, T) bool -> probabilities
-    (B, T).
+    """Compute the probabilities (B, T) of texts (T, E), where `allowed` (B, T) bool, from patch
+    tokens (B, N, E) in the joint space.
 
     Softmax of exp(logit_scale) * cosine between the mean patch and each allowed text
     (model/README.md, "Grad-CAM").
@@ -66,8 +66,8 @@ def gradcam(
     text: Tensor,
     block: int = -1,
 ) -> GradCAM:
-    """Grad-CAM at the first LayerNorm of `visual.blocks[block]`, for all images and tagged classes
-    at once.
+    """Compute Grad-CAM at the first LayerNorm of `visual.blocks[block]`, for all images and tagged
+    classes at once.
 
     tokens (B, T, C): the residual stream that enters that block; text (K+M, E): text features, K
     classes then M >= 1 background words; logit_scale: CLIP's own, a logarithm. The channel weight

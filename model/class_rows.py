@@ -24,8 +24,8 @@ class ClassRows:
 
     @classmethod
     def from_tags(cls, tags: Tensor, device: torch.device | None = None) -> ClassRows:
-        """Image-level labels (B, K), nonzero where tagged -> their rows, on the device (None: that
-        of the tags).
+        """List the rows of image-level labels (B, K), nonzero where tagged, on the device (None:
+        that of the tags).
 
         Images without tags have none. Tags on the CPU spare a wait for the GPU.
         """
@@ -35,8 +35,8 @@ class ClassRows:
         return cls(tags, to_device(tags.nonzero(), device), tags.sum(dim=1).tolist())
 
     def allowed(self, texts: int) -> Tensor:
-        """Which of K class texts and further background words an image is compared with, (B, texts)
-        bool, on the CPU: those of its tags, and all words.
+        """Tell which of K class texts and further background words an image is compared with, (B,
+        texts) bool, on the CPU: those of its tags, and all words.
         """
         words = self.tags.new_ones(len(self.tags), texts - self.tags.shape[1])
         return torch.cat([self.tags, words], dim=1)
@@ -47,11 +47,11 @@ class ClassRows:
         return self.index[:, 0].contiguous()
 
     def pick(self, maps: Tensor) -> Tensor:
-        """Values of every class (B, K, ...) -> of the tagged ones (n, ...)."""
+        """Pick from values of every class (B, K, ...) those of the tagged ones (n, ...)."""
         return maps[self.index[:, 0], self.index[:, 1]]
 
     def by_image(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Rows (n, ...) -> those of each image, B views, empty where it has no class."""
+        """Split rows (n, ...) into those of each image, B views, empty where it has no class."""
         return rows.split(self.counts)
 
     @property

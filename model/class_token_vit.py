@@ -30,7 +30,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, dim, patch, stride=patch)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, D, H // patch, W // patch)."""
+        """Embed the patches of images, (B, 3, H, W) -> (B, D, H // patch, W // patch)."""
         return embed_patches(images, self.proj)
 
 
@@ -43,7 +43,7 @@ class CrossAttention(nn.Module):
         self.wq, self.wk, self.wv, self.proj = (nn.Linear(dim, dim) for _ in range(4))
 
     def forward(self, queries: Tensor, context: Tensor) -> Tensor:
-        """Queries (B, Q, D), context (B, T, D) -> (B, Q, D)."""
+        """Let queries (B, Q, D) attend to a context (B, T, D); return (B, Q, D)."""
         q, k, v = (
             linear(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for linear, x in ((self.wq, queries), (self.wk, context), (self.wv, context))
@@ -64,8 +64,8 @@ class TokenFusion(nn.Module):
         self.mlp = Mlp(dim, hidden, F.gelu)
 
     def forward(self, classes: Tensor, patches: Tensor) -> Tensor:
-        """Class tokens (B, K, D) and patch tokens (B, P, D) -> both in a row (B, K+P, D), the
-        patches unchanged.
+        """Renew class tokens (B, K, D) by patch tokens (B, P, D); return both in a row (B, K+P, D),
+        the patches unchanged.
         """
         context = self.norm1(torch.cat([classes, patches], dim=1))
         classes = classes + self.attn(context[:, : classes.shape[1]], context)
@@ -152,7 +152,7 @@ class ClassTokenViT(nn.Module):
         noise: Noise | None = None,
         drop_rate: float = 0.0,
     ) -> VitOutput:
-        """Normalised images (B, 3, H, W) -> `VitOutput`. ValueError where a side is below the
+        """Look at normalised images (B, 3, H, W). Raises ValueError where a side is below the
         largest patch.
 
         maps: which attention maps are kept, "none", "patch" (`class_to_patch`, `patch_affinity`) or
@@ -220,8 +220,8 @@ class ClassTokenViT(nn.Module):
         )
 
     def patch_features(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) -> `VitOutput.x_patch` (B, D, h, w) alone, by fused
-        attention.
+        """Compute `VitOutput.x_patch` (B, D, h, w) of normalised images (B, 3, H, W) alone, by
+        fused attention.
 
         Large patches are followed only up to the exchange, where their class tokens reach the small
         ones.
@@ -239,7 +239,7 @@ class ClassTokenViT(nn.Module):
         return self._map(small, images, self.patch)
 
     def _drops(self, number: int, noise: Noise | None, rate: float) -> list[Drop | None]:
-        """How the block `number`, from 0, drops the branches of each stream; None: not at all."""
+        """Tell how block `number`, from 0, drops the branches of each stream; None: not at all."""
         rate = rate * number / max(1, len(self.blocks) - 1)
         if noise is None or rate == 0:
             return [None, None]
@@ -250,21 +250,21 @@ class ClassTokenViT(nn.Module):
         return [functools.partial(drop, stream=stream) for stream in range(2)]
 
     def pool(self, scores: Tensor) -> Tensor:
-        """Class maps (B, K, h, w) -> logits (B, K): ranked pooling, in version "v2" the mean."""
+        """Pool class maps (B, K, h, w) to logits (B, K): by rank, in version "v2" by the mean."""
         if self.version == "plus":
             return ranked_pool(scores)
         return scores.mean(dim=(-2, -1))
 
     def positions(self) -> tuple[Tensor, Tensor]:
-        """Position tables of the class tokens (1, K, D) and of the patches of `input_size`
-        (1, N, D).
+        """Return the position tables of the class tokens (1, K, D) and of the patches of
+        `input_size` (1, N, D).
         """
         if self.version == "plus":
             return self.pos_embed_cls, self.pos_embed_pat
         return self.pos_embed[:, : self.num_classes], self.pos_embed[:, self.num_classes :]
 
     def position(self, grid: Sequence[int]) -> Tensor:
-        """Position table of an h x w grid (1, D, h, w): the one of `input_size`, resized
+        """Return the position table of an h x w grid (1, D, h, w): the one of `input_size`, resized
         bicubically.
         """
         _, table = self.positions()
@@ -275,8 +275,8 @@ class ClassTokenViT(nn.Module):
         return F.interpolate(native, tuple(grid), mode="bicubic", align_corners=False)
 
     def _embed(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> tokens (B, K+P, D) of each stream, class tokens first, positions
-        added.
+        """Embed images (B, 3, H, W) as tokens (B, K+P, D) of each stream, class tokens first,
+        positions added.
         """
         height, width = images.shape[-2:]
         if min(height, width) < self.streams * self.patch:
@@ -290,7 +290,7 @@ class ClassTokenViT(nn.Module):
         return streams
 
     def _tokens(self, images: Tensor, patch_embed: PatchEmbed) -> Tensor:
-        """(B, 3, H, W) -> tokens (B, K+P, D) of one patch size."""
+        """Embed images (B, 3, H, W) as tokens (B, K+P, D) of one patch size."""
         position, _ = self.positions()
         classes = (self.cls_token + position).expand(len(images), -1, -1)
         patches = patch_embed(images)
@@ -298,15 +298,15 @@ class ClassTokenViT(nn.Module):
         return self.norm_pre(torch.cat([classes, patches.flatten(2).transpose(1, 2)], dim=1))
 
     def _exchange(self, streams: list[Tensor]) -> list[Tensor]:
-        """Tokens of both streams, (B, K+P, D) each -> the same with class tokens that know both."""
+        """Give tokens of both streams, (B, K+P, D) each, class tokens that know both."""
         classes = streams[1][:, : self.num_classes]
         return [self.fuse_token(classes, tokens[:, self.num_classes :]) for tokens in streams]
 
     def _scores(
         self, x_patch: Tensor, streams: list[Tensor], images: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Small patches (B, D, h, w) and last tokens of all streams -> class maps (B, K, h, w) and
-        the large patches' own logits (B, K); None where there is no head, or no large patches.
+        """Score small patches (B, D, h, w) and last tokens of all streams: class maps (B, K, h, w)
+        and the large patches' own logits (B, K); None where there is no head, or no large patches.
         """
         if self.head is None:
             return None, None
@@ -318,8 +318,8 @@ class ClassTokenViT(nn.Module):
 
     @torch.no_grad()
     def _cams(self, class_to_patch: Tensor, scores: Tensor | None) -> Tensor:
-        """Attention and class maps (B, K, h, w) -> class activation maps (B, K, h, w), >= 0, as the
-        version has them.
+        """Turn attention and class maps (B, K, h, w) into class activation maps (B, K, h, w), >= 0,
+        as the version has them.
         """
         if self.version == "v1" or scores is None:
             return class_to_patch
@@ -329,7 +329,7 @@ class ClassTokenViT(nn.Module):
         return len(self.blocks) * cams
 
     def _map(self, tokens: Tensor, images: Tensor, patch: int) -> Tensor:
-        """(B, K+P, D) -> patch tokens as a map (B, D, H // patch, W // patch)."""
+        """Lay the patch tokens of (B, K+P, D) out as a map (B, D, H // patch, W // patch)."""
         grid = (images.shape[-2] // patch, images.shape[-1] // patch)
         return tokens[:, self.num_classes :].transpose(1, 2).unflatten(2, grid)
 
@@ -342,8 +342,8 @@ def _plus(total: Tensor | None, part: Tensor) -> Tensor:
 
 
 def ranked_pool(scores: Tensor, decay: float = 0.996) -> Tensor:
-    """Class maps (B, K, h, w) -> logits (B, K): weighted mean, the r-th largest value weighs
-    decay^r (MCTformer+).
+    """Pool class maps (B, K, h, w) to logits (B, K) by a weighted mean: the r-th largest value
+    weighs decay^r (MCTformer+).
     """
     ranked = scores.flatten(2).sort(dim=-1, descending=True).values
     weights = decay ** torch.arange(ranked.shape[-1], device=scores.device, dtype=torch.float32)

@@ -49,8 +49,8 @@ def criterion(
     method: Method | None = None,
     self_training: bool = False,
 ) -> dict[str, Tensor]:
-    """The unweighted losses of `CVF.forward` (model/README.md, "Losses"): "seg", "affinity", with a
-    ViT "patch", and those that the method gives a weight, "dice" and "cross".
+    """Compute the unweighted losses of `CVF.forward` (model/README.md, "Losses"): "seg",
+    "affinity", with a ViT "patch", and those that the method gives a weight, "dice" and "cross".
 
     tags (B, K) in {0, 1}; `radius` in patches; method: None is the usual one; self_training: the
     network's own labels replace others. The logits are brought to the labels' size.
@@ -163,8 +163,8 @@ def cross_loss(
 def classifier_criterion(
     output: VitOutput, tags: Tensor, reduce: Reduce = single_process, by_image: bool = True
 ) -> dict[str, Tensor]:
-    """The unweighted losses of the class-token ViT's own training from tags (B, K): "cls", "patch"
-    and "contrast".
+    """Compute the unweighted losses of the class-token ViT's own training from tags (B, K): "cls",
+    "patch" and "contrast".
 
     "patch" is the mean over the patch sizes, missing without a patch head; `by_image` says how
     "contrast" is averaged (model/README.md, "Training of the ViT").

@@ -27,8 +27,8 @@ class FeatureFusion(nn.Module):
 
     @record_function("fusion")
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Patch tokens (B, N, width) of each layer -> (B, N, dim). ValueError on another number of
-        layers.
+        """Fuse the patch tokens (B, N, width) of each layer to (B, N, dim). Raises ValueError on
+        another number of layers.
         """
         if len(features) != len(self.mlps):
             raise ValueError(f"{len(features)} layers of features for {len(self.mlps)} MLPs")
@@ -50,7 +50,7 @@ class SegmentationDecoder(nn.Module):
         self.predict = nn.Linear(dim, num_labels)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Fused tokens (B, N, dim) of an h x w grid -> logits (B, K+1, h, w)."""
+        """Predict logits (B, K+1, h, w) from fused tokens (B, N, dim) of an h x w grid."""
         for block in self.blocks:
             tokens, _ = block(tokens)
         return self.predict(tokens).transpose(1, 2).unflatten(2, grid)
@@ -72,14 +72,14 @@ class LargeFOV(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """ViT patch map (B, D, h, w) -> logits (B, K+1, h, w)."""
+        """Predict logits (B, K+1, h, w) from the ViT's patch map (B, D, h, w)."""
         return self.layers(features)
 
 
 @record_function("predicted affinity")
 def predicted_affinity(tokens: Tensor) -> Tensor:
-    """Fused tokens (B, N, dim) -> how likely two patches share a label, (B, N, N) in 0..1: sigmoid
-    of their products.
+    """Predict from fused tokens (B, N, dim) how likely two patches share a label, (B, N, N) in
+    0..1: sigmoid of their products.
 
     In float32: the transition matrix is made from it, and large products overflow half
     precision (model/README.md, "Decoder").

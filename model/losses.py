@@ -17,12 +17,12 @@ Reduce = Callable[[Tensor], Tensor]
 
 
 def single_process(counts: Tensor) -> Tensor:
-    """The `reduce` of a lone process: counts stay as they are."""
+    """Leave counts as they are: the `reduce` of a lone process."""
     return counts
 
 
 def seg_loss(logits: Tensor, labels: Tensor, reduce: Reduce = single_process) -> Tensor:
-    """Half the sum of two mean cross-entropies, over background and over foreground pixels
+    """Compute half the sum of two mean cross-entropies, over background and over foreground pixels
     (WeCLIP).
 
     logits (B, K+1, H, W), labels (B, H, W) long with 255 left out. A kind of pixel that no image
@@ -36,7 +36,7 @@ def seg_loss(logits: Tensor, labels: Tensor, reduce: Reduce = single_process) ->
 
 
 def radius_mask(grid: tuple[int, int], radius: int, device: torch.device | None = None) -> Tensor:
-    """(N, N) bool: True where two patches of the h x w grid lie at most `radius` rows and columns
+    """Mark, (N, N) bool, where two patches of the h x w grid lie at most `radius` rows and columns
     apart (AFA).
     """
     rows, cols = (torch.arange(n, device=device) for n in grid)
@@ -51,7 +51,7 @@ def radius_mask(grid: tuple[int, int], radius: int, device: torch.device | None 
 
 
 def affinity_labels(labels: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Tensor:
-    """Pairwise targets of the predicted affinity (AFA, section 3.3).
+    """Make the pairwise targets of the predicted affinity (AFA, section 3.3).
 
     labels (B, H, W) are read at each patch's top-left pixel -> (B, N, N) uint8: 1 the same label
     (background is one), 0 not, 255 where either is 255 or `mask` (N, N) bool is False.
@@ -69,8 +69,8 @@ def affinity_labels(labels: Tensor, grid: tuple[int, int], mask: Tensor | None =
 
 
 def affinity_loss(predicted: Tensor, targets: Tensor, reduce: Reduce = single_process) -> Tensor:
-    """Mean distance of predicted affinities (B, N, N) in 0..1 from targets 1 and 0, each kind half
-    (AFA).
+    """Compute the mean distance of predicted affinities (B, N, N) in 0..1 from targets 1 and 0,
+    each kind half (AFA).
 
     Both counts are raised by one, so that a missing kind gives 0; targets 255 are left out.
     """
@@ -81,8 +81,8 @@ def affinity_loss(predicted: Tensor, targets: Tensor, reduce: Reduce = single_pr
 
 
 def tag_loss(logits: Tensor, tags: Tensor, reduce: Reduce = single_process) -> Tensor:
-    """Multi-label soft margin: binary cross-entropy of logits (B, K) against tags (B, K) in {0, 1},
-    mean of both.
+    """Compute the multi-label soft margin: binary cross-entropy of logits (B, K) against tags (B,
+    K) in {0, 1}, mean of both.
     """
     tags = tags.to(logits.device, torch.float32, non_blocking=True)
     total = (
@@ -98,7 +98,7 @@ def class_contrast_loss(
     reduce: Reduce = single_process,
     by_image: bool = True,
 ) -> Tensor:
-    """Tells the class tokens apart: each tagged class's token should be like itself more than like
+    """Tell the class tokens apart: each tagged class's token should be like itself more than like
     any other class's.
 
     embeddings: class tokens (B, K, D), of which the last `layers` entries count; tags (B, K) in {0,

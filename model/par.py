@@ -71,7 +71,7 @@ def at_once(
 
 
 def _rounds(masks: Tensor, weights: Tensor, iterations: int, offsets: Offsets) -> Tensor:
-    """Masks (r, H, W) after so many rounds.
+    """Smooth masks (r, H, W) in so many rounds.
 
     weights (r, n, H, W) of the n neighbours at `offsets`; (1, n, H, W) where all masks have one
     image.
@@ -97,12 +97,12 @@ def _rounds(masks: Tensor, weights: Tensor, iterations: int, offsets: Offsets) -
 
 
 def _bands(maps: Tensor) -> int:
-    """How many bands of rows to work through maps in."""
+    """Tell in how many bands of rows maps are worked through."""
     return 1 if maps.is_cuda else math.ceil(maps.numel() / _CACHED)
 
 
 def _by_band(maps: Sequence[Tensor], bands: int) -> list[Tensor]:
-    """Maps (..., H, W) cut into bands of rows: those of the first band, then those of the next."""
+    """Cut maps (..., H, W) into bands of rows: those of the first band, then those of the next."""
     return [
         part for band in zip(*(own.tensor_split(bands, dim=-2) for own in maps)) for part in band
     ]
@@ -118,8 +118,8 @@ def _add_products(sums: list[Tensor], weights: list[Tensor], maps: list[Tensor])
 
 
 def neighbour_weights(images: Tensor, offsets: Offsets) -> Tensor:
-    """(B, 3, H, W) and n offsets -> (B, n, H, W): softmax of likeness + 0.01 softmax of
-    closeness.
+    """Weigh the neighbours at n offsets in images (B, 3, H, W), (B, n, H, W): softmax of likeness +
+    0.01 softmax of closeness.
     """
     reach = _reach(offsets)
     padded = _pad(images, reach)
@@ -137,8 +137,8 @@ def neighbour_weights(images: Tensor, offsets: Offsets) -> Tensor:
 
 
 def _likeness(images: Tensor, neighbours: Sequence[Tensor]) -> Tensor:
-    """(B, 3, H, W) and n maps of neighbours -> (B, n, H, W), at most 0: minus the squared
-    difference, in units of the neighbours' deviation.
+    """Measure how alike images (B, 3, H, W) and n maps of neighbours are, (B, n, H, W), at most 0:
+    minus the squared difference, in units of the neighbours' deviation.
     """
     # Differences to the pixel itself have the neighbours' deviation and keep its digits in flat
     # regions.
@@ -166,20 +166,18 @@ def _likeness(images: Tensor, neighbours: Sequence[Tensor]) -> Tensor:
 
 
 def _closeness(offsets: Offsets, dtype: torch.dtype) -> Tensor:
-    """n offsets -> (n,), the weights of the neighbours by their distance alone, on the CPU; their
-    sum is 1.
-    """
+    """Weigh the neighbours at n offsets by their distance alone, (n,) on the CPU; the sum is 1."""
     distances = torch.tensor(offsets, dtype=dtype).norm(dim=1)
     return torch.softmax(-(distances / (distances.std() + _EPS) / _SHARPNESS).square(), dim=0)
 
 
 def _reach(offsets: Offsets) -> int:
-    """The longest step of any offset along one axis."""
+    """Return the longest step of any offset along one axis."""
     return max(abs(step) for offset in offsets for step in offset)
 
 
 def _pad(maps: Tensor, reach: int) -> Tensor:
-    """(..., H, W) with its border repeated `reach` pixels far on every side."""
+    """Pad (..., H, W) by its border, repeated `reach` pixels far on every side."""
     return F.pad(maps, [reach] * 4, mode="replicate")
 
 
@@ -193,8 +191,8 @@ def _repeat_border(padded: Tensor, reach: int) -> None:
 
 
 def _neighbours(padded: Tensor, offsets: Offsets, reach: int) -> list[Tensor]:
-    """Views (..., H, W) of maps padded by `reach`: at each pixel the value of its neighbour at each
-    offset.
+    """Return views (..., H, W) of maps padded by `reach`: at each pixel the value of its neighbour
+    at each offset.
     """
     height = padded.shape[-2] - 2 * reach
     width = padded.shape[-1] - 2 * reach

@@ -20,8 +20,8 @@ VIT_EPS = 1e-8
 
 
 def with_background(scores: Tensor, rows: ClassRows, power: float = 1.0) -> list[Tensor]:
-    """Scores (n, H, W) in 0..1 -> for each image (1 + its classes, H, W), background (1 - max over
-    its classes)^power in front.
+    """Put the background, (1 - max over its classes)^power, in front of each image's scores, (n, H,
+    W) in 0..1 in all: (1 + its classes, H, W) per image.
     """
     return [channels_of(own, power) for own in rows.by_image(scores)]
 
@@ -36,8 +36,8 @@ def channels_of(scores: Tensor, power: float = 1.0) -> Tensor:
 
 
 def label_map(images: Sequence[Tensor], rows: ClassRows) -> Tensor:
-    """Channels [background, classes] of each image (1 + its classes, H, W) -> labels (B, H, W) long
-    by argmax: 0, class + 1.
+    """Choose labels (B, H, W) long, 0 or class + 1, by argmax of the channels [background, classes]
+    of each image (1 + its classes, H, W).
     """
     labels = [F.pad(classes + 1, (1, 0)) for classes in rows.by_image(rows.index[:, 1])]
     # on the CPU `max` takes a third of argmax's time
@@ -46,8 +46,8 @@ def label_map(images: Sequence[Tensor], rows: ClassRows) -> Tensor:
 
 
 def soft_labels(images: Sequence[Tensor], rows: ClassRows) -> Tensor:
-    """Channels [background, classes] of each image (1 + its classes, H, W) >= 0 -> targets (B, K+1,
-    H, W) that sum to 1, 0 for classes that an image is not tagged with.
+    """Make targets (B, K+1, H, W) that sum to 1 from the channels [background, classes] of each
+    image (1 + its classes, H, W) >= 0; classes that it is not tagged with have 0.
     """
     num_labels = rows.tags.shape[1] + 1
     soft = images[0].new_zeros(len(images), num_labels, *images[0].shape[-2:])
@@ -58,8 +58,8 @@ def soft_labels(images: Sequence[Tensor], rows: ClassRows) -> Tensor:
 
 
 def score_maps(seeds: Seeds, size: Sequence[int]) -> dict[str, Tensor]:
-    """Scores (n, *size) in 0..1 of each branch, "clip" and "vit", and with both their mean, "fused"
-    (ours).
+    """Return the scores (n, *size) in 0..1 of each branch, "clip" and "vit", and with both their
+    mean, "fused" (ours).
 
     Each CAM is min-max normalised, then resized.
     """
@@ -75,8 +75,8 @@ def score_maps(seeds: Seeds, size: Sequence[int]) -> dict[str, Tensor]:
 
 
 def seed_labels(seeds: Seeds, size: Sequence[int], method: Method) -> dict[str, Tensor]:
-    """Label maps (B, *size) of each branch and, with both, "fused": argmax of the scores without
-    refinement.
+    """Make the label maps (B, *size) of each branch and, with both, "fused": argmax of the scores
+    without refinement.
     """
     powers = background_powers(method)
     labels = {
@@ -91,8 +91,8 @@ def seed_labels(seeds: Seeds, size: Sequence[int], method: Method) -> dict[str, 
 def make_labels(
     images: Tensor, seeds: Seeds, method: Method, valid: Tensor | None = None
 ) -> PseudoLabels:
-    """Normalised images (B, 3, H, W) and seeds -> refined label maps; 255 where `valid` (B, H, W)
-    bool is False.
+    """Make refined label maps of normalised images (B, 3, H, W) and seeds; 255 where `valid` (B, H,
+    W) bool is False.
 
     One refinement of the only or the joined scores ("scores"), or one per branch and the larger
     number ("max_id"). The refined scores are kept where they are the targets, and the label of each
@@ -133,8 +133,8 @@ def make_labels(
 
 
 def _label_at_patch_size(images: Tensor, rows: ClassRows, cams: Tensor, method: Method) -> Tensor:
-    """Labels (B, H, W) of the ViT branch, refined on the patch grid and then resized, as published
-    (model/README.md, "Pseudo labels").
+    """Return the labels (B, H, W) of the ViT branch, refined on the patch grid and then resized, as
+    published (model/README.md, "Pseudo labels").
     """
     scores = normalise(cams, VIT_EPS)
     channels = with_background(scores, rows, method.background_power_vit)
@@ -143,7 +143,7 @@ def _label_at_patch_size(images: Tensor, rows: ClassRows, cams: Tensor, method: 
 
 
 def wanted_branches(method: Method) -> tuple[str, ...]:
-    """Branches whose own labels are made beside the joined ones."""
+    """List the branches whose own labels are made beside the joined ones."""
     if method.targets == "pair":
         return ("clip", "vit")
     if method.affinity_labels == "clip":
@@ -152,7 +152,7 @@ def wanted_branches(method: Method) -> tuple[str, ...]:
 
 
 def background_powers(method: Method) -> dict[str, float]:
-    """Exponent of the background score of each kind of score."""
+    """Return the exponent of the background score of each kind of score."""
     return {
         "clip": method.background_power_clip,
         "vit": method.background_power_vit,

@@ -68,5 +68,5 @@ class TargetSettings(Settings):
     )
 
     def self_trains(self, step: int) -> bool:
-        """True if the network's own labels replace others once `step` iterations are done."""
+        """Tell whether the network's own labels replace others once `step` iterations are done."""
         return self.self_train != "none" and step >= self.self_train_iters

@@ -26,7 +26,8 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, rows: int = 0) -> tuple[Tensor, Tensor | None]:
-        """(B, T, D) -> (B, T, D), and what the first `rows` tokens attend to.
+        """Attend among tokens, (B, T, D) -> (B, T, D); return also what the first `rows` tokens
+        attend to.
 
         The latter are (B, heads, rows, T) softmax weights without gradient (rows sum to 1); None
         for no rows.
@@ -57,7 +58,7 @@ class Mlp(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
+        """Run the two layers, (..., D) -> (..., D)."""
         return self.fc2(self.activation(self.fc1(x)))
 
 
@@ -76,8 +77,8 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, rows: int = 0, drop: Drop | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, T, D) -> (B, T, D) and the attention weights of the first `rows` tokens, as
-        `Attention` gives them.
+        """Run the block, (B, T, D) -> (B, T, D); return also the attention weights of the first
+        `rows` tokens, as `Attention` gives them.
 
         drop: changes the residual branches, 0 attention and 1 MLP, in training (stochastic depth).
         """

@@ -137,7 +137,7 @@ def from_clip(
 def _start(
     state: dict[str, Tensor], num_classes: int, input_size: int, source: str, streams: int
 ) -> ClassTokenViT:
-    """A new class-token ViT around the blocks of a ViT with one class token, in DeiT's names."""
+    """Build a new class-token ViT around the blocks of a one-token ViT in DeiT's names."""
     token = state["cls_token"]
     position = state["pos_embed"][0]
     kernel = state["patch_embed.proj.weight"]
@@ -178,14 +178,12 @@ def _start(
 
 
 def half_size_kernel(kernel: Tensor) -> Tensor:
-    """Kernel (D, 3, p, p) -> (D, 3, 2p, 2p) that gives on an image what `kernel` gives on its 2 x 2
-    means.
-    """
+    """Make a kernel (D, 3, 2p, 2p) that gives what `kernel` gives on 2 x 2 means of an image."""
     return kernel.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3) / 4
 
 
 def _resized(table: Tensor, native: int, side: int) -> Tensor:
-    """Position table (native * native, D) -> (1, side * side, D), bicubic."""
+    """Resize a position table (native * native, D) to (1, side * side, D), bicubically."""
     if native == side:
         return table[None]
     square = table.T.unflatten(1, (native, native))[None]
@@ -214,7 +212,7 @@ def _version(state: dict[str, Tensor]) -> str:
 
 
 def _heads(dim: int, source: str) -> int:
-    """Attention heads of a tower of this width."""
+    """Return the number of attention heads of a tower of this width."""
     heads = max(1, dim // HEAD_WIDTH)
     if dim % heads:
         raise UserError(
@@ -225,7 +223,7 @@ def _heads(dim: int, source: str) -> int:
 
 
 def _side(rows: int, source: str) -> int:
-    """Rows and columns of the square grid of patches that a position table was made for."""
+    """Return the side, in patches, of the square grid that a position table was made for."""
     side = math.isqrt(max(0, rows))
     if side < 1 or side * side != rows:
         raise UserError(
@@ -236,7 +234,7 @@ def _side(rows: int, source: str) -> int:
 
 
 def _require(state: dict[str, Tensor], dimensions: dict[str, int], source: str) -> None:
-    """UserError where a tensor is missing, or of other dimensions, that sizes are read from."""
+    """Raise UserError where a tensor that sizes are read from is missing or of other dimensions."""
     missing = [
         name
         for name, number in dimensions.items()

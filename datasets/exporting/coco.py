@@ -67,14 +67,14 @@ def _runs(found: Objects) -> list[dict]:
 
 
 def _polygons(found: Objects, tolerance: float) -> list[list[list[int]]]:
-    """Polygons x0, y0, x1, y1, ... px of each object; all corners are corners of pixels."""
+    """Return polygons x0, y0, x1, y1, ... px of each object; all corners are corners of pixels."""
     return [
         [ring.astype(int).ravel().tolist() for ring in rings] for rings in found.polygons(tolerance)
     ]
 
 
 def _measured(outline: Outline, height: int, width: int) -> dict[str, Any]:
-    """The entries of an annotation that follow from its outline."""
+    """Return the entries of an annotation that follow from its outline."""
     runs = coder.frPyObjects(outline, height, width)
     if isinstance(outline, list):
         runs = coder.merge(runs)

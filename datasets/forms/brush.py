@@ -8,7 +8,8 @@ from datasets.forms.shapes import MOST_PIXELS
 
 
 def brush_pixels(rle: Sequence[int], height: int, width: int) -> np.ndarray:
-    """(height, width) bool of a brush: the opaque pixels of an RGBA picture in Label Studio's code.
+    """Return (height, width) bool of a brush: the opaque pixels of an RGBA picture in Label
+    Studio's code.
 
     The code is of bits: 32 for how many values follow, 5 for the bits of a value less 1, four times
     4 for the bits of a length less 1. Then of each run: 1 for a repeated value or 0 for single

@@ -14,13 +14,13 @@ from datasets.rows import Pixels, Region, Row, row_of
 
 
 def is_coco(content: Any) -> bool:
-    """Whether a JSON's content is of this form."""
+    """Tell whether a JSON's content is of this form."""
     return isinstance(content, dict) and "images" in content and "categories" in content
 
 
 def is_label_studio(content: Any) -> bool:
-    """Whether Label Studio wrote it, which multiplies shares of the picture as shown by the size
-    that the file has before EXIF turns it.
+    """Tell whether Label Studio wrote it, which multiplies shares of the picture as shown by the
+    size that the file has before EXIF turns it.
     """
     if not is_coco(content):
         return False
@@ -29,8 +29,8 @@ def is_label_studio(content: Any) -> bool:
 
 
 def read(path: Path, below: str, outlines: bool, relative: bool = False) -> Iterator[Row]:
-    """The images of a file, whose folder is called `below` in the export. With `relative`, its
-    coordinates count as shares of its sizes.
+    """Yield the images of a file, whose folder is called `below` in the export. With `relative`,
+    its coordinates count as shares of its sizes.
 
     Raises UserError where the file is malformed or of another kind of COCO's.
     """
@@ -52,7 +52,7 @@ def read(path: Path, below: str, outlines: bool, relative: bool = False) -> Iter
 
 
 def _pixels(shape: Shape, shares: tuple[int, int] | None) -> Pixels | None:
-    """The function for the pixels of an annotation; None of one with a box alone."""
+    """Return the function for the pixels of an annotation; None of one with a box alone."""
     if isinstance(shape.outline, dict):
         return partial(run_pixels, shape.outline)
     if not shape.outline:

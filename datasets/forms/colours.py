@@ -21,7 +21,7 @@ _NUMBERS = (1 << np.arange(0, 24, 8)).astype(np.int64)  # of r, g, b: one number
 
 
 def found(folder: Path) -> Path | None:
-    """The list of colours of a folder; None where it has none."""
+    """Return the list of colours of a folder; None where it has none."""
     listed = folder / LIST
     if not listed.is_file():
         return None
@@ -29,7 +29,7 @@ def found(folder: Path) -> Path | None:
 
 
 def read(listed: Path) -> Iterator[Row]:
-    """The masks beside a list of colours: a region per class that is seen.
+    """Yield the masks beside a list of colours: a region per class that is seen.
 
     Raises UserError where the list is malformed, or a mask is broken or has another colour.
     """
@@ -53,7 +53,7 @@ def read(listed: Path) -> Iterator[Row]:
 
 
 def _names(folder: Path) -> dict[str, str]:
-    """Place of each name that the lists of a folder have, by name."""
+    """Return the place of each name that the lists of a folder have, by name."""
     names: dict[str, str] = {}
     for file in sorted(folder.glob("*.txt")):
         lines = decoded_text(file, file.read_bytes()).splitlines()
@@ -78,8 +78,8 @@ def _same(numbers: np.ndarray, number: int, height: int, width: int, place: str)
 
 
 def _colours(listed: Path) -> dict[int, str]:
-    """Classes by the number of their colour, of lines NAME:R,G,B:PARTS:ACTIONS. Without colours,
-    they have those of VOC in the order of lines.
+    """Return the classes by the number of their colour, of lines NAME:R,G,B:PARTS:ACTIONS. Without
+    colours, they have those of VOC in the order of lines.
     """
     colours: dict[int, str] = {}
     in_order = palette()

@@ -15,7 +15,7 @@ _OBJECTS = ("polygon", "mask", "ellipse", "box", "polyline", "points", "cuboid",
 
 
 def read(path: Path, root: Element) -> Iterator[Row]:
-    """The images of a file whose root is <annotations>.
+    """Yield the images of a file whose root is <annotations>.
 
     Raises UserError where it is of a video or of another version, or an object is malformed.
     """

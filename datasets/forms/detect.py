@@ -34,8 +34,8 @@ _LISTS = ("obj.names", "classes.txt", "obj.data", colours.LIST, "meta.json")  # 
 
 
 def rows_of(path: Path, classes: Sequence[str], outlines: bool) -> tuple[Iterator[Row], bool]:
-    """Rows of a file or folder of any form, and whether it usually names more pictures than there
-    are, as exports of tools do.
+    """Return the rows of a file or folder of any form, and whether it usually names more pictures
+    than there are, as exports of tools do.
 
     Args:
         path: a file or folder of FORMS.
@@ -72,7 +72,8 @@ def rows_of(path: Path, classes: Sequence[str], outlines: bool) -> tuple[Iterato
 
 
 def rows_of_folder(folder: Path, classes: Sequence[str], outlines: bool) -> Iterator[Row] | None:
-    """Rows of a folder that a tool exported, or several of them side by side; None if it is none.
+    """Return the rows of a folder that a tool exported, or several of them side by side; None if it
+    is none.
 
     Raises UserError as `rows_of` does.
     """
@@ -91,7 +92,7 @@ def rows_of_folder(folder: Path, classes: Sequence[str], outlines: bool) -> Iter
 
 
 def _marked(folder: Path, classes: Sequence[str]) -> Iterator[Row] | None:
-    """Rows of a folder that a file in it tells the form of."""
+    """Return the rows of a folder that a file in it tells the form of."""
     if meta := supervisely.found(folder):
         return supervisely.read(meta, classes)
     if listed := colours.found(folder):
@@ -114,8 +115,8 @@ def _of_xml(path: Path, below: str) -> Iterator[Row]:
 
 
 def _form(path: Path) -> str:
-    """The form of a JSON file; "" for none of a tool. Asked again, an unchanged file is not read
-    again.
+    """Return the form of a JSON file; "" for none of a tool. Asked again, an unchanged file is not
+    read again.
     """
     status = path.stat()
     return _form_of_content(path, status.st_mtime_ns, status.st_size)

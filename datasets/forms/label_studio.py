@@ -21,12 +21,12 @@ _MIN = ("annotation_id", "annotator", "lead_time")
 
 
 def is_tasks(content: Any) -> bool:
-    """Whether a JSON's content is of the whole form."""
+    """Tell whether a JSON's content is of the whole form."""
     return any("data" in task and any(key in task for key in _DONE) for task in _records(content))
 
 
 def is_min(content: Any) -> bool:
-    """Whether a JSON's content is JSON-MIN."""
+    """Tell whether a JSON's content is JSON-MIN."""
     return any(key in record for record in _records(content) for key in _MIN)
 
 
@@ -37,8 +37,8 @@ def _records(content: Any) -> list[dict]:
 
 
 def read_tasks(path: Path, content: list) -> Iterator[Row]:
-    """The tasks that were worked on; of several annotations the one marked as ground truth, else
-    the last. Raises UserError where a task is malformed.
+    """Yield the tasks that were worked on; of several annotations the one marked as ground truth,
+    else the last. Raises UserError where a task is malformed.
     """
     untouched = 0
     for number, task in enumerate(content, 1):
@@ -62,8 +62,8 @@ def read_tasks(path: Path, content: list) -> Iterator[Row]:
 
 
 def read_min(path: Path, content: list, classes: Sequence[str]) -> Iterator[Row]:
-    """The records that were worked on. Plain texts count where they are names of classes. Raises
-    UserError where a record is malformed.
+    """Yield the records that were worked on. Plain texts count where they are names of classes.
+    Raises UserError where a record is malformed.
     """
     known = {key_of(name) for name in classes}
     untouched = 0
@@ -82,7 +82,7 @@ def read_min(path: Path, content: list, classes: Sequence[str]) -> Iterator[Row]
 
 
 def _values(record: Mapping[str, Any]) -> tuple[list[dict], list[str]]:
-    """Results, in the form of tasks, and texts of a record."""
+    """Return the results, in the form of tasks, and texts of a record."""
     results: list[dict] = []
     words: list[str] = []
     for value in record.values():
@@ -101,7 +101,7 @@ def _say_untouched(path: Path, count: int) -> None:
 
 
 def _named(place: str, data: Mapping[str, Any]) -> list[str]:
-    """What a task calls its picture: its texts that end as pictures do."""
+    """Return what a task calls its picture: its texts that end as pictures do."""
     texts = [text for text in data.values() if isinstance(text, str)]
     names = [unquote(text.partition("?d=")[2] or text.partition("?")[0]) for text in texts]
     pictures = [name for name in names if name.lower().endswith(picture_suffixes())]
@@ -121,7 +121,7 @@ def _row(place: str, called: list[str], results: list, more: Sequence[str] = ())
 
 
 def _read(results: list) -> tuple[list[Region], list[str], tuple[int, int] | None]:
-    """Regions, chosen classes and the picture's size of an annotation's results."""
+    """Return the regions, chosen classes and the picture's size of an annotation's results."""
     regions: list[Region] = []
     words: list[str] = []
     sizes = set()
@@ -146,7 +146,9 @@ def _read(results: list) -> tuple[list[Region], list[str], tuple[int, int] | Non
 
 
 def _pixels(kind: str, value: Mapping[str, Any], size: tuple[int, int]) -> Pixels | None:
-    """Coordinates are percent of the picture's sides."""
+    """Return the function for the pixels of a result, whose coordinates are percent of the
+    picture's sides.
+    """
     if "points" in value and "polygon" in kind:
         return outline([np.array(value["points"], np.float64) / 100], relative=True)
     if "radiusX" in value:

@@ -17,12 +17,12 @@ from utils.common.errors import UserError
 
 
 def is_labelme(content: Any) -> bool:
-    """Whether a JSON's content is of this form."""
+    """Tell whether a JSON's content is of this form."""
     return isinstance(content, dict) and isinstance(content.get("shapes"), list)
 
 
 def read(path: Path, content: dict, below: str, classes: Sequence[str]) -> Iterator[Row]:
-    """The one picture of a file. Its flags count where they are names of classes.
+    """Yield the one picture of a file. Its flags count where they are names of classes.
 
     Raises UserError where a shape is malformed.
     """
@@ -47,7 +47,7 @@ def read(path: Path, content: dict, below: str, classes: Sequence[str]) -> Itera
 
 
 def _size(path: Path, content: dict) -> tuple[int, int] | None:
-    """(height, width), which old versions do not tell."""
+    """Return (height, width), which old versions do not tell."""
     height = content.get("imageHeight")
     width = content.get("imageWidth")
     if height is None or width is None:

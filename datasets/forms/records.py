@@ -14,8 +14,8 @@ _TAG_KEYS = ("tags", "labels", "classes", "categories", "tag", "label", "class",
 
 
 def read_mapping(path: Path, content: Mapping[str, Any]) -> Iterator[Row]:
-    """The pictures of an object of names and tags, which may stand under `tags`. Raises UserError
-    where tags are none.
+    """Yield the pictures of an object of names and tags, which may stand under `tags`. Raises
+    UserError where tags are none.
     """
     tags = content.get("tags")
     if not isinstance(tags, dict):
@@ -26,7 +26,9 @@ def read_mapping(path: Path, content: Mapping[str, Any]) -> Iterator[Row]:
 
 
 def read_lines(path: Path) -> Iterator[Row]:
-    """The records of a file with one per line. Raises UserError naming a line that is malformed."""
+    """Return the records of a file with one per line. Raises UserError naming a line that is
+    malformed.
+    """
     records = []
     for number, line in enumerate(decoded_text(path, path.read_bytes()).splitlines(), 1):
         try:
@@ -38,7 +40,7 @@ def read_lines(path: Path) -> Iterator[Row]:
 
 
 def read_records(path: Path, records: Sequence[Any]) -> Iterator[Row]:
-    """The pictures of a list of objects. Raises UserError naming an entry that is malformed."""
+    """Yield the pictures of a list of objects. Raises UserError naming a malformed entry."""
     for number, record in enumerate(records, 1):
         place = f"{path}, entry {number}"
         if not isinstance(record, Mapping):
@@ -55,7 +57,7 @@ def _first(record: Mapping[str, Any], keys: Sequence[str]) -> Any:
 
 
 def _words(value: Any, place: str) -> str | list[str]:
-    """Class names in one text or in several, of any JSON that says them."""
+    """Return the class names in one text or in several, of any JSON that says them."""
     read: dict[type, Callable[[Any], str | list[str]]] = {
         str: str,
         type(None): lambda _: [],

@@ -19,8 +19,8 @@ _CORNERS = 64  # of an ellipse as polygon
 
 
 def outline(polygons: Sequence[Any], holes: Sequence[Any] = (), relative: bool = False) -> Pixels:
-    """The function for the union of polygons less that of holes, each [[x, y], ...] or x0, y0, x1,
-    ...; px, or with `relative` shares of width and height.
+    """Return the function for the union of polygons less that of holes, each [[x, y], ...] or x0,
+    y0, x1, ...; px, or with `relative` shares of width and height.
     """
     return partial(_inside, polygons, holes, relative)
 
@@ -28,7 +28,7 @@ def outline(polygons: Sequence[Any], holes: Sequence[Any] = (), relative: bool =
 def ellipse(
     x: float, y: float, rx: float, ry: float, degrees: float = 0, relative: bool = False
 ) -> Pixels:
-    """The function for an ellipse of this centre and these half axes, turned clockwise."""
+    """Return the function for an ellipse of this centre and these half axes, turned clockwise."""
     turn = np.deg2rad(degrees)
     angle = np.linspace(0, 2 * np.pi, _CORNERS, endpoint=False)
     along = rx * np.cos(angle)
@@ -39,15 +39,15 @@ def ellipse(
 
 
 def patch(top: int, left: int, read: Callable[[], np.ndarray]) -> Pixels:
-    """The function for a small (h, w) bool picture whose upper left pixel lies there; what
+    """Return the function for a small (h, w) bool picture whose upper left pixel lies there; what
     reaches beyond the picture is cut off.
     """
     return partial(_patched, top, left, read)
 
 
 def counted_runs(counts: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(height, width) bool of run lengths along rows, of pixels outside first. Raises ValueError
-    where they do not fill it, or it is larger than MOST_PIXELS.
+    """Return (height, width) bool of run lengths along rows, of pixels outside first. Raises
+    ValueError where they do not fill it, or it is larger than MOST_PIXELS.
     """
     fills = 0 <= height * width <= MOST_PIXELS and counts.sum() == height * width
     if (counts < 0).any() or not fills:
@@ -57,7 +57,7 @@ def counted_runs(counts: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def png_pixels(content: bytes) -> np.ndarray:
-    """(h, w) bool of a small PNG: where it is opaque if it has transparency, else not black.
+    """Return (h, w) bool of a small PNG: where it is opaque if it has transparency, else not black.
 
     Raises ValueError where it is no PNG, or has more than MOST_PIXELS.
     """
@@ -94,7 +94,7 @@ def _inside(
 
 
 def _points(polygons: Sequence[Any], scale: np.ndarray, place: str) -> list[np.ndarray]:
-    """x0, y0, x1, y1, ... in px of each polygon."""
+    """Return x0, y0, x1, y1, ... in px of each polygon."""
     try:
         arrays = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in polygons]
     except (TypeError, ValueError, OverflowError) as error:
@@ -105,7 +105,7 @@ def _points(polygons: Sequence[Any], scale: np.ndarray, place: str) -> list[np.n
 
 
 def _is_outside(polygons: Sequence[np.ndarray], height: int, width: int) -> bool:
-    """Whether no polygon, of at least one point, touches the picture."""
+    """Tell whether no polygon, of at least one point, touches the picture."""
     points = np.concatenate([np.zeros(0), *polygons]).reshape(-1, 2)
     low = points.min(0, initial=np.inf)
     high = points.max(0, initial=-np.inf)

@@ -20,7 +20,7 @@ _MOST = 1 << 28  # bytes of a bitmap without its compression
 
 
 def found(folder: Path) -> Path | None:
-    """The meta.json of a project's folder; None where it is none."""
+    """Return the meta.json of a project's folder; None where it is none."""
     meta = folder / "meta.json"
     if meta.is_file() and "classes" in read_json(meta, kinds=(dict, list)):
         return meta
@@ -28,7 +28,8 @@ def found(folder: Path) -> Path | None:
 
 
 def read(meta: Path, classes: Sequence[str]) -> Iterator[Row]:
-    """The annotated pictures of a project. Tags of pictures count where they are names of classes.
+    """Yield the annotated pictures of a project. Tags of pictures count where they are names of
+    classes.
 
     Raises UserError where a file is malformed.
     """
@@ -89,7 +90,7 @@ def _pixels(each: dict) -> Pixels | None:
 
 
 def _bitmap(text: str) -> np.ndarray:
-    """A PNG in base64, mostly compressed once more."""
+    """Read a PNG in base64, mostly compressed once more."""
     content = base64.b64decode(text)
     if content.startswith(b"\x89PNG"):
         return png_pixels(content)

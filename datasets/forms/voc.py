@@ -16,7 +16,8 @@ _SIZES = (("size/height", "size/width"), ("imagesize/nrows", "imagesize/ncols"))
 
 
 def read(path: Path, root: Element, below: str) -> Row:
-    """The objects of a file whose root is <annotation>, which is called `below` in its folder.
+    """Yield the objects of a file whose root is <annotation>, which is called `below` in its
+    folder.
 
     Its picture has its name, or the name that it says. Raises UserError where a number is none.
     """

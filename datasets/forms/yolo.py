@@ -22,7 +22,7 @@ _FAR = 2  # shares of a side; numbers beyond are pixels
 
 
 def found(folder: Path) -> Path | None:
-    """The file of a folder that names its classes; None where it has none, or no labels.
+    """Return the file of a folder that names its classes; None where it has none, or no labels.
 
     Raises UserError where two name them differently.
     """
@@ -40,8 +40,8 @@ def found(folder: Path) -> Path | None:
 
 
 def read(listed: Path) -> Iterator[Row]:
-    """The pictures of the folder of a list of classes that have a text. Raises UserError naming a
-    line that is malformed.
+    """Yield the pictures of the folder of a list of classes that have a text. Raises UserError
+    naming a line that is malformed.
     """
     folder = listed.parent
     names = _names(listed)
@@ -100,7 +100,9 @@ def _names(file: Path) -> list[str]:
 
 
 def _names_in(file: Path) -> list[str]:
-    """Names of classes in a YAML file, in the order of their numbers; none if it has no `names`."""
+    """Return the names of classes in a YAML file, in the order of their numbers; none if it has no
+    `names`.
+    """
     try:
         content = yaml.safe_load(decoded_text(file, file.read_bytes()))
     except (yaml.YAMLError, RecursionError) as error:

@@ -20,7 +20,7 @@ MODULES = (
 
 
 def main() -> None:
-    """Command line; one sub-command a kind of data."""
+    """Run the command line, which has one sub-command per kind of data."""
     parser = Parser(description=__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
     for module in MODULES:

@@ -159,7 +159,7 @@ def _jobs(args: Namespace, split: str, spec: DatasetSpec) -> list[Job]:
 
 
 def _suspicions(jobs: dict[str, list[Job]]) -> list[str]:
-    """Sentences on masks whose scores would be meaningless; what is only odd is printed."""
+    """Return sentences on masks whose scores would be meaningless; what is only odd is printed."""
     found = []
     for split, todo in jobs.items():
         masked = [
@@ -199,7 +199,7 @@ def inspect(job: Job, classes: int) -> Report:
 
 
 def _kinds(picture: Picture) -> list[str]:
-    """Which kinds of NOTED a decoded picture is; none for plain RGB."""
+    """Return which kinds of NOTED a decoded picture is; none for plain RGB."""
     kinds = {
         ALPHA: picture.transparent,
         DEEP: picture.deep,
@@ -253,12 +253,12 @@ def mark_duplicates(reports: dict[str, list[Report]]) -> None:
 
 
 def is_wrong(report: Report) -> bool:
-    """Whether an image has a finding of WRONG."""
+    """Tell whether an image has a finding of WRONG."""
     return not report.found.keys().isdisjoint(WRONG)
 
 
 def table(reports: dict[str, list[Report]]) -> str:
-    """A line per kind that occurs, with its count in each split and the first case."""
+    """Return a line per kind that occurs, with its count in each split and the first case."""
     wide = max(map(len, (*WRONG, *NOTED)))
     lines = ["".join([" " * (wide + 2), *(f"{split:>10}" for split in reports), "  first"])]
     for title, kinds in (("wrong:", WRONG), ("read as they are meant, nothing to do:", NOTED)):

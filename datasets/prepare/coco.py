@@ -99,7 +99,7 @@ def run(args: Namespace) -> None:
 
 
 def convert(root: Path, split: str, source: Source, each: Each, crowds: str = "class") -> str:
-    """Tags and masks of one split; returns what was done, in words. Raises UserError as `run`
+    """Write tags and masks of one split; return what was done, in words. Raises UserError as `run`
     does.
 
     crowds: a key of `RULES`.
@@ -132,8 +132,8 @@ def _is_side(length: object) -> TypeGuard[int]:
 
 
 def paint(image: AnnotatedImage, crowds: str = "class") -> np.ndarray:
-    """(H, W) uint8 labels of an image, as the module says; `crowds` is a key of `RULES`. Raises
-    UserError naming an annotation that is malformed.
+    """Paint the (H, W) uint8 labels of an image, as the module says; `crowds` is a key of `RULES`.
+    Raises UserError naming an annotation that is malformed.
     """
     height, width = image.height, image.width
     if not (_is_side(height) and _is_side(width) and height * width <= _MOST_PIXELS):
@@ -185,7 +185,7 @@ def write_mask(
 
 
 def _pixels(shape: Shape, height: int, width: int) -> np.ndarray:
-    """(H, W) bool pixels of an annotation."""
+    """Return the (H, W) bool pixels of an annotation."""
     place = f"annotation {shape.number}"
     if isinstance(shape.outline, list):
         return polygon_pixels(shape.outline, height, width, place)
@@ -197,7 +197,7 @@ def _pixels(shape: Shape, height: int, width: int) -> np.ndarray:
 
 
 def _is_from(tags: Path, source: Source) -> bool:
-    """Whether a tags file is there, whole and made from these annotations."""
+    """Tell whether a tags file is there, whole and made from these annotations."""
     try:
         return tags.is_file() and read_json(tags).get("sha256") == source.sha256
     except UserError:
@@ -213,8 +213,8 @@ def _write_tags(path: Path, source: Source, images: list[AnnotatedImage]) -> str
 
 
 def _claim(folder: Path, source: Source, crowds: str) -> bool:
-    """Whether masks may be written into the folder: it is empty, or holds masks made from the same
-    file by this rule.
+    """Tell whether masks may be written into the folder: it is empty, or holds masks made from the
+    same file by this rule.
 
     A marker says so; it is written before the first mask, so that those of an interrupted run count
     and others do not. Raises UserError where it names another file or rule.

@@ -133,7 +133,8 @@ def _run(args: Namespace) -> None:
 def _masks(
     args: Namespace, names: dict[PurePosixPath, str], spec: DatasetSpec
 ) -> Iterator[list[str | None]]:
-    """Path of each picture's mask below --masks, or of one drawn from an export below --out.
+    """Return the path of each picture's mask below --masks, or of one drawn from an export below
+    --out.
 
     What is drawn gets its place at the end, if nothing is raised till then. Raises UserError where
     masks are suspicious.
@@ -172,8 +173,8 @@ def _check_folders(args: Namespace) -> None:
 
 
 def tags_of_folders(root: Path, files: Sequence[PurePosixPath], spec: DatasetSpec) -> Tagged:
-    """Classes of pictures: those that the names of folders on the way to them name, whatever their
-    case.
+    """Return the classes of pictures: those that the names of folders on the way to them name,
+    whatever their case.
 
     Raises:
         UserError: a picture lies in no such folder, nor in one called `background`.
@@ -194,8 +195,8 @@ def tags_of_folders(root: Path, files: Sequence[PurePosixPath], spec: DatasetSpe
 def _splits(
     args: Namespace, files: Sequence[PurePosixPath], masks: Sequence[str | None]
 ) -> dict[str, list[PurePosixPath]]:
-    """The listed or drawn validation pictures (if possible such as have a mask), and the others to
-    train on.
+    """Return the listed or drawn validation pictures (if possible such as have a mask), and the
+    others to train on.
     """
     if args.val_list:
         found = Pictures(files, [args.images])
@@ -218,8 +219,8 @@ def _splits(
 
 
 def find_mask(root: Path, file: PurePosixPath) -> str | None:
-    """Relative path of a picture's mask: its own path with .png in place of its suffix, or after
-    it; None if none.
+    """Return the relative path of a picture's mask: its own path with .png in place of its suffix,
+    or after it; None if none.
     """
     suffixes = (".png", ".PNG", ".Png")
     candidates = (f"{path}{suffix}" for path in (file, file.with_suffix("")) for suffix in suffixes)
@@ -227,8 +228,8 @@ def find_mask(root: Path, file: PurePosixPath) -> str | None:
 
 
 def draw(files: Sequence[PurePosixPath], share: float, total: int, seed: int) -> set[PurePosixPath]:
-    """`share` of `total` pictures out of `files`, at least one; a function of their paths and the
-    seed alone.
+    """Draw `share` of `total` pictures out of `files`, at least one; a function of their paths and
+    the seed alone.
     """
     if not 0 < share < 1:
         raise UserError(f"--val_share {share} must lie between 0 and 1; use 0.1 for a tenth")
@@ -277,7 +278,7 @@ def _write(
 
 
 def _relative(folder: Path, out: Path) -> str:
-    """So that data and index may move together."""
+    """Return a path relative to the index, so that data and index may move together."""
     return os.path.relpath(folder.resolve(), out.resolve())
 
 

@@ -27,8 +27,8 @@ _MARKER = "drawn_from.json"  # in it: from what, and the digest of all masks
 
 
 def is_export(path: Path) -> bool:
-    """Whether masks are to be drawn from a file or folder, rather than being there as PNGs. Raises
-    UserError where it cannot be read.
+    """Tell whether masks are to be drawn from a file or folder, rather than being there as PNGs.
+    Raises UserError where it cannot be read.
     """
     try:
         return path.is_file() or rows_of_folder(path, (), outlines=False) is not None
@@ -74,7 +74,8 @@ def draw_masks(
 
 
 def labels_of(row: Row, picture: Picture, spec: DatasetSpec) -> np.ndarray | None:
-    """(H, W) uint8 labels of a picture as shown; None where a class is named without an outline.
+    """Draw the (H, W) uint8 labels of a picture as shown; None where a class is named without an
+    outline.
 
     Raises UserError where an outline is malformed or made for another size.
     """
@@ -95,7 +96,7 @@ def labels_of(row: Row, picture: Picture, spec: DatasetSpec) -> np.ndarray | Non
 def _layers(
     row: Row, shape: tuple[int, int], spec: DatasetSpec
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Label and (H, W) bool pixels of each object."""
+    """Return the label and (H, W) bool pixels of each object."""
     for number, region in enumerate(row.regions, 1):
         if region.pixels:
             place = f"{row.place}, object {number} ({region.category})"
@@ -136,8 +137,8 @@ def _check_size(row: Row, picture: Picture) -> None:
 
 @contextmanager
 def renewed(folder: Path, source: Path) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of `folder` in the end, or leaves no trace after
-    an error.
+    """Give a new folder to fill, which takes the place of `folder` in the end, or leaves no trace
+    after an error.
 
     Raises UserError where `folder` is there and not as it was made here.
     """
@@ -172,7 +173,7 @@ def _is_untouched(folder: Path) -> bool:
 
 
 def _digest(folder: Path) -> str:
-    """SHA-256 of the names and bytes of all masks below a folder."""
+    """Return the SHA-256 of the names and bytes of all masks below a folder."""
     digest = hashlib.sha256()
     files: Sequence[Path] = sorted(path for path in folder.rglob("*") if path.is_file())
     for file in files:

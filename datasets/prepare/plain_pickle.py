@@ -31,8 +31,8 @@ _EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 
 
 def read_plain(content: bytes) -> Any:
-    """The value of a pickle. Arrays of one axis come as NumPy arrays, an array of objects as the
-    list of them.
+    """Read the value of a pickle. Arrays of one axis come as NumPy arrays, an array of objects as
+    the list of them.
 
     Raises:
         ValueError: it is broken, or holds anything else; `at byte N` says where.
@@ -58,7 +58,7 @@ class _Stack:
         self.memo: dict[int, Any] = {}
 
     def follow(self, name: str, argument: Any) -> None:
-        """Carries out one instruction. Raises ValueError for one that plain values do not need."""
+        """Carry out one instruction. Raises ValueError for one that plain values do not need."""
         push = self.items.append
         match name:
             case "PROTO" | "FRAME":
@@ -98,7 +98,7 @@ class _Stack:
                 raise ValueError(f"instruction {name} is not one of plain values")
 
     def take(self, count: int) -> list[Any]:
-        """Removes the last `count` items."""
+        """Remove the last `count` items."""
         found = self.items[-count:]
         if len(found) < count or _FIRST in found:
             raise ValueError("values are missing")
@@ -106,14 +106,14 @@ class _Stack:
         return found
 
     def take_marked(self) -> list[Any]:
-        """Removes everything down to the last mark."""
+        """Remove everything down to the last mark."""
         found = []
         while (item := self.items.pop()) is not _FIRST:
             found.append(item)
         return found[::-1]
 
     def top(self, kind: type | tuple[type, ...]) -> Any:
-        """The last item, which must be of a kind."""
+        """Return the last item, which must be of a kind."""
         if not isinstance(self.items[-1], kind):
             raise ValueError(f"a {type(self.items[-1]).__name__} cannot be filled so")
         return self.items[-1]
@@ -143,7 +143,7 @@ class _Kind:
         self.order = order
 
     def read(self, raw: bytes | str) -> np.ndarray:
-        """All elements in these bytes; Python 2 wrote bytes as text."""
+        """Return all elements in these bytes; Python 2 wrote bytes as text."""
         if isinstance(raw, str):
             raw = raw.encode("latin-1")
         return np.frombuffer(raw, self.order + self.code)
@@ -169,7 +169,7 @@ class _Array:
 
 
 def _plain(value: Any) -> Any:
-    """The array in an `_Array`, anything else as it is."""
+    """Return the array in an `_Array`, anything else as it is."""
     if isinstance(value, _Array):
         return value.values
     return value
@@ -186,7 +186,7 @@ def _fill(target: dict, pairs: list[Any]) -> None:
 
 
 def _made(name: _Name, arguments: tuple) -> Any:
-    """What the call of a NumPy constructor would give. Raises ValueError for any other call."""
+    """Return what a call of a NumPy constructor would give. Raises ValueError for any other."""
     if not isinstance(name, _Name):
         raise ValueError("something else than a function is called")
 

@@ -88,7 +88,7 @@ def list_from_masks(root: Path) -> str:
 
 
 def read_sbd(path: Path) -> np.ndarray:
-    """(H, W) uint8 labels 0..K of one of SBD's cls/*.mat.
+    """Read the (H, W) uint8 labels 0..K of one of SBD's cls/*.mat.
 
     Raises:
         UserError: the file is missing, no MATLAB file, or holds no labels of VOC.
@@ -118,7 +118,7 @@ def _convert(cls: Path, aug: Path, name: str) -> None:
 
 
 def _folder_of(sbd: Path) -> Path:
-    """The folder with cls/ and the lists, in or below what was given."""
+    """Return the folder with cls/ and the lists, in or below what was given."""
     for folder in (sbd, sbd / "dataset", sbd / "benchmark_RELEASE" / "dataset"):
         if (folder / "cls").is_dir():
             return folder

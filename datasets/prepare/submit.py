@@ -108,7 +108,7 @@ def pack(images: Sequence[Item], predictions: Path, folder: str, out: Path) -> N
 
 
 def _labels(item: Item, path: Path) -> np.ndarray:
-    """(H, W) uint8 prediction of an image, checked."""
+    """Read the (H, W) uint8 prediction of an image, checked."""
     if not path.is_file():
         raise UserError(f"{path} does not exist; predict the whole list before packing it")
 

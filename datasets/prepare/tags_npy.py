@@ -69,7 +69,8 @@ def write_npy(path: str | Path, tags: Tags) -> None:
 
 
 def read_npy(path: str | Path, spec: DatasetSpec) -> Tags:
-    """Tags in a `cls_labels_onehot.npy`, written by any NumPy under Python 2 or 3, in name order.
+    """Read the tags in a `cls_labels_onehot.npy`, written by any NumPy under Python 2 or 3, in name
+    order.
 
     Raises:
         UserError: the file is missing or holds anything but a dict from image names to K values 0
@@ -87,7 +88,7 @@ def read_npy(path: str | Path, spec: DatasetSpec) -> Tags:
 
 
 def _image_name(path: str | Path, key: str | int, spec: DatasetSpec) -> str:
-    """An image's name; some VOC files write 2007_000032 as the number 2007000032."""
+    """Return an image's name; some VOC files write 2007_000032 as the number 2007000032."""
     if isinstance(key, int):
         if spec.name != "voc" or not 0 < key < 10**10:
             raise UserError(
@@ -99,7 +100,7 @@ def _image_name(path: str | Path, key: str | int, spec: DatasetSpec) -> str:
 
 
 def _onehot(place: str, values: Any, spec: DatasetSpec) -> np.ndarray:
-    """(K,) bool of an entry."""
+    """Return (K,) bool of an entry."""
     row = values if isinstance(values, np.ndarray) else np.empty(0)
     if (
         row.dtype.kind not in "biuf"
@@ -114,7 +115,7 @@ def _onehot(place: str, values: Any, spec: DatasetSpec) -> np.ndarray:
 
 
 def _read_dict(path: Path) -> dict[str | int, Any]:
-    """The dict in the 0-d object array of a .npy file."""
+    """Read the dict in the 0-d object array of a .npy file."""
     try:
         content = None
         if path.stat().st_size <= _LARGEST_FILE:

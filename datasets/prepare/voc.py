@@ -68,8 +68,8 @@ def add_command(kinds: Any) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Masks and list from SBD if it is given, else the list from the masks; then a tags file per
-    list. What is there already is not made again.
+    """Write masks and list from SBD if it is given, else the list from the masks; then a tags file
+    per list. What is there already is not made again.
 
     Raises UserError where a folder, list, image or annotation is missing or malformed.
     """
@@ -114,7 +114,7 @@ def _list(root: Path, split: str) -> Path:
 
 
 def _described(root: Path, counts: dict[str, int]) -> str:
-    """The numbers of images in the lists, and how they compare with the whole data set's."""
+    """State the numbers of images in the lists, and how they compare with the whole data set's."""
     if not any(split in counts for split in VOC_TAGS):
         raise UserError(
             f"{_list(root, 'train_aug')} does not exist, nor val.txt; copy the lists of VOC 2012 "
@@ -141,8 +141,8 @@ def _advice(root: Path) -> str:
 
 
 def _write_tags(root: Path, split: str, out: Path, args: Namespace, each: Each) -> str:
-    """One tags file, and the list of images whose XML and masks disagree; returns what was done, in
-    words.
+    """Write one tags file, and the list of images whose XML and masks disagree; return what was
+    done, in words.
     """
     found = items("voc", root, split)
     if args.tags_from == "masks":

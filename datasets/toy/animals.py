@@ -15,7 +15,9 @@ def _legs(
     foot: float,
     width: float,
 ) -> None:
-    """Two pairs of walking legs around x = places; the far one of each pair has the first tone."""
+    """Draw two pairs of walking legs around x = places; the far one of each pair has the first
+    tone.
+    """
     for x in places:
         for tone, side in zip(tones, (-0.06, 0.08)):
             knee = x + side + pen.vary(-0.07, 0.07)
@@ -33,7 +35,7 @@ def _spots(
 
 
 def bird(pen: Pen) -> None:
-    """A plump perching bird, or one that flies with spread wings."""
+    """Draw a plump perching bird, or one that flies with spread wings."""
     if pen.chance(0.65):
         _perching(pen)
     else:
@@ -92,8 +94,8 @@ def _flying(pen: Pen) -> None:
 
 
 def cat(pen: Pen) -> None:
-    """A slim cat with pointed ears, round head, whiskers and a raised tail: walking, or sitting and
-    looking at us.
+    """Draw a slim cat with pointed ears, round head, whiskers and a raised tail: walking, or
+    sitting and looking at us.
     """
     if pen.chance(0.5):
         _walking_cat(pen)
@@ -180,8 +182,8 @@ def _sitting_cat(pen: Pen) -> None:
 
 
 def dog(pen: Pen) -> None:
-    """A sturdy dog with hanging ears, long muzzle, collar and patches: standing, or sitting and
-    looking at us.
+    """Draw a sturdy dog with hanging ears, long muzzle, collar and patches: standing, or sitting
+    and looking at us.
     """
     if pen.chance(0.6):
         _standing_dog(pen)
@@ -263,7 +265,7 @@ def _sitting_dog(pen: Pen) -> None:
 
 
 def horse(pen: Pen) -> None:
-    """A tall horse: long legs, long raised neck with a dark mane, long head and tail."""
+    """Draw a tall horse: long legs, long raised neck with a dark mane, long head and tail."""
     x = pen.vary(0.74, 0.86)
     y = pen.vary(-0.84, -0.72)
     belly = pen.vary(0.2, 0.26)
@@ -316,7 +318,7 @@ def horse(pen: Pen) -> None:
 
 
 def cow(pen: Pen) -> None:
-    """A heavy box of a cow: large dark patches, short legs, horns, pink muzzle and udder."""
+    """Draw a heavy box of a cow: large dark patches, short legs, horns, pink muzzle and udder."""
     x = pen.vary(0.84, 0.92)
     y = pen.vary(-0.34, -0.2)
     reach = pen.vary(0.48, 0.56)
@@ -354,7 +356,7 @@ def cow(pen: Pen) -> None:
 
 
 def sheep(pen: Pen) -> None:
-    """A woolly cloud on short dark legs with a small dark face."""
+    """Draw a woolly cloud on short dark legs with a small dark face."""
     x, y = pen.vary(0.74, 0.84), pen.vary(-0.3, -0.1)
     _legs(pen, ("dark", "dark"), (-0.4, 0.34), 0.25, 0.8, 0.14)
     pen.oval("body", 0, 0, 0.66, 0.42)
@@ -380,7 +382,7 @@ def sheep(pen: Pen) -> None:
 
 
 def person(pen: Pen) -> None:
-    """A clothed person with head and hair, standing or walking; sometimes only from the waist
+    """Draw a clothed person with head and hair, standing or walking; sometimes only from the waist
     up.
     """
     bust = pen.chance(0.3)

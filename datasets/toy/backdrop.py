@@ -56,8 +56,8 @@ class Backdrop:
 def backdrop(
     rng: np.random.Generator, height: int, width: int, home: str | None = None
 ) -> Backdrop:
-    """A background whose zone is `home` (a word of STUFF) or anything, with 0-3 shapes of no class
-    in front.
+    """Draw a background whose zone is `home` (a word of STUFF) or anything, with 0-3 shapes of no
+    class in front.
     """
     pen = Pen(rng)
     upper = home if home in _UPPER else pen.pick(_UPPER)
@@ -87,7 +87,7 @@ def backdrop(
 
 
 def _horizon(pen: Pen, height: int, width: int, home: str | None) -> np.ndarray:
-    """(W,) row where the lower zone starts in each column; now and then one zone fills the
+    """Draw the (W,) row where the lower zone starts in each column; now and then one zone fills the
     picture.
     """
     level = pen.vary(0.3, 0.7)
@@ -102,7 +102,7 @@ def _horizon(pen: Pen, height: int, width: int, home: str | None) -> np.ndarray:
 
 
 def _skyline(pen: Pen, word: str, height: int, width: int, horizon: float) -> np.ndarray:
-    """(W,) row where the sky ends in each column: peaks, roofs or crowns above the horizon."""
+    """Draw the (W,) row where the sky ends in each column: peaks, roofs or crowns of trees."""
     knots = 5 if word == "mountain" else 7
     levels = horizon * pen.rng.uniform(0.05, 0.65, knots)
     columns = np.linspace(0, knots - 1, width)
@@ -143,7 +143,7 @@ def _fill(
 
 
 def _distract(pen: Pen, image: np.ndarray, stuff: np.ndarray) -> None:
-    """One small textured polygon, ellipse or stroke of no class, in place."""
+    """Draw one small textured polygon, ellipse or stroke of no class, in place."""
     height, width = stuff.shape
     x = pen.vary(0, width)
     y = pen.vary(0, height)

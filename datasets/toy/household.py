@@ -6,7 +6,7 @@ from datasets.toy.pen import Pen
 
 
 def bottle(pen: Pen) -> None:
-    """A stout bottle with neck, cap and label."""
+    """Draw a stout bottle with neck, cap and label."""
     half = pen.vary(0.3, 0.38)
     neck = pen.vary(0.1, 0.14)
     shoulder = pen.vary(-0.3, -0.12)
@@ -27,7 +27,7 @@ def bottle(pen: Pen) -> None:
 
 
 def chair(pen: Pen) -> None:
-    """A chair with a solid back, a padded seat and four legs, turned a little to one side."""
+    """Draw a chair with a solid back, a padded seat and four legs, turned a little to one side."""
     shift = pen.vary(0.06, 0.2)
     top = pen.vary(-1.0, -0.8)
     leg = pen.vary(0.12, 0.16)
@@ -54,8 +54,8 @@ def chair(pen: Pen) -> None:
 
 
 def diningtable(pen: Pen) -> None:
-    """A laid table seen from a little above, with a cloth that hangs down in front or a panelled
-    wooden body.
+    """Draw a laid table seen from a little above, with a cloth that hangs down in front or a
+    panelled wooden body.
     """
     half = pen.vary(0.86, 1.0)
     depth = pen.vary(0.24, 0.36)
@@ -85,7 +85,7 @@ def diningtable(pen: Pen) -> None:
 
 
 def pottedplant(pen: Pen) -> None:
-    """Dense foliage over a tapering pot; sometimes with flowers."""
+    """Draw dense foliage over a tapering pot; sometimes with flowers."""
     spread = pen.vary(0.5, 0.66)
     flowers = pen.chance(0.4)
     pen.blob(
@@ -113,7 +113,7 @@ def pottedplant(pen: Pen) -> None:
 
 
 def sofa(pen: Pen) -> None:
-    """A wide couch: high back, two or three cushions, thick round arms, short feet."""
+    """Draw a wide couch: high back, two or three cushions, thick round arms, short feet."""
     half = pen.vary(0.88, 1.02)
     top = pen.vary(-0.62, -0.46)
     count = int(pen.vary(2, 4))
@@ -141,7 +141,7 @@ def sofa(pen: Pen) -> None:
 
 
 def tvmonitor(pen: Pen) -> None:
-    """A dark flat screen on a stand, with a bright picture of sky, hill and sun."""
+    """Draw a dark flat screen on a stand, with a bright picture of sky, hill and sun."""
     half = pen.vary(0.82, 1.0)
     height = pen.vary(0.52, 0.64)
     frame = pen.vary(0.07, 0.11)

@@ -25,15 +25,15 @@ class Pen:
         self.parts: list[tuple[np.ndarray, str]] = []
 
     def vary(self, low: float, high: float) -> float:
-        """A uniform number in [low, high)."""
+        """Draw a uniform number in [low, high)."""
         return low + (high - low) * self.rng.random()
 
     def chance(self, probability: float) -> bool:
-        """True with this probability (0-1)."""
+        """Return True with this probability (0-1)."""
         return self.rng.random() < probability
 
     def pick(self, options: Sequence[T]) -> T:
-        """One of the options, all equally likely."""
+        """Pick one of the options, all equally likely."""
         return options[int(self.rng.random() * len(options))]
 
     def poly(self, tone: str, *points: Point) -> None:
@@ -80,6 +80,6 @@ class Pen:
             self.oval(tone, x, y, width / 2)
 
     def eye(self, x: float, y: float, radius: float) -> None:
-        """A white eye with a dark pupil."""
+        """Draw a white eye with a dark pupil."""
         self.oval("white", x, y, radius)
         self.oval("dark", x, y, 0.55 * radius)

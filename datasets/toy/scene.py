@@ -43,7 +43,7 @@ class Scene:
 
 
 def random_classes(rng: np.random.Generator, main: int | None = None) -> tuple[int, ...]:
-    """One to three distinct classes, 0-based; the first is `main` if it is given."""
+    """Draw one to three distinct classes, 0-based; the first is `main` if it is given."""
     count = int(rng.choice(3, p=_HOW_MANY)) + 1
     classes = [int(k) for k in rng.permutation(len(VOC.classes))]
     if main is not None:
@@ -121,8 +121,8 @@ def _place(
 def _spot(
     rng: np.random.Generator, picture: tuple[int, int], sprite: tuple[int, int]
 ) -> tuple[Window, Window]:
-    """A random place of a sprite (h, w) in a picture (H, W): the window it fills there, and its own
-    part in view.
+    """Draw a random place of a sprite (h, w) in a picture (H, W): the window it fills there, and
+    its own part in view.
     """
     height, width = picture
     rows, columns = sprite
@@ -144,7 +144,7 @@ def _spot(
 
 
 def _set_off(under: np.ndarray, colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """The sprite's colour (h, w, 3), made lighter or darker where it would be lost against what it
+    """Make the sprite's colour (h, w, 3) lighter or darker where it would be lost against what it
     covers.
     """
     area = float(alpha.sum()) + 1e-6
@@ -161,7 +161,9 @@ def _set_off(under: np.ndarray, colour: np.ndarray, alpha: np.ndarray) -> np.nda
 def _labels(
     instances: np.ndarray, objects: Sequence[int], drawn: Sequence[int]
 ) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Labels (H, W) with a rim of 255, and the classes that show; what hardly shows becomes 255."""
+    """Return the labels (H, W) with a rim of 255, and the classes that show; what hardly shows
+    becomes 255.
+    """
     table = np.zeros(256, np.uint8)
     table[1 : len(objects) + 1] = [k + 1 for k in objects]
     labels = table[instances]
@@ -184,7 +186,7 @@ def _labels(
 
 
 def _develop(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Exposure, colour cast and grain of the whole picture: (H, W, 3) float -> uint8."""
+    """Give the whole picture exposure, colour cast and grain: (H, W, 3) float -> uint8."""
     gain = rng.uniform(0.85, 1.15) * rng.uniform(0.95, 1.05, 3).astype(np.float32)
     grain = rng.standard_normal(image.shape[:2], dtype=np.float32) * np.float32(rng.uniform(1, 4.5))
     developed = (

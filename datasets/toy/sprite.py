@@ -37,7 +37,7 @@ class Sprite:
 
 
 def rgb(hue: float, saturation: float, value: float) -> tuple[float, float, float]:
-    """RGB 0-255 of a hue in degrees and a saturation and value that are cut to 0-1."""
+    """Return RGB 0-255 of a hue in degrees and a saturation and value that are cut to 0-1."""
     saturation = min(max(saturation, 0.0), 1.0)
     value = min(max(value, 0.0), 1.0)
     red, green, blue = colorsys.hsv_to_rgb(hue % 360 / 360, saturation, value)
@@ -45,12 +45,12 @@ def rgb(hue: float, saturation: float, value: float) -> tuple[float, float, floa
 
 
 def _near(pen: Pen, hsv: Hsv) -> Hsv:
-    """A tone close to the given one."""
+    """Draw a tone close to the given one."""
     return hsv[0] + pen.vary(-10, 10), hsv[1] * pen.vary(0.75, 1.15), hsv[2] * pen.vary(0.82, 1.12)
 
 
 def _tones(pen: Pen, shape: Shape, usual: bool) -> dict[str, Hsv]:
-    """Every tone a drawing may name, as HSV."""
+    """Draw every tone a drawing may name, as HSV."""
     if usual:
         body = _near(pen, pen.pick(shape.bodies))
         accent = _near(pen, pen.pick(shape.accents))
@@ -92,7 +92,7 @@ def _tones(pen: Pen, shape: Shape, usual: bool) -> dict[str, Hsv]:
 
 
 def _tone(tones: dict[str, Hsv], name: str) -> tuple[float, ...]:
-    """RGB 0-255 of a tone; `x_dark` and `x_light` are shades of x."""
+    """Return RGB 0-255 of a tone; `x_dark` and `x_light` are shades of x."""
     if name in tones:
         return rgb(*tones[name])
     base, _, shade = name.partition("_")
@@ -103,7 +103,7 @@ def _tone(tones: dict[str, Hsv], name: str) -> tuple[float, ...]:
 
 
 def _pose(pen: Pen, tilt: float) -> np.ndarray:
-    """(2, 2) map of row vectors: mirror, stretch, shear, small rotation."""
+    """Draw a (2, 2) map of row vectors: mirror, stretch, shear, small rotation."""
     angle = math.radians(pen.rng.normal(0, tilt))
     mirror = pen.pick((-1, 1))
     stretch = pen.vary(0.87, 1.15)
@@ -113,7 +113,7 @@ def _pose(pen: Pen, tilt: float) -> np.ndarray:
 
 
 def paint(rng: np.random.Generator, shape: Shape, size: float) -> Sprite:
-    """One object of a class in a random pose and dress, its longer side about `size` pixels.
+    """Draw one object of a class in a random pose and dress, its longer side about `size` pixels.
 
     Drawn at twice the size and averaged, so that its borders are smooth; a dark outline and shading
     from above keep it apart from any background.
@@ -151,8 +151,8 @@ def paint(rng: np.random.Generator, shape: Shape, size: float) -> Sprite:
 def _rasterise(
     parts: list[tuple[np.ndarray, str]], pose: np.ndarray, size: float
 ) -> tuple[np.ndarray, list[str]]:
-    """(h, w) uint8 map of tone numbers (0 nothing) at `_FINE` times the size, and the names of
-    tones 1, 2, ...
+    """Return a (h, w) uint8 map of tone numbers (0 nothing) at `_FINE` times the size, and the
+    names of tones 1, 2, ...
     """
     placed = np.concatenate([points for points, _ in parts]) @ pose
     low = placed.min(axis=0)

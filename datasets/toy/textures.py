@@ -12,15 +12,15 @@ _SIDE = 256
 
 
 def _smooth(rng: np.random.Generator, cells: int) -> np.ndarray:
-    """(256, 256) noise with `cells` bumps a side."""
+    """Draw (256, 256) noise with `cells` bumps per side."""
     noise = rng.standard_normal((cells, cells)).astype(np.float32)
     return cv2.resize(noise, (_SIDE, _SIDE), interpolation=cv2.INTER_CUBIC)
 
 
 @functools.cache
 def bank() -> dict[str, np.ndarray]:
-    """Pattern name -> (512, 512) float32, mirrored so that any 256-px window can be cut. Always the
-    same values.
+    """Draw the patterns by name, (512, 512) float32, mirrored so that any 256-px window can be cut.
+    Always the same values.
     """
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:_SIDE, :_SIDE].astype(np.float32)
@@ -59,7 +59,7 @@ def _normalise(values: np.ndarray) -> np.ndarray:
 def cut(
     rng: np.random.Generator, name: str, height: int, width: int, zoom: float = 1.0
 ) -> np.ndarray:
-    """A random (height, width) float32 window of a pattern, enlarged `zoom` times (more if need
+    """Cut a random (height, width) float32 window of a pattern, enlarged `zoom` times (more if need
     be).
     """
     zoom = max(zoom, height / _SIDE, width / _SIDE)

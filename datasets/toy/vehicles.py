@@ -18,7 +18,7 @@ def _windows(pen: Pen, left: float, right: float, top: float, bottom: float, cou
 
 
 def aeroplane(pen: Pen) -> None:
-    """An airliner from the side, or from above."""
+    """Draw an airliner from the side, or from above."""
     if pen.chance(0.6):
         _plane_side(pen)
     else:
@@ -65,8 +65,8 @@ def _plane_above(pen: Pen) -> None:
 
 
 def bicycle(pen: Pen) -> None:
-    """A bicycle whose wheels are pale discs with spokes and whose main triangle is filled, so that
-    all is solid.
+    """Draw a bicycle whose wheels are pale discs with spokes and whose main triangle is filled, so
+    that all is solid.
     """
     radius = pen.vary(0.42, 0.48)
     x = pen.vary(0.56, 0.62)
@@ -101,7 +101,7 @@ def bicycle(pen: Pen) -> None:
 
 
 def motorbike(pen: Pen) -> None:
-    """A motorcycle: fat dark wheels, engine block, tank, long seat, exhaust and headlamp."""
+    """Draw a motorcycle: fat dark wheels, engine block, tank, long seat, exhaust and headlamp."""
     radius = pen.vary(0.33, 0.38)
     x = pen.vary(0.6, 0.66)
     y = 0.4
@@ -138,7 +138,7 @@ def motorbike(pen: Pen) -> None:
 
 
 def boat(pen: Pen) -> None:
-    """A sailing boat with full sails, or a motor vessel with a cabin."""
+    """Draw a sailing boat with full sails, or a motor vessel with a cabin."""
     length = pen.vary(0.85, 1.0)
     if pen.chance(0.6):
         height = pen.vary(0.85, 1.05)
@@ -165,7 +165,7 @@ def boat(pen: Pen) -> None:
 
 
 def bus(pen: Pen) -> None:
-    """A long box with a row of windows, a door and two wheels; sometimes with a second deck."""
+    """Draw a long box with a row of windows, a door and two wheels; at times a second deck."""
     half = pen.vary(0.88, 1.0)
     height = pen.vary(0.48, 0.56)
     count = int(pen.vary(4, 7))
@@ -195,7 +195,7 @@ def bus(pen: Pen) -> None:
 
 
 def car(pen: Pen) -> None:
-    """A low car with bonnet and boot, two side windows, lamps and two large wheels."""
+    """Draw a low car with bonnet and boot, two side windows, lamps and two large wheels."""
     roof = pen.vary(0.38, 0.46)
     back = pen.vary(-0.72, -0.5)
     pen.blob(
@@ -236,7 +236,7 @@ def car(pen: Pen) -> None:
 
 
 def train(pen: Pen) -> None:
-    """A locomotive seen from its front, a steam engine with tender, or a streamlined railcar."""
+    """Draw a locomotive from its front, a steam engine with tender, or a streamlined railcar."""
     kind = pen.rng.random()
     if kind < 0.4:
         _train_front(pen)

@@ -42,5 +42,5 @@ UNDRAWN: tuple[str, ...] = ("keyboard", "helmet", "bridge", "sign")
 
 
 def wordings(name: str) -> tuple[str, ...]:
-    """The name itself, then its synonyms. Raises KeyError for a name that is never drawn."""
+    """Return the name itself, then its synonyms. Raises KeyError for a name that is never drawn."""
     return (name, *SYNONYMS[name])

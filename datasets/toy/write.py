@@ -47,8 +47,8 @@ Counts = dict[str, int]  # pictures of each split
 
 
 def picture(seed: int, split: str, number: int, size: int) -> Scene:
-    """Picture `number` (from 0) of "train" or "val": a pure function of the arguments, sides `size`
-    or 3/4 of it.
+    """Draw picture `number` (from 0) of "train" or "val": a pure function of the arguments, sides
+    `size` or 3/4 of it.
 
     The first class cycles through all classes, so that they are balanced; up to two more are drawn.
     """
@@ -89,7 +89,7 @@ def write_custom(root: str | Path, train: int, val: int, size: int, seed: int) -
 
 
 def is_drawn(picture: Path) -> bool:
-    """Whether a picture lies in a toy set that this module wrote."""
+    """Tell whether a picture lies in a toy set that this module wrote."""
     return any(_holds_toy(folder) for folder in picture.absolute().parents)
 
 
@@ -175,8 +175,8 @@ def _write(
 
 
 def _is_written(root: Path, wanted: Mapping[str, object]) -> bool:
-    """True if the folder holds the wanted set, False if it is missing or empty; anything else is a
-    UserError.
+    """Tell whether the folder holds the wanted set; False where it is missing or empty. Raises
+    UserError for anything else.
     """
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
@@ -202,7 +202,7 @@ def _save(image: np.ndarray, path: Path) -> None:
 
 
 def _boxes(scene: Scene) -> Iterator[tuple[int, np.ndarray, tuple[int, int, int, int]]]:
-    """(class, mask (H, W) uint8, (x, y, width, height)) of each object that shows."""
+    """List (class, mask (H, W) uint8, (x, y, width, height)) of each object that shows."""
     for number, k in enumerate(scene.objects, start=1):
         mask = ((scene.instances == number) & (scene.labels == k + 1)).astype(np.uint8)
         if mask.any():
@@ -241,7 +241,9 @@ def _fill_voc(root: Path, counts: Counts, size: int, seed: int) -> None:
 
 
 def _xml(name: str, scene: Scene) -> str:
-    """VOC annotation of a picture; boxes are 1-based and include their last row and column."""
+    """Write the VOC annotation of a picture; boxes are 1-based and include their last row and
+    column.
+    """
     height, width = scene.labels.shape
     lines = [
         f"<annotation><folder>toy</folder><filename>{name}.jpg</filename>",
@@ -258,7 +260,7 @@ def _xml(name: str, scene: Scene) -> str:
 
 
 def coco_classes() -> tuple[int, ...]:
-    """The COCO class (0-based) of each VOC class, matched by its wordings."""
+    """Return the COCO class (0-based) of each VOC class, matched by its wordings."""
     return tuple(
         next(k for k, name in enumerate(COCO.classes) if name in wordings(voc_name))
         for voc_name in VOC.classes
@@ -330,8 +332,8 @@ def _fill_custom(root: Path, counts: Counts, size: int, seed: int) -> None:
 
 
 def _polygons(mask: np.ndarray) -> list[list[float]]:
-    """Outlines of a (H, W) mask as flat lists x0, y0, x1, y1, ...; its box if it is too thin to
-    have any.
+    """Return the outlines of a (H, W) mask as flat lists x0, y0, x1, y1, ...; its box if it is too
+    thin to have any.
     """
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     x, y, w, h = cv2.boundingRect(mask)
