@@ -205,6 +205,7 @@ class VisionTransformer(nn.Module):
         self.patch_size = patch_size
         self.width = width
         self.grid = grid
+
         self.conv1 = nn.Conv2d(3, width, patch_size, patch_size, bias=False)
         self.class_embedding = _random(width, std=width**-0.5)
         self.positional_embedding = _random(grid * grid + 1, width, std=width**-0.5)
@@ -328,6 +329,7 @@ class CLIP(nn.Module):
             if unknown.any():
                 raise ValueError(f"token {int(tokens[unknown][0])} has no row in this checkpoint")
             tokens = rows
+
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
         x = self.ln_final(self.transformer(x, causal=True))
         return x[torch.arange(len(x), device=x.device), end] @ self.text_projection
@@ -347,10 +349,12 @@ class CLIP(nn.Module):
         for name in _weights(state):
             tensor = state[name]
             values[name] = tensor.float() if tensor.is_floating_point() else tensor.long()
+
         try:
             model.load_state_dict(values, assign=True)
         except RuntimeError as error:
             raise ValueError(" ".join(str(error).split())) from None
+
         return model.eval()
 
     @classmethod

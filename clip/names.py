@@ -93,6 +93,7 @@ def prefix_of(names: Collection[str]) -> str:
             if name == ending or name.endswith(f".{ending}")
         }
     )
+
     if not found:
         raise ValueError(f"no tensor {OFFICIAL} of 4 dimensions")
     if "" not in found and len(found) > 1:

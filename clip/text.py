@@ -49,6 +49,7 @@ def _encode(model: CLIP, prompts: list[str]) -> Tensor:
         return model.encode_text(tokenizer(prompts).to(device))
     except ValueError:
         pass
+
     for prompt in prompts:  # once more, one by one, to name the prompt
         try:
             model.encode_text(tokenizer([prompt]).to(device))
@@ -56,4 +57,5 @@ def _encode(model: CLIP, prompts: list[str]) -> Tensor:
             raise UserError(
                 f"the prompt {prompt!r} cannot be used: {error}; reword it or use full CLIP weights"
             ) from None
+
     raise AssertionError("a batch of prompts failed though each one alone did not")

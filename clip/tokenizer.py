@@ -40,6 +40,7 @@ class Tokenizer:
     def __init__(self, merges: Path = MERGES, context: int = 77):
         with gzip.open(merges, "rt", encoding="utf-8") as file:
             pairs = [tuple(line.split()) for line in file.read().split("\n")[1 : MERGE_COUNT + 1]]
+
         self.context = context
         self.symbols = _byte_symbols()
         self.ranks = {pair: rank for rank, pair in enumerate(pairs)}

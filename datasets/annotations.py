@@ -121,11 +121,13 @@ def class_of(word: str, spec: DatasetSpec, place: str) -> str:
     name = unicodedata.normalize("NFC", word)
     if name in spec.classes:
         return name
+
     alike = [known for known in spec.classes if key_of(known) == key_of(name)]
     if len(alike) == 1:
         return alike[0]
     if key_of(name) == NOTHING or is_ignored(name):
         return ""
+
     hint = nearest(word, spec.classes) or "; add it to the class list, or take it away"
     raise UserError(f"{place} has the tag {word!r}, which is no class{hint}")
 

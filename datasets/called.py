@@ -86,6 +86,7 @@ class Pictures:
             plain = spelt
             if elsewhere:
                 plain = spelt[elsewhere.end() :]
+
             parts = [part for part in plain.split("/") if part not in ("", ".")]
             if ".." in parts:
                 return

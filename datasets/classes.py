@@ -197,6 +197,7 @@ def _prompts(path: Path, node: yaml.Node, classes: list[str]) -> dict[str, str]:
         raise UserError(
             f"{_place(path, node)}: `prompts` must hold `class: wording` lines; write them so"
         )
+
     prompts = {}
     for key, value in node.value:
         name = _text(path, key)
@@ -206,6 +207,7 @@ def _prompts(path: Path, node: yaml.Node, classes: list[str]) -> dict[str, str]:
                 f"{_place(path, key)} words the class {name!r}, which is not listed{hint}"
             )
         prompts[name] = _text(path, value)
+
     return prompts
 
 

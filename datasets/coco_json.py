@@ -65,6 +65,7 @@ def coco_year(root: str | Path, split: str) -> str:
         )
         if any(place.exists() for place in places):
             return year
+
     return _YEARS[0]
 
 
@@ -103,7 +104,8 @@ def read_instances(path: str | Path, outlines: bool) -> list[AnnotatedImage]:
     Raises:
         UserError: the file is missing or malformed, or names an image twice.
     """
-    content = read_json(path, partial(_compact, path) if outlines else without_outline)
+    shortened = partial(_compact, path) if outlines else without_outline
+    content = read_json(path, shortened)
     try:
         images = {
             _key(entry["id"]): AnnotatedImage(

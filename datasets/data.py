@@ -105,6 +105,7 @@ class TaggedImages(Dataset):
         images = Items.of(items)
         if len(images) != len(tags):
             raise ValueError(f"{len(images)} items but {len(tags)} rows of tags")
+
         self.names = images.names
         self.files = images.images
         self.tags = TagTable.of(tags)
@@ -148,6 +149,7 @@ class TaggedImages(Dataset):
                 if not self.skip_bad:
                     raise
                 skipped.append(str(error))
+
         raise UserError(
             f"{len(skipped)} images one after another cannot be read, the last: {skipped[-1]}"
         )
@@ -256,6 +258,7 @@ class IterationSampler(Sampler[list[tuple[int, int]]]):
                 f"batch {batch} cannot be shared equally by {world} processes; use a multiple of "
                 f"{world}"
             )
+
         self.n = n
         self.batch = batch
         self.seed = seed

@@ -265,6 +265,7 @@ def matching(pattern: str) -> Found:
                 found.files.append(path)
         if found.files or found.left_out:
             break
+
     return found
 
 

@@ -205,6 +205,7 @@ def picture_names(files: Sequence[PurePosixPath]) -> list[str]:
         name = next(name for name in candidates if name.casefold() not in taken)
         taken.add(name.casefold())
         names.append(name)
+
     return names
 
 
@@ -234,6 +235,7 @@ def read_list(path: str | Path) -> list[str]:
         raise UserError(
             f"list {path} cannot be read as text ({error}); write one image name per line"
         ) from error
+
     names = [_listed(line.strip()) for line in lines if line.strip()]
     if not names:
         raise UserError(f"list {path} holds no image name; write one per line")
@@ -247,6 +249,7 @@ def _listed(line: str) -> str:
     """
     if " " not in line:
         return line
+
     image, _, mask = (PurePosixPath(part.strip()) for part in line.partition(" "))
     pair = (
         image.suffix.lower() in picture_suffixes()
@@ -272,6 +275,7 @@ def _locate(
         suffixes = picture_suffixes()
         missing = [name for name in names if not _first(name, suffixes, images)]
         _check_complete(source, names, missing, image_dir)
+
     return Items(_located(names, image_dir, images, masks))
 
 

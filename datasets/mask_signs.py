@@ -57,6 +57,7 @@ def look(mask: Path, image: Path | None = None) -> Look:
             picture = open_image(image)
     except UserError:
         return Look(mask, frozenset())
+
     labels = frozenset(np.unique(values).tolist())
     turned = picture is not None and picture.turned
     stored = picture is not None and fits_stored(values.shape, picture)

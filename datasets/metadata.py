@@ -82,9 +82,11 @@ def orientation_in(block: bytes) -> int:
     """
     while block.startswith(b"Exif\0"):  # some writers put the marker in twice
         block = block[6:]
+
     order, big = _TIFF_STARTS.get(block[:4], ("", False))
     if not order:
         return 1
+
     entries = _Directory(block, order, big).entries
     found = next((entry for entry in entries if entry.tag == ORIENTATION), None)
     if found is None:

@@ -280,6 +280,7 @@ def _farthest_first(chain: np.ndarray, tolerance: float) -> np.ndarray:
     kept = np.zeros(len(chain), bool)
     kept[[0, -1]] = True
     parts = [(0, len(chain) - 1)]
+
     while parts:
         first, last = parts.pop()
         if last - first < 2:
@@ -290,6 +291,7 @@ def _farthest_first(chain: np.ndarray, tolerance: float) -> np.ndarray:
             middle = first + 1 + farthest
             kept[middle] = True
             parts += [(first, middle), (middle, last)]
+
     return kept
 
 

@@ -286,6 +286,7 @@ def _open(source: str | Path | BinaryIO, name: str) -> Picture:
         if parts.size is None:
             raise
         image = None  # a TIFF of a kind that Pillow does not know, as of three floating channels
+
     size = parts.size
     if image is not None:
         size = image.size
@@ -294,6 +295,7 @@ def _open(source: str | Path | BinaryIO, name: str) -> Picture:
     if image is None or (image.mode in ("RGB", "RGBA", "LA") and "16" in _raw_mode(image)):
         # Of colours of 16 bits, Pillow keeps the upper 8, and those of 12 bits would be black.
         return _deep_colours(parts, image, name)
+
     return Picture(image, name, _orientation(image, parts), parts.white)
 
 
@@ -326,10 +328,12 @@ def _deep_colours(parts: Stripped, image: Image.Image | None, name: str) -> Pict
         raise UnidentifiedImageError
     if values is None or values.dtype == np.uint8:
         return Picture(image or Image.fromarray(values), name, parts.orientation)
+
     values = np.atleast_3d(values)
     colours, stretched, white = eight_bits(values[..., :3][..., ::-1], parts.white)
     if values.shape[-1] == 4:
         colours = np.dstack([colours, eight_bits(values[..., 3], np.iinfo(np.uint16).max)[0]])
+
     picture = Picture(Image.fromarray(colours.squeeze()), name, parts.orientation)
     picture.deep = True
     picture._note(values.dtype, stretched, white)

@@ -31,6 +31,7 @@ def polygon_pixels(
     polygons = [polygon for polygon in polygons if len(polygon) >= 6]
     if not polygons:
         return np.zeros((height, width), bool)
+
     reach = max(np.abs(polygon).max() for polygon in polygons)
     # the rasteriser's memory grows with the coordinates; nan is not below the limit either
     if not reach <= 2 * max(height, width):
@@ -38,6 +39,7 @@ def polygon_pixels(
             f"{place} reaches to {reach:g} px in an image of {width} x {height}; correct its "
             "polygon"
         )
+
     runs = coder.frPyObjects([polygon.tolist() for polygon in polygons], height, width)
     return coder.decode(coder.merge(runs)).astype(bool)
 

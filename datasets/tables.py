@@ -72,12 +72,14 @@ def split_words(text: str, classes: Sequence[str]) -> list[str]:
         return [text]
     if text[:1] + text[-1:] in ("[]", "()", "{}"):
         text = re.sub(r"""["']""", "", text[1:-1])
+
     separator = next((sign for sign in (SEPARATOR, "|", ",", "\n") if sign in text), None)
     words = [text]
     if separator:
         words = [word.strip() for word in text.split(separator)]
     elif all(key_of(word) in known for word in text.split()):
         words = text.split()
+
     return [word for word in words if word]
 
 

@@ -140,6 +140,7 @@ def tags_of_images(
         found = tags_of(str(path), tagged, known, spec, "")
         rows = ([spec.classes[k] for k in row.nonzero()[0]] for row in found.matrix)
         return _some(path, dict(zip(known, rows)), images)
+
     files = {PurePosixPath(item.name + item.image.suffix): item.name for item in reversed(images)}
     roots = {item.image.parents[item.name.count("/")] for item in images}
     tags = tags_of_file(Path(path), list(files), spec, roots, partial=True)
@@ -190,6 +191,7 @@ def find_tags(
         return read_tags(file or Path(root) / TAGS, spec, names)
     if dataset == "coco":
         return tags_from_coco_json(root, split, names, spec).matrix
+
     prepared = _prepared(Path(root), names, spec)
     if prepared is not None:
         return prepared
@@ -259,6 +261,7 @@ def tags_from_coco_json(
             f"{path} lacks {len(missing)} of {len(names)} images, first {missing[0]}; use its "
             "split's list"
         )
+
     return tags_of(str(path), found, names, spec, COCO_SOURCE)
 
 
@@ -278,10 +281,10 @@ def tags_from_masks(
         if labels and labels[-1] > len(spec.classes):
             raise UserError(
                 f"mask {item.mask} holds label {labels[-1]}, but {spec.name} has classes "
-                f"1..{len(spec.classes)};"
-                " convert the mask's labels"
+                f"1..{len(spec.classes)}; convert the mask's labels"
             )
         row[np.array(labels, int) - 1] = True
+
     return Tags(tuple(item.name for item in items), matrix, "segmentation masks")
 
 
@@ -316,6 +319,7 @@ def differences(first: Tags, second: Tags, spec: DatasetSpec) -> list[str]:
         ]
         if said:
             lines.append(f"{name}: {'; '.join(said)}")
+
     return lines
 
 

@@ -108,6 +108,6 @@ def propagate(
     inside = cams
     if mask is not None:
         inside = cams * mask
-    images = rows.by_image(inside.flatten(1))
-    spread = [own @ matrix.T for own, matrix in zip(images, transition)]
+    by_image = rows.by_image(inside.flatten(1))
+    spread = [own @ matrix.T for own, matrix in zip(by_image, transition)]
     return torch.cat(spread).view(cams.shape)

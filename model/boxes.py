@@ -52,6 +52,7 @@ def boxes_by_spreading(strong: Tensor) -> Tensor:
     rows, cols = _coordinates(strong)
     extent = torch.stack([-cols, -rows, cols, rows]).float().expand(len(strong), -1, -1, -1)
     extent = extent.masked_fill(~strong[:, None], float("-inf"))
+
     while True:
         before = extent
         for _ in range(_BOX_ROUNDS):
@@ -60,6 +61,7 @@ def boxes_by_spreading(strong: Tensor) -> Tensor:
             )
         if torch.equal(before, extent):
             break
+
     left, top, right, bottom = extent.masked_fill(~strong[:, None], 0).long().unbind(1)
     return torch.stack([-left, -top, right, bottom])
 
@@ -76,9 +78,11 @@ def boxes_by_products(strong: Tensor) -> Tensor:
     near = ((rows[:, None] - rows).abs() <= 1) & ((cols[:, None] - cols).abs() <= 1)
     pixels = strong.flatten(1)
     joined = near & pixels[:, :, None] & pixels[:, None, :]
+
     for _ in range((len(rows) - 1).bit_length()):  # no path is longer than the number of pixels
         steps = joined.to(torch.bfloat16)
         joined = steps @ steps > 0
+
     far = len(rows)
     least = [torch.where(joined, place, far).amin(2) for place in (cols, rows)]
     most = [torch.where(joined, place, -1).amax(2) for place in (cols, rows)]

@@ -174,6 +174,7 @@ def classifier_criterion(
     patch = [tag_loss(logits, tags, reduce) for logits in pooled if logits is not None]
     if patch:
         losses["patch"] = functools.reduce(torch.add, patch) / len(patch)
+
     losses["contrast"] = class_contrast_loss(
         output.cls_embeddings, tags, reduce=reduce, by_image=by_image
     )

@@ -178,8 +178,8 @@ def surgery_cams(dense: Tensor, text: Tensor, published: bool = False) -> Tensor
     Returns:
         (B, N, K+M) in 0..1, patches only.
     """
-    summed = 1 if published else 2
-    unit = dense / dense.norm(dim=summed, keepdim=True).clamp(min=_EPS)
+    axis = 1 if published else 2
+    unit = dense / dense.norm(dim=axis, keepdim=True).clamp(min=_EPS)
     fit = torch.softmax(2 * unit[:, 0] @ text.T, dim=-1)
     weights = fit / fit.mean(dim=-1, keepdim=True)
 

@@ -82,6 +82,7 @@ class DenseSettings(Settings):
         parts = self.dense_parts
         if parts == "proxy":
             parts = ""
+
         return DenseReadout(
             parts, self.dense_blocks, heads=heads, std=self.dense_std, residual=residual
         )

@@ -80,6 +80,7 @@ class DinoViT(nn.Module):
         self.patch = patch
         self.grid = grid
         self.registers = registers
+
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.register_tokens = nn.Parameter(torch.zeros(1, registers, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid * grid, dim))

@@ -64,6 +64,7 @@ def affinity_labels(labels: Tensor, grid: tuple[int, int], mask: Tensor | None =
     usable = known[:, :, None] & known[:, None, :]
     if mask is not None:
         usable = usable & mask
+
     same = (patches[:, :, None] == patches[:, None, :]).to(torch.uint8)
     return same.masked_fill(~usable, IGNORE)
 

@@ -80,6 +80,7 @@ def read_out(visual: VisionTransformer, views: Views, method: Method) -> Tensor:
     if not alone:
         features = resize_tokens(features, size, grid)
         size = grid
+
     attention = proxy_attention(features, method.proxy_gamma, method.proxy_beta)
     if alone:
         return tokens_by_proxy(visual, tokens, grid, attention, size)

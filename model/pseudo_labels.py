@@ -69,6 +69,7 @@ def score_maps(seeds: Seeds, size: Sequence[int]) -> dict[str, Tensor]:
         for name, (cams, eps) in branches.items()
         if cams is not None
     }
+
     if len(scores) == 2:
         scores["fused"] = (scores["clip"] + scores["vit"]) / 2
     return scores

@@ -73,6 +73,7 @@ def dice_loss(
     known = labels != IGNORE
     truth = F.one_hot(labels.masked_fill(~known, 0), logits.shape[1]).permute(0, 3, 1, 2)
     truth = (truth * known[:, None]).to(p)
+
     counted = p
     if not published:
         counted = p * known[:, None]

@@ -45,6 +45,7 @@ class Attention(nn.Module):
             mixed = F.scaled_dot_product_attention(q, k, v)
             if rows:
                 weights = attention_weights(q.detach()[:, :, :rows], k.detach())
+
         return self.proj(mixed.transpose(1, 2).flatten(2)), weights
 
 

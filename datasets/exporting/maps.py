@@ -65,6 +65,7 @@ def read_labels(item: Item, num_labels: int) -> np.ndarray:
     """
     if item.mask is None:
         raise ValueError(f"{item.name} has no label map")
+
     labels = load_mask(item.mask)
     shape = open_image(item.image).shape
     if labels.shape != shape:
@@ -72,10 +73,12 @@ def read_labels(item: Item, num_labels: int) -> np.ndarray:
             f"{item.mask} is {labels.shape[1]} x {labels.shape[0]} but its photo {item.image} is "
             f"{shape[1]} x {shape[0]}; make label maps at the size at which photos are shown"
         )
+
     outside = labels[(labels >= num_labels) & (labels != IGNORE)]
     if outside.size:
         raise UserError(
             f"{item.mask} holds label {outside[0]}, the classes are 0..{num_labels - 1}; name all "
             "classes with --classes, in the order of their labels"
         )
+
     return labels

@@ -70,6 +70,7 @@ def png_pixels(content: bytes) -> np.ndarray:
         values: np.ndarray = np.atleast_3d(np.array(image))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"no PNG, {error}") from error
+
     return np.max(values, axis=2) > 0
 
 
@@ -84,12 +85,14 @@ def _inside(
     scale = np.ones(2)
     if relative:
         scale = np.array([width, height], np.float64)
+
     outer, inner = (_points(group, scale, place) for group in (polygons, holes))
     pixels = polygon_pixels(outer, height, width, place)
     if not pixels.any() and _is_outside(outer, height, width):
         raise UserError(
             f"{place} has a polygon outside the picture of {width} x {height}; correct it"
         )
+
     return pixels & ~polygon_pixels(inner, height, width, place)
 
 

@@ -48,6 +48,7 @@ def _row(file: Path, dataset: Path, known: set[str]) -> Row:
     content = read_json(file)
     name = file.name.removesuffix(".json")
     called = ((dataset / "img" / name).as_posix(), (dataset / name).as_posix(), name)
+
     try:
         sides = content.get("size") or {}
         size = None
@@ -62,6 +63,7 @@ def _row(file: Path, dataset: Path, known: set[str]) -> Row:
             f"{file} is no annotation of Supervisely ({type(error).__name__}: {error}); "
             "export it again"
         ) from error
+
     return row_of(str(file), called, regions, size, [tag for tag in tags if key_of(tag) in known])
 
 

@@ -24,12 +24,14 @@ def read(path: Path, root: Element, below: str) -> Row:
     stem = PurePosixPath(below).with_suffix("").as_posix()
     name = (root.findtext("filename") or "").strip()
     objects = [each for each in root.findall("object") if not is_set(_text(each, "deleted"))]
+
     try:
         regions = [Region(_text(each, "name"), _pixels(each)) for each in objects]
         sides = next(((h, w) for h, w in _SIZES if _text(root, h) and _text(root, w)), None)
         size = sides and (int(_text(root, sides[0])), int(_text(root, sides[1])))
     except (ValueError, OverflowError) as error:
         raise UserError(f"{path} has a malformed number ({error}); export it again") from error
+
     return row_of(str(path), (stem, name, PurePosixPath(stem).name), regions, size or None)
 
 

@@ -73,6 +73,7 @@ def add_command(kinds: Any) -> None:
         "check", help="read all images and masks and list what is wrong", description=__doc__
     )
     add = parser.add_argument
+
     add("--dataset", choices=("voc", "coco", "custom"), help="default: by what --root holds")
     add("--root", required=True, metavar="DIR", help="folder of the data set")
     add(
@@ -106,6 +107,7 @@ def add_command(kinds: Any) -> None:
         metavar="DIR",
         help="write lists without what is wrong, and faults.csv, here",
     )
+
     parser.set_defaults(run=_run)
 
 
@@ -289,6 +291,7 @@ def write_lists(folder: Path, reports: Mapping[str, Sequence[Report]]) -> None:
             writer.writerows(
                 (split, r.name, kind, detail) for r in checked for kind, detail in r.found.items()
             )
+
     for split, checked in reports.items():
         kept = [report.name for report in checked if not is_wrong(report)]
         path = folder / f"{split}.txt"

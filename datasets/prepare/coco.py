@@ -52,6 +52,7 @@ def add_command(kinds: Any) -> None:
         "coco", help="MS COCO: masks and tags from instances_*.json", description=__doc__
     )
     add = parser.add_argument
+
     add(
         "--root",
         default="MSCOCO",
@@ -70,6 +71,7 @@ def add_command(kinds: Any) -> None:
         default=os.cpu_count() or 1,
         help="processes; 0: in this one (default: %(default)s)",
     )
+
     parser.set_defaults(run=run)
 
 

@@ -31,7 +31,7 @@ from datasets.tags import TAGS, Tags, write_tags
 from utils.common.errors import UserError
 from utils.common.files import write_whole
 
-_EPOCHS = 12  # stage 2 sees each VOC picture about so often in 30000 iterations
+_EPOCHS = 12  # as often as stage 2 sees each VOC picture in 30000 iterations
 _BATCH = 4
 _FEWEST = 2000  # iterations
 _MOST = 30000
@@ -43,6 +43,7 @@ def add_command(kinds: Any) -> None:
     text = "one's own pictures: any names, tags from a file or from folders"
     parser = kinds.add_parser("custom", help=text, description=__doc__)
     add = parser.add_argument
+
     add(
         "--images",
         required=True,
@@ -97,6 +98,7 @@ def add_command(kinds: Any) -> None:
         metavar="DIR",
         help="folder to write, which trains as --data_root",
     )
+
     parser.set_defaults(run=_run)
 
 
@@ -111,6 +113,7 @@ def _run(args: Namespace) -> None:
         tags = tags_of_file(args.tags, files, spec, [args.images])
     else:
         tags = tags_of_folders(args.images, files, spec)
+
     kept = [file for file in files if file in tags]
     names = dict(zip(kept, picture_names(kept)))
 
@@ -189,6 +192,7 @@ def tags_of_folders(root: Path, files: Sequence[PurePosixPath], spec: DatasetSpe
                 f"{root / file} lies in no folder named after a class; move it into one, or into"
                 f" {NOTHING!r} if it shows none, or give --tags"
             )
+
     return tags
 
 

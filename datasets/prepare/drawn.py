@@ -116,6 +116,7 @@ def _check_size(row: Row, picture: Picture) -> None:
     """Refuse outlines of a picture of another size. Sides that are merely exchanged are said."""
     if row.size in (None, picture.shape):
         return
+
     assert row.size is not None
     there, here = (f"{size[1]} x {size[0]}" for size in (row.size, picture.shape))
     if row.size != picture.shape[::-1]:
@@ -128,6 +129,7 @@ def _check_size(row: Row, picture: Picture) -> None:
             f"{row.place} is of {there}, as {picture.name} is stored, but EXIF turns it to {here}; "
             "save the picture turned and annotate that"
         )
+
     say_once(
         "exchanged",
         f"{row.place} says {there} of a picture of {here}: width and height are taken as "

@@ -47,6 +47,7 @@ def read_plain(content: bytes) -> Any:
             stack.follow(code.name, argument)
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise ValueError(f"at byte {place}: {error}") from error
+
     raise ValueError("it ends without a value")
 
 

@@ -76,10 +76,12 @@ def list_from_masks(root: Path) -> str:
     names = _stems(root / "SegmentationClassAug", ".png")
     if not names:
         return ""
+
     lists = root / "ImageSets" / "Segmentation"
     kept = sorted(names - set(read_list(lists / "val.txt")))
     if not kept:
         return ""
+
     _write_list(lists / "train_aug.txt", kept)
     return (
         f"{lists / 'train_aug.txt'}: {len(kept)} images, those of the {len(names)} masks in "

@@ -31,6 +31,7 @@ def add_command(kinds: Any) -> None:
         "submit", help="pack predictions for the VOC evaluation server", description=__doc__
     )
     add = parser.add_argument
+
     add("dataset", choices=("voc",), help="whose server")
     add(
         "--work_dir",
@@ -59,6 +60,7 @@ def add_command(kinds: Any) -> None:
         metavar="FILE",
         help="archive to write (default: WORK_DIR/{comp}_{split}_cls.tgz)",
     )
+
     parser.set_defaults(run=_run)
 
 

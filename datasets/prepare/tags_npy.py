@@ -44,6 +44,7 @@ def add_command(kinds: Any) -> None:
         "--dataset", choices=sorted(SPECS), default="voc", help="class list (default: %(default)s)"
     )
     parser.add_argument("--out", required=True, metavar="FILE", help="file to write")
+
     parser.set_defaults(run=run)
 
 
@@ -82,8 +83,10 @@ def read_npy(path: str | Path, spec: DatasetSpec) -> Tags:
         key=itemgetter(0),
     )
     matrix = np.zeros((len(named), len(spec.classes)), bool)
+
     for row, (name, values) in zip(matrix, named):
         row[:] = _onehot(f"{path}, image {name}", values, spec)
+
     return Tags(tuple(name for name, _ in named), matrix, f"imported from {Path(path).name}")
 
 

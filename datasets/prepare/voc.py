@@ -36,6 +36,7 @@ def add_command(kinds: Any) -> None:
         "voc", help="PASCAL VOC 2012: lists, tags, SegmentationClassAug", description=__doc__
     )
     add = parser.add_argument
+
     add(
         "--root",
         default="VOCdevkit/VOC2012",
@@ -64,6 +65,7 @@ def add_command(kinds: Any) -> None:
     )
     processes = "processes; 0: in this one, but for --sbd (default: %(default)s)"
     add("--workers", type=int, default=os.cpu_count() or 1, help=processes)
+
     parser.set_defaults(run=run)
 
 
@@ -120,9 +122,11 @@ def _described(root: Path, counts: dict[str, int]) -> str:
             f"{_list(root, 'train_aug')} does not exist, nor val.txt; copy the lists of VOC 2012 "
             "there"
         )
+
     found = ", ".join(f"{split} {counts.get(split, 'no list')}" for split in FULL)
     if counts == FULL:
         return f"{found}: the whole of VOC 2012"
+
     whole = ", ".join(f"{split} {count}" for split, count in FULL.items())
     advice = ""
     if "train_aug" not in counts:
@@ -149,6 +153,7 @@ def _write_tags(root: Path, split: str, out: Path, args: Namespace, each: Each) 
         tags = tags_from_masks(found, VOC, partial(each, title=f"masks of {split}"))
     else:
         tags = tags_from_voc_xml(root, [item.name for item in found], VOC, args.difficult == "true")
+
     path = out / VOC_TAGS[split]
     new = write_tags(path, VOC, tags)
     said = f"tags of {len(found)} images, {tags.matrix.sum() / len(found):.2f} each, in {path}"

@@ -68,6 +68,7 @@ def _perching(pen: Pen) -> None:
 def _flying(pen: Pen) -> None:
     lift = pen.vary(0.55, 0.9)
     sweep = pen.vary(-0.45, -0.1)
+
     pen.poly("accent", (-0.5, -0.1), (-0.98, -0.24), (-1.02, 0.22), (-0.5, 0.16))
     pen.blob(
         "accent_dark",
@@ -138,6 +139,7 @@ def _cat_head(pen: Pen, x: float, y: float, radius: float) -> None:
 
 def _walking_cat(pen: Pen) -> None:
     sway = pen.vary(-0.2, 0.2)
+
     pen.bar("body", 0.13, (-0.62, -0.02), (-0.95, -0.2), (-0.92 + sway, -0.6), (-0.7 + sway, -0.86))
     _legs(pen, ("body_dark", "body"), (-0.52, 0.38), 0.15, 0.68, 0.14)
     pen.blob(
@@ -156,6 +158,7 @@ def _walking_cat(pen: Pen) -> None:
 def _sitting_cat(pen: Pen) -> None:
     width = pen.vary(0.38, 0.46)
     side = pen.vary(0.1, 0.4)
+
     pen.bar(
         "body",
         0.14,
@@ -195,6 +198,7 @@ def _standing_dog(pen: Pen) -> None:
     wag = pen.vary(-0.15, 0.15)
     x = pen.vary(0.6, 0.7)
     y = pen.vary(-0.6, -0.5)
+
     pen.bar("body", 0.12, (-0.6, -0.12), (-0.85, -0.4), (-0.9 + wag, -0.66))
     _legs(pen, ("body_dark", "body"), (-0.5, 0.4), 0.15, 0.86, 0.17)
     pen.blob(
@@ -269,6 +273,7 @@ def horse(pen: Pen) -> None:
     x = pen.vary(0.74, 0.86)
     y = pen.vary(-0.84, -0.72)
     belly = pen.vary(0.2, 0.26)
+
     pen.blob(
         "mane",
         (-0.55, -0.3),
@@ -322,6 +327,7 @@ def cow(pen: Pen) -> None:
     x = pen.vary(0.84, 0.92)
     y = pen.vary(-0.34, -0.2)
     reach = pen.vary(0.48, 0.56)
+
     pen.bar("body", 0.07, (-0.8, -0.36), (-0.95, 0.1), (-0.92, 0.3))
     pen.oval("accent", -0.92, 0.34, 0.08, 0.12)
     pen.oval("pink", -0.3, 0.36, 0.2, 0.15)

@@ -68,7 +68,8 @@ def backdrop(
     rows = np.arange(height, dtype=np.float32)[:, None]
 
     _fill(rng, image, stuff, upper, None)
-    if upper in _SKYLINE and pen.chance(1.0 if upper == "mountain" else 0.5):
+    likely = 1.0 if upper == "mountain" else 0.5
+    if upper in _SKYLINE and pen.chance(likely):
         _fill(
             rng,
             image,

@@ -10,6 +10,7 @@ def bottle(pen: Pen) -> None:
     half = pen.vary(0.3, 0.38)
     neck = pen.vary(0.1, 0.14)
     shoulder = pen.vary(-0.3, -0.12)
+
     pen.box("body", -neck, -0.88, neck, shoulder)
     pen.blob(
         "body",
@@ -88,6 +89,7 @@ def pottedplant(pen: Pen) -> None:
     """Draw dense foliage over a tapering pot; sometimes with flowers."""
     spread = pen.vary(0.5, 0.66)
     flowers = pen.chance(0.4)
+
     pen.blob(
         "leaf_dark",
         (-0.2, 0.2),
@@ -145,6 +147,7 @@ def tvmonitor(pen: Pen) -> None:
     half = pen.vary(0.82, 1.0)
     height = pen.vary(0.52, 0.64)
     frame = pen.vary(0.07, 0.11)
+
     pen.box("case_dark", -0.12, height - 0.05, 0.12, height + 0.24)
     pen.poly(
         "case_dark",

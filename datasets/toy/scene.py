@@ -84,6 +84,7 @@ def render(
     if homes and rng.random() < 0.5:
         home = homes[rng.integers(len(homes))]
     ground = backdrop(rng, height, width, home)
+
     sizes = sorted((rng.uniform(*bounds) * min(height, width) for _ in objects), reverse=True)
     image = ground.image
     instances = np.zeros((height, width), np.uint8)

@@ -163,9 +163,11 @@ def _rasterise(
     corners = np.rint(((placed - low) * zoom + _FINE) * (1 << _BITS)).astype(np.int32)
     numbers: dict[str, int] = {}
     start = 0
+
     for points, tone in parts:
         stop = start + len(points)
         number = numbers.setdefault(tone, len(numbers) + 1)
         cv2.fillPoly(index, [corners[start:stop]], number, cv2.LINE_8, _BITS)
         start = stop
+
     return index, list(numbers)

@@ -28,6 +28,7 @@ def aeroplane(pen: Pen) -> None:
 def _plane_side(pen: Pen) -> None:
     fat = pen.vary(0.2, 0.25)
     span = pen.vary(0.5, 0.66)
+
     pen.poly("accent_dark", (0.2, -0.1), (-0.22, -0.1), (-0.5, -span), (-0.26, -span))
     pen.poly("accent", (-0.98, -0.05), (-1.04, -0.64), (-0.8, -0.64), (-0.46, -0.1))
     pen.blob(
@@ -71,6 +72,7 @@ def bicycle(pen: Pen) -> None:
     radius = pen.vary(0.42, 0.48)
     x = pen.vary(0.56, 0.62)
     y = 0.36
+
     for side in (-1, 1):
         pen.oval("tyre", side * x, y, radius)
         pen.oval("disc", side * x, y, radius * 0.84)
@@ -105,6 +107,7 @@ def motorbike(pen: Pen) -> None:
     radius = pen.vary(0.33, 0.38)
     x = pen.vary(0.6, 0.66)
     y = 0.4
+
     for side in (-1, 1):
         _wheel(pen, side * x, y, radius)
 
@@ -169,6 +172,7 @@ def bus(pen: Pen) -> None:
     half = pen.vary(0.88, 1.0)
     height = pen.vary(0.48, 0.56)
     count = int(pen.vary(4, 7))
+
     if pen.chance(0.3):
         pen.box("body", -half, -height - 0.46, half, -height + 0.1)
         _windows(pen, -half + 0.08, half, -height - 0.36, -height - 0.1, count + 1)
@@ -198,6 +202,7 @@ def car(pen: Pen) -> None:
     """Draw a low car with bonnet and boot, two side windows, lamps and two large wheels."""
     roof = pen.vary(0.38, 0.46)
     back = pen.vary(-0.72, -0.5)
+
     pen.blob(
         "body",
         (back - 0.2, 0.0),
@@ -297,8 +302,10 @@ def _steam_engine(pen: Pen) -> None:
     pen.oval("accent", 0.22, -0.28, 0.14, 0.13)
     pen.box("accent", 0.06, -0.26, 0.14, 0.3)
     pen.poly("red", (0.86, 0.32), (1.14, 0.6), (0.86, 0.6))
+
     for x in (-0.9, -0.42, 0.0, 0.4):
         _wheel(pen, x, 0.46, 0.2)
+
     _wheel(pen, 0.72, 0.52, 0.14)
 
 

@@ -106,6 +106,7 @@ def add_command(kinds: Any) -> None:
     """Add the sub-command `toy` to an argparse sub-parsers object."""
     parser = kinds.add_parser("toy", help="draw the procedural toy data set")
     add = parser.add_argument
+
     add(
         "--layout",
         choices=tuple(_WRITERS),
@@ -121,6 +122,7 @@ def add_command(kinds: Any) -> None:
     add("--val", type=int, help="validation pictures (default: %(default)s)")
     add("--size", type=int, help="longer side, px (default: %(default)s)")
     add("--seed", type=int, help="another seed, other pictures (default: %(default)s)")
+
     parser.set_defaults(run=_run, **BENCHMARK)
 
 
@@ -184,11 +186,13 @@ def _is_written(root: Path, wanted: Mapping[str, object]) -> bool:
         found = json.loads((root / _MARKER).read_text())
     except (OSError, ValueError):
         found = "no toy data set"
+
     if found != wanted:
         raise UserError(
             f"{root} holds {found}, not the toy data set {wanted}; remove it or name another "
             "folder."
         )
+
     return True
 
 
@@ -256,6 +260,7 @@ def _xml(name: str, scene: Scene) -> str:
             f"<difficult>0</difficult><bndbox><xmin>{x + 1}</xmin><ymin>{y + 1}</ymin>"
             f"<xmax>{x + w}</xmax><ymax>{y + h}</ymax></bndbox></object>"
         )
+
     return "\n".join([*lines, "</annotation>\n"])
 
 
