@@ -11,6 +11,7 @@ from golden_parts import PARTS
 from golden_toy import TOY
 from golden_whole import WHOLE
 from helpers import ROOT
+from pages import PAGES, anchors, code, headings, section, table
 from torch.profiler import record_function
 
 from datasets import folders
@@ -26,46 +27,8 @@ GOLDEN = ROOT / "tests" / "golden" / "README.md"
 FOLDERS = ("clip", "configs", "datasets", "model", "tests", "utils")
 DATA = ROOT / "datasets" / "README.md"
 CONFIGURATIONS = ROOT / "configs" / "README.md"
-PAGES = (
-    ROOT / "README.md",
-    ROOT / ".github/CONTRIBUTING.md",
-    ROOT / "tests" / "README.md",
-    METHOD,
-    GOLDEN,
-    DATA,
-    CONFIGURATIONS,
-    ROOT / "utils" / "README.md",
-    ROOT / "utils" / "tools" / "README.md",
-)
 KINDS = (".md", ".py", ".sh", ".yaml")
 ABSENT = {"clip": {"ViT"}, "vit": {"dense read-out", "Grad-CAM", "boxes"}, "fusion": set()}
-
-
-def section(page: Path, heading: str) -> str:
-    """Text below a heading of a page, up to the next heading of its rank or above."""
-    text = page.read_text(encoding="utf-8")
-    found = re.search(rf"^(#+) {re.escape(heading)}$(.*)", text, re.M | re.S)
-    assert found, f"{page} has no heading {heading!r}"
-    rank, rest = found.groups()
-    return re.split(rf"^#{{1,{len(rank)}}} ", rest, flags=re.M)[0]
-
-
-def headings(page: Path) -> list[str]:
-    """All headings of a page."""
-    return re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
-
-
-def table(page: Path, heading: str) -> list[list[str]]:
-    """Cells of the rows of the first table under a heading, without its head."""
-    found = re.search(r"(?:^\|.*\n)+", section(page, heading), re.M)
-    assert found, f"{page} has no table under {heading!r}"
-    rows = found.group().splitlines()[2:]
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-
-
-def code(cell: str) -> list[str]:
-    """What stands in backticks."""
-    return re.findall(r"`([^`]+)`", cell)
 
 
 def figure() -> tuple[dict[str, str], list[tuple[str, str]]]:
@@ -177,8 +140,17 @@ def test_files_and_sections_that_a_page_names_exist(page: Path) -> None:
         rf"(?<![\w/.])(?:{'|'.join(FOLDERS)})/[\w/]+\.(?:npz|py|sh|yaml)\b", text
     ):
         assert (ROOT / path).exists(), path
-    anchors = {re.sub(r"[^\w -]", "", name).lower().replace(" ", "-") for name in headings(page)}
-    assert anchors.issuperset(re.findall(r"\]\(#([\w-]+)\)", text))
+    assert anchors(page).issuperset(re.findall(r"\]\(#([\w-]+)\)", text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_of_a_page_lead_to_files_and_sections_that_exist(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s#]+)(?:#([\w-]+))?\)", page.read_text(encoding="utf-8"))
+    for name, anchor in links:
+        if "://" not in name:
+            path = page.parent / name
+            assert path.exists(), f"{page.relative_to(ROOT)} links to {name}"
+            assert not anchor or anchor in anchors(path), f"{name}#{anchor}"
 
 
 def test_the_page_of_data_names_every_suffix_and_every_white() -> None:
