@@ -25,16 +25,32 @@ PAGES = (
 
 def section(page: Path, heading: str) -> str:
     """Text below a heading of a page, up to the next heading of its rank or above."""
-    text = page.read_text(encoding="utf-8")
-    found = re.search(rf"^(#+) {re.escape(heading)}$(.*)", text, re.M | re.S)
-    assert found, f"{page} has no heading {heading!r}"
-    rank, rest = found.groups()
-    return re.split(rf"^#{{1,{len(rank)}}} ", rest, flags=re.M)[0]
+    lines = []
+    rank = 0  # of the heading, once it is found
+    for line, level, name in _lines(page):
+        if rank and 0 < level <= rank:
+            break
+        if rank:
+            lines.append(line)
+        elif name == heading:
+            rank = level
+
+    assert rank, f"{page} has no heading {heading!r}"
+    return "".join(lines)
 
 
 def headings(page: Path) -> list[str]:
     """All headings of a page."""
-    return re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return [name for _, level, name in _lines(page) if level]
+
+
+def _lines(page: Path) -> Iterator[tuple[str, int, str]]:
+    """Lines of a page, each with rank and text of the heading that it is, or 0 and ""."""
+    fenced = False
+    for line in page.read_text(encoding="utf-8").splitlines(keepends=True):
+        fenced ^= line.startswith("```")
+        found = None if fenced else re.match(r"(#+) (.+)", line)  # in a block # begins a comment
+        yield (line, len(found[1]), found[2]) if found else (line, 0, "")
 
 
 def anchors(page: Path) -> set[str]:

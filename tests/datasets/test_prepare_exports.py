@@ -1,7 +1,6 @@
 """One's own data by what annotation tools export: tags, masks that are drawn, and corrections."""
 
 import json
-import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import ROOT, run
+from pages import block_commands, blocks, section
 from PIL import Image
 from pycocotools import mask as coder
 
@@ -210,10 +210,8 @@ MAINS = {
 
 def runbook() -> list[list[str]]:
     """The commands of the page's runbook, as words."""
-    page = (ROOT / "datasets" / "README.md").read_text(encoding="utf-8")
-    block = page.partition("## From photographs to masks")[2].partition("```bash")[2]
-    lines = block.partition("```")[0].replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.startswith("python ")]
+    text = section(ROOT / "datasets/README.md", "From photographs to masks")
+    return [list(each.words) for block in blocks(text, "bash") for each in block_commands(block)]
 
 
 def test_every_command_of_the_runbook_runs(
