@@ -11,7 +11,7 @@ from datasets.specs import DatasetSpec
 from datasets.tags import tags_of_images
 from utils.build import own_split, split_items, testing_script
 from utils.common import distributed
-from utils.common.device import prepare_torch, uses_bf16
+from utils.common.device import prepare_torch, used_precision
 from utils.common.entry import Parser, parse_bool
 from utils.common.errors import UserError
 from utils.common.gpu import check_gpu
@@ -78,9 +78,7 @@ def train_command(default_config: str, description: str) -> None:
 
 
 def evaluate_command(dataset: str, description: str) -> None:
-    """`test_msc_flip_voc.py` and `test_msc_flip_coco.py`: the checkpoint brings its configuration
-    along.
-    """
+    """Run `test_msc_flip_voc.py` or `test_msc_flip_coco.py`: the checkpoint brings its settings."""
     flags = vars(_evaluation_parser(description).parse_args())
     model_path, split, own, tags = (
         flags.pop(name) for name in ("model_path", "eval_set", "images", "tags")
@@ -109,12 +107,15 @@ def evaluate_command(dataset: str, description: str) -> None:
     if own and "work_dir" not in flags and (folder / "config.yaml").is_file():
         folder /= PICTURES  # the training's own test stays as it is
 
-    images = pictures(own) if own else split_items(config, split)
-    if not own:
+    if own:
+        images = pictures(own)
+        source = " ".join(own)
+    else:
+        images = split_items(config, split)
         refuse_suspicious(images)
+        source = f"{split} in {config.data_root}"
 
     job = Job(images, folder, bool(own), known_tags(tags, segmenter.spec, images, bool(own)))
-    source = " ".join(own) if own else f"{split} in {config.data_root}"
     said = [plan(segmenter, model_path, job, source)]
     if not own:
         own_name = own_split(config, split)
@@ -194,7 +195,7 @@ def _evaluation_parser(description: str) -> Parser:
 def known_tags(
     path: str, spec: DatasetSpec, images: Sequence[Item], own: bool
 ) -> dict[str, list[str]]:
-    """Classes of those images that the tags file knows, by name; none without a file.
+    """Return the classes of those images that the tags file knows, by name; none without a file.
 
     Raises:
         UserError: the file cannot be used, names no image, or scores would be made with tags.
@@ -210,11 +211,14 @@ def known_tags(
 
 
 def plan(segmenter: Segmenter, model_path: str, job: Job, source: str) -> str:
-    """What the run will do, before it does it."""
+    """Say what the run will do, before it does it."""
     config = segmenter.config
     options = segmenter.options
-    precision = "bf16" if uses_bf16(segmenter.device, config.precision) else "fp32"
-    tagged = f", {len(job.tags)} of them restricted to their tags" if job.tags else ""
+    precision = used_precision(segmenter.device, config.precision)
+    tagged = ""
+    if job.tags:
+        tagged = f", {len(job.tags)} of them restricted to their tags"
+
     return (
         f"checkpoint {model_path}: {config.dataset}, {len(segmenter.classes) - 1} classes + "
         "background\n"
@@ -224,13 +228,15 @@ def plan(segmenter: Segmenter, model_path: str, job: Job, source: str) -> str:
 
 
 def protocol(config: Config, options: Outputs) -> str:
-    """How a picture is predicted, in words."""
-    size = (
-        f"own size by windows of {config.resize_long} px"
-        if options.sliding
-        else f"long side {config.resize_long} px"
-    )
-    crf = f"dense CRF ({options.crf_backend})" if options.use_crf else "no CRF"
+    """Say in words how a picture is predicted."""
+    size = f"long side {config.resize_long} px"
+    if options.sliding:
+        size = f"own size by windows of {config.resize_long} px"
+
+    crf = "no CRF"
+    if options.use_crf:
+        crf = f"dense CRF ({options.crf_backend})"
+
     return (
         f"{size}, scales {' '.join(f'{scale:g}' for scale in config.scales)} with mirror "
         f"images, {crf}"
@@ -267,10 +273,14 @@ def report_scores(segmenter: Segmenter, job: Job, entries: Entries, split: str) 
 
 def report_areas(segmenter: Segmenter, job: Job, entries: Entries) -> None:
     """Write the class areas of one's own pictures and say where things are."""
+    tags = "none"
+    if job.tags:
+        tags = f"classes restricted to tags in {len(job.tags)} images"
+
     facts: dict[str, Any] = {
         "checkpoint": segmenter.sha256,
         "protocol": protocol(segmenter.config, segmenter.options),
-        "tags": f"classes restricted to tags in {len(job.tags)} images" if job.tags else "none",
+        "tags": tags,
     }
     areas = write_areas(entries, segmenter.classes, facts, job.folder)
     print(f"class areas: {areas}, pictures with labels over them: {job.folder / 'overlay'}")

@@ -70,14 +70,17 @@ def load_config(
     is overridden itself. Settings that the file of a run lacks are those that the run had. Raises
     UserError on bad keys or values.
     """
-    paths = [given] if isinstance(given, str | Path) else given
-    source = " ".join(map(str, paths))
+    if isinstance(given, str | Path):
+        given = [given]
+    source = " ".join(map(str, given))
     overrides = dict(overrides or {})
     values: dict[str, Any] = {}
-    for path in map(config_file, paths):
+    for path in map(config_file, given):
         own = read_yaml(path)
-        is_of_run = path.name == CONFIG_FILE and (path.parent / "checkpoints").is_dir()
-        values |= completed(own) if is_of_run else own
+        if path.name == CONFIG_FILE and (path.parent / "checkpoints").is_dir():  # of a run
+            own = completed(own)
+        values |= own
+
     try:
         full = from_dict(values, source)
     except UserError as error:
@@ -182,9 +185,11 @@ def completed(values: Mapping[str, Any]) -> dict[str, Any]:
 
     Settings that it did not know yet take the value that runs had before.
     """
-    before = {
-        name: meaning.default if meaning.before is None else meaning.before
+    before = {name: meaning.default for name, meaning in options(Config).items()}
+    before |= {
+        name: meaning.before
         for name, meaning in options(Config).items()
+        if meaning.before is not None
     }
     return {**before, **current_settings(values)}
 

@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from datasets.specs import IGNORE, palette
 from utils.common.opencv import cv2
 
-MARGIN, TITLE = 8, 22  # px around a panel and above it
+MARGIN = 8  # px around a panel
+TITLE = 22  # px above it
 UNLABELLED = "not labelled"  # name of IGNORE
 _FADING = 0.6  # share of its light that background loses under opaque labels
 
@@ -45,29 +46,36 @@ def titled_row(panels: list[tuple[str, np.ndarray]]) -> Image.Image:
     return canvas
 
 
+def label_name(label: int, names: Sequence[str]) -> str:
+    """Return the name of a label of maps, from those of labels 0..K; IGNORE is "not labelled"."""
+    if label == IGNORE:
+        return UNLABELLED
+    return names[label]
+
+
 def legend(labels: Sequence[np.ndarray], names: Sequence[str], width: int) -> Image.Image:
-    """A swatch and the name of each class in label maps, in lines of at most `width` px on white.
+    """Draw a swatch and the name of each class in label maps, in lines of at most `width` px on
+    white.
 
     names: of labels 0..K. Background has no entry; IGNORE is "not labelled".
     """
     present = np.unique(np.concatenate([np.unique(part) for part in labels]))
-    entries = [
-        (label, UNLABELLED if label == IGNORE else names[label])
-        for label in present.tolist()
-        if label
-    ]
+    entries = [(label, label_name(label, names)) for label in present.tolist() if label]
     places = []
     left = MARGIN
     top = 0
+    height = MARGIN
 
     for _, name in entries:
         wide = int(_font().getlength(name)) + TITLE + 2 * MARGIN
         if left > MARGIN and left + wide > width:
-            left, top = MARGIN, top + TITLE
+            left = MARGIN
+            top += TITLE
         places.append((left, top))
         left += wide
+        height = top + TITLE + MARGIN
 
-    canvas = Image.new("RGB", (width, top + TITLE + MARGIN if entries else MARGIN), "white")
+    canvas = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(canvas)
     for (label, name), (left, top) in zip(entries, places):
         draw.rectangle(

@@ -17,6 +17,15 @@ _LABELS = 256  # values of a label map
 _WIDTH = 100  # characters per line of a table
 
 
+def kinds_of(branches: str) -> tuple[str, ...]:
+    """Return the kinds of seeds that the setting `branches` makes, keys of CAMS; the last is what
+    pseudo labels come from.
+    """
+    if branches == "fusion":
+        return ("clip", "vit", "fused")
+    return (branches,)
+
+
 def final_title(titles: Iterable[str]) -> str:
     """Choose the final one of test results: the one with the most steps behind it.
 
@@ -166,4 +175,6 @@ def format_table(rows: list[tuple[str, ConfusionMatrix]], class_names: tuple[str
 
 
 def _percent(value: float) -> str:
-    return "-" if np.isnan(value) else f"{100 * value:.2f}"
+    if np.isnan(value):
+        return "-"
+    return f"{100 * value:.2f}"

@@ -58,8 +58,9 @@ def beside_end(name: str, split: str, references: Sequence[Reference]) -> str:
 
 
 def _there(reference: Reference, same_step: bool) -> str:
-    unit = "epoch" if reference.unit == "epochs" else "iteration"
-    place = "at this point" if same_step else f"at {unit} {reference.step}:"
+    place = "at this point"
+    if not same_step:
+        place = f"at {reference.unit.removesuffix('s')} {reference.step}:"
     return f"{reference.source.short} {place} {reference.value:.4g}"
 
 
@@ -85,22 +86,30 @@ class LossesBeside:
             weights: of the terms, as they are logged.
             per_epoch: iterations in an epoch, in a stage that is counted in epochs.
         """
-        unit = "iterations" if per_epoch is None else "epochs"
+        unit = "epochs"
+        if per_epoch is None:
+            unit = "iterations"
+
         self.weights = {name: weight for name, weight in weights.items() if weight > 0}
         self.due: list[tuple[int, int, Reference]] = []
         for each in references:
             comparable = (each.unit, each.split) == (unit, split) and each.name in self.weights
             if comparable and each.step and each.window:
                 scale = per_epoch or 1
-                at, window = round(each.step * scale), round(each.window * scale)
-                self.due.append((at, max(1, window), each))
+                at = round(each.step * scale)
+                window = max(1, round(each.window * scale))
+                self.due.append((at, window, each))
+
         self.seen: list[tuple[int, Mapping[str, float]]] = []
 
     def told(self, step: int, values: Mapping[str, float]) -> str:
         """Take the losses logged after `step`; return the comparison that is due, or ""."""
         if not self.due:
             return ""
-        before = self.seen[-1][0] if self.seen else step - 1
+
+        before = step - 1
+        if self.seen:
+            before, _ = self.seen[-1]
         self.seen.append((step, values))
 
         parts = []

@@ -61,8 +61,10 @@ class Reference:
 
     @property
     def address(self) -> str:
-        """Where the number stands, to the line."""
-        return self.source.address + (f"#L{self.line}" if self.line else "")
+        """Return where the number stands, to the line."""
+        if not self.line:
+            return self.source.address
+        return f"{self.source.address}#L{self.line}"
 
     @property
     def band(self) -> tuple[float, float]:
@@ -99,13 +101,16 @@ def _reference(common: Mapping[str, Any], row: dict[str, Any], place: str) -> Re
     _check(row, _ROW, _ROW_MAY, place)
     others = tuple(float(value) for value in row.get("others", ()))
     tolerance = row.get("tolerance")
+    if tolerance is not None:
+        tolerance = float(tolerance)
+
     return Reference(
         **{
             **common,
             "step": None,
             **row,
             "value": float(row["value"]),
-            "tolerance": None if tolerance is None else float(tolerance),
+            "tolerance": tolerance,
             "others": others,
         }
     )
@@ -147,4 +152,6 @@ def nearest(name: str, split: str, step: int, references: Iterable[Reference]) -
         for each in references
         if each.name == name and each.split == split and each.step is not None
     ]
-    return min(known, key=lambda found: found[:2])[-1] if known else None
+    if not known:
+        return None
+    return min(known, key=lambda found: found[:2])[-1]

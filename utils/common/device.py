@@ -35,12 +35,16 @@ MOST_WORKERS = 8  # processes that load data, unless more are asked for
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """`auto` is this process's GPU where there is one, else the CPU. Raises UserError for one that
-    is not there.
+    """Return the device of a name; `auto` is this process's GPU where there is one, else the CPU.
+
+    Raises UserError for one that is not there.
     """
-    found = "cuda" if torch.cuda.is_available() else "cpu"
+    asked = name
+    if name == "auto":
+        asked = "cuda" if torch.cuda.is_available() else "cpu"
+
     try:
-        device = torch.device(found if name == "auto" else name)
+        device = torch.device(asked)
     except RuntimeError:
         device = None
 
@@ -74,8 +78,8 @@ def _cpu_has_bf16() -> bool:
 
 
 def uses_bf16(device: torch.device, precision: str) -> bool:
-    """Whether networks run under bf16 autocast: on request, or with `auto` where the device has
-    it.
+    """Return whether networks run under bf16 autocast: on request, or with `auto` where the device
+    has it.
     """
     if precision != "auto":
         return precision == "bf16"
@@ -84,14 +88,24 @@ def uses_bf16(device: torch.device, precision: str) -> bool:
     return _cpu_has_bf16()
 
 
+def used_precision(device: torch.device, precision: str) -> str:
+    """Return the name of the precision in which networks run, "bf16" or "fp32"."""
+    if uses_bf16(device, precision):
+        return "bf16"
+    return "fp32"
+
+
 def loading_processes(workers: int) -> int:
     """Return how many processes load data: as many as asked for, for -1 one per core that this
     process may use, at most 8; several training processes on a machine share its cores.
     """
     if workers >= 0:
         return workers
+
+    cores = os.cpu_count() or 1
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    if affinity:
+        cores = len(affinity(0))
     return max(1, min(MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
@@ -151,8 +165,8 @@ def prepare_torch(threads: int) -> None:
 
 
 def peak_gigabytes(device: torch.device) -> float:
-    """Most memory in use so far, in units of 10^9 bytes: of the GPU by PyTorch, else of the
-    process; nan on Windows.
+    """Return the most memory in use so far, in units of 10^9 bytes: of the GPU by PyTorch, else of
+    the process; nan on Windows.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
@@ -163,14 +177,17 @@ def peak_gigabytes(device: torch.device) -> float:
 
 
 def describe_environment(device: torch.device) -> str:
-    """Versions, device and commit, one `name: value` a line."""
+    """Return versions, device and commit, one `name: value` per line."""
     git = ["git", "rev-parse", "HEAD"]
     found = (
         shutil.which("git")
         and (ROOT / ".git").exists()  # else git tells of a repository around this folder
         and subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout
     )
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "none"
+    gpu = "none"
+    if device.type == "cuda":
+        gpu = torch.cuda.get_device_name(device)
+
     lines = {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -194,7 +211,9 @@ class _Unfilled(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if getattr(function, "__name__", "") in ("normal_", "uniform_"):
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+            if "tensor" in kwargs:
+                return kwargs["tensor"]
+            return args[0]
         return function(*args, **kwargs)
 
 

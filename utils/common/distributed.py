@@ -29,10 +29,12 @@ def start(device: str = "auto") -> tuple[int, int, int]:
             "its own"
         )
     if world > 1 and not dist.is_initialized():
-        on_gpu = device != "cpu" and torch.cuda.is_available()
-        if on_gpu:
+        backend = "gloo"
+        if device != "cpu" and torch.cuda.is_available():
+            backend = "nccl"
             torch.cuda.set_device(local % torch.cuda.device_count())
-        _join("nccl" if on_gpu else "gloo", world)
+        _join(backend, world)
+
     return rank, world, local
 
 
@@ -138,9 +140,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def agreed(asked: bool, device: torch.device) -> bool:
-    """Whether any process asks; the same answer in all of them."""
-    return (
-        asked
-        if not dist.is_initialized()
-        else bool(total(torch.tensor(float(asked), device=device)))
-    )
+    """Return whether any process asks; the same answer in all of them."""
+    if not dist.is_initialized():
+        return asked
+    return bool(total(torch.tensor(float(asked), device=device)))

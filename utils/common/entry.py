@@ -173,8 +173,10 @@ def make_room_for_sockets() -> None:
     for folder in ("/tmp", "/var/tmp", "/dev/shm"):
         if os.access(folder, os.W_OK | os.X_OK):
             say_once("TMPDIR", f"TMPDIR {usual} is too long for sockets; using {folder} instead")
-            os.environ["TMPDIR"], tempfile.tempdir = folder, None
+            os.environ["TMPDIR"] = folder
+            tempfile.tempdir = None
             return
+
     raise UserError(f"TMPDIR {usual} is too long for sockets; set TMPDIR to a shorter folder")
 
 

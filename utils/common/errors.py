@@ -14,4 +14,6 @@ class UserError(Exception):
 def nearest(name: str, among: Iterable[str], cutoff: float = 0.6) -> str:
     """Return `, did you mean 'x'?` for a name that is like one of `among`, or nothing."""
     close = difflib.get_close_matches(name, list(among), n=1, cutoff=cutoff)
-    return f", did you mean {close[0]!r}?" if close else ""
+    if not close:
+        return ""
+    return f", did you mean {close[0]!r}?"

@@ -68,17 +68,21 @@ def _json_text(path: Path) -> str:
 
 
 def decoded_text(path: str | Path, content: bytes) -> str:
-    """Text of a file's bytes: UTF-16 or UTF-8, with or without a byte order mark, else Windows's
-    Western encoding.
+    """Return the text of a file's bytes: UTF-16 or UTF-8, with or without a byte order mark, else
+    Windows's Western encoding.
 
     Raises:
         UserError: it is none of these.
     """
-    zeros = (content[:200:2].count(0), content[1:200:2].count(0))
+    even = content[:200:2].count(0)
+    odd = content[1:200:2].count(0)
+    many = len(content[:200]) // 5  # plain letters in UTF-16 have more zeros than this
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         encodings = ["utf-16"]
-    elif max(zeros) > len(content[:200]) // 5:  # as plain letters have
-        encodings = ["utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"]
+    elif even > max(many, odd):
+        encodings = ["utf-16-be"]
+    elif odd > many:
+        encodings = ["utf-16-le"]
     else:
         encodings = ["utf-8-sig", "cp1252"]
 
@@ -103,7 +107,9 @@ def partial_of(path: Path, own: bool = False) -> Path:
 
     own: a place of this process alone, `NAME.PID.partial`, where several may write the file.
     """
-    return path.with_name(f"{path.name}.{os.getpid()}.partial" if own else f"{path.name}.partial")
+    if own:
+        return path.with_name(f"{path.name}.{os.getpid()}.partial")
+    return path.with_name(f"{path.name}.partial")
 
 
 @contextlib.contextmanager

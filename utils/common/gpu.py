@@ -52,7 +52,9 @@ def find_driver() -> Driver | None:
     first = (done.stdout + done.stderr).strip().partition("\n")[0]
     if re.fullmatch(r"\d{3,}(\.\d+)+", first):
         return Driver(first)
-    return None if "No devices" in first or not first else Driver("", f"nvidia-smi says: {first}")
+    if not first or "No devices" in first:
+        return None
+    return Driver("", f"nvidia-smi says: {first}")
 
 
 def fitting_build(driver: Driver) -> str:
@@ -81,7 +83,9 @@ def _build_for(driver: Driver) -> str:
 def setup_note() -> str:
     """Return what the set-up script says before it installs PyTorch; "" without a GPU."""
     driver = find_driver()
-    return f"{fitting_build(driver)}\n" if driver else ""
+    if not driver:
+        return ""
+    return f"{fitting_build(driver)}\n"
 
 
 def unusable_gpu() -> str:
@@ -119,10 +123,15 @@ def check_gpu(device: str, full_size: bool) -> str:
 
     Raises UserError instead for networks of full size, which would take days.
     """
-    said = unusable_gpu() if device == "auto" else ""
-    if said and full_size:
+    if device != "auto":
+        return ""
+
+    said = unusable_gpu()
+    if not said:
+        return ""
+    if full_size:
         raise UserError(f"{said}; or go on without it by --device cpu")
-    return f"warning: {said}; going on on the CPU" if said else ""
+    return f"warning: {said}; going on on the CPU"
 
 
 def _reason() -> str:

@@ -79,7 +79,9 @@ class Option:
     def check_bounds(self, name: str, value: Any) -> None:
         """Raise UserError if the value of the setting `name` is out of bounds."""
         if self.low is not None and value < self.low:
-            least = "not be negative" if self.low == 0 else f"be at least {self.low:g}"
+            least = f"be at least {self.low:g}"
+            if self.low == 0:
+                least = "not be negative"
             raise UserError(f"--{name} {shown(value)} must {least}")
 
         if self.high is not None and value > self.high:
@@ -121,4 +123,6 @@ def shown(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, list):
         return " ".join(shown(item) for item in value)
-    return str(value) if value != "" else "none"
+    if value == "":
+        return "none"
+    return str(value)

@@ -34,12 +34,14 @@ class Lines:
             self._last = line
 
     def flush(self) -> None:
-        """As of any stream."""
+        """Flush the stream."""
         self.stream.flush()
 
 
 def progress(iterable: Iterable | None = None, quiet: bool = False, **options: Any) -> tqdm:
-    """tqdm on stderr, silent if `quiet` and in all but the main process; `options` as tqdm's."""
+    """Return a tqdm bar on stderr, silent if `quiet` and in all but the main process; `options` as
+    tqdm's.
+    """
     terminal = sys.stderr.isatty()
     if not terminal:
         options |= {
@@ -88,13 +90,13 @@ class Pace:
         if not MEASURED < self.done < self.total or self.done not in self._told:
             return None
 
-        seconds, steps = (
-            (time.perf_counter() - self._start) / (self.done - 1),
-            self.total - self.done,
-        )
+        seconds = (time.perf_counter() - self._start) / (self.done - 1)
+        steps = self.total - self.done
         left = _shown(seconds * steps)
         told = f"{seconds:.2f} s per {self.step}, about {left} (h:mm:ss) left for the other {steps}"
-        return f"{told}, {_shown(seconds * steps + beyond)} for the whole run" if beyond else told
+        if beyond:
+            told += f", {_shown(seconds * steps + beyond)} for the whole run"
+        return told
 
 
 def _shown(seconds: float) -> str:

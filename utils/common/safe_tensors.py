@@ -72,7 +72,9 @@ class TensorFile(Mapping[str, Tensor]):
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Tell a tensor's shape, () where there is none of that name; nothing is read."""
-        return self.stored[name].shape if name in self.stored else ()
+        if name not in self.stored:
+            return ()
+        return self.stored[name].shape
 
 
 def open_tensors(path: Path, what: str) -> TensorFile:

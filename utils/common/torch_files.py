@@ -126,7 +126,11 @@ def read_legacy(path: Path, what: str) -> tuple[str, dict[str, StoredTensor]]:
         kind, dtype, key, _, _, view = identity
         if kind != "storage" or not isinstance(dtype, torch.dtype):
             return StandIn()
-        return _Storage(records[key], dtype, view[1] if view else 0)
+
+        start = 0
+        if view:
+            start = view[1]
+        return _Storage(records[key], dtype, start)
 
     with path.open("rb") as file:
         try:
@@ -142,8 +146,10 @@ def read_legacy(path: Path, what: str) -> tuple[str, dict[str, StoredTensor]]:
             load_inert(file, size, _KNOWN, noted)
             keys = load_inert(file, size, _KNOWN, noted)
         except (EOFError, ValueError) as error:
-            at_end = not file.read(1)
-            raise Unreadable(first_sentence(error), AGAIN if at_end else UNKNOWN) from None
+            remedy = UNKNOWN
+            if not file.read(1):  # at its end
+                remedy = AGAIN
+            raise Unreadable(first_sentence(error), remedy) from None
 
         for key in keys:
             count = file.read(8)
@@ -183,7 +189,9 @@ def _rebuild_typed(
 
 def _rebuild_subclass(function: Any, _: Any, arguments: tuple, *__: Any) -> Any:
     """Make a tensor that has attributes, without them."""
-    return function(*arguments) if function in (_rebuild, _rebuild_typed) else StandIn()
+    if function not in (_rebuild, _rebuild_typed):
+        return StandIn()
+    return function(*arguments)
 
 
 def _first(value: Any, *_: Any) -> Any:

@@ -23,8 +23,10 @@ class Finding:
     expected: str = ""
 
     def __str__(self) -> str:
-        expected = f"; expected {self.expected}" if self.expected else ""
-        return f"{self.verdict:12}{self.what}: {self.found}{expected}"
+        line = f"{self.verdict:12}{self.what}: {self.found}"
+        if self.expected:
+            line += f"; expected {self.expected}"
+        return line
 
 
 def suiting(name: str, split: str, config: Config, of_data: bool = True) -> list[Reference]:
@@ -44,23 +46,32 @@ def suiting(name: str, split: str, config: Config, of_data: bool = True) -> list
 def stated(reference: Reference) -> str:
     """Return a number as it is expected, with its source."""
     low, high = reference.band
-    value = f"{reference.value:,.6g}" if reference.value < 1e6 else f"{reference.value:,.0f}"
+    value = f"{reference.value:,.6g}"
+    if reference.value >= 1e6:
+        value = f"{reference.value:,.0f}"
     if low < high:
         value += f" ({low:g} to {high:g})"
-    quoted = f", as quoted by {reference.quoted_by}" if reference.quoted_by else ""
-    return f"{value} ({reference.source.short}{quoted}, {reference.address})"
+
+    source = reference.source.short
+    if reference.quoted_by:
+        source += f", as quoted by {reference.quoted_by}"
+    return f"{value} ({source}, {reference.address})"
 
 
 def counted(what: str, value: float, references: Sequence[Reference]) -> Finding:
     """Compare a number that is exact, to four digits where it is no count."""
-    said = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    said = f"{value:.4g}"
+    if isinstance(value, int):
+        said = f"{value:,}"
     if not references:
         return Finding(UNKNOWN, what, said)
+
     reference = references[0]
     same = f"{value:.4g}" == f"{reference.value:.4g}"
     if isinstance(value, int):
         same = value == reference.value
-    return Finding(OK if same else WRONG, what, said, stated(reference))
+    verdict = OK if same else WRONG
+    return Finding(verdict, what, said, stated(reference))
 
 
 def caught(what: str, find: Callable[[], list[Finding]]) -> list[Finding]:

@@ -9,7 +9,7 @@ from datasets.classes import spec_of
 from datasets.mask_signs import refuse_suspicious
 from datasets.scoring import masks_found
 from utils.build import build_dino, build_vit, image_tags, own_split, split_items
-from utils.common.device import choose_device, uses_bf16
+from utils.common.device import choose_device, used_precision
 from utils.common.files import sha256_of
 from utils.common.gpu import DRIVERS_PAGE, OLDEST_DRIVER, find_driver, unusable_gpu
 from utils.common.safe_tensors import open_tensors
@@ -76,16 +76,21 @@ def device_findings(config: Config) -> list[Finding]:
         return [Finding(WRONG, "device", said, f"a driver that fits ({DRIVERS_PAGE})")]
 
     device = choose_device(config.device)
-    precision = "bf16" if uses_bf16(device, config.precision) else "fp32"
+    precision = used_precision(device, config.precision)
     findings = [Finding(UNKNOWN, "device", f"{device} in {precision}")]
-    driver = find_driver() if device.type == "cuda" else None
+    driver = None
+    if device.type == "cuda":
+        driver = find_driver()
+
     built = torch.version.cuda
     if driver and built and int(built.split(".")[0]) in OLDEST_DRIVER:
         needed = OLDEST_DRIVER[int(built.split(".")[0])]
         fits = not driver.trouble and driver.major >= needed
         found = f"{driver.version or driver.trouble}, torch {torch.__version__} for CUDA {built}"
         expected = f"{needed} or newer ({DRIVERS_PAGE})"
-        findings.append(Finding(OK if fits else SUSPICIOUS, "driver", found, expected))
+        verdict = OK if fits else SUSPICIOUS
+        findings.append(Finding(verdict, "driver", found, expected))
+
     return findings
 
 

@@ -24,9 +24,9 @@ from utils.references import Reference
 from utils.resampling import bounds
 
 SEEDS_OF = "train"
-# Shares of such subsets whose bounds hold the number of all images: outside the first a seed is
-# suspicious, outside the second wrong.
-LIKELY, CERTAIN = 0.95, 0.999
+# Shares of such subsets whose bounds hold the number of all images.
+LIKELY = 0.95  # outside of these bounds a seed is suspicious
+CERTAIN = 0.999  # outside of these it is wrong
 
 
 def seed_config(config: Config, reference: Reference) -> Config:

@@ -114,7 +114,10 @@ def _mean_field(
     shares = torch.cat([spatial.shares, bilateral.shares], 1)
     marginals = softmax_rows(log_probs)
     labels = torch.arange(log_probs.shape[1], device=log_probs.device)
-    step = CHUNK if log_probs.device.type == "cpu" else len(marginals)
+    step = len(marginals)
+    if log_probs.device.type == "cpu":
+        step = CHUNK
+
     for _ in range(iterations):
         alive = (marginals >= plausible).any(0)  # a third of the time of amax(0)
         if not alive.all():
@@ -279,7 +282,9 @@ def _corners(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[i
 
     strides = [math.prod(sizes[i + 1 :]) for i in range(d)]
     strides.append(-sum(strides))
-    kind = torch.int32 if math.prod(sizes) < 2**31 else torch.int64
+    kind = torch.int64
+    if math.prod(sizes) < 2**31:
+        kind = torch.int32
     stride = torch.tensor(strides, device=features.device, dtype=kind)
     codes = torch.empty(features.shape[1], d + 1, device=features.device, dtype=kind)
     codes[:, 0] = ((steps - lowest[:, None]).to(kind) * stride[:d, None]).sum(0, dtype=kind)

@@ -86,23 +86,24 @@ class KeptScores:
         file = self.folder / f"{item.name}.safetensors"
         scores = self._kept(file, item, tags)
         if scores is None:
-            given = self._guessed(image) if tags is None else tags
-            if tags is None and not given:
-                return lambda: Found(
-                    {}, facts={"error": self._without_class(item), GUESSED: self.threshold}
-                )
-            scores = self.labeller.scores(image, given)
             about = {MADE_FROM: self._digest(item)}
-            if tags is None:
+            given = tags
+            if given is None:
+                given = self._guessed(image)
+                if not given:
+                    facts = {"error": self._without_class(item), GUESSED: self.threshold}
+                    return lambda: Found({}, facts=facts)
                 about[THRESHOLD] = str(self.threshold)
+
+            scores = self.labeller.scores(image, given)
             write_whole(file, packed(scores, about))
 
         labels = fetch(self.labeller.labels(image, scores))
-        facts: dict[str, Any] = {}
+        told: dict[str, Any] = {}
         if tags is None:
             names = self.labeller.spec.classes
-            facts = {"tags": [names[key] for key in scores.keys.tolist()], GUESSED: self.threshold}
-        return lambda: Found({LABELS: labels().numpy()}, facts=facts)
+            told = {"tags": [names[key] for key in scores.keys.tolist()], GUESSED: self.threshold}
+        return lambda: Found({LABELS: labels().numpy()}, facts=told)
 
     def _guessed(self, image: Tensor) -> list[str]:
         if self.threshold is None:
@@ -129,13 +130,16 @@ class KeptScores:
                 seeds = content.get_tensor("seeds")
         except (OSError, SafetensorError):
             return None
+
         if about.get(MADE_FROM) != self._digest(item):
             return None
         if tags is None:
             fits = about.get(THRESHOLD) == str(self.threshold)
         else:
             fits = keys.tolist() == self.labeller.keys(tags)
-        return Scores(keys, seeds) if fits else None
+        if not fits:
+            return None
+        return Scores(keys, seeds)
 
 
 def asked(labeller: Labeller) -> dict[str, Any]:

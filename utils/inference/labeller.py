@@ -203,7 +203,9 @@ class Labeller:
         seed = self._channels(scores.seeds, self._patches(image.shape[-2:]))
         found = {SEED: seed}
         if len(scores.keys):
-            pixels = self._pixels(image) if PAR in STEPS[self.refinement.kind] else None
+            pixels = None
+            if PAR in STEPS[self.refinement.kind]:
+                pixels = self._pixels(image)
             found |= refined(seed, image.to(self.device), pixels, self.refinement, self.config)
         return found
 
@@ -230,11 +232,12 @@ class Labeller:
         return [name for name, there in zip(self.spec.classes, present.tolist()) if there]
 
     def keys(self, tags: str | Sequence[str]) -> list[int]:
-        """Classes 0..K-1 of tags, ascending, whatever their case. Raises UserError with the nearest
-        class on an unknown one.
+        """Return the classes 0..K-1 of tags, ascending, whatever their case. Raises UserError with
+        the nearest class on an unknown one.
         """
-        words = [tags] if isinstance(tags, str) else tags
-        names = {class_of(word, self.spec, "the picture") for word in words} - {""}
+        if isinstance(tags, str):
+            tags = [tags]
+        names = {class_of(tag, self.spec, "the picture") for tag in tags} - {""}
         return sorted(self.spec.classes.index(name) for name in names)
 
     @torch.no_grad()
@@ -302,15 +305,18 @@ class Labeller:
 def labelling_config(
     clip_path: str | Path, given: str | Sequence[str], settings: dict[str, Any]
 ) -> Config:
-    """Settings of a labeller: of configurations, or of the recipe that suits the CLIP, with what
-    measured best where nothing else is asked for.
+    """Return the settings of a labeller: of configurations, or of the recipe that suits the CLIP,
+    with what measured best where nothing else is asked for.
 
     Raises UserError on what `Config` refuses, and on what has to be trained.
     """
-    base = given or (TOY_SETTINGS if str(clip_path) == "toy" else SETTINGS)
-    best = {} if given else {"cam": BEST_CAM, "par_iterations": Config.par_iterations}
+    best: dict[str, Any] = {}
+    if not given:
+        given = TOY_SETTINGS if str(clip_path) == "toy" else SETTINGS
+        best = {"cam": BEST_CAM, "par_iterations": Config.par_iterations}
+
     own = {"branches": "clip", "clip_path": str(clip_path)}
-    config = load_config(base, {**best, **settings, **own})
+    config = load_config(given, {**best, **settings, **own})
     if config.reweight != "none":
         raise UserError(
             f"--reweight {config.reweight} weighs CAMs by what the network has learned to predict, "

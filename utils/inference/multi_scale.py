@@ -30,10 +30,12 @@ def resize_long(image: Tensor, long: int) -> Tensor:
 
 
 def padding_of(height: int, width: int, padded: bool = True) -> tuple[int, int]:
-    """Rows and columns to add so that both sides are at least SMALLEST and, if `padded`, multiples
-    of a patch.
+    """Return the rows and columns to add so that both sides are at least SMALLEST and, if `padded`,
+    multiples of a patch.
     """
-    step = PATCH if padded else 1
+    step = 1
+    if padded:
+        step = PATCH
     rows, columns = (max(SMALLEST, -(-side // step) * step) - side for side in (height, width))
     return rows, columns
 
@@ -42,10 +44,10 @@ def pad(image: Tensor, rows: int, columns: int) -> Tensor:
     """Append rows and columns by reflection; where an image is too small to reflect, its border is
     repeated.
     """
-    for axis, count in ((2, rows), (3, columns)):
+    for axis, count, sides in ((2, rows, (0, 0, 0, rows)), (3, columns, (0, columns, 0, 0))):
         mode = "reflect" if count < image.shape[axis] else "replicate"
         if count:
-            image = F.pad(image, (0, 0, 0, count) if axis == 2 else (0, count, 0, 0), mode=mode)
+            image = F.pad(image, sides, mode=mode)
     return image
 
 
@@ -70,8 +72,8 @@ def multi_scale(
     flip: bool = True,
     padded: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Single-scale logits and the mean over scales, each with its mirror image if `flip`, both (B,
-    K+1, h, w).
+    """Return single-scale logits and the mean over scales, each with its mirror image if `flip`,
+    both (B, K+1, h, w).
 
     image (B, 3, H, W) normalised; `padded` as in `logits_of`. The single scale is the first one
     without its mirror image; its logits' size is that of both results (model/README.md,
@@ -79,15 +81,24 @@ def multi_scale(
     """
 
     def at(scale: float) -> tuple[Tensor, Tensor]:
-        """Logits at one scale, plain and averaged with those of the mirror image."""
+        """Return logits at one scale, plain and averaged with those of the mirror image."""
         size = [max(1, int(side * scale)) for side in image.shape[-2:]]
-        scaled = image if size == list(image.shape[-2:]) else resize(image, size)
-        views = torch.cat([scaled, scaled.flip(3)]) if flip else scaled
-        plain, *mirrored = logits_of(segment, views, padded).float().split(len(image))
-        return plain, (plain + mirrored[0].flip(3)) / 2 if flip else plain
+        scaled = image
+        if size != list(image.shape[-2:]):
+            scaled = resize(image, size)
+
+        if not flip:
+            plain = logits_of(segment, scaled, padded).float()
+            return plain, plain
+
+        views = torch.cat([scaled, scaled.flip(3)])
+        plain, mirrored = logits_of(segment, views, padded).float().split(len(image))
+        return plain, (plain + mirrored.flip(3)) / 2
 
     single, total = at(scales[0])
     for scale in scales[1:]:
         _, mean = at(scale)
-        total = total + (mean if mean.shape == total.shape else resize(mean, total.shape[-2:]))
+        if mean.shape != total.shape:
+            mean = resize(mean, total.shape[-2:])
+        total = total + mean
     return single, total / len(scales)

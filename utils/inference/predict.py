@@ -5,7 +5,7 @@ count confusion.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,21 +60,26 @@ def predict_split(predictor: Predictor, job: Job, ranks: tuple[int, int] = (0, 1
 
     Raises:
         UserError: an image cannot be read and `on_bad_image` is "stop", or another process uses the
-            folder. What was
-            finished until then is kept.
+            folder. What was finished until then is kept.
     """
     folder = job.folder
     main = distributed.is_main()
     folder.mkdir(parents=True, exist_ok=True)
-    with claimed(folder) if main else nullcontext():
+    claim: AbstractContextManager = nullcontext()
+    if main:
+        claim = claimed(folder)
+
+    with claim:
         if main:
             choices = {**predictor.choices(), "overlays": job.overlays}
             said = begin(folder, predictor.sha256, choices, job.images, job.still_tagged)
             if said:
                 print(said)
+
         distributed.barrier()
         remaining = unfinished(folder, job.images)
         distributed.barrier()  # nobody appends before everybody has read
+
         with Journal(folder, ranks[0]) as journal:
             _predict_each(predictor, job, remaining[ranks[0] :: ranks[1]], journal)
         distributed.barrier()
@@ -112,7 +117,8 @@ def _predict_each(predictor: Predictor, job: Job, images: Items, journal: Journa
     with progress(None, config.quiet, total=len(images), desc="predicting") as bar:
         try:
             for item, sample in _read_ahead(images, loading_processes(config.workers)):
-                before, finish = finish, _predicted(predictor, job, item, sample)
+                before = finish
+                finish = _predicted(predictor, job, item, sample)
                 if before is not None:
                     journal.add(before())
                 bar.update()

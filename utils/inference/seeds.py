@@ -68,11 +68,12 @@ def padded(image: Tensor, config: DataSettings) -> Tensor:
 
 
 def resized(image: Tensor, config: DataSettings) -> Tensor:
-    """Image (3, H, W) uint8 -> (1, 3, H', W') normalised, stretched bicubically to whole patches
-    (CLIP-ES).
+    """Stretch an image (3, H, W) uint8 bicubically to whole patches, as CLIP-ES does. Returns it
+    normalised (1, 3, H', W').
     """
     rows, columns = padding_of(*image.shape[-2:])
-    height, width = image.shape[-2] + rows, image.shape[-1] + columns
+    height = image.shape[-2] + rows
+    width = image.shape[-1] + columns
     picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
     stretched = np.array(picture.resize((width, height), Image.Resampling.BICUBIC))
     pixels = torch.from_numpy(stretched).permute(2, 0, 1).to(image.device)
@@ -83,15 +84,21 @@ def resized(image: Tensor, config: DataSettings) -> Tensor:
 def image_seeds(
     model: CVF, image: Tensor, tags: Tensor, config: Config, after_switch: bool
 ) -> ImageSeeds:
-    """Seeds and pseudo label of one image (3, H, W) uint8 with tags (K,), above 0 where tagged; the
-    model in eval mode.
+    """Make seeds and pseudo label of one image (3, H, W) uint8 with tags (K,), above 0 where
+    tagged; the model in eval mode.
 
     `after_switch`: affinity is selected rather than averaged (model/README.md, "Affinity").
     """
-    image, tags, size = image.to(model.text.device), tags.cpu(), image.shape[-2:]
+    image = image.to(model.text.device)
+    tags = tags.cpu()
+    size = image.shape[-2:]
     stretch = config.seed_size == "resized"
-    pixels = resized(image, config) if stretch else padded(image, config)
-    shown = size if stretch else pixels.shape[-2:]  # padding is cut off again
+    if stretch:
+        pixels = resized(image, config)
+        shown = size
+    else:
+        pixels = padded(image, config)
+        shown = pixels.shape[-2:]  # padding is cut off again
 
     with autocast(image.device, config.precision):
         labels = model(pixels, tags[None], after_switch).labels

@@ -236,21 +236,27 @@ class Segmenter:
         """Begin to predict an image (3, H, W) uint8, as `predict_split` asks for it."""
         prediction = self.predict(image[None], self.allowed(tags))[0]
         labels = {title: fetch(each) for title, each in prediction.labels.items()}
-        logits = fetch(prediction.logits[0]) if self.options.save_logits else None
+        logits = None
+        if self.options.save_logits:
+            logits = fetch(prediction.logits[0])
 
         def found() -> Found:
             maps = {title: each().numpy() for title, each in labels.items()}
-            return Found(maps, None if logits is None else logits().numpy())
+            if logits is None:
+                return Found(maps)
+            return Found(maps, logits().numpy())
 
         return found
 
     def allowed(self, tags: str | Sequence[str] | None) -> Tensor | None:
-        """(K+1,) bool of background and the tagged classes; None for no tags. UserError on an
-        unknown class.
+        """Return (K+1,) bool of background and the tagged classes; None for no tags. UserError on
+        an unknown class.
         """
         if tags is None:
             return None
-        tags = [tags] if isinstance(tags, str) else tags
+        if isinstance(tags, str):
+            tags = [tags]
+
         if unknown := [tag for tag in tags if tag not in self.spec.classes]:
             raise UserError(
                 f"tag {unknown[0]!r} is no class of this checkpoint; its classes are "
@@ -282,8 +288,8 @@ def checkpoint_config(stored: dict[str, Any], model_path: Path, flags: dict[str,
 
 
 def as_tensor(picture: Picture) -> Tensor:
-    """(3, H, W) uint8 RGB of a picture in any of its forms. Raises UserError and ValueError as
-    `Segmenter`.
+    """Return (3, H, W) uint8 RGB of a picture in any of its forms. Raises UserError and ValueError
+    as `Segmenter`.
     """
     if isinstance(picture, Tensor):
         if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3:
@@ -302,5 +308,8 @@ def as_tensor(picture: Picture) -> Tensor:
             )
         picture = Image.fromarray(picture)
 
-    array = as_shown(picture) if isinstance(picture, Image.Image) else load_image(picture)
+    if isinstance(picture, Image.Image):
+        array = as_shown(picture)
+    else:
+        array = load_image(picture)
     return torch.from_numpy(array).permute(2, 0, 1)

@@ -15,18 +15,21 @@ from utils.inference.multi_scale import PATCH, SMALLEST, Segment, resize_long
 from utils.settings.crf import CRFSettings
 
 STRIP = 2**22  # values of a score map that are held at a time
-CRF_SIDE, CRF_OVERLAP = 768, 192  # px
+CRF_SIDE = 768  # px of a window of the CRF
+CRF_OVERLAP = 192  # px that such windows share
 OVERLAP_SHARE = 4  # windows of the network overlap by a quarter of their side
 
 
 def windows(length: int, side: int, overlap: int, step: int = 1) -> list[slice]:
-    """Spans of `side` (or `length` if that is less) that cover 0..length, each sharing `overlap` or
-    more with the next.
+    """Return spans of `side` (or `length` if that is less) that cover 0..length, each sharing
+    `overlap` or more with the next.
 
     They start at multiples of `step`, which divides length, side and overlap.
     """
     side = min(side, length)
-    count = 1 + -(-(length - side) // (side - overlap)) if side < length else 1
+    count = 1
+    if side < length:
+        count += -(-(length - side) // (side - overlap))
     starts = [i * (length - side) // max(1, count - 1) // step * step for i in range(count)]
     return [slice(start, start + side) for start in starts]
 
@@ -204,5 +207,7 @@ def _interpolated(maps: Tensor, axis: int, length: int, part: slice) -> Tensor:
 
 
 def _allowed(scores: Tensor, allowed: Tensor | None) -> Tensor:
-    """Scores (C, H, W) with those of labels that are not allowed (C,) at minus infinity."""
-    return scores if allowed is None else scores.masked_fill(~allowed[:, None, None], -torch.inf)
+    """Return scores (C, H, W) with those of labels that are not allowed (C,) at minus infinity."""
+    if allowed is None:
+        return scores
+    return scores.masked_fill(~allowed[:, None, None], -torch.inf)

@@ -10,7 +10,7 @@ import torch
 from utils.common.errors import UserError
 from utils.metrics import TEST_TITLES
 from utils.report import gallery, plots
-from utils.report.folder import RunFolder, Scored, read_run
+from utils.report.folder import Result, RunFolder, Scored, read_run
 from utils.report.page import LABELS, costs, protocol, write_page
 
 IMAGES = 8  # those on which the runs differ most
@@ -25,9 +25,11 @@ class Row:
 
     @property
     def best(self) -> float:
-        """The highest of different values, else nan."""
+        """Return the highest of different values, else nan."""
         known = {value for value in self.values if not math.isnan(value)}
-        return max(known) if len(known) > 1 else math.nan
+        if len(known) < 2:
+            return math.nan
+        return max(known)
 
 
 def write_comparison(folders: Sequence[Path], path: Path) -> Path:
@@ -73,17 +75,24 @@ def distinct(folders: Sequence[Path]) -> list[str]:
 
 
 def scores(runs: Sequence[RunFolder]) -> list[Row]:
-    """mIoU of every result that some run has."""
+    """Return the mIoU of every result that some run has."""
     rows = []
     for title in (*TEST_TITLES, *LABELS):
         found = [run.results.get(title) for run in runs]
         if any(found):
-            values = tuple(100 * result.matrix.miou() if result else math.nan for result in found)
+            values = tuple(_percent(result) for result in found)
             about = sorted(
                 {f"{Path(result.split).name}, {result.images}" for result in found if result}
             )
             rows.append(Row(f"{title} ({' | '.join(about)})", values))
+
     return rows
+
+
+def _percent(result: Result | None) -> float:
+    if result is None:
+        return math.nan
+    return 100 * result.matrix.miou()
 
 
 def differences(runs: Sequence[RunFolder]) -> list[tuple[str, list[object]]]:
@@ -123,14 +132,16 @@ def _curves(runs: Sequence[RunFolder], titles: Sequence[str]) -> list[tuple[str,
     drawn: list[tuple[str, object]] = []
     for stage, name in wanted:
         found = {title: run.curves.get(stage, {}).get(name, []) for title, run in zip(titles, runs)}
-        if any(len(points) > 1 for points in found.values()):
-            loss = name == "loss"
-            heading, unit = (
-                (f"Loss, {stage}", "loss") if loss else (f"{name} over training", "mIoU, %")
-            )
-            drawn.append(
-                (heading, plots.curves(f"{stage}-{name}", found, unit, marks=not loss, log=loss))
-            )
+        if all(len(points) < 2 for points in found.values()):
+            continue
+
+        kind = f"{stage}-{name}"
+        if name == "loss":
+            drawn.append((f"Loss, {stage}", plots.curves(kind, found, "loss", log=True)))
+        else:
+            plot = plots.curves(kind, found, "mIoU, %", marks=True)
+            drawn.append((f"{name} over training", plot))
+
     return drawn
 
 
@@ -155,7 +166,9 @@ def _cards(runs: Sequence[RunFolder]) -> list[gallery.Card]:
 
 def _card(scored: Scored, run: RunFolder) -> gallery.Card | None:
     made, _ = gallery.cards({"differ": [scored]}, run.path / "prediction")
-    return made[0] if made else None
+    if not made:
+        return None
+    return made[0]
 
 
 def _joined(cards: Sequence[gallery.Card], titles: Sequence[str]) -> gallery.Card:

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,18 +63,20 @@ class RunFolder:
 
     @property
     def title(self) -> str:
-        """Name of the folder."""
+        """Return the name of the folder."""
         return self.path.resolve().name
 
     @property
     def panels(self) -> list[Path]:
-        """Pictures of what training saw."""
+        """List the pictures of what training saw."""
         return sorted((self.path / "panels").rglob("*.png"))
 
     def last(self, titles: Sequence[str]) -> Result | None:
-        """The last of these results that is there."""
+        """Return the last of these results that is there."""
         found = [self.results[title] for title in titles if title in self.results]
-        return found[-1] if found else None
+        if not found:
+            return None
+        return found[-1]
 
 
 def read_run(path: Path) -> RunFolder:
@@ -85,7 +88,10 @@ def read_run(path: Path) -> RunFolder:
         )
 
     try:
-        config = read_yaml(path / "config.yaml") if (path / "config.yaml").is_file() else {}
+        config: dict[str, Any] = {}
+        if (path / "config.yaml").is_file():
+            config = read_yaml(path / "config.yaml")
+
         entries = read_results(path)
         results = {
             title: Result(
@@ -93,11 +99,10 @@ def read_run(path: Path) -> RunFolder:
             )
             for title, entry in entries.items()
         }
+
         options, images = _read_images(path)
-        curves, environment = (
-            _read_curves(path / "metrics.csv"),
-            _read_environment(path / "environment.txt"),
-        )
+        curves = _read_curves(path / "metrics.csv")
+        environment = _read_environment(path / "environment.txt")
         names = _label_names(config, entries)
     except (KeyError, TypeError, ValueError) as error:  # ValueError includes broken JSON and text
         raise UserError(
@@ -108,15 +113,20 @@ def read_run(path: Path) -> RunFolder:
 
 
 def _label_names(config: dict[str, object], entries: dict[str, dict]) -> tuple[str, ...]:
-    """Those of the last result, else of the data set; none where nothing was scored."""
+    """Return those of the last result, else of the data set; none where nothing was scored."""
     if not entries:
         return ()
+
     classes = [entry["classes"] for entry in entries.values() if "classes" in entry]
-    told = (
-        str(config.get(key, default))
-        for key, default in (("dataset", "voc"), ("data_root", ""), ("classes", ""))
-    )
-    names = ("background", *classes[-1]) if classes else spec_of(*told).label_names
+    if classes:
+        names = ("background", *classes[-1])
+    else:
+        told = (
+            str(config.get(key, default))
+            for key, default in (("dataset", "voc"), ("data_root", ""), ("classes", ""))
+        )
+        names = spec_of(*told).label_names
+
     if any(len(entry["counts"]) != len(names) for entry in entries.values()):
         raise ValueError(
             f"results.json has counts of other classes than these {len(names)}: {', '.join(names)}"
@@ -125,8 +135,8 @@ def _label_names(config: dict[str, object], entries: dict[str, dict]) -> tuple[s
 
 
 def _read_curves(path: Path) -> dict[str, Curves]:
-    """metrics.csv by stage and name; where a resumed run did an iteration twice, the later value
-    counts.
+    """Read metrics.csv by stage and name; where a resumed run did an iteration twice, the later
+    value counts.
     """
     table: dict[str, dict[str, dict[int, float]]] = {}
     if path.is_file():
@@ -141,7 +151,9 @@ def _read_curves(path: Path) -> dict[str, Curves]:
 
 
 def _read_environment(path: Path) -> dict[str, str]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding="utf-8").splitlines()
     return {name: value for name, _, value in (line.partition(": ") for line in lines)}
 
 
@@ -157,16 +169,23 @@ def _read_images(path: Path) -> tuple[dict[str, object], list[Scored]]:
 
 def _scored(record: dict) -> Scored:
     results = record["results"]
-    counts = results[final_title(results)] if results else []
+    counts: list[list[int]] = []
+    if results:
+        counts = results[final_title(results)]
+
     labels = sorted({label for truth, predicted, _ in counts for label in (truth, predicted)})
     dense = np.zeros((len(labels), len(labels)), np.int64)
     for truth, predicted, count in counts:
         dense[labels.index(truth), labels.index(predicted)] = count
-    matrix = ConfusionMatrix.from_counts(dense.tolist()) if labels else ConfusionMatrix(1)
+
+    matrix = ConfusionMatrix(1)
+    if labels:
+        matrix = ConfusionMatrix.from_counts(dense.tolist())
     ious = {
         label: iou for label, iou, seen in zip(labels, matrix.iou().tolist(), dense.sum(1)) if seen
     }
-    mask = record.get("mask")
-    return Scored(
-        record["name"], Path(record["image"]), Path(mask) if mask else None, matrix.miou(), ious
-    )
+
+    mask = None
+    if record.get("mask"):
+        mask = Path(record["mask"])
+    return Scored(record["name"], Path(record["image"]), mask, matrix.miou(), ious)

@@ -20,7 +20,9 @@ from utils.report.folder import Scored
 GROUPS = ("best", "median", "worst")
 LONG = 440  # px of a thumbnail's longer side
 MANY = 40  # with more classes than this only the worst image of each is added
-WRONG, UNSURE = 1, 2  # labels of an error map; right is 0
+# labels of an error map; right is 0
+WRONG = 1
+UNSURE = 2
 ERRORS = np.array([(0, 0, 0), (230, 40, 60), (150, 150, 150)], np.uint8)
 
 COLOURS = tuple("#" + bytes(colour).hex() for colour in palette())  # of labels 0..255, for CSS
@@ -46,19 +48,23 @@ class Card:
 
 
 def choose(images: Sequence[Scored], each: int) -> dict[str, list[Scored]]:
-    """`each` best, median and worst images by mIoU, none twice; under "class" those with the
-    extreme IoU of each class.
+    """Choose the `each` best, median and worst images by mIoU, none twice; under "class" those with
+    the extreme IoU of each class.
 
     Images without truth are no part of it, unless none has any: then the first are all "predicted".
     """
     ranked = sorted(
         (image for image in images if not math.isnan(image.miou)), key=lambda image: -image.miou
     )
+    if not images:
+        return {}
     if not ranked:
-        return {"predicted": list(images[:each])} if images else {}
+        return {"predicted": list(images[:each])}
 
-    best, rest = ranked[:each], ranked[each:]
-    worst, rest = rest[::-1][:each], rest[: max(0, len(rest) - each)]
+    best = ranked[:each]
+    rest = ranked[each:]
+    worst = rest[::-1][:each]
+    rest = rest[: max(0, len(rest) - each)]
     first = max(0, (len(rest) - each) // 2)
     groups = dict(zip(GROUPS, (best, rest[first : first + each], worst)))
     taken = {image.name for group in groups.values() for image in group}
@@ -69,7 +75,9 @@ def choose(images: Sequence[Scored], each: int) -> dict[str, list[Scored]]:
         having = sorted(
             (image for image in ranked if label in image.ious), key=lambda image: image.ious[label]
         )
-        ends = having[:1] if len(labels) > MANY else (having[0], having[-1])
+        ends = having[:1]
+        if len(labels) <= MANY:
+            ends = [having[0], having[-1]]
         extreme |= {image.name: image for image in ends if image.name not in taken}
 
     return {
@@ -78,10 +86,11 @@ def choose(images: Sequence[Scored], each: int) -> dict[str, list[Scored]]:
 
 
 def cards(chosen: dict[str, list[Scored]], predictions: Path) -> tuple[list[Card], list[str]]:
-    """Cards in order, and the names of images whose picture, mask or prediction PNG is gone or
-    unreadable.
+    """Return cards in order, and the names of images whose picture, mask or prediction PNG is gone
+    or unreadable.
     """
-    made, gone = [], []
+    made = []
+    gone = []
     for group, images in chosen.items():
         for scored in images:
             try:

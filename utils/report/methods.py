@@ -44,8 +44,10 @@ class Estimate:
 
     def text(self, form: str = ".1f") -> str:
         """Return it as "61.3 (0.4)", of one seed without the error."""
-        error = "" if math.isnan(self.error) else f" ({self.error:.1f})"
-        return f"{self.mean:{form}}{error}"
+        mean = f"{self.mean:{form}}"
+        if math.isnan(self.error):
+            return mean
+        return f"{mean} ({self.error:.1f})"
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -165,7 +167,9 @@ def _measure(
         ahead = {}
         if row != reference:
             ahead = {seed: values[seed] - beside[seed].value for seed in values if seed in beside}
-        lead = estimate(list(ahead.values())) if ahead else None
+        lead = None
+        if ahead:
+            lead = estimate(list(ahead.values()))
         lines.append(Line(row, values, estimate(list(values.values())), ahead, lead))
 
     first = next(iter(next(iter(table.values())).values()))
@@ -200,8 +204,10 @@ def remarks(comparison: Comparison) -> dict[str, str]:
         if row.name in same:
             parts.append(f"the same scores as {same[row.name]}: nothing scored here depends on it")
         if row.reason:
-            started = any(measure.line(row.name) for measure in comparison.measures)
-            parts.append(f"{'not run to its end' if started else 'not run'}: {row.reason}")
+            fate = "not run"
+            if any(measure.line(row.name) for measure in comparison.measures):
+                fate = "not run to its end"
+            parts.append(f"{fate}: {row.reason}")
         if parts:
             said[row.name] = "; ".join(parts)
     return said
@@ -228,7 +234,10 @@ def table(comparison: Comparison) -> str:
 def _lead(line: Line) -> str:
     if line.lead is None:
         return ""
-    return line.lead.text("+.1f") + ("*" if line.lead.clear else "")
+    text = line.lead.text("+.1f")
+    if line.lead.clear:
+        text += "*"
+    return text
 
 
 def _block(comparison: Comparison, found: Sequence[Measure], cell: Callable[[Line], str]) -> str:
@@ -266,7 +275,8 @@ def _costs(rows: Sequence[MethodRow]) -> str:
         f"{'':{wide}}" + "".join(f"{stage:>{CELL}}" for stage in (*stages, "together", "GB"))
     ]
     for row in rows:
-        minutes = [row.costs[stage].cpu_minutes if stage in row.costs else 0.0 for stage in stages]
+        known = {stage: cost.cpu_minutes for stage, cost in row.costs.items()}
+        minutes = [known.get(stage, 0.0) for stage in stages]
         peak = max(cost.gigabytes for cost in row.costs.values())
         cells = "".join(f"{value:{CELL}.1f}" for value in (*minutes, sum(minutes), peak))
         lines.append(f"{row.name:{wide}}{cells}")

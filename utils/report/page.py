@@ -21,7 +21,8 @@ from utils.report.folder import Curves, Result, RunFolder, read_run
 LABELS = tuple(TITLES.values())
 RATES = ("lr", "seconds", "memory")  # what metrics.csv holds of a stage beside its loss terms
 EACH = 6  # images of a group of the gallery
-PANELS, PANEL_WIDTH = 12, 1400  # at most so many pictures of training, px
+PANELS = 12  # at most so many pictures of training
+PANEL_WIDTH = 1400  # px of one, at most
 
 
 @dataclass(frozen=True)
@@ -138,37 +139,40 @@ def mistakes(
 
 
 def costs(run: RunFolder) -> list[Cost]:
-    """Time and memory of each stage, from its log."""
+    """Return time and memory of each stage, from its log."""
     found = []
     for stage, series in run.curves.items():
         if "seconds" in series:
-            (iterations, seconds), memory = series["seconds"][-1], series.get("memory")
-            peak = max(value for _, value in memory) if memory else None
+            iterations, seconds = series["seconds"][-1]
+            peak = max((value for _, value in series.get("memory", [])), default=None)
             found.append(Cost(stage, iterations, seconds, iterations * seconds / 60, peak))
     return found
 
 
 def changed(config: Mapping[str, object]) -> dict[str, object]:
-    """Settings that are not the defaults of `Config`."""
+    """Return the settings that are not the defaults of `Config`."""
     defaults = asdict(Config())
     return {name: value for name, value in config.items() if value != defaults.get(name)}
 
 
 def losses(series: Curves) -> Curves:
-    """The loss terms among the values of a stage, their sum first."""
+    """Return the loss terms among the values of a stage, their sum first."""
     terms = {name: points for name, points in series.items() if name not in RATES}
     return {name: terms[name] for name in sorted(terms, key=lambda name: name != "loss")}
 
 
 def _bars(run: RunFolder, shown: Result) -> Any:
     first = run.results.get(SINGLE)
-    other = (
-        [None] * len(run.names) if first in (None, shown) else (100 * first.matrix.iou()).tolist()
-    )
+    other = [None] * len(run.names)
+    if first not in (None, shown):
+        other = (100 * first.matrix.iou()).tolist()
+
     present = (shown.matrix.counts.sum(1) > 0).tolist()
     values = zip(run.names, (100 * shown.matrix.iou()).tolist(), other, present)
     ranked = sorted((row[:3] for row in values if row[3]), key=lambda row: -row[1])
-    return plots.class_bars(ranked, (shown.title, SINGLE)) if ranked else None
+    if not ranked:
+        return None
+    return plots.class_bars(ranked, (shown.title, SINGLE))
 
 
 def _settings(run: RunFolder) -> Config | None:
@@ -186,21 +190,29 @@ def others(run: RunFolder) -> dict[str, str]:
     config = _settings(run)
     if config is None:
         return {}
-    titles = (*CAMS.values(), *LABELS) if config.stages == "seeds" else TEST_TITLES
+
+    titles: tuple[str, ...] = TEST_TITLES
+    if config.stages == "seeds":
+        titles = (*CAMS.values(), *LABELS)
+    results = {title: run.results[title] for title in titles if title in run.results}
 
     found = {}
     for each in references_of(config):
-        result = run.results.get(each.name) if each.name in titles else None
+        result = results.get(each.name)
         if result and result.split == each.split and each.step is None:
+            value = f"{each.value:g}"
             low, high = each.band
-            reach = f" ({low:g} to {high:g})" if low < high else ""
-            found[each.name] = f"{each.value:g}{reach}, {each.source.short}"
+            if low < high:
+                value += f" ({low:g} to {high:g})"
+            found[each.name] = f"{value}, {each.source.short}"
+
     return found
 
 
 def bands(run: RunFolder, stage: str) -> plots.Bands:
-    """What others had of the curves of stage 2 or of "evaluation", as these are drawn: losses times
-    their weight, scores of the same images. Nothing where the settings are no recipe's.
+    """Return what others had of the curves of stage 2 or of "evaluation", as these are drawn:
+    losses times their weight, scores of the same images. Nothing where the settings are no
+    recipe's.
     """
     config = _settings(run)
     if config is None:
@@ -209,7 +221,8 @@ def bands(run: RunFolder, stage: str) -> plots.Bands:
     splits = dict.fromkeys(weights, config.train_split)
     if stage == "evaluation":
         splits = {title: run.results[title].split for title in LABELS if title in run.results}
-        splits[SINGLE] = "" if config.eval_images else config.val_split
+        if not config.eval_images:
+            splits[SINGLE] = config.val_split
         weights = dict.fromkeys(splits, 1.0)
 
     found: plots.Bands = {}
@@ -221,11 +234,13 @@ def bands(run: RunFolder, stage: str) -> plots.Bands:
 
 
 def _curves(run: RunFolder) -> list[tuple[str, Any]]:
-    """Titled plots of training."""
+    """Draw titled plots of training."""
     drawn = []
     for stage, series in run.curves.items():
         if "loss" in series:
-            known = bands(run, stage) if stage == "segmenter" else None
+            known = None
+            if stage == "segmenter":
+                known = bands(run, stage)
             plot = plots.curves(f"loss-{stage}", losses(series), "loss", log=True, others=known)
             drawn.append((f"Losses, {stage}", plot))
 

@@ -20,7 +20,8 @@ from utils.report.folder import Curves
 Bands = dict[str, list[tuple[int, float, float]]]
 
 # Colours that no plot uses otherwise, replaced in the SVG.
-INK, LINE = "#0f0f01", "#0f0f02"
+INK = "#0f0f01"
+LINE = "#0f0f02"
 SERIES = tuple(f"#0f0f{16 + number:02x}" for number in range(8))
 THEME = {INK: "currentColor", LINE: "var(--line)"} | {
     c: f"var(--series-{n})" for n, c in enumerate(SERIES, 1)
@@ -67,8 +68,8 @@ def svg(name: str, size: tuple[float, float], draw: Callable[[Figure], None]) ->
 
 
 def class_bars(rows: Sequence[tuple[str, float, float | None]], titles: tuple[str, str]) -> Markup:
-    """Horizontal bars of per-class IoU in percent; rows: name, IoU, and of a second result or None,
-    a mark.
+    """Draw horizontal bars of per-class IoU in percent; rows: name, IoU, and of a second result or
+    None, a mark.
     """
 
     def draw(figure: Figure) -> None:
@@ -78,7 +79,7 @@ def class_bars(rows: Sequence[tuple[str, float, float | None]], titles: tuple[st
         axes.barh(places, values, 0.72, color=SERIES[0], label=titles[0])
         if any(mark is not None for mark in marks):
             axes.plot(
-                [np.nan if m is None else m for m in marks],
+                np.array(marks, float),  # nan for None
                 places,
                 "|",
                 ms=9,
@@ -102,8 +103,8 @@ def class_bars(rows: Sequence[tuple[str, float, float | None]], titles: tuple[st
 
 
 def confusion(matrix: ConfusionMatrix, names: Sequence[str]) -> Markup:
-    """Rows: classes in the truth; columns: what their pixels were predicted as, in percent of the
-    row.
+    """Draw a confusion matrix. Rows: classes in the truth; columns: what their pixels were
+    predicted as, in percent of the row.
     """
     counts = matrix.counts.cpu().numpy()
     seen = np.flatnonzero(counts.sum(1) + counts.sum(0))
@@ -114,30 +115,27 @@ def confusion(matrix: ConfusionMatrix, names: Sequence[str]) -> Markup:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         colours = np.empty((*shares.shape, 4))
-        # small shares are what one looks for
-        colours[..., :3], colours[..., 3] = (
-            HEAT,
-            0.9 * shares**0.6,
-        )
+        colours[..., :3] = HEAT
+        colours[..., 3] = 0.9 * shares**0.6  # small shares are what one looks for
         axes.imshow(colours, interpolation="none")
 
-        for row, column in np.argwhere(shares >= 0.01) if wordy else ():
-            axes.text(
-                column,
-                row,
-                f"{100 * shares[row, column]:.0f}",
-                ha="center",
-                va="center",
-                fontsize=7,
-            )
+        if wordy:
+            for row, column in np.argwhere(shares >= 0.01):
+                percent = f"{100 * shares[row, column]:.0f}"
+                axes.text(column, row, percent, ha="center", va="center", fontsize=7)
 
         places = np.arange(len(seen))
         axes.set_xticks(places, labels, rotation=90)
         axes.set_yticks(places, labels)
         axes.set(xlabel="predicted", ylabel="truth")
-        axes.tick_params(length=0, labelsize=8 if wordy else 6)
+        axes.tick_params(length=0, labelsize=size)
 
-    side = 2 + (0.25 if wordy else 0.13) * len(seen)
+    if wordy:
+        size = 8
+        side = 2 + 0.25 * len(seen)
+    else:
+        size = 6
+        side = 2 + 0.13 * len(seen)
     return svg("confusion", (side, side), draw)
 
 
@@ -149,7 +147,7 @@ def curves(
     log: bool = False,
     others: Bands | None = None,
 ) -> Markup:
-    """Values over iterations, one line a name; those without values keep their colour free.
+    """Draw values over iterations, one line per name; those without values keep their colour free.
 
     others: by name, what other people had at an iteration, from least to greatest: a dotted line
     of the name's colour, or a band.
@@ -157,13 +155,13 @@ def curves(
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
+        style: dict[str, Any] = {"ms": 3.5, "lw": 1.6, "ls": "-"}
+        if marks:
+            style["marker"] = "o"
+
         for number, (title, points) in enumerate(series.items()):
-            style: dict[str, Any] = {
-                "marker": "o" if marks else "",
-                "ms": 3.5,
-                "lw": 1.6,
-                "ls": "-" if number < len(SERIES) else "--",
-            }
+            if number >= len(SERIES):  # their colours come a second time
+                style["ls"] = "--"
             if points:
                 colour = SERIES[number % len(SERIES)]
                 axes.plot(*zip(*points), color=colour, label=title, **style)
@@ -173,8 +171,9 @@ def curves(
                     axes.plot(steps, high, ":", color=colour, lw=1.2)
                     axes.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
 
-        axes.set(xlabel="iteration", ylabel=ylabel, yscale="log" if log else "linear")
+        axes.set(xlabel="iteration", ylabel=ylabel)
         if log:
+            axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
 
         axes.yaxis.set_major_formatter("{x:g}")
@@ -191,7 +190,7 @@ def estimates(
     xlabel: str,
     zero: bool = False,
 ) -> Markup:
-    """Means with their standard errors, and the values that they are of, a line per row.
+    """Draw means with their standard errors, and the values that they are of, a line per row.
 
     rows: name, values, and their mean and error (nan: none). zero: values are differences, and 0 is
     marked.
@@ -199,6 +198,7 @@ def estimates(
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
+        form = "+.1f" if zero else ".1f"
         for place, (_, values, found) in enumerate(rows):
             error = np.nan_to_num(found.error)
             axes.plot(values, [place + 0.24] * len(values), "o", ms=3, color=INK, alpha=0.55, mew=0)
@@ -206,7 +206,7 @@ def estimates(
                 found.mean, place, xerr=error, fmt="o", ms=6, lw=2, capsize=4, color=SERIES[0]
             )
             axes.annotate(
-                f"{found.mean:{'+' if zero else ''}.1f}",
+                f"{found.mean:{form}}",
                 (found.mean, place),
                 xytext=(0, 7),
                 textcoords="offset points",

@@ -78,7 +78,9 @@ def keep_numbered(path: Path, step: int, keep: int) -> None:
     """
     if keep > 1:
         disk.second_name(path, _numbered_name(path, step))
-    for old in numbered(path)[keep if keep > 1 else 0 :]:
+    else:
+        keep = 0
+    for old in numbered(path)[keep:]:
         disk.remove(old)
 
 

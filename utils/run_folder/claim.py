@@ -66,11 +66,14 @@ def readable(
 
 
 def bad_images(folder: Path) -> list[dict[str, str]]:
-    """What `note_bad_image` kept in a run folder, repetitions by resumed runs and torn lines left
-    out.
+    """Return what `note_bad_image` kept in a run folder, repetitions by resumed runs and torn lines
+    left out.
     """
     file = folder / BAD_IMAGES
-    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    if not file.is_file():
+        return []
+
+    text = file.read_text(encoding="utf-8", errors="replace")
     noted = []
     for line in dict.fromkeys(text.split("\n")):
         with contextlib.suppress(ValueError):

@@ -100,9 +100,10 @@ class Journal:
     """Appends entries of one process; each is on its way to the disk when `add` returns."""
 
     def __init__(self, folder: Path, rank: int = 0) -> None:
-        self._file = (folder / (f"images-{rank}.jsonl" if rank else FILE)).open(
-            "a", encoding="utf-8"
-        )
+        name = FILE
+        if rank:
+            name = f"images-{rank}.jsonl"
+        self._file = (folder / name).open("a", encoding="utf-8")
 
     def __enter__(self) -> "Journal":
         return self
@@ -117,19 +118,27 @@ class Journal:
 
 
 def stamp(item: Item) -> list[int]:
-    """When image and mask were last written, ns; a file that is gone counts 0."""
+    """Return when image and mask were last written, ns; a file that is gone counts 0."""
     files = [file for file in (item.image, item.mask) if file is not None]
-    return [file.stat().st_mtime_ns if file.exists() else 0 for file in files]
+    return [_changed(file) for file in files]
+
+
+def _changed(file: Path) -> int:
+    if not file.exists():
+        return 0
+    return file.stat().st_mtime_ns
 
 
 def _difference(former: dict[str, Any], header: dict[str, Any]) -> str:
-    """What differs, in words; empty where nothing does."""
+    """Say what differs; empty where nothing does."""
     if former.get("checkpoint") != header["checkpoint"] or former.get("format") != FORMAT:
         return "another checkpoint"
     names = [
         name for name, value in header["options"].items() if former["options"].get(name) != value
     ]
-    return f"other settings ({', '.join(names)})" if names else ""
+    if not names:
+        return ""
+    return f"other settings ({', '.join(names)})"
 
 
 def _valid(folder: Path, items: Items) -> Iterator[Entry]:
@@ -174,4 +183,6 @@ def _object(line: str) -> dict[str, Any]:
         content = json.loads(line)
     except ValueError:
         return {}
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    return content

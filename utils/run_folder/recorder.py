@@ -153,6 +153,8 @@ def add_result(
 
 
 def read_results(folder: Path) -> dict[str, dict]:
-    """Results of a run folder so far, by label."""
+    """Read the results of a run folder so far, by label."""
     file = folder / "results.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    return json.loads(file.read_text(encoding="utf-8"))

@@ -32,8 +32,10 @@ def check_settings(config: Config, stored: dict[str, Any], place: Path, folder: 
     """
     theirs = from_dict(stored, f"--resume: {place}")
     for name, meaning in options(Config).items():
-        before, now = getattr(theirs, name), getattr(config, name)
+        before = getattr(theirs, name)
+        now = getattr(config, name)
         whole = meaning.part_of
+
         if whole and getattr(theirs, whole) == getattr(config, whole) == "none":
             continue
         if meaning.role.fixed and before != now:
@@ -96,7 +98,9 @@ def _check_data(theirs: dict[str, Any], path: Path, config: Config, ours: dict[s
             f"{config.train_split} lists; give the list it began with, {OR_ANEW}"
         )
     if theirs.get("tags") != ours["tags"]:
-        source = f"--tags {config.tags}" if config.tags else f"--data_root {config.data_root}"
+        source = f"--data_root {config.data_root}"
+        if config.tags:
+            source = f"--tags {config.tags}"
         raise UserError(
             f"--resume: {path} was trained with other tags than {source} has; give those it began "
             f"with, {OR_ANEW}"

@@ -29,7 +29,8 @@ TIMEOUT = 30  # seconds without an answer
 HUB = "https://huggingface.co"
 HUB_FILES = ("config.json", "model.safetensors")
 MOST_REDIRECTS = 5
-SHA256_DIGITS, SHA1_DIGITS = 64, 40
+SHA256_DIGITS = 64
+SHA1_DIGITS = 40
 
 
 def fetch(public: PublicFile, folder: Path) -> Path:
@@ -54,8 +55,11 @@ def fetch_from_hub(model: str, folder: Path) -> Path:
     for name in HUB_FILES:
         address = f"{endpoint.rstrip('/')}/{model}/resolve/main/{name}"
         checksum = _hub_checksum(address, target / name)
-        digest_of = sha256_of if len(checksum) == SHA256_DIGITS else _git_sha1
+        digest_of = _git_sha1
+        if len(checksum) == SHA256_DIGITS:
+            digest_of = sha256_of
         _fetch(address, target / name, checksum, digest_of)
+
     return target
 
 
@@ -154,9 +158,12 @@ def _receive(address: str, partial: Path) -> None:
     """Bring `partial` to its full length. Raises OSError or HTTPException when the server or the
     network fails.
     """
-    start = partial.stat().st_size if partial.is_file() else 0
-    headers = {"Range": f"bytes={start}-"} if start else {}
-    request = urllib.request.Request(address, headers=headers)
+    request = urllib.request.Request(address)
+    start = 0
+    if partial.is_file():
+        start = partial.stat().st_size
+    if start:
+        request.add_header("Range", f"bytes={start}-")
 
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
@@ -166,12 +173,16 @@ def _receive(address: str, partial: Path) -> None:
         raise
 
     with response:
+        mode = "ab"
         if response.status != http.client.PARTIAL_CONTENT:
             start = 0  # the server sends the whole file
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length else None
+            mode = "wb"
+        total = None
+        if length := response.headers.get("Content-Length"):
+            total = start + int(length)
+
         with (
-            partial.open("ab" if start else "wb") as file,
+            partial.open(mode) as file,
             tqdm(total=total, initial=start, desc=partial.stem, unit="B", unit_scale=True) as bar,
         ):
             while piece := response.read(PIECE):

@@ -39,7 +39,7 @@ from utils.config import Config
 from utils.inference.evaluation import masked_loader
 from utils.inference.seeds import image_seeds, require_masks
 from utils.inference.segmenter import checkpoint_config
-from utils.metrics import TITLES, ConfusionMatrix
+from utils.metrics import TITLES, ConfusionMatrix, kinds_of
 from utils.run_folder.checkpoint import load_checkpoint
 
 KINDS = ("fused", "clip", "vit")
@@ -85,7 +85,7 @@ class Sweep:
 
 
 def packed(layout: str, keys: Tensor, scores: Tensor) -> bytes:
-    """Content of a seed file: classes (n,) and scores (n, H, W) in one of LAYOUTS."""
+    """Return the content of a seed file: classes (n,) and scores (n, H, W) in one of LAYOUTS."""
     names = keys.numpy()
     values = scores.half().numpy()
     if layout == "npz":
@@ -95,7 +95,9 @@ def packed(layout: str, keys: Tensor, scores: Tensor) -> bytes:
 
     if layout == "irn":
         size = [-(-side // 4) for side in scores.shape[-2:]]
-        small = resize(scores[None], size)[0] if len(keys) else scores.new_zeros(0, *size)
+        small = scores.new_zeros(0, *size)
+        if len(keys):
+            small = resize(scores[None], size)[0]
         return npy_of({"keys": names, "cam": small, "high_res": values.astype(np.float32)})
     return npy_of(dict(zip(names.tolist(), values)))
 
@@ -118,10 +120,10 @@ def export(
     """
     after_switch = config.after_switch(config.max_iters)
     refined = ConfusionMatrix(tags.shape[1] + 1)
-    # without a sweep no mask is opened
-    items = images if sweep else images.without_masks()
+    if not sweep:
+        images = images.without_masks()
 
-    for sample in progress(masked_loader(items, config), desc="export"):
+    for sample in progress(masked_loader(images, config), desc="export"):
         tag = torch.from_numpy(tags[sample["index"]])
         seeds = image_seeds(model, sample["image"], tag, config, after_switch)
         if kind not in seeds.scores:
@@ -211,8 +213,11 @@ def main() -> None:
         require_masks(images, "--sweep")
 
     tags = image_tags(config, spec, images)
-    kind = asked or {"fusion": "fused"}.get(config.branches, config.branches)
-    sweep = Sweep(len(spec.label_names), THRESHOLDS) if scored else None
+    kind = asked or kinds_of(config.branches)[-1]
+    sweep = None
+    if scored:
+        sweep = Sweep(len(spec.label_names), THRESHOLDS)
+
     refined = export(
         model.to(choose_device(config.device)), images, tags, config, kind, layout, folder, sweep
     )

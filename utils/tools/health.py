@@ -86,13 +86,19 @@ def main() -> None:
     config = load_config(given, flags)
     prepare_torch(config.threads)
 
+    if no_seeds:
+        images = 0
     verdicts = []
-    for finding in check(config, 0 if no_seeds else images, print):
+    for finding in check(config, images, print):
         print(finding)
         verdicts.append(finding.verdict)
 
-    wrong, suspicious = verdicts.count(WRONG), verdicts.count(SUSPICIOUS)
-    print(f"{wrong} wrong, {suspicious} suspicious" if wrong + suspicious else "nothing is wrong")
+    wrong = verdicts.count(WRONG)
+    suspicious = verdicts.count(SUSPICIOUS)
+    summary = "nothing is wrong"
+    if wrong or suspicious:
+        summary = f"{wrong} wrong, {suspicious} suspicious"
+    print(summary)
     if wrong:
         sys.exit(1)
 

@@ -24,7 +24,7 @@ from datasets.tags import Tags, read_all_tags, tags_of_images, write_tags
 from datasets.toy.write import is_drawn
 from utils.cli import report_skipped
 from utils.common import distributed
-from utils.common.device import prepare_torch, uses_bf16
+from utils.common.device import prepare_torch, used_precision
 from utils.common.entry import Parser, command
 from utils.common.errors import UserError
 from utils.common.options import options
@@ -58,7 +58,8 @@ def main() -> None:
         refuse_changed(folder, tags_file, spec)
 
     toy_pictures = all(is_drawn(item.image) for item in images)
-    flags.setdefault("clip_path", "toy" if toy_pictures else Config.clip_path)
+    usual = "toy" if toy_pictures else Config.clip_path
+    flags.setdefault("clip_path", usual)
     rank, world, local = distributed.start(flags.get("device", "auto"))
     labeller = Labeller.from_clip(spec, refinement=refinement, local_rank=local, **flags)
     prepare_torch(labeller.config.threads)
@@ -84,7 +85,9 @@ def chosen_threshold(guess: bool, threshold: float) -> float | None:
     """Return the threshold of guessed tags; None where none are guessed. UserError outside 0..1."""
     if not 0 < threshold <= 1:
         raise UserError(f"--guess_threshold {threshold:g} must lie between 0 and 1")
-    return threshold if guess else None
+    if not guess:
+        return None
+    return threshold
 
 
 def known_tags(
@@ -116,11 +119,14 @@ def left_out(
         fate = "guessed"
         if threshold is None:
             fate = "left out; --guess_tags takes the classes that CLIP sees"
-        which = f" in {file}" if file else ""
+        which = ""
+        if file:
+            which = f" in {file}"
         said.append(
             f"{len(without)} of {len(images)} pictures have no tags{which}, the first is "
             f"{without[0]}: {fate}"
         )
+
     if empty := [name for name, classes in tags.items() if not classes]:
         said.append(
             f"{len(empty)} of {len(images)} pictures show no class by their tags, the first is "
@@ -154,13 +160,14 @@ def labelled(entries: Iterable[Entry]) -> list[Entry]:
 def plan(labeller: Labeller, job: Job, toy_pictures: bool) -> str:
     """Say what the run will do, before it does it."""
     config = labeller.config
-    precision = "bf16" if uses_bf16(labeller.device, config.precision) else "fp32"
+    precision = used_precision(labeller.device, config.precision)
     nothing = ""
     if not config.full_size and not toy_pictures:
         nothing = (
             "\nthe toy CLIP knows drawn toy pictures alone: of these photographs its masks mean "
             "nothing"
         )
+
     return (
         f"CLIP {config.clip_path}: {len(labeller.classes) - 1} classes + background; "
         f"{protocol(labeller)}\n"
@@ -173,7 +180,9 @@ def protocol(labeller: Labeller) -> str:
     """Say how labels are made, in words."""
     least = labeller.refinement.min_confidence
     steps = ["affinity", *STEPS[labeller.refinement.kind]]
-    unsure = f", less sure than {least:g} is 255" if least else ""
+    unsure = ""
+    if least:
+        unsure = f", less sure than {least:g} is 255"
     return (
         f"maps {labeller.config.cam}, {', '.join(steps)}, long side at most "
         f"{labeller.config.resize_long} px{unsure}"

@@ -53,9 +53,10 @@ def compared(model: CVF, image: Tensor, tags: Tensor, config: Config) -> Differe
 
 def difference(one: ImageSeeds, other: ImageSeeds, power: float) -> Difference:
     """Compare CLIP's scores, the labels they give and the pseudo labels of two `ImageSeeds`."""
-    a, b = one.scores["clip"].float(), other.scores["clip"].float()
-    apart = (a - b).abs()
-    seed = one.labels(a, power) != other.labels(b, power)
+    scores = one.scores["clip"].float()
+    other_scores = other.scores["clip"].float()
+    apart = (scores - other_scores).abs()
+    seed = one.labels(scores, power) != other.labels(other_scores, power)
     pseudo = one.pseudo != other.pseudo
     shares = (seed.float().mean().item(), pseudo.float().mean().item())
     return Difference(apart.max().item(), apart.mean().item(), *shares)

@@ -64,15 +64,18 @@ class PictureBank:
         self.concepts = np.zeros((count, len(CONCEPTS)), np.float32)
         for i in tqdm(range(count), desc=f"rendering {size} px", leave=False):
             rng = np.random.default_rng((*seed, size, i))
-            lone = rng.random() < single
-            classes = (int(rng.integers(len(VOC.classes))),) if lone else random_classes(rng)
+            if rng.random() < single:
+                classes = (int(rng.integers(len(VOC.classes))),)
+            else:
+                classes = random_classes(rng)
+
             scene = render(rng, size, size, classes)
             self.images[i] = scene.image
             for word in (*(VOC.classes[c] for c in scene.classes), *scene.stuff):
                 self.concepts[i, CONCEPTS.index(word)] = 1
 
     def mosaic(self, rng: np.random.Generator, batch: int, side: int) -> tuple[Tensor, Tensor]:
-        """Canvases (B, 3, CANVAS, CANVAS) uint8 of side x side pictures and their concepts
+        """Draw canvases (B, 3, CANVAS, CANVAS) uint8 of side x side pictures and their concepts
         (B*side*side, concepts).
         """
         cell = CANVAS // side
@@ -84,15 +87,17 @@ class PictureBank:
         pictures = F.interpolate(
             pictures * gain, (cell, cell), mode="bilinear", antialias=True
         ).clamp(0, 255)
+
         canvas = pictures.view(batch, side, side, 3, cell, cell).permute(0, 3, 1, 4, 2, 5)
-        return canvas.reshape(batch, 3, CANVAS, CANVAS).to(torch.uint8), torch.from_numpy(
-            self.concepts[chosen]
-        )
+        canvas = canvas.reshape(batch, 3, CANVAS, CANVAS).to(torch.uint8)
+        return canvas, torch.from_numpy(self.concepts[chosen])
 
 
 def wording(rng: np.random.Generator, word: str) -> str:
-    """One of the ways to say a concept, its plain name most often."""
-    return word if rng.random() < 0.4 else str(rng.choice(wordings(word)))
+    """Choose one of the ways to say a concept, its plain name most often."""
+    if rng.random() < 0.4:
+        return word
+    return str(rng.choice(wordings(word)))
 
 
 def write_captions(
@@ -255,8 +260,8 @@ def batch_loss(
     side: int,
     rng: np.random.Generator,
 ) -> Tensor:
-    """Contrast of the cells of mosaics with captions: mean patch feature, value path, class token
-    of whole pictures.
+    """Contrast the cells of mosaics with captions: mean patch feature, value path, class token of
+    whole pictures.
     """
     texts, needs = write_captions(rng, concepts)
     positive = (concepts @ needs.T >= needs.sum(1)).float().to(canvas.device)
@@ -265,20 +270,25 @@ def batch_loss(
             model.visual, normalise(canvas, IMAGENET_MEAN, IMAGENET_STD), side
         )
         text = model.encode_text(tokenizer(texts).to(canvas.device))
+
     scale = model.logit_scale.exp().clamp(max=100)
-    loss = contrast(mean, text, positive, scale, bias) + 0.5 * contrast(
-        value, text, positive, scale, bias
-    )
-    return loss + 0.3 * contrast(whole, text, positive, scale, bias) if side == 1 else loss
+    loss = contrast(mean, text, positive, scale, bias)
+    loss = loss + 0.5 * contrast(value, text, positive, scale, bias)
+    if side == 1:
+        loss = loss + 0.3 * contrast(whole, text, positive, scale, bias)
+    return loss
 
 
 def train(args: argparse.Namespace) -> CLIP:
-    """The whole pre-training; a pure function of the arguments."""
+    """Do the whole pre-training; a pure function of the arguments."""
     torch.manual_seed(args.seed)
     prepare_torch(0)
     device = choose_device(args.device)
     tokenizer = Tokenizer()
-    model = load_clip(args.start).requires_grad_(True).train() if args.start else build(args)
+    if args.start:
+        model = load_clip(args.start).requires_grad_(True).train()
+    else:
+        model = build(args)
     bias = nn.Parameter(torch.tensor(-6.0, device=device))
     optimiser = optimiser_of(model.to(device), bias, args.lr)
     bar = tqdm(range(args.steps), desc="toy CLIP", mininterval=5)
@@ -293,14 +303,19 @@ def train(args: argparse.Namespace) -> CLIP:
         set_rate(optimiser, rate(step, args.steps))
         rng = np.random.default_rng((args.seed, step))
         # single pictures of single objects first
-        first = step < 0.35 * args.steps and not args.start
-        side = int(rng.choice((1, 2, 3), p=(0.05, 0.35, 0.6) if first else (0.4, 0.4, 0.2)))
-        canvas, concepts = (large if side == 1 else small).mosaic(rng, args.batch, side)
+        shares = (0.4, 0.4, 0.2)
+        if step < 0.35 * args.steps and not args.start:
+            shares = (0.05, 0.35, 0.6)
+        side = int(rng.choice((1, 2, 3), p=shares))
+        bank = large if side == 1 else small
+        canvas, concepts = bank.mosaic(rng, args.batch, side)
+
         loss = batch_loss(model, bias, tokenizer, canvas.to(device), concepts, side, rng)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
+
         bar.set_postfix(loss=f"{loss.item():.2f}", side=side)
         if args.snapshot and (step + 1) % args.snapshot == 0:
             save(model, args.out)
@@ -310,14 +325,13 @@ def train(args: argparse.Namespace) -> CLIP:
 
 
 def save(model: CLIP, path: str) -> None:
-    """Half-precision safetensors with official names plus `token_ids`, written whole or not at
+    """Write half-precision safetensors with official names plus `token_ids`, whole or not at
     all.
     """
-    tensors = {
-        n: t.half() if t.is_floating_point() else t.to(torch.int32)
-        for n, t in model.state_dict().items()
-    }
-    content = {n: t.contiguous() for n, t in tensors.items()}
+    content = {}
+    for name, tensor in model.state_dict().items():
+        kept = torch.half if tensor.is_floating_point() else torch.int32
+        content[name] = tensor.to(kept).contiguous()
     write_whole(path, safetensors.torch.save(content, {METADATA: model.activation}))
 
 

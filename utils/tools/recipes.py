@@ -173,20 +173,23 @@ RECIPES = (
 
 
 def authors(recipe: Recipe) -> str:
-    """The recipe's numbers in one line each, with where they stand."""
+    """Tell the recipe's numbers in one line each, with where they stand."""
     lines = []
     for each in recipe.numbers:
-        others = f", others {' '.join(f'{x:g}' for x in each.others)}" if each.others else ""
-        quoted = f", as quoted by {each.quoted_by}" if each.quoted_by else ""
-        note = f" ({each.note})" if each.note else ""
-        lines.append(
-            f"{each.name} {each.value:g} on {each.split}{note}{others}{quoted}: {each.address}"
-        )
+        line = f"{each.name} {each.value:g} on {each.split}"
+        if each.note:
+            line += f" ({each.note})"
+        if each.others:
+            line += f", others {' '.join(f'{value:g}' for value in each.others)}"
+        if each.quoted_by:
+            line += f", as quoted by {each.quoted_by}"
+        lines.append(f"{line}: {each.address}")
+
     return "\n".join(lines)
 
 
 def facts(recipe: Recipe) -> dict[str, str]:
-    """What is told of a recipe, by what it is."""
+    """Return what is told of a recipe, by what it is."""
     return {
         "reproduces": recipe.reproduces,
         "run": f"bash run_{recipe.config.dataset}.sh --config {recipe.name}",
@@ -200,13 +203,14 @@ def facts(recipe: Recipe) -> dict[str, str]:
 
 
 def listing() -> str:
-    """All recipes as text."""
+    """Return all recipes as text."""
     parts = []
     for recipe in RECIPES:
         parts.append(f"--config {recipe.name}")
         for title, text in facts(recipe).items():
-            for number, line in enumerate(text.splitlines()):
-                head = f"  {title if number == 0 else '':14}"
+            for line in text.splitlines():
+                head = f"  {title:14}"
+                title = ""  # before the first line alone
                 parts.append(
                     textwrap.fill(
                         line,
@@ -223,7 +227,7 @@ def listing() -> str:
 
 
 def markdown() -> str:
-    """The table of configs/README.md."""
+    """Return the table of configs/README.md."""
     titles = list(facts(RECIPES[0]))
     rows = [f"| recipe | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
     for recipe in RECIPES:
@@ -233,13 +237,15 @@ def markdown() -> str:
 
 
 def _cell(text: str) -> str:
-    """Text as it stands in a table: commands as code, addresses as links."""
+    """Return a text as it stands in a table: commands as code, addresses as links."""
     if text.startswith("bash "):
         return f"`{text}`"
     lines = []
     for line in text.splitlines():
         head, link, address = line.rpartition(": https://")
-        lines.append(f"[{head}](https://{address})" if link else line)
+        if link:
+            line = f"[{head}](https://{address})"
+        lines.append(line)
     return "<br>".join(lines)
 
 
@@ -249,7 +255,10 @@ def main() -> None:
     parser.add_argument(
         "--markdown", action="store_true", help="print the table of configs/README.md"
     )
-    print(markdown() if parser.parse_args().markdown else listing())
+    if parser.parse_args().markdown:
+        print(markdown())
+    else:
+        print(listing())
 
 
 if __name__ == "__main__":

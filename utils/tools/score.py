@@ -22,7 +22,7 @@ from utils.metrics import ConfusionMatrix, format_table
 
 
 def files_to_score(predictions: Path, masks: Path, listed: str | None) -> list[tuple[Path, Path]]:
-    """Prediction and mask of each name of the list, or of all predictions.
+    """Return prediction and mask of each name of the list, or of all predictions.
 
     Raises:
         UserError: a prediction or mask is missing.
@@ -35,7 +35,9 @@ def files_to_score(predictions: Path, masks: Path, listed: str | None) -> list[t
         **{name.rpartition(".")[0]: true[name] for name in pictures},
         **true,
     }
-    names = read_list(listed) if listed else sorted(predicted)
+    names = sorted(predicted)
+    if listed:
+        names = read_list(listed)
 
     for found, folder in ((predicted, predictions), (true, masks)):
         missing = [name for name in names if name not in found]
@@ -101,7 +103,9 @@ def main() -> None:
     )
     add("--list", metavar="FILE", help="names to score, one per line (default: all predictions)")
     args = parser.parse_args()
-    spec = read_classes(args.classes) if args.classes else SPECS[args.dataset]
+    spec = SPECS[args.dataset]
+    if args.classes:
+        spec = read_classes(args.classes)
     pairs = files_to_score(args.predictions, args.masks, args.list)
     refuse_suspicious(Item(true.stem, predicted, true) for predicted, true in pairs)
     if args.predictions.resolve() == args.masks.resolve():

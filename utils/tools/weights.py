@@ -25,11 +25,15 @@ Rows = list[tuple[str, str]]
 
 def describe(given: str, activation: str = "auto") -> list[str]:
     """Say in a few lines what a weights file is. UserError where it cannot be read at all."""
-    path = TOY_CLIP if given == "toy" else find_weights(given, "weights file")
+    path = TOY_CLIP
+    if given != "toy":
+        path = find_weights(given, "weights file")
     file = open_tensors(path, "weights file")
+
     digest = sha256_of(path)
-    public = known_by(digest)
-    known = f"that of {public.name}" if public else "of no file known here"
+    known = "of no file known here"
+    if public := known_by(digest):
+        known = f"that of {public.name}"
     kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in file.stored.values()})
 
     rows = [
@@ -64,11 +68,15 @@ def _clip(file: TensorFile, digest: str, activation: str) -> Rows:
     visual = model.visual
     text = model.transformer.resblocks
     side = visual.grid * visual.patch_size
+    source = "--clip_activation"
+    if known:
+        source = known.source
+
     return [
         ("model", f"CLIP ViT, patches of {visual.patch_size} px, images of {side} px"),
         ("images", f"{len(visual.blocks)} blocks of {visual.width} channels"),
         ("texts", f"{len(text)} blocks of {model.text_projection.shape[0]} channels"),
-        ("activation", f"{model.activation}, by {known.source if known else '--clip_activation'}"),
+        ("activation", f"{model.activation}, by {source}"),
         ("parameters", f"{_parameters(model):,}"),
         ("identity", f"{model.identity} (the same in every form)"),
     ]
@@ -85,8 +93,12 @@ def _deit(file: TensorFile) -> Rows:
 
 def _mct(file: TensorFile) -> Rows:
     vit = load_mct(dict(file), source="the file")
-    limit = ", whose attention gives seeds (stage 2 refuses it)" if vit.version == "v1" else ""
-    streams = "one stream" if vit.streams == 1 else f"{vit.streams} streams"
+    limit = ""
+    if vit.version == "v1":
+        limit = ", whose attention gives seeds (stage 2 refuses it)"
+    streams = f"{vit.streams} streams"
+    if vit.streams == 1:
+        streams = "one stream"
     return [
         ("model", f"class-token ViT of {vit.num_classes} classes, {_sizes(vit)}, {streams}"),
         ("version", f"{vit.version}{limit}"),
@@ -96,8 +108,9 @@ def _mct(file: TensorFile) -> Rows:
 
 def _dino(file: TensorFile) -> Rows:
     dino = load_dino(dict(file), source="the file")
-    registers = f", {dino.registers} registers" if dino.registers else ""
-    sizes = f"{len(dino.blocks)} blocks of {dino.width} channels{registers}"
+    sizes = f"{len(dino.blocks)} blocks of {dino.width} channels"
+    if dino.registers:
+        sizes += f", {dino.registers} registers"
     return [
         ("model", f"DINOv2 ViT, patches of {dino.patch} px, {sizes}"),
         ("parameters", f"{_parameters(dino):,}"),

@@ -147,7 +147,9 @@ def run_stage(stage: Stage, run: Run) -> bool:
     run.recorder.rewind(stage.name, start)
     if stage.evaluate is not None:
         again = start >= end and stage.repeats_last
-        last = start if validated and not again else start - 1
+        last = start
+        if again or not validated:
+            last -= 1
         run.recorder.rewind(stage.evaluation, last)
     if start >= end:
         run.recorder.say(f"{stage.name}: complete ({end} iterations)")
@@ -267,10 +269,10 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
     """Move a batch, but for tags and indices: these are read on the CPU, where nothing waits for
     the GPU, and the losses move them.
     """
-    moved = {
-        name: value if name in ("tags", "index") else value.to(device, non_blocking=True)
-        for name, value in cast(dict[str, Tensor], batch).items()
-    }
+    moved = dict(cast(dict[str, Tensor], batch))
+    for name, value in moved.items():
+        if name not in ("tags", "index"):
+            moved[name] = value.to(device, non_blocking=True)
     return cast(Batch, moved)
 
 

@@ -12,7 +12,7 @@ from datasets.lists import Item, Items
 from datasets.scoring import Scored, masks_found, scored_images
 from datasets.specs import DatasetSpec
 from utils.build import image_tags, own_split, split_items
-from utils.common.device import uses_bf16
+from utils.common.device import used_precision, uses_bf16
 from utils.common.errors import UserError
 from utils.config import Config
 
@@ -67,7 +67,9 @@ def check_stages(config: Config) -> None:
             "but --stages seeds trains nothing; use --reweight none"
         )
     if config.stages == "classifier" and (trained or not with_vit):
-        given = "--mct_path" if trained else "--branches clip"
+        given = "--branches clip"
+        if trained:
+            given = "--mct_path"
         raise UserError(f"--stages classifier trains the ViT, which {given} leaves out; drop one")
 
 
@@ -132,14 +134,17 @@ def plan(
     stage_1 = config.mct_path or f"{config.mct_epochs} epochs from {config.init}"
     if config.branches == "clip":
         stage_1 = "none"
+
     dino = ""
     if config.dino_path:
         dino = f"; DINO {config.dino_path} for {config.dino_use}"
+
     dropped = ""
     if spec.dropped:
         words = ", ".join(spec.dropped)
         dropped = f"; left out of the background, as they name classes: {words}"
-    precision = "bf16" if uses_bf16(device, config.precision) else "fp32"
+
+    precision = used_precision(device, config.precision)
     tags = training.tags.total() / len(training)
     work = {
         "seeds": "pseudo labels of whole images, nothing is trained,",
@@ -155,6 +160,7 @@ def plan(
         f"{work[config.stages]} on {device} in {precision}; run folder {config.work_dir}",
     ]
     lines += idle(config)
+
     said = evaluation.said.splitlines()
     if not evaluation.validation:
         lines.insert(0, said.pop(0))
@@ -197,7 +203,10 @@ def cpu_time(config: Config, training: Split) -> str:
         seconds *= FP32_FACTOR
     if seconds < WORTH_TELLING:
         return ""
-    time = f"{seconds / 86400:.1f} days" if seconds >= 86400 else f"{seconds / 3600:.0f} hours"
+
+    time = f"{seconds / 3600:.0f} hours"
+    if seconds >= 86400:
+        time = f"{seconds / 86400:.1f} days"
     return (
         f"on a CPU this takes about {time} (threads: {threads}; scaled from the two cores of "
         "the README's table of speed); a GPU takes hours"

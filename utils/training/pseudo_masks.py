@@ -15,7 +15,7 @@ from utils.common.files import write_whole
 from utils.common.progress import progress
 from utils.inference.evaluation import evaluating, masked_loader
 from utils.inference.seeds import ImageSeeds, image_seeds
-from utils.metrics import CAMS, TITLES, ConfusionMatrix
+from utils.metrics import CAMS, TITLES, ConfusionMatrix, kinds_of
 from utils.recipe import beside_end, references_of
 from utils.run_folder.claim import readable
 from utils.run_folder.recorder import add_result
@@ -58,9 +58,8 @@ def make_pseudo_masks(model: CVF, images: Split, run: Run) -> Path:
 
 
 def _titles(model: CVF) -> list[str]:
-    """Names of what is scored: CAMs before the transition matrix, seeds after it, pseudo labels."""
-    branches = model.method.branches
-    kinds = ("clip", "vit", "fused") if branches == "fusion" else (branches,)
+    """Name what is scored: CAMs before the transition matrix, seeds after it, pseudo labels."""
+    kinds = kinds_of(model.method.branches)
     return [
         *(CAMS[kind] for kind in kinds),
         *(TITLES[kind] for kind in kinds),
@@ -90,7 +89,10 @@ def _record(scores: dict[str, ConfusionMatrix], scored: int, images: int, run: R
     run.recorder.scalars(
         "evaluation", 0, {title: 100 * matrix.miou() for title, matrix in scores.items()}
     )
-    references = references_of(run.config) if scored == images else ()
+
+    references = references_of(run.config)
+    if scored != images:
+        references = ()  # the numbers of others are of all images
     for title, matrix in scores.items():
         split = run.config.train_split
         others = beside_end(title, split, references)

@@ -36,7 +36,8 @@ def report_tags(
     run.recorder.scalars(TAG_EVALUATION, step, values)
     others = ""
     if not run.config.eval_images:  # all of the list
-        epoch, every = round(step / per_epoch), max(1, round(run.config.mct_eval_epochs))
+        epoch = round(step / per_epoch)
+        every = max(1, round(run.config.mct_eval_epochs))
         others = beside_score(
             IMAGE_MAP, run.config.val_split, epoch, every, references_of(run.config)
         )

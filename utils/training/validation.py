@@ -18,7 +18,7 @@ from utils.inference.evaluation import evaluating, masked_loader
 from utils.inference.multi_scale import multi_scale, resize_long
 from utils.inference.seeds import padded
 from utils.inference.windows import label_map
-from utils.metrics import SINGLE, TITLES, ConfusionMatrix
+from utils.metrics import SINGLE, TITLES, ConfusionMatrix, kinds_of
 from utils.recipe import beside_score, references_of
 from utils.run_folder.claim import readable
 from utils.run_folder.recorder import add_result
@@ -40,9 +40,9 @@ def score_seeds(
 
     # All are there from the start: a process without an image takes part in the sums too.
     branches = model.method.branches
-    kinds = ("clip", "vit", "fused") if branches == "fusion" else (branches,)
+    kinds = (*kinds_of(branches), "pseudo")
     size = seeds.tags.classes + 1
-    scores = {TITLES[kind]: ConfusionMatrix(size, run.device) for kind in (*kinds, "pseudo")}
+    scores = {TITLES[kind]: ConfusionMatrix(size, run.device) for kind in kinds}
 
     with evaluating(model):
         loader = masked_loader(seeds.items, config, run.rank, run.world)

@@ -116,10 +116,13 @@ class Watch:
 
     def phase(self, name: str, note: str = "") -> None:
         """End a phase of this name."""
-        clock, cpu = time.perf_counter(), time.process_time()
-        resident, peak = resident_gigabytes(), peak_gigabytes(_CPU)
+        clock = time.perf_counter()
+        cpu = time.process_time()
+        resident = resident_gigabytes()
+        peak = peak_gigabytes(_CPU)
         self.found.append(Phase(name, clock - self._clock, cpu - self._cpu, resident, peak, note))
-        self._clock, self._cpu = clock, cpu
+        self._clock = clock
+        self._cpu = cpu
 
 
 def started(config: Config) -> Split:
@@ -146,15 +149,19 @@ def _flatness(training: Split, config: Config) -> str:
     late = early
     for done, _ in enumerate(loader, 1):
         if done in (ITERATIONS // 4, ITERATIONS):
-            early, late = late, _memory_of_all()
+            early = late
+            late = _memory_of_all()
+
     grown = 1000 * (sum(late) - sum(early))
     return f", {max(late[1:], default=math.nan):.2f} in a loading process, grown by {grown:.0f} MB"
 
 
 def _memory_of_all() -> list[float]:
-    """Resident GB of this process and those that it started."""
+    """Return the resident GB of this process and of those that it started."""
     children = Path(f"/proc/self/task/{os.getpid()}/children")
-    pids = children.read_text().split() if children.is_file() else []
+    pids = []
+    if children.is_file():
+        pids = children.read_text().split()
     return [resident_gigabytes(), *map(resident_gigabytes, pids)]
 
 

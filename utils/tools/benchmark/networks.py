@@ -60,8 +60,8 @@ def _spec(config: Config) -> DatasetSpec:
 
 
 def full_size(config: Config, device: torch.device) -> CVF:
-    """CVF of ViT-B/16, DeiT-S and, with a `dino_path`, which is not read, DINOv2 ViT-S/14; random
-    weights.
+    """Build CVF of ViT-B/16, DeiT-S and, with a `dino_path`, which is not read, DINOv2 ViT-S/14;
+    random weights.
     """
     torch.manual_seed(config.seed)
     spec = _spec(config)
@@ -70,7 +70,10 @@ def full_size(config: Config, device: torch.device) -> CVF:
     vit = None
     if config.branches != "clip":
         vit = ClassTokenViT(len(spec.classes), streams=config.mct_streams)
-    dino = DinoViT(384, 12, 1536, 14, 37, 0, 6) if config.dino_path else None
+
+    dino = None
+    if config.dino_path:
+        dino = DinoViT(384, 12, 1536, 14, 37, 0, 6)
     return build_cvf(config, clip, text, vit, len(spec.classes), dino).to(device)
 
 

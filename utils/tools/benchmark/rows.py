@@ -51,8 +51,9 @@ class Setting:
 
 def yardstick_of(setting: Setting) -> str:
     """Return the name of the yardstick in the precision of a setting."""
-    half = uses_bf16(setting.device, setting.config.precision)
-    return "vit bf16" if half else "vit"
+    if uses_bf16(setting.device, setting.config.precision):
+        return "vit bf16"
+    return "vit"
 
 
 def timed(settings: list[Setting], works: Sequence[Work]) -> Iterator[tuple[Setting, Work, Timing]]:
@@ -84,7 +85,9 @@ def _shown(timing: Timing, units: dict[str, Timing]) -> str:
     """Write the seconds of a work, and how many yardsticks they are."""
     said = f"{timing.seconds:9.3f} s {timing.cpu:8.3f} CPU s"
     in_units = (f"{timing.seconds / unit.seconds:.2f} {name}" for name, unit in units.items())
-    return f"{said}   = {', '.join(in_units)}" if units else said
+    if not units:
+        return said
+    return f"{said}   = {', '.join(in_units)}"
 
 
 def stage_lines(found: dict[str, dict[str, float]], name: str, unit: Timing) -> list[str]:

@@ -65,10 +65,10 @@ def write_many(root: Path, count: int) -> None:
 
     with (root / INDEX).open("w", encoding="utf-8") as file:
         file.write(f'{{"format": {INDEX_FORMAT}, "images": ".", "masks": null, "files": {{\n')
-        file.writelines(
-            f'{"," if number else ""}"{name}": ["{_SHARED}", null]\n'
-            for number, name in enumerate(names)
-        )
+        separator = ""
+        for name in names:
+            file.write(f'{separator}"{name}": ["{_SHARED}", null]\n')
+            separator = ","
         file.write("}}\n")
     _write_tags(root / TAGS, names, "drawn")
 
@@ -126,8 +126,8 @@ def _write_tags(path: Path, names: Sequence[str], source: str) -> None:
     head = {"format": FORMAT, "dataset": COCO.name, "classes": COCO.classes, "source": source}
     with path.open("w", encoding="utf-8") as file:
         file.write(json.dumps(head)[:-1] + ', "tags": {\n')
-        file.writelines(
-            f'{"," if number else ""} "{name}": {json.dumps(classes)}\n'
-            for number, (name, classes) in enumerate(zip(names, drawn_tags(len(names))))
-        )
+        separator = ""
+        for name, classes in zip(names, drawn_tags(len(names))):
+            file.write(f'{separator} "{name}": {json.dumps(classes)}\n')
+            separator = ","
         file.write("}}\n")

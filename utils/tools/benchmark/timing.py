@@ -44,7 +44,8 @@ def measure(works: Sequence[Work], repeats: int, device: torch.device) -> list[T
 
 def _once(work: Work, device: torch.device) -> tuple[float, float]:
     synchronise(device)
-    clock, cpu = time.perf_counter(), time.process_time()
+    clock = time.perf_counter()
+    cpu = time.process_time()
     work()
     synchronise(device)
     return time.perf_counter() - clock, time.process_time() - cpu
@@ -67,34 +68,43 @@ def peak_memory(work: Work, device: torch.device) -> int:
     if reset.exists():
         with contextlib.suppress(OSError):  # where only the system's owner may
             reset.write_text("5")
+
     work()
     status = Path("/proc/self/status")
     if device.type != "cuda" and status.exists():
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
+
     most = peak_gigabytes(device)
-    return 0 if math.isnan(most) else round(1e9 * most)
+    if math.isnan(most):
+        return 0
+    return round(1e9 * most)
 
 
 def stages(work: Work, names: Sequence[str], device: torch.device) -> dict[str, dict[str, float]]:
-    """Seconds and GFLOP (linear layers, other matrix products, convolutions) of the
+    """Measure seconds and GFLOP (linear layers, other matrix products, convolutions) of the
     `record_function` ranges so named.
 
     "rest" is what lies outside them: backward, update, transfers. A range is timed on the device
     that does its work.
     """
-    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
+    activities = [ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+
     work()
     with profile(activities=activities, with_flops=True) as record:
         clock = time.perf_counter()
         work()
         synchronise(device)
         whole = time.perf_counter() - clock
+
     found = {name: {"seconds": 0.0, "gflop": 0.0} for name in names}
     for event in record.events():
         if event.name in found and event.device_type == torch.autograd.DeviceType.CPU:
             found[event.name]["seconds"] += _microseconds(event, device) / 1e6
             found[event.name]["gflop"] += _flops(event) / 1e9
+
     rest = whole - sum(stage["seconds"] for stage in found.values())
     return {**found, "rest": {"seconds": rest, "gflop": 0.0}}
 

@@ -8,18 +8,17 @@ from utils.tools.benchmark.timing import Timing, measure
 
 
 def yardsticks(device: torch.device, repeats: int, half: bool) -> dict[str, Timing]:
-    """Seconds of "vit" and "nbr" (module docstring), and if `half` of "vit" in bf16, which takes
-    minutes where a processor only emulates it.
+    """Measure seconds of "vit" and "nbr" (module docstring), and if `half` of "vit" in bf16, which
+    takes minutes where a processor only emulates it.
     """
     layer = nn.TransformerEncoderLayer(
         768, 12, 3072, dropout=0, activation="gelu", batch_first=True, norm_first=True
     )
     encoder = nn.TransformerEncoder(layer, 12, enable_nested_tensor=False).to(device).eval()
     tokens = torch.randn(4, 401, 768, device=device)
-    weights, start = (
-        torch.rand(1, 48, 320, 320, device=device),
-        torch.rand(3, 1, 320, 320, device=device),
-    )
+
+    weights = torch.rand(1, 48, 320, 320, device=device)
+    start = torch.rand(3, 1, 320, 320, device=device)
     pick = torch.eye(9, device=device)[[0, 1, 2, 3, 5, 6, 7, 8]].view(8, 1, 3, 3)
 
     def neighbours() -> None:

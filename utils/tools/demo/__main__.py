@@ -63,8 +63,9 @@ def check_port(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            used = error.errno == errno.EADDRINUSE
-            reason = "is in use" if used else f"cannot be opened ({error.strerror})"
+            reason = f"cannot be opened ({error.strerror})"
+            if error.errno == errno.EADDRINUSE:
+                reason = "is in use"
             raise UserError(f"--port {port} {reason}; give another, such as {port + 1}") from None
 
 
@@ -85,7 +86,9 @@ def explorer_of(
         prepare_torch(segmenter.config.threads)
         return ByCheckpoint(segmenter), f"Checkpoint {model_path}, on {segmenter.device}."
 
-    usual = Config.clip_path if Path(Config.clip_path).is_file() else "toy"
+    usual = "toy"
+    if Path(Config.clip_path).is_file():
+        usual = Config.clip_path
     flags.setdefault("clip_path", usual)
     labeller = Labeller.from_clip(classes or "voc", **flags)
     prepare_torch(labeller.config.threads)

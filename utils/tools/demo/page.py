@@ -179,7 +179,10 @@ class Page:
 
     def _connect(self, answers: "Answers") -> None:
         """Say what happens at each event, and which controls it reads and sets."""
-        photo, stages, typed, ticked = self._photo, self._stages, self._typed, self._ticked
+        photo = self._photo
+        stages = self._stages
+        typed = self._typed
+        ticked = self._ticked
         sliders = [self._opacity, self._threshold]
         found = [stages, self._tag, self._step, self._panels, self._kept, self._status]
         waiting: dict[str, Any] = {"show_progress_on": [self._panels], "api_visibility": "private"}
@@ -244,7 +247,9 @@ class Answers:
 
         said = f"{photo.name}, {photo.size}. Tick or type what it shows, then press Find."
         plain = as_html([photo_panel(photo.image)])
-        tags = ("", []) if before is not None and before.drawn else (gr.skip(), gr.skip())
+        tags = (gr.skip(), gr.skip())
+        if before is not None and before.drawn:
+            tags = ("", [])
         hidden = gr.update(visible=False)
         return None, *tags, photo, None, hidden, hidden, plain, "", said_html(said)
 
@@ -270,7 +275,9 @@ class Answers:
         except UserError as error:
             return *(gr.skip(),) * 5, said_html(str(error), bad=True)
 
-        aside = f" {ASIDE}" if self._explorer.toy and not photo.drawn else ""
+        aside = ""
+        if self._explorer.toy and not photo.drawn:
+            aside = f" {ASIDE}"
         return (
             stages,
             gr.update(choices=[ALL_TAGS, *tags], value=ALL_TAGS, visible=len(tags) > 1),

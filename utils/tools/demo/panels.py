@@ -14,9 +14,9 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from datasets.pictures import mask_png
-from datasets.specs import IGNORE, palette
+from datasets.specs import palette
 from model.resize import resize
-from utils.drawing import UNLABELLED, coloured, heat
+from utils.drawing import coloured, heat, label_name
 from utils.inference.refinement import sure_labels
 from utils.tools.demo.photos import Photo
 from utils.tools.demo.stages import MEANING, Stages
@@ -56,8 +56,10 @@ def panels(
     image = shrunk(stages.image)
     size = image.shape[:2]
     drawn = [photo_panel(image)]
-    one = [names[key + 1] == tag for key in stages.keys.tolist()]
-    rows = torch.tensor(one if any(one) else [True] * len(one), dtype=torch.bool)
+    chosen = [names[key + 1] == tag for key in stages.keys.tolist()]
+    if not any(chosen):
+        chosen = [True] * len(chosen)
+    rows = torch.tensor(chosen, dtype=torch.bool)
 
     for title, maps in stages.maps.items():
         scores = resize(maps[rows, None], size)[:, 0].amax(dim=0).numpy()
@@ -81,18 +83,19 @@ def photo_panel(image: np.ndarray) -> Panel:
 def labels_of(
     stages: Stages, title: str, threshold: float, size: Sequence[int] | None = None
 ) -> np.ndarray:
-    """Labels (*size) uint8 of one stage, by default at the photo's size; 255 where the highest
-    score has less than `threshold` of their sum.
+    """Return the labels (*size) uint8 of one stage, by default at the photo's size; 255 where the
+    highest score has less than `threshold` of their sum.
     """
-    size = stages.image.shape[:2] if size is None else size
+    if size is None:
+        size = stages.image.shape[:2]
     with torch.no_grad():
         return sure_labels(stages.keys, stages.channels[title], size, threshold).numpy()
 
 
 def areas(labels: np.ndarray, names: Sequence[str]) -> list[tuple[int, str, float]]:
-    """Label, name and share, 0..1, of everything in labels (H, W) uint8."""
+    """Return label, name and share, 0..1, of everything in labels (H, W) uint8."""
     found, counts = np.unique(labels, return_counts=True)
-    said = (UNLABELLED if label == IGNORE else names[label] for label in found)
+    said = (label_name(label, names) for label in found)
     return list(zip(found.tolist(), said, (counts / labels.size).tolist()))
 
 
@@ -150,8 +153,10 @@ def download_html(
 
 
 def said_html(text: str, bad: bool = False) -> Markup:
-    """A sentence that screen readers read out when it changes."""
-    role = "alert" if bad else "status"
+    """Return a sentence that screen readers read out when it changes."""
+    role = "status"
+    if bad:
+        role = "alert"
     return Markup('<p class="said {}" role="{}">{}</p>').format(role, role, escape(text))
 
 

@@ -16,7 +16,10 @@ from utils.common.errors import UserError
 MOST_PIXELS = 40_000_000  # of a photo: it is held in memory, and its mask is made at its size
 EXAMPLES = 6
 _OF_LISTS = " or take it off the list"  # what `datasets.pictures` says of files in folders
-_SEED, _SIZE, _TRIED = 8, 256, 100  # of drawn pictures
+# of drawn pictures
+_SEED = 8
+_SIZE = 256
+_TRIED = 100
 
 
 @dataclass(frozen=True, eq=False)

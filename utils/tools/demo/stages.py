@@ -108,9 +108,10 @@ class ByCheckpoint:
 
     @torch.no_grad()
     def stages(self, image: np.ndarray, tags: Sequence[str]) -> Stages:
-        """As `Explorer`; the networks see a longer side of at most `resize_long` px."""
+        """Do as `Explorer`; the networks see a longer side of at most `resize_long` px."""
         segmenter = self._segmenter
-        model, config = segmenter.model, segmenter.config
+        model = segmenter.model
+        config = segmenter.config
         pixels = torch.from_numpy(image).permute(2, 0, 1).to(segmenter.device)
         longest = min(config.resize_long, max(pixels.shape[-2:]))
         seen = resize_long(pixels[None].float(), longest)[0].round().to(torch.uint8)
