@@ -65,7 +65,7 @@ class PictureBank:
         for i in tqdm(range(count), desc=f"rendering {size} px", leave=False):
             rng = np.random.default_rng((*seed, size, i))
             if rng.random() < single:
-                classes = (int(rng.integers(len(VOC.classes))),)
+                classes: tuple[int, ...] = (int(rng.integers(len(VOC.classes))),)
             else:
                 classes = random_classes(rng)
 
