@@ -45,7 +45,7 @@ def add_config_choice(parser: Any, default: str) -> None:
 
 
 def train_command(default_config: str, description: str) -> None:
-    """`train_voc.py` and `train_coco.py`: every Config field is a flag on top of `--config`."""
+    """Run `train_voc.py` or `train_coco.py`: every Config field is a flag on top of `--config`."""
     parser = Parser(
         description=description, usage="%(prog)s [--config FILE] [--work_dir DIR] [flags]"
     )

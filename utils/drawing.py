@@ -17,7 +17,9 @@ _FADING = 0.6  # share of its light that background loses under opaque labels
 
 
 def heat(image: np.ndarray, scores: np.ndarray, opacity: float = 0.6) -> np.ndarray:
-    """Scores (H, W) in 0..1 as a heat map, of an opacity in 0..1, over an image (H, W, 3) uint8."""
+    """Draw scores (H, W) in 0..1 as a heat map, of an opacity in 0..1, over an image (H, W, 3)
+    uint8.
+    """
     colours = cv2.applyColorMap((255 * scores.clip(0, 1)).astype(np.uint8), cv2.COLORMAP_TURBO)[
         ..., ::-1
     ]
@@ -25,7 +27,7 @@ def heat(image: np.ndarray, scores: np.ndarray, opacity: float = 0.6) -> np.ndar
 
 
 def coloured(image: np.ndarray, labels: np.ndarray, opacity: float = 0.75) -> np.ndarray:
-    """Labels (H, W) in the VOC palette, of an opacity in 0..1, over an image (H, W, 3) uint8;
+    """Draw labels (H, W) in the VOC palette, of an opacity in 0..1, over an image (H, W, 3) uint8;
     background shows the image, which is the darker the more opaque labels are.
     """
     over = (1 - opacity) * image + opacity * palette()[labels]
@@ -34,7 +36,7 @@ def coloured(image: np.ndarray, labels: np.ndarray, opacity: float = 0.75) -> np
 
 
 def titled_row(panels: list[tuple[str, np.ndarray]]) -> Image.Image:
-    """Panels (title, (H, W, 3) uint8) of one size side by side on white, each under its title."""
+    """Draw titled panels (H, W, 3) uint8 of one size side by side on white, under their titles."""
     height, width = panels[0][1].shape[:2]
     step = max(width, *(int(_font().getlength(title)) for title, _ in panels)) + MARGIN
     canvas = Image.new("RGB", (len(panels) * step + MARGIN, height + TITLE + 2 * MARGIN), "white")
@@ -87,7 +89,7 @@ def legend(labels: Sequence[np.ndarray], names: Sequence[str], width: int) -> Im
 
 
 def stacked(rows: list[Image.Image]) -> Image.Image:
-    """Rows of pictures one under the other on white."""
+    """Put rows of pictures one under the other on white."""
     canvas = Image.new(
         "RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white"
     )

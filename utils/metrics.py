@@ -53,7 +53,7 @@ class ConfusionMatrix:
 
     @classmethod
     def from_counts(cls, counts: list[list[int]]) -> "ConfusionMatrix":
-        """The matrix with these counts, rows = truth, as `counts.tolist()` gave them."""
+        """Return the matrix with these counts, rows = truth, as `counts.tolist()` gave them."""
         matrix = cls(len(counts))
         matrix.counts = torch.tensor(counts, dtype=torch.int64)
         return matrix
@@ -92,7 +92,7 @@ class ConfusionMatrix:
         self.counts += counts[:, : self.num_classes]
 
     def pairs(self) -> list[list[int]]:
-        """The counts above 0 as [truth, prediction, pixels], for a file."""
+        """Return the counts above 0 as [truth, prediction, pixels], for a file."""
         truth, predicted = self.counts.nonzero(as_tuple=True)
         return torch.stack([truth, predicted, self.counts[truth, predicted]], 1).tolist()
 
@@ -103,19 +103,19 @@ class ConfusionMatrix:
             self.counts.index_put_((truth, predicted), pixels, accumulate=True)
 
     def iou(self) -> torch.Tensor:
-        """(C,) float64 on the CPU: intersection over union, 0..1; nan for a class in neither truth
-        nor prediction.
+        """Return (C,) float64 on the CPU: intersection over union, 0..1; nan for a class in neither
+        truth nor prediction.
         """
         hits, truth, predicted = self._sums()
         return hits / (truth + predicted - hits)
 
     def miou(self) -> float:
-        """Mean IoU, 0..1, of the classes that occur in the truth; nan without any."""
+        """Return the mean IoU, 0..1, of the classes that occur in the truth; nan without any."""
         return self.iou()[self._sums()[1] > 0].mean().item()
 
     def mean_accuracy(self) -> float:
-        """Mean over the classes in the truth of the share of their pixels that is found, 0..1; nan
-        without any.
+        """Return the mean over the classes in the truth of the share of their pixels that is found,
+        0..1; nan without any.
         """
         hits, truth, _ = self._sums()
         return (hits / truth)[truth > 0].mean().item()
@@ -126,17 +126,18 @@ class ConfusionMatrix:
         return (hits.sum() / truth.sum()).item()
 
     def present(self) -> int:
-        """Number of classes that occur in the truth."""
+        """Return the number of classes that occur in the truth."""
         return int((self._sums()[1] > 0).sum())
 
     def _sums(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Per class, float64: pixels hit, pixels in the truth, pixels predicted."""
+        """Return per class, float64: pixels hit, pixels in the truth, pixels predicted."""
         counts = self.counts.cpu().double()
         return counts.diagonal(), counts.sum(1), counts.sum(0)
 
 
 def format_table(rows: list[tuple[str, ConfusionMatrix]], class_names: tuple[str, ...]) -> str:
-    """Scores in percent as text of at most 100 columns (for up to seven results with short titles).
+    """Write scores in percent as text of at most 100 columns (for up to seven results with short
+    titles).
 
     Args:
         rows: title and counts of each result, such as ("single scale", matrix).

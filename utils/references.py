@@ -30,7 +30,7 @@ class Source:
 
     @property
     def short(self) -> str:
-        """What it is, up to the first comma."""
+        """Return what it is, up to the first comma."""
         return self.what.partition(",")[0].partition(";")[0]
 
 
@@ -68,7 +68,9 @@ class Reference:
 
     @property
     def band(self) -> tuple[float, float]:
-        """Least and greatest of what is known: the value, its tolerance, what others got."""
+        """Return the least and greatest of what is known: the value, its tolerance, what others
+        got.
+        """
         slack = self.tolerance or 0.0
         known = (self.value - slack, self.value + slack, *self.others)
         return min(known), max(known)

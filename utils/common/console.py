@@ -34,8 +34,8 @@ class Lasting:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """As of any stream, without errors; a reader who is slow is waited for until a signal asks
-        this process to end.
+        """Write as to any stream, without errors; a reader who is slow is waited for until a signal
+        asks this process to end.
         """
         with self._dropping():
             for start in range(0, len(text), _PIECE):
@@ -53,15 +53,13 @@ class Lasting:
                 raise BlockingIOError
 
     def flush(self) -> None:
-        """As of any stream, without errors."""
+        """Flush as any stream, without errors."""
         with self._dropping():
             self._stream.flush()
 
     @contextlib.contextmanager
     def _dropping(self) -> Iterator[None]:
-        """Where the other end is gone, let the stream lead nowhere from now on, for libraries
-        too.
-        """
+        """Let the stream lead nowhere where the other end is gone, for libraries too."""
         try:
             yield
         except BlockingIOError:  # a reader who is slow; what there is no room for is dropped
@@ -74,7 +72,7 @@ class Lasting:
 
 
 def _is_file(stream: TextIO) -> bool:
-    """Whether the system can tell when there is room to write."""
+    """Return whether the system can tell when there is room to write."""
     try:
         return os.name == "posix" and stream.fileno() >= 0
     except (OSError, ValueError, AttributeError):
@@ -83,7 +81,7 @@ def _is_file(stream: TextIO) -> bool:
 
 @contextlib.contextmanager
 def lasting_streams() -> Iterator[None]:
-    """Within, nothing that is printed to standard output or error can end the process."""
+    """Let nothing that is printed within to standard output or error end the process."""
     _open_closed_streams()
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (Lasting(stream) for stream in before)

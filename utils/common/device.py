@@ -69,7 +69,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 @functools.cache
 def _cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bf16 itself; emulated bf16 is slower than fp32."""
+    """Return whether the processor multiplies bf16 itself; emulated bf16 is slower than fp32."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -110,7 +110,7 @@ def loading_processes(workers: int) -> int:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """bf16 autocast or nothing; refinement of CAMs leaves it again by itself."""
+    """Return bf16 autocast or nothing; refinement of CAMs leaves it again by itself."""
     return torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(device, precision))
 
 

@@ -43,6 +43,7 @@ def locked(path: Path, patience: float) -> Iterator[None]:
         raise Held from None
     except (OSError, NotImplementedError) as error:
         _without_lock(path, error)
+
     try:
         yield
     finally:
@@ -51,13 +52,14 @@ def locked(path: Path, patience: float) -> Iterator[None]:
 
 
 def _has_locks(path: Path) -> bool:
-    """Whether the file system locks files: asked first, as the library may stand in a file for a
-    lock, which a killed process would leave behind.
+    """Return whether the file system locks files: asked first, as the library may stand in a file
+    for a lock, which a killed process would leave behind.
     """
     try:
         import fcntl
     except ImportError:  # Windows
         return True
+
     try:
         with path.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -121,6 +123,7 @@ def put_in_place(partial: Path, path: Path) -> None:
                 raise
             shutil.copyfile(partial, path)
             remove(partial)
+
         say_once(
             "rename", f"{path.parent} does not rename over a file ({_reason(error)}); going on"
         )

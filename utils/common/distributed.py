@@ -16,8 +16,8 @@ from utils.common.errors import UserError
 
 
 def start(device: str = "auto") -> tuple[int, int, int]:
-    """(rank, world size, local rank) from the environment; joins the process group when there are
-    several processes.
+    """Return (rank, world size, local rank) from the environment; joins the process group when
+    there are several processes.
 
     device: as `--device` names it. Tensors on GPUs are exchanged by NCCL, those in main memory by
     Gloo. Raises UserError where the environment tells of several processes that are not there.
@@ -48,8 +48,8 @@ _LOOK_EVERY = 0.2  # seconds between two looks whether all are there
 
 
 def _places() -> list[int]:
-    """Rank, world size and local rank of the environment. Raises UserError where they are left over
-    from something else.
+    """Return rank, world size and local rank of the environment. Raises UserError where they are
+    left over from something else.
     """
     given = {name: os.environ.get(name, "").strip() for name in _ENVIRONMENT}
     for name, value in given.items():
@@ -107,7 +107,7 @@ def stop() -> None:
 
 
 def is_main() -> bool:
-    """Whether this process writes files and prints."""
+    """Return whether this process writes files and prints."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 

@@ -25,7 +25,7 @@ _LONGEST_TEMPORARY = 60
 
 
 def parse_bool(text: str) -> bool:
-    """`true` or `false`, for argparse."""
+    """Read `true` or `false`, for argparse."""
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
     return text.lower() == "true"
@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; see --help\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's, but a flag that is left over is an error."""
+        """Parse as argparse does, but a flag that is left over is an error."""
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:  # here, where a sub-command knows its own flags
             self.error(
@@ -75,8 +75,8 @@ _REMEDIES = {
 
 
 def explain(error: Exception) -> str | None:
-    """One sentence, with the fix, for a fault of disk, memory or a loading process; None for any
-    other error, a bug.
+    """Return one sentence, with the fix, for a fault of disk, memory or a loading process; None for
+    any other error, a bug.
     """
     text = str(error)
     if isinstance(error, torch.cuda.OutOfMemoryError):
@@ -181,8 +181,8 @@ def make_room_for_sockets() -> None:
 
 
 def sentence(error: UserError) -> str:
-    """What the error says; one from a data loading process stands at the end of that process's
-    traceback.
+    """Return what the error says; one from a data loading process stands at the end of that
+    process's traceback.
     """
     return (
         str(error)

@@ -31,7 +31,7 @@ def read_json(
     each_object: Callable[[dict], Any] | None = None,
     kinds: tuple[type, ...] = (dict,),
 ) -> Any:
-    """The object in a JSON file of any Unicode encoding, with or without a byte order mark;
+    """Read the object in a JSON file of any Unicode encoding, with or without a byte order mark;
     `each_object` replaces every object as it is read, innermost first.
 
     Raises:
@@ -62,7 +62,7 @@ def read_json(
 
 
 def _json_text(path: Path) -> str:
-    """The text of a JSON file; its bytes, which may be a gigabyte, are not held beside it."""
+    """Read the text of a JSON file; its bytes, which may be a gigabyte, are not held beside it."""
     content = path.read_bytes()
     return content.decode(json.detect_encoding(content), "surrogatepass")
 
@@ -98,7 +98,7 @@ def decoded_text(path: str | Path, content: bytes) -> str:
 
 
 def is_set(value: object) -> bool:
-    """Whether a mark of a JSON or XML file, of any type, says yes: 1, "1", true, "true" ..."""
+    """Return whether a mark of a JSON or XML file says yes, in any type: 1, "1", true, "true"."""
     return str(value).strip().casefold() in ("1", "1.0", "true", "yes", "y")
 
 
@@ -167,7 +167,7 @@ def write_whole(path: str | Path, content: bytes) -> None:
 
 
 def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal; about a second for 450 MB."""
+    """Return the SHA-256 of a file's bytes, hexadecimal; about a second for 450 MB."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(_BLOCK):

@@ -29,7 +29,7 @@ class Driver(NamedTuple):
 
     @property
     def major(self) -> int:
-        """The number that decides what it runs."""
+        """Return the number that decides what it runs."""
         return int(self.version.split(".")[0])
 
 

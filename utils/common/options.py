@@ -26,7 +26,7 @@ class Role(Enum):
 
     @property
     def fixed(self) -> bool:
-        """True if a resumed run must have the setting as it began."""
+        """Return True if a resumed run must have the setting as it began."""
         return self in (Role.DATA, Role.METHOD, Role.SCHEDULE)
 
 
@@ -59,12 +59,14 @@ class Option:
 
     @property
     def kind(self) -> type:
-        """Type of the setting; a list is one of floats."""
+        """Return the type of the setting; a list is one of floats."""
         return type(self.default)
 
     @property
     def test_default(self) -> str | None:
-        """Default that a test command shows for its flag; None where it has no such flag."""
+        """Return the default that a test command shows for its flag; None where it has no such
+        flag.
+        """
         if self.role is Role.MACHINE:
             return shown(self.default)
         if self.decides:

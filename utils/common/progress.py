@@ -68,7 +68,7 @@ class Pace:
     """
 
     def __init__(self, total: int, step: str) -> None:
-        """`total` steps are to be done; `step` is what one is called."""
+        """Begin to count `total` steps; `step` is what one is called."""
         self.total = total
         self.step = step
         self.done = 0

@@ -16,7 +16,9 @@ _WARNINGS = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 
 
 def ending_signals() -> list[signal.Signals]:
-    """Signals of this system that ask a process to end; SIGHUP not where `nohup` has it ignored."""
+    """Return signals of this system that ask a process to end; SIGHUP not where `nohup` has it
+    ignored.
+    """
     there = [getattr(signal, name) for name in _WARNINGS if hasattr(signal, name)]
     heeded = [number for number in there if signal.getsignal(number) != signal.SIG_IGN]
     return [signal.SIGINT, signal.SIGTERM, *heeded]
@@ -24,7 +26,7 @@ def ending_signals() -> list[signal.Signals]:
 
 @contextlib.contextmanager
 def interrupted_by_signals() -> Iterator[None]:
-    """Within, every signal that asks to end interrupts as Ctrl-C does."""
+    """Let every signal that asks to end interrupt within as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -80,7 +82,7 @@ _active: "list[StopRequest]" = []
 
 
 def stop_asked() -> bool:
-    """Whether a request to stop has been made that is not answered yet."""
+    """Return whether a request to stop has been made that is not answered yet."""
     return any(request.made for request in _active)
 
 
@@ -113,8 +115,8 @@ class StopRequest:
 
     @contextlib.contextmanager
     def interrupting(self) -> Iterator[None]:
-        """Within, the first signal interrupts at once too: for work that is done anew rather than
-        finished.
+        """Let the first signal interrupt at once too, within: for work that is done anew rather
+        than finished.
         """
         self._waits = False
         try:

@@ -181,7 +181,7 @@ def _rebuild(
 def _rebuild_typed(
     storage: Any, offset: int, shape: Any, strides: Any, _: Any, __: Any, dtype: Any, *___: Any
 ) -> "StoredTensor | StandIn":
-    """From a storage of bytes."""
+    """Make a tensor from a storage of bytes."""
     if not isinstance(storage, _Storage) or not isinstance(dtype, torch.dtype):
         return StandIn()
     return StoredTensor(storage.record, dtype, offset, tuple(shape), tuple(strides))

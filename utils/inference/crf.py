@@ -31,7 +31,7 @@ def crf(
     plausible: float = PLAUSIBLE,
     settings: CRFSettings = CRFSettings(),
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Dense CRF over the plausible labels alone: their number decides the time.
+    """Run the dense CRF over the plausible labels alone: their number decides the time.
 
     Args:
         image, probs, settings: those of `dense_crf`.
@@ -65,7 +65,8 @@ def dense_crf(
     settings: CRFSettings = CRFSettings(),
     plausible: float = 0.0,
 ) -> torch.Tensor:
-    """Marginals of a fully connected CRF with Potts compatibility after some rounds of mean field.
+    """Return marginals of a fully connected CRF with Potts compatibility after some rounds of mean
+    field.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -137,15 +138,17 @@ def _mean_field(
 def _update(
     table: torch.Tensor, corners: torch.Tensor, shares: torch.Tensor, log_probs: torch.Tensor
 ) -> torch.Tensor:
-    """New marginals (n, C) of n points from what their corners (n, k) hold in the table (M, C)."""
+    """Return new marginals (n, C) of n points from what their corners (n, k) hold in the table (M,
+    C).
+    """
     return softmax_rows(
         embedding_bag(corners, table, mode="sum", per_sample_weights=shares).add_(log_probs)
     )
 
 
 def softmax_rows(energy: torch.Tensor) -> torch.Tensor:
-    """Softmax of each row of (N, C). On a CPU PyTorch's own takes four times as long for rows that
-    fill no vector.
+    """Take the softmax of each row of (N, C). On a CPU PyTorch's own takes four times as long for
+    rows that fill no vector.
     """
     if energy.device.type != "cpu" or energy.shape[1] >= 16:
         return energy.softmax(1)
@@ -156,7 +159,7 @@ def softmax_rows(energy: torch.Tensor) -> torch.Tensor:
 def pydensecrf(
     image: torch.Tensor, probs: torch.Tensor, settings: CRFSettings = CRFSettings()
 ) -> torch.Tensor:
-    """`dense_crf` by the C++ library of that name.
+    """Do what `dense_crf` does, by the C++ library of that name.
 
     Raises:
         UserError: it is not installed.
@@ -217,6 +220,7 @@ class Lattice:
         """
         side = len(features) + 1
         codes, shares, strides = _corners(features)
+
         # One sort groups the (point, corner) pairs by lattice vertex: vertices, splat order and
         # slice index follow.
         codes, order = codes.flatten().sort()
@@ -227,17 +231,19 @@ class Lattice:
         corners = torch.empty_like(order, dtype=torch.int32)
         corners.scatter_(0, order, first.cumsum(0, dtype=torch.int32) - 1)
         points = order.int().div_(side, rounding_mode="floor")
+
         self.size = len(vertices)
         self.corners = corners.view(-1, side)
         self.shares = shares
         self._splat = (points, starts, shares.flatten()[order])
         self._blur = [_neighbours(vertices, stride) for stride in strides]
+
         norm = self(torch.ones_like(features[0])[:, None]).flatten().clamp_min(1e-20).rsqrt()
         self._splat = (points, starts, self._splat[2].mul_(norm[points]))
         self.shares = shares * (weight * norm)[:, None]
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """(N, C) float32 -> (size, C): splat and blur."""
+        """Splat and blur (N, C) float32 onto the vertices: (size, C)."""
         points, starts, shares = self._splat
         values = embedding_bag(points, values, starts, mode="sum", per_sample_weights=shares)
         for near, shares in self._blur:
@@ -245,8 +251,8 @@ class Lattice:
         return values
 
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
-        """(N, C) float32 -> (N, C): weight * D^-1/2 K D^-1/2 values, where K is the Gaussian and D
-        its row sums.
+        """Return (N, C) of (N, C) float32: weight * D^-1/2 K D^-1/2 values, where K is the Gaussian
+        and D its row sums.
         """
         return embedding_bag(
             self.corners, self.spread(values), mode="sum", per_sample_weights=self.shares
@@ -254,7 +260,7 @@ class Lattice:
 
 
 def _corners(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
-    """The d + 1 lattice vertices around each point.
+    """Return the d + 1 lattice vertices around each point.
 
     Args:
         features: (d, N).
@@ -297,8 +303,8 @@ def _corners(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[i
 
 
 def _elevate(features: torch.Tensor) -> torch.Tensor:
-    """(d, N) -> (d + 1, N): into the hyperplane of coordinate sum 0 that holds the lattice, scaled
-    so that the blur's deviation is 1. No matrix product: reduced precision of those (TF32,
+    """Bring (d, N) to (d + 1, N): into the hyperplane of coordinate sum 0 that holds the lattice,
+    scaled so that the blur's deviation is 1. No matrix product: reduced precision of those (TF32,
     autocast) would move points to other cells.
     """
     d = len(features)
@@ -312,7 +318,7 @@ def _elevate(features: torch.Tensor) -> torch.Tensor:
 
 
 def _simplex(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The simplex each point lies in.
+    """Return the simplex each point lies in.
 
     Args:
         points: (d + 1, N), columns of sum 0.
@@ -338,8 +344,8 @@ def _simplex(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Te
 
 
 def _rank(columns: torch.Tensor) -> torch.Tensor:
-    """(s, N) -> (s, N) int8: how many entries of its column come before each, the largest first,
-    equal ones by row.
+    """Return (s, N) int8 of (s, N): how many entries of its column come before each, the largest
+    first, equal ones by row.
 
     For the few rows here, comparing all pairs takes a sixth of a sort's time.
     """
@@ -352,8 +358,8 @@ def _rank(columns: torch.Tensor) -> torch.Tensor:
 
 
 def _neighbours(vertices: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows (M, 3) int32 and weights (M, 3) of one blur: each vertex and its neighbours at code
-    -step and +step.
+    """Return rows (M, 3) int32 and weights (M, 3) of one blur: each vertex and its neighbours at
+    code -step and +step.
 
     A neighbour that no point touches has value 0: it gets weight 0.
     """

@@ -55,7 +55,7 @@ class KeptScores:
 
     @property
     def config(self) -> Config:
-        """Settings of the labeller."""
+        """Return the settings of the labeller."""
         return self.labeller.config
 
     @property
@@ -65,7 +65,7 @@ class KeptScores:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of labels 0..K, background first."""
+        """Return the names of labels 0..K, background first."""
         return self.labeller.classes
 
     def choices(self) -> dict[str, Any]:
@@ -158,6 +158,6 @@ def asked(labeller: Labeller) -> dict[str, Any]:
 
 
 def packed(scores: Scores, about: dict[str, str]) -> bytes:
-    """Content of a file of scores: `keys` (n,) uint8 and `seeds` (n, h, w) float16."""
+    """Return the content of a file of scores: `keys` (n,) uint8 and `seeds` (n, h, w) float16."""
     tensors = {"keys": scores.keys.to(torch.uint8), "seeds": scores.seeds}
     return save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, about)

@@ -80,7 +80,7 @@ class Steps:
 
     @property
     def final(self) -> np.ndarray:
-        """Labels (H, W) uint8 of the last step."""
+        """Return labels (H, W) uint8 of the last step."""
         return list(self.labels.values())[-1]
 
 
@@ -148,17 +148,17 @@ class Labeller:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of labels 0..K, background first."""
+        """Return the names of labels 0..K, background first."""
         return self.spec.label_names
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """Return where it runs."""
         return self.model.text.device
 
     def __call__(self, picture: Picture, tags: str | Sequence[str]) -> np.ndarray:
-        """Labels (H, W) uint8 of a picture at the size it is displayed at: background, classes of
-        its tags, or IGNORE.
+        """Return labels (H, W) uint8 of a picture at the size it is displayed at: background,
+        classes of its tags, or IGNORE.
 
         Args:
             picture: a path, PIL image, array (H, W, 3) or (H, W) uint8, or tensor (3, H, W) uint8.
@@ -173,7 +173,7 @@ class Labeller:
 
     @torch.no_grad()
     def steps(self, picture: Picture, tags: str | Sequence[str]) -> Steps:
-        """As a call, with what lies between the picture and its labels."""
+        """Do as a call, with what lies between the picture and its labels."""
         image = as_tensor(picture)
         scores, cams = self._asked(image, tags)
         size = image.shape[-2:]
@@ -211,7 +211,7 @@ class Labeller:
 
     @torch.no_grad()
     def probabilities(self, picture: Picture) -> Tensor:
-        """How much of a picture CLIP gives to each class, (K,) float32 in 0..1.
+        """Return how much of a picture CLIP gives to each class, (K,) float32 in 0..1.
 
         Each patch is compared with all classes and background words; the mean over patches of a
         class's probability is about its share of the picture.
@@ -227,7 +227,7 @@ class Labeller:
         return scores[0].mean(dim=0)[: len(self.spec.classes)].cpu()
 
     def guess(self, picture: Picture, threshold: float = PRESENT) -> list[str]:
-        """Classes to which CLIP gives at least `threshold` of a picture, perhaps none."""
+        """Return the classes to which CLIP gives `threshold` or more of a picture, perhaps none."""
         present = self.probabilities(picture) >= threshold
         return [name for name, there in zip(self.spec.classes, present.tolist()) if there]
 
@@ -242,8 +242,8 @@ class Labeller:
 
     @torch.no_grad()
     def _asked(self, image: Tensor, tags: str | Sequence[str]) -> tuple[Scores, Tensor]:
-        """Scores of an image (3, H, W) uint8, and its CAMs (n, h, w) float16 before the transition
-        matrix.
+        """Return scores of an image (3, H, W) uint8, and its CAMs (n, h, w) float16 before the
+        transition matrix.
         """
         keys = self.keys(tags)
         if not keys:
@@ -265,7 +265,7 @@ class Labeller:
         return Scores(torch.tensor(keys, device=self.device), spread), cams
 
     def _maps(self, pixels: Tensor, tagged: Tensor, precision: str) -> tuple[Tensor, Tensor]:
-        """Maps (n, h, w) float16 in 0..1 of the classes tagged (1, K), after and before the
+        """Return maps (n, h, w) float16 in 0..1 of the classes tagged (1, K), after and before the
         transition matrix.
         """
         with autocast(self.device, precision):
@@ -277,15 +277,15 @@ class Labeller:
         return spread, cams
 
     def _patches(self, size: Sequence[int]) -> tuple[int, int]:
-        """Size (height, width) in px at which CLIP sees a picture of a size: whole patches, the
-        longer side at most resize_long.
+        """Return the size (height, width) in px at which CLIP sees a picture of a size: whole
+        patches, the longer side at most resize_long.
         """
         scale = min(1.0, self.config.resize_long / max(size))
         height, width = (max(SMALLEST, round(side * scale / PATCH) * PATCH) for side in size)
         return height, width
 
     def _pixels(self, image: Tensor) -> Tensor:
-        """Image (3, H, W) uint8 -> (1, 3, *patches) normalised, as CLIP sees it."""
+        """Return an image (3, H, W) uint8 as CLIP sees it: normalised (1, 3, *patches)."""
         height, width = self._patches(image.shape[-2:])
         picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
         seen = np.array(picture.resize((width, height), Image.Resampling.BICUBIC))
@@ -293,12 +293,12 @@ class Labeller:
         return normalise(pixels, *STATISTICS[self.config.statistics])
 
     def _channels(self, maps: Tensor, size: Sequence[int]) -> Tensor:
-        """Scores (n, h, w) -> [background, n classes] (1+n, *size) float32."""
+        """Bring scores (n, h, w) to [background, n classes] (1+n, *size) float32."""
         scores = resize(maps.to(self.device).float()[:, None], size)[:, 0]
         return channels_of(scores, self.config.background_power_clip)
 
     def _label_map(self, keys: Tensor, channels: Tensor, size: Sequence[int]) -> Tensor:
-        """Channels [background, n classes] (1+n, h, w) -> labels (*size) uint8."""
+        """Turn channels [background, n classes] (1+n, h, w) into labels (*size) uint8."""
         return sure_labels(keys.to(self.device), channels, size, self.refinement.min_confidence)
 
 

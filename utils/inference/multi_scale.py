@@ -16,8 +16,8 @@ Segment = Callable[[Tensor], Tensor]  # normalised images (B, 3, H, W) -> logits
 
 
 def resize_long(image: Tensor, long: int) -> Tensor:
-    """(B, 3, H, W) with its longer side brought to `long` px; the other side is rounded down, at
-    least 1.
+    """Bring the longer side of (B, 3, H, W) to `long` px; the other side is rounded down, at least
+    1.
 
     A picture more than ALIASED times too large is averaged over the pixels that fall together, as
     most would be unread.
@@ -52,8 +52,8 @@ def pad(image: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def logits_of(segment: Segment, image: Tensor, padded: bool = True) -> Tensor:
-    """Logits of an image of any size: on its patch grid, or at its pixels where padding had to be
-    cut off again.
+    """Return logits of an image of any size: on its patch grid, or at its pixels where padding had
+    to be cut off again.
 
     Not `padded`: pixels beyond the last whole patch are left unseen, as the published code does.
     """

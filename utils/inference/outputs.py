@@ -23,8 +23,8 @@ Saver = Callable[[BinaryIO], Any]
 
 
 def write_labels(labels: np.ndarray, name: str, folder: Path) -> list[str]:
-    """Labels (H, W) uint8 as `prediction/` PNG with the VOC palette and as `prediction_cmap/` RGB
-    PNG; their paths.
+    """Write labels (H, W) uint8 as `prediction/` PNG with the VOC palette and as `prediction_cmap/`
+    RGB PNG; return their paths.
     """
     colours = palette()
     indexed = Image.fromarray(labels)
@@ -47,8 +47,8 @@ def _save_flat(picture: Image.Image, file: BinaryIO) -> None:
 
 
 def write_overlay(image: np.ndarray, labels: np.ndarray, name: str, folder: Path) -> str:
-    """Labels (H, W) uint8 over a picture (H, W, 3) uint8, in `overlay/`; a JPEG unless a side is
-    too long for one.
+    """Draw labels (H, W) uint8 over a picture (H, W, 3) uint8, in `overlay/`; a JPEG unless a side
+    is too long for one.
     """
     kind, suffix = ("JPEG", "jpg") if max(labels.shape) <= JPEG_LONGEST else ("PNG", "png")
     strips = (slice(top, top + STRIP) for top in range(0, len(labels), STRIP))
@@ -61,7 +61,7 @@ def write_overlay(image: np.ndarray, labels: np.ndarray, name: str, folder: Path
 
 
 def write_logits(logits: np.ndarray, name: str, folder: Path) -> str:
-    """Logits (K+1, h, w) as float16 .npy in `logits/`."""
+    """Write logits (K+1, h, w) as float16 .npy in `logits/`."""
     return _write(
         folder, f"logits/{name}.npy", lambda file: np.save(file, logits.astype(np.float16))
     )
@@ -70,8 +70,8 @@ def write_logits(logits: np.ndarray, name: str, folder: Path) -> str:
 def write_areas(
     entries: Iterable[Entry], classes: Sequence[str], facts: dict[str, Any], folder: Path
 ) -> Path:
-    """`areas.json`: facts, then pixels and share (0..1) of each class found in each picture, by its
-    name; those without a label are "not labelled".
+    """Write `areas.json`: facts, then pixels and share (0..1) of each class found in each picture,
+    by its name; those without a label are "not labelled".
     """
     names = {**{str(label): name for label, name in enumerate(classes)}, str(IGNORE): UNLABELLED}
 
@@ -89,7 +89,7 @@ def write_areas(
 
 
 def _areas(entry: Entry, names: dict[str, str]) -> dict[str, Any]:
-    """What `areas.json` says of one picture."""
+    """Return what `areas.json` says of one picture."""
     total = entry["size"][0] * entry["size"][1]
     found = {names[label]: pixels for label, pixels in entry["pixels"].items()}
     return {

@@ -43,7 +43,7 @@ class Job:
     threshold: float | None = None
 
     def still_tagged(self, entry: Entry) -> bool:
-        """Whether an image of the journal was predicted with the tags that it has here."""
+        """Return whether an image of the journal was predicted with the tags that it has here."""
         given = self.tags.get(entry["name"])
         if given is None:
             guessed = entry.get(GUESSED)
@@ -95,7 +95,7 @@ class Score:
 
 
 def total_scores(entries: Iterable[Entry], num_labels: int) -> dict[str, Score]:
-    """Confusion of all entries by result, in the order of results; empty without masks."""
+    """Sum the confusion of all entries by result, in the order of results; empty without masks."""
     totals: dict[str, Score] = {}
     for entry in entries:
         for title, pairs in entry["results"].items():
@@ -202,14 +202,14 @@ def _write(
 
 
 def _pairs(labels: np.ndarray, mask: Tensor, num_labels: int) -> list[list[int]]:
-    """[truth, prediction, pixels] of label maps (H, W) uint8."""
+    """Count [truth, prediction, pixels] of label maps (H, W) uint8."""
     matrix = ConfusionMatrix(num_labels)
     matrix.update(labels, mask)
     return matrix.pairs()
 
 
 def _read_ahead(items: Items, workers: int) -> Iterator[tuple[Item, Future]]:
-    """Items in order, their samples read meanwhile by `workers` threads.
+    """Yield items in order, their samples read meanwhile by `workers` threads.
 
     Not by processes: those hand pictures over in shared memory, of which containers may have less
     than a picture needs.

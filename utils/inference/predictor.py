@@ -29,7 +29,7 @@ class Predictor(Protocol):
 
     @property
     def config(self) -> Config:
-        """Settings, of which machine, terminal and bad pictures matter here."""
+        """Return settings, of which machine, terminal and bad pictures matter here."""
 
     @property
     def sha256(self) -> str:
@@ -37,10 +37,10 @@ class Predictor(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of labels 0..K, background first."""
+        """Return the names of labels 0..K, background first."""
 
     def choices(self) -> dict[str, Any]:
-        """All but weights, pictures and their tags that changes the labels, as plain values."""
+        """Return what changes the labels beside weights, pictures and tags, as plain values."""
 
     def set_off(self, item: Item, image: Tensor, tags: list[str] | None) -> Callable[[], Found]:
         """Begin to predict an image (3, H, W) uint8; the result waits for what was found.

@@ -82,8 +82,8 @@ def refined(
 
 
 def sure_labels(keys: Tensor, channels: Tensor, size: Sequence[int], least: float) -> Tensor:
-    """Scores [background, n classes] (1+n, h, w) of classes (n,) -> labels (*size) uint8; IGNORE
-    where the highest score has less than `least`, 0..1, of their sum.
+    """Turn scores [background, n classes] (1+n, h, w) of classes (n,) into labels (*size) uint8;
+    IGNORE where the highest score has less than `least`, 0..1, of their sum.
     """
     names = torch.full((IGNORE + 1,), IGNORE, dtype=torch.uint8, device=channels.device)
     names[: len(channels)] = labels_of(keys).to(torch.uint8)

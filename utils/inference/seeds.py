@@ -59,9 +59,7 @@ class ImageSeeds:
 
 
 def padded(image: Tensor, config: DataSettings) -> Tensor:
-    """Image (3, H, W) uint8 -> (1, 3, H', W') normalised, reflected to sides that the model
-    takes.
-    """
+    """Reflect an image (3, H, W) uint8 to sides that the model takes: normalised (1, 3, H', W')."""
     return pad(
         normalise(image[None], *STATISTICS[config.statistics]), *padding_of(*image.shape[-2:])
     )
@@ -137,5 +135,5 @@ def crf_label(
 
 
 def labels_of(keys: Tensor) -> Tensor:
-    """Labels (1+n,) of the channels [background, n classes]: 0, class + 1."""
+    """Return labels (1+n,) of the channels [background, n classes]: 0, class + 1."""
     return torch.cat([keys.new_zeros(1), keys + 1])

@@ -65,17 +65,17 @@ class Prediction:
 
     @property
     def final(self) -> np.ndarray:
-        """Labels (H, W) uint8 of the final result, on the CPU."""
+        """Return labels (H, W) uint8 of the final result, on the CPU."""
         return self.labels[final_title(self.labels)].cpu().numpy()
 
 
 def predict(model: CVF, image: Tensor, config: Config, options: Outputs) -> Prediction:
-    """Labels of one image (3, H, W) uint8, at its own size, on the model's device."""
+    """Return labels of one image (3, H, W) uint8, at its own size, on the model's device."""
     return predict_batch(model, image[None], config, options)[0]
 
 
 def _logits(model: CVF, images: Tensor, config: Config, options: Outputs) -> tuple[Tensor, Tensor]:
-    """Single-scale and multi-scale logits (B, K+1, h, w) of images (B, 3, H, W) uint8."""
+    """Return single-scale and multi-scale logits (B, K+1, h, w) of images (B, 3, H, W) uint8."""
     prepare = partial(_normalised, statistics=config.statistics)
     with autocast(images.device, config.precision):
         if options.sliding:
@@ -94,8 +94,8 @@ def _logits(model: CVF, images: Tensor, config: Config, options: Outputs) -> tup
 def predict_batch(
     model: CVF, images: Tensor, config: Config, options: Outputs, allowed: Tensor | None = None
 ) -> list[Prediction]:
-    """As `predict`, of images (B, 3, H, W) uint8. Labels that are not `allowed` (K+1,) bool are
-    given to no pixel.
+    """Predict, as `predict` does, images (B, 3, H, W) uint8. Labels that are not `allowed` (K+1,)
+    bool are given to no pixel.
     """
     size = images.shape[-2:]
     images = images.to(model.text.device)
@@ -172,12 +172,12 @@ class Segmenter:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of labels 0..K, background first."""
+        """Return the names of labels 0..K, background first."""
         return self.spec.label_names
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """Return where it runs."""
         return self.model.text.device
 
     def __call__(
@@ -185,8 +185,8 @@ class Segmenter:
         pictures: Picture | list[Picture] | tuple[Picture, ...],
         tags: str | Sequence[str] | None = None,
     ) -> np.ndarray | list[np.ndarray]:
-        """Labels (H, W) uint8 of a picture at the size it is displayed at; a list of them for a
-        list or tuple.
+        """Return labels (H, W) uint8 of a picture at the size it is displayed at; a list of them
+        for a list or tuple.
 
         Args:
             pictures: paths, PIL images, arrays (H, W, 3) or (H, W) uint8, or tensors (3, H, W)
@@ -219,7 +219,9 @@ class Segmenter:
         return labels
 
     def predict(self, images: Tensor, allowed: Tensor | None = None) -> list[Prediction]:
-        """All results of images (B, 3, H, W) uint8, with the labels `allowed` (K+1,) bool alone."""
+        """Return all results of images (B, 3, H, W) uint8, with the labels `allowed` (K+1,) bool
+        alone.
+        """
         return predict_batch(self.model, images, self.config, self.options, allowed)
 
     def choices(self) -> dict[str, Any]:

@@ -37,8 +37,8 @@ def windows(length: int, side: int, overlap: int, step: int = 1) -> list[slice]:
 def resize_part(
     maps: Tensor, size: Sequence[int], rows: slice, columns: slice | None = None
 ) -> Tensor:
-    """`resize(maps, size)[..., rows, columns]` of maps (B, C, h, w), without the rest; uint8 maps
-    give float32.
+    """Return `resize(maps, size)[..., rows, columns]` of maps (B, C, h, w), without the rest; uint8
+    maps give float32.
     """
     maps = _interpolated(maps, 2, size[0], rows)
     if columns is None:
@@ -49,8 +49,8 @@ def resize_part(
 def label_map(
     logits: Tensor, size: Sequence[int], allowed: Tensor | None = None, least: float = 0.0
 ) -> Tensor:
-    """Logits (1, C, h, w) -> their argmax at `size`, (H, W) uint8; labels not `allowed` (C,) are
-    left out.
+    """Return the argmax of logits (1, C, h, w) at `size`, (H, W) uint8; labels not `allowed` (C,)
+    are left out.
 
     least: of scores that are not negative, the share of a pixel's sum that the highest needs; below
     it the pixel is IGNORE.
@@ -76,8 +76,8 @@ def crf_labels(
     longest: int,
     settings: CRFSettings = CRFSettings(),
 ) -> Tensor:
-    """Labels (H, W) uint8 of the dense CRF on a picture (3, H, W) uint8 seen as a whole, with
-    logits (1, C, h, w).
+    """Return labels (H, W) uint8 of the dense CRF on a picture (3, H, W) uint8 seen as a whole,
+    with logits (1, C, h, w).
 
     A side over `longest` px is brought to that for the CRF, whose kernels would else be small
     beside a patch.
@@ -97,7 +97,7 @@ def crf_labels_by_windows(
     backend: str,
     settings: CRFSettings = CRFSettings(),
 ) -> Tensor:
-    """As `crf_labels` at the picture's own size.
+    """Do as `crf_labels`, at the picture's own size.
 
     Each window keeps its part up to the middle of what it shares with the next, further from its
     border than the CRF's kernels reach.
@@ -123,8 +123,8 @@ def sliding(
     side: int,
     scales: Sequence[float],
 ) -> tuple[Tensor, Tensor]:
-    """As `inference.multi_scale` with mirror images, for a picture at its own size, by windows of
-    about `side` px.
+    """Do as `inference.multi_scale` with mirror images, for a picture at its own size, by windows
+    of about `side` px.
 
     image (1, 3, H, W) uint8; `prepare` normalises a window. Each scale brings the sides to the
     nearest multiples of a patch. Windows are weighted by a bell and added up on the patch grid, so
@@ -133,7 +133,7 @@ def sliding(
     window = max(SMALLEST, side // PATCH * PATCH)
 
     def at(scale: float) -> tuple[Tensor, Tensor]:
-        """Logits at one scale, plain and averaged with those of the mirror image."""
+        """Return logits at one scale, plain and averaged with those of the mirror image."""
         size = [max(SMALLEST, round(length * scale / PATCH) * PATCH) for length in image.shape[-2:]]
         return _one_scale(segment, image, prepare, window, size)
 
@@ -151,7 +151,9 @@ def _one_scale(
     side: int,
     size: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
-    """Logits (1, K+1, h, w) of the picture at `size`, plain and averaged with its mirror image."""
+    """Return logits (1, K+1, h, w) of the picture at `size`, plain and averaged with its mirror
+    image.
+    """
     overlap = max(PATCH, side // OVERLAP_SHARE // PATCH * PATCH)
     weights = torch.zeros(1, 1, *(length // PATCH for length in size), device=image.device)
     totals: list[Tensor] = []
@@ -175,13 +177,13 @@ def _one_scale(
 
 
 def _bell(grid: Sequence[int]) -> Tensor:
-    """(h, w) weights that fall smoothly from the middle towards 0 at the border."""
+    """Return (h, w) weights that fall smoothly from the middle towards 0 at the border."""
     rows, columns = (torch.sin(torch.pi * (torch.arange(n) + 0.5) / n) ** 2 for n in grid)
     return rows[:, None] * columns
 
 
 def _cores(spans: list[slice]) -> Iterator[tuple[slice, slice]]:
-    """Each span with the part of it that ends in the middle of what it shares with its
+    """Return each span with the part of it that ends in the middle of what it shares with its
     neighbours.
     """
     cuts = [(here.stop + after.start) // 2 for here, after in itertools.pairwise(spans)]
@@ -194,7 +196,7 @@ def _within(inner: slice, outer: slice) -> slice:
 
 
 def _interpolated(maps: Tensor, axis: int, length: int, part: slice) -> Tensor:
-    """Positions `part` along one axis of maps (B, C, h, w) when it is brought to `length`."""
+    """Return positions `part` of one axis of maps (B, C, h, w) when it is brought to `length`."""
     source = maps.shape[axis]
     place = torch.arange(part.start, part.stop, device=maps.device)
     place = ((place + 0.5) * (source / length) - 0.5).clamp(0, source - 1)

@@ -63,7 +63,7 @@ def write_comparison(folders: Sequence[Path], path: Path) -> Path:
 
 
 def distinct(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths, of equal length, that tell them apart; equal paths are
+    """Return the shortest ends of the paths, of equal length, that tell them apart; equal paths are
     numbered.
     """
     parts = [folder.resolve().parts for folder in folders]
@@ -96,15 +96,15 @@ def _percent(result: Result | None) -> float:
 
 
 def differences(runs: Sequence[RunFolder]) -> list[tuple[str, list[object]]]:
-    """Settings that are not the same in all runs, their folders apart."""
+    """Return the settings that are not the same in all runs, their folders apart."""
     names = dict.fromkeys(name for run in runs for name in run.config if name != "work_dir")
     table = [(name, [run.config.get(name, "-") for run in runs]) for name in names]
     return [(name, values) for name, values in table if any(value != values[0] for value in values)]
 
 
 def _classes(runs: Sequence[RunFolder]) -> tuple[str, list[Row]]:
-    """The last result that all runs have, and its IoU by class, those first on which the runs
-    differ most.
+    """Return the last result that all runs have, and its IoU by class, those first on which the
+    runs differ most.
     """
     common = [
         title for title in (*LABELS, *TEST_TITLES) if all(title in run.results for run in runs)
@@ -146,8 +146,8 @@ def _curves(runs: Sequence[RunFolder], titles: Sequence[str]) -> list[tuple[str,
 
 
 def _cards(runs: Sequence[RunFolder]) -> list[gallery.Card]:
-    """Images that all runs were tested on, those first whose mIoU differs most, with every run's
-    prediction.
+    """Return images that all runs were tested on, those first whose mIoU differs most, with every
+    run's prediction.
     """
     by_name = [
         {scored.name: scored for scored in run.images if not math.isnan(scored.miou)}
@@ -172,7 +172,7 @@ def _card(scored: Scored, run: RunFolder) -> gallery.Card | None:
 
 
 def _joined(cards: Sequence[gallery.Card], titles: Sequence[str]) -> gallery.Card:
-    """Image and truth once, then the prediction of each run under its title and mIoU."""
+    """Show image and truth once, then the prediction of each run under its title and mIoU."""
     tiles = [tile for tile in cards[0].tiles if tile.title in ("image", "truth")]
     for card, title in zip(cards, titles):
         predicted = next(tile for tile in card.tiles if tile.title == "prediction")

@@ -158,7 +158,7 @@ def _read_environment(path: Path) -> dict[str, str]:
 
 
 def _read_images(path: Path) -> tuple[dict[str, object], list[Scored]]:
-    """Options of the test and the images that were read, in order of name."""
+    """Read options of the test and the images that were read, in order of name."""
     header, entries = read_journal(path)
     options = header.get("options", {})
     images = {entry["name"]: _scored(entry) for entry in entries if "error" not in entry}

@@ -101,12 +101,12 @@ def cards(chosen: dict[str, list[Scored]], predictions: Path) -> tuple[list[Card
 
 
 def labels_of(cards: Sequence[Card]) -> list[int]:
-    """Labels 1..K in the truth or prediction of some card, ascending."""
+    """Return labels 1..K in the truth or prediction of some card, ascending."""
     return sorted({label for card in cards for label in card.scored.ious} - {0})
 
 
 def thumbnail(picture: Image.Image, long: int = LONG) -> str:
-    """A JPEG data URI of at most `long` px a side."""
+    """Return a JPEG data URI of at most `long` px a side."""
     small = picture.convert("RGB")
     small.thumbnail((long, long), Image.Resampling.LANCZOS)
     return _data_uri(small, "jpeg", quality=82)
@@ -126,7 +126,7 @@ def _card(scored: Scored, group: str, prediction: Path) -> Card:
 
 
 def _overlay(labels: np.ndarray, colours: np.ndarray) -> str:
-    """Labels (H, W) uint8 as a palette PNG data URI; label 0 is see-through."""
+    """Return labels (H, W) uint8 as a palette PNG data URI; label 0 is see-through."""
     picture = Image.fromarray(labels)
     picture.thumbnail((LONG, LONG), Image.Resampling.NEAREST)
     picture.putpalette(colours.ravel().tolist())

@@ -39,7 +39,7 @@ class Estimate:
 
     @property
     def clear(self) -> bool:
-        """True if the mean is further from 0 than `CLEAR` standard errors."""
+        """Return True if the mean is further from 0 than `CLEAR` standard errors."""
         return abs(self.mean) > CLEAR * self.error
 
     def text(self, form: str = ".1f") -> str:
@@ -85,11 +85,13 @@ class Measure:
 
     @property
     def where(self) -> str:
-        """The split in a word, such as "train" for "train, spread over 1464" or "train[:200]"."""
+        """Return the split in a word, such as "train" for "train, spread over 1464" or
+        "train[:200]".
+        """
         return re.split(r"[,\[]", Path(self.split).name)[0]
 
     def line(self, row: str) -> Line | None:
-        """The scores of a row, if it has any."""
+        """Return the scores of a row, if it has any."""
         return next((line for line in self.lines if line.row == row), None)
 
 
@@ -154,6 +156,7 @@ def measures(scores: Scores, roots: Sequence[str], reference: str) -> tuple[Meas
             table = {row: by_seed for row, by_seed in table.items() if by_seed}
             if table:
                 found.append(_measure(root, title, table, reference))
+
     return tuple(found)
 
 

@@ -94,12 +94,12 @@ def write_page(template: str, values: Mapping[str, Any], path: Path) -> Path:
 
 
 def rows(run: RunFolder, titles: Sequence[str]) -> list[Result]:
-    """Those of the titled results that the run has, in that order."""
+    """Return those of the titled results that the run has, in that order."""
     return [run.results[title] for title in titles if title in run.results]
 
 
 def protocol(run: RunFolder) -> str:
-    """How the test's numbers are made, in words."""
+    """Say in words how the test's numbers are made."""
     used = {**asdict(Config()), **run.config, **run.options}
     scales = " and ".join(f"{scale:g}" for scale in used["scales"])
     seen = f"resized to a long side of {used['resize_long']} px"
@@ -127,8 +127,8 @@ def protocol(run: RunFolder) -> str:
 def mistakes(
     matrix: ConfusionMatrix, names: Sequence[str], most: int = 8
 ) -> list[tuple[str, str, float]]:
-    """Truth, prediction and share of the truth's pixels, in percent, of the pairs of classes most
-    often confused.
+    """Return truth, prediction and share of the truth's pixels, in percent, of the pairs of classes
+    most often confused.
     """
     counts = matrix.counts.cpu().numpy()
     shares = 100 * counts / counts.sum(1, keepdims=True).clip(1)

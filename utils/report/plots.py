@@ -51,8 +51,8 @@ WORDY = 25  # with more classes than this the cells of a matrix are too small fo
 
 
 def svg(name: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> Markup:
-    """A drawing of `size` inches as an SVG element. `name` keeps ids of several plots of a page
-    apart.
+    """Return a drawing of `size` inches as an SVG element. `name` keeps ids of several plots of a
+    page apart.
     """
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
         # the browser has the glyphs of any script; we only lack their width

@@ -85,7 +85,7 @@ def keep_numbered(path: Path, step: int, keep: int) -> None:
 
 
 def numbered(path: Path) -> list[Path]:
-    """Older checkpoints kept beside the one at `path`, newest first."""
+    """Return older checkpoints kept beside the one at `path`, newest first."""
     return sorted(
         path.parent.glob(f"{path.stem}_{'[0-9]' * STEP_DIGITS}{path.suffix}"), reverse=True
     )
@@ -138,7 +138,7 @@ def newest_whole(path: Path, flag: str) -> tuple[dict[str, Any], Path]:
 
 
 def _is_whole(content: dict[str, Any]) -> bool:
-    """Whether all that any use of a checkpoint relies on is there, in its type."""
+    """Return whether all that any use of a checkpoint relies on is there, in its type."""
     return all(isinstance(content.get(key), kind) for key, kind in CONTENT.items()) and all(
         isinstance(name, str) and isinstance(tensor, Tensor)
         for name, tensor in content["model"].items()
@@ -175,7 +175,7 @@ def dino_facts(dino: DinoViT | None) -> dict[str, str]:
 
 
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
-    """A module's tensors without those of the frozen CLIP and DINO, which are found by their
+    """Return a module's tensors without those of the frozen CLIP and DINO, which are found by their
     checksums instead.
     """
     return {

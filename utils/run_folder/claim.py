@@ -57,7 +57,7 @@ def note_bad_image(folder: Path, place: str, reason: str) -> None:
 def readable(
     samples: Iterable[dict[str, Any]], folder: Path, place: str
 ) -> Iterator[dict[str, Any]]:
-    """The samples without an "error" of `MaskedImages`; the others are noted."""
+    """Yield the samples without an "error" of `MaskedImages`; the others are noted."""
     for sample in samples:
         if "error" in sample:
             note_bad_image(folder, place, sample["error"])

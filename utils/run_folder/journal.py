@@ -46,7 +46,7 @@ class Entries(Iterable[Entry]):
 
 
 def read_journal(folder: Path) -> tuple[dict[str, Any], Entries]:
-    """Header and entries of a run folder; an empty header where there is none.
+    """Read header and entries of a run folder; an empty header where there is none.
 
     A line that is no whole JSON object, as an interrupt leaves it, counts as not written.
     """
@@ -142,7 +142,7 @@ def _difference(former: dict[str, Any], header: dict[str, Any]) -> str:
 
 
 def _valid(folder: Path, items: Items) -> Iterator[Entry]:
-    """The entries of a journal, one per image, that still tell of one of the items."""
+    """Yield the entries of a journal, one per image, that still tell of one of the items."""
     places = {name: place for place, name in enumerate(items.names)}
     for entry in _entries(folder):
         place = places.get(entry["name"])
@@ -152,7 +152,7 @@ def _valid(folder: Path, items: Items) -> Iterator[Entry]:
 
 
 def _done(folder: Path, entry: Entry, item: Item) -> bool:
-    """Whether the entry tells of this very item and the files that were written for it are
+    """Return whether the entry tells of this very item and the files that were written for it are
     there.
     """
     same = entry["image"] == str(item.image) and entry["mask"] == (item.mask and str(item.mask))
@@ -165,13 +165,13 @@ def _line(content: dict[str, Any]) -> str:
 
 
 def _entries(folder: Path) -> Iterator[Entry]:
-    """The entries of all files of a journal; of an image there may be several."""
+    """Yield the entries of all files of a journal; of an image there may be several."""
     for path in (folder / FILE, *sorted(folder.glob("images-*.jsonl"))):
         yield from (entry for entry in _objects(path) if "name" in entry)
 
 
 def _objects(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a file, one per line; none where there is no file."""
+    """Yield the JSON objects of a file, one per line; none where there is no file."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:

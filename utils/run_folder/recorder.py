@@ -54,7 +54,7 @@ class Recorder:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def _append(self, name: str) -> TextIO:
-        """A file of the run folder to append to; the folder is made again if somebody deleted
+        """Open a file of the run folder to append to; the folder is made again if somebody deleted
         it.
         """
         # whose thread would die without
@@ -85,6 +85,7 @@ class Recorder:
         """
         if not self.active:
             return
+
         path = self.folder / "panels" / f"{name}.png"
         stream = io.BytesIO()
         picture.save(stream, "PNG")
@@ -113,6 +114,7 @@ class Recorder:
         file = self.folder / "metrics.csv"
         if not self.active or not file.is_file():
             return
+
         with file.open(newline="", encoding="utf-8") as stream:
             lines = [line for line in stream if line.endswith("\n")]  # the last line may be torn
         later = {

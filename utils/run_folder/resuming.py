@@ -77,13 +77,16 @@ def _check_facts(
             f"--resume: {path} was trained with another CLIP than --clip_path "
             f"{config.clip_path}; give that"
         )
+
     if content.get("dino_identity") != facts.get("dino_identity"):
         raise UserError(
             f"--resume: {path} was trained with another DINO than --dino_path "
             f"{config.dino_path or 'none'}; give that, {OR_ANEW}"
         )
+
     if content["classes"] != facts["classes"]:
         raise UserError(f"--resume: {path} was trained with other classes; give those, {OR_ANEW}")
+
     if "optimiser" not in content:
         raise UserError(
             f"--resume: {path} is a final checkpoint, which cannot be continued; name another "

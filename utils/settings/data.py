@@ -153,7 +153,7 @@ class WeightSettings(Settings):
 
     @property
     def full_size(self) -> bool:
-        """True unless the CLIP is the toy's: training takes days without a GPU."""
+        """Return True unless the CLIP is the toy's: training takes days without a GPU."""
         return self.clip_path != "toy"
 
 

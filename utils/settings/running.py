@@ -125,7 +125,7 @@ class CRFOptions(Settings):
 
     @property
     def crf(self) -> CRFSettings:
-        """The constants as `dense_crf` takes them."""
+        """Return the constants as `dense_crf` takes them."""
         return CRFSettings(
             **{each.name: getattr(self, f"crf_{each.name}") for each in fields(CRFSettings)}
         )

@@ -196,5 +196,5 @@ class Stage2Settings(Settings):
     )
 
     def after_switch(self, step: int) -> bool:
-        """True if affinity is selected, no longer averaged, once `step` iterations are done."""
+        """Return True if affinity is selected, not averaged, once `step` iterations are done."""
         return step >= self.switch_iters

@@ -55,7 +55,7 @@ class Sweep:
     """
 
     def __init__(self, num_classes: int, thresholds: Tensor) -> None:
-        """num_classes: K + 1. thresholds: (t,) ascending, above 0."""
+        """Begin without counts. num_classes: K + 1. thresholds: (t,) ascending, above 0."""
         self.size = num_classes
         self.thresholds = thresholds
         self.counts = torch.zeros(len(thresholds) + 1, num_classes, num_classes, dtype=torch.int64)
@@ -74,7 +74,7 @@ class Sweep:
         )
 
     def matrices(self) -> list[ConfusionMatrix]:
-        """One confusion matrix per threshold."""
+        """Return one confusion matrix per threshold."""
         found = []
         total = self.counts.sum(0)
         for number in range(1, len(self.counts)):
@@ -146,11 +146,12 @@ def export(
 
 
 def summary(sweep: Sweep, refined: ConfusionMatrix, kind: str, split: str) -> tuple[str, dict]:
-    """What the masks say, as lines to print and as plain values."""
+    """Say what the masks say, as lines to print and as plain values."""
     scores = {
         round(t, 4): 100 * m.miou() for t, m in zip(sweep.thresholds.tolist(), sweep.matrices())
     }
     best = max(scores, key=lambda threshold: scores[threshold])
+
     text = (
         f"pseudo label mIoU {100 * refined.miou():.2f} ({split}; no threshold, nothing tuned)\n"
         f"{kind} seed mIoU {scores[best]:.2f} at background threshold {best:g}, the best of "

@@ -30,7 +30,7 @@ from utils.training.panels import method_row
 def toy_row(
     model: CVF, spec: DatasetSpec, scene: Scene, config: Config
 ) -> list[tuple[str, np.ndarray]]:
-    """Titled panels (H, W, 3) uint8 of a toy scene, as at the end of training."""
+    """Draw titled panels (H, W, 3) uint8 of a toy scene, as at the end of training."""
     tags = torch.zeros(len(spec.classes))
     tags[list(scene.classes)] = 1
     pixels = torch.from_numpy(scene.image).permute(2, 0, 1)

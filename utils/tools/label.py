@@ -93,7 +93,7 @@ def chosen_threshold(guess: bool, threshold: float) -> float | None:
 def known_tags(
     file: Path | None, threshold: float | None, spec: DatasetSpec, images: Sequence[Item]
 ) -> dict[str, list[str]]:
-    """Classes of those pictures whose tags are given, by name.
+    """Return the classes of those pictures whose tags are given, by name.
 
     Raises UserError where there are neither tags nor leave to guess them, or the file cannot be
     used.

@@ -103,7 +103,7 @@ def wording(rng: np.random.Generator, word: str) -> str:
 def write_captions(
     rng: np.random.Generator, concepts: Tensor, extra: int = 64
 ) -> tuple[list[str], Tensor]:
-    """Captions for a batch and the concepts each one needs (texts, concepts).
+    """Write captions for a batch and the concepts each one needs (texts, concepts).
 
     One prompt for each concept, some words that are never drawn, and `extra` captions composed for
     the batch.
@@ -130,7 +130,7 @@ def write_captions(
 def contrast(
     images: Tensor, texts: Tensor, positive: Tensor, scale: Tensor, bias: Tensor
 ) -> Tensor:
-    """Multi-positive InfoNCE in both directions plus a quarter of the pairwise sigmoid loss.
+    """Return multi-positive InfoNCE in both directions plus a quarter of the pairwise sigmoid loss.
 
     images (n, E) and texts (t, E) unnormalised, positive (n, t) 0/1: every picture that shows all a
     caption names.
@@ -147,8 +147,8 @@ def contrast(
 def image_features(
     visual: VisionTransformer, images: Tensor, side: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean patch feature of each cell (B*side*side, E), the same of the last block's values, class
-    feature (B, E).
+    """Return the mean patch feature of each cell (B*side*side, E), the same of the last block's
+    values, class feature (B, E).
     """
     x, (h, w) = visual.embed(images)
     for block in visual.blocks[:-1]:
@@ -180,12 +180,14 @@ def initialise(model: CLIP, bank: PictureBank) -> None:
     patches = (
         F.unfold(images, visual.patch_size, stride=visual.patch_size).transpose(1, 2).flatten(0, 1)
     )
+
     values, vectors = torch.linalg.eigh(torch.cov(patches.T))
     values = values.flip(0)[: visual.width]
     vectors = vectors.flip(1)[:, : visual.width]
     visual.conv1.weight.copy_(
         (vectors / (values + values[40]).sqrt()).T.view_as(visual.conv1.weight)
     )
+
     rates = 40.0 ** -torch.linspace(0, 1, visual.width // 4)
     y, x = torch.meshgrid(torch.arange(visual.grid), torch.arange(visual.grid), indexing="ij")
     waves = [
@@ -197,8 +199,8 @@ def initialise(model: CLIP, bank: PictureBank) -> None:
 
 @torch.no_grad()
 def zero_shot_map(model: CLIP, count: int = 400, size: int = 224, seed: int = 987654) -> float:
-    """Mean average precision of tags on unseen scenes of 1-3 objects: cosine of mean patch feature
-    and class prompt.
+    """Measure the mean average precision of tags on unseen scenes of 1-3 objects: cosine of mean
+    patch feature and class prompt.
     """
     prompts = [VOC.template.format(word) for word in VOC.prompts]
     device = model.text_projection.device
@@ -224,7 +226,7 @@ def zero_shot_map(model: CLIP, count: int = 400, size: int = 224, seed: int = 98
 
 
 def build(args: argparse.Namespace) -> CLIP:
-    """A CLIP of toy size that holds token rows only for the words it will be trained on."""
+    """Build a CLIP of toy size that holds token rows only for the words it will be trained on."""
     texts = [template.format(word) for template in TEMPLATES for word in (*DRAWN, *NEVER)]
     token_ids = Tokenizer()([*texts, "".join(LINKS)]).unique()
     visual = VisionTransformer(args.width, args.layers, args.embed_dim)
@@ -232,8 +234,8 @@ def build(args: argparse.Namespace) -> CLIP:
 
 
 def optimiser_of(model: CLIP, bias: nn.Parameter, lr: float) -> torch.optim.AdamW:
-    """AdamW; matrices are decayed, embeddings and vectors are not, scale and bias of the logits
-    learn faster.
+    """Make AdamW; matrices are decayed, embeddings and vectors are not, scale and bias of the
+    logits learn faster.
     """
     named = [(name, p) for name, p in model.named_parameters() if p is not model.logit_scale]
     decayed = [p for name, p in named if p.ndim > 1 and "embedding" not in name]
@@ -247,7 +249,7 @@ def optimiser_of(model: CLIP, bias: nn.Parameter, lr: float) -> torch.optim.Adam
 
 
 def rate(step: int, steps: int) -> float:
-    """Warm-up over 150 steps, then half a cosine to almost 0."""
+    """Return the learning rate's factor: warm-up over 150 steps, then half a cosine to almost 0."""
     return min(1.0, (step + 1) / 150) * (0.5 + 0.5 * math.cos(math.pi * step / steps)) + 1e-3
 
 

@@ -36,12 +36,12 @@ class Recipe:
 
     @property
     def config(self) -> Config:
-        """Its effective settings."""
+        """Return its effective settings."""
         return load_config(self.name)
 
     @property
     def numbers(self) -> tuple[Reference, ...]:
-        """What its authors have at the end, and what others got from their code."""
+        """Return what its authors have at the end, and what others got from their code."""
         return tuple(each for each in of_recipe(self.name, read_references()) if each.step is None)
 
 

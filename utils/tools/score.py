@@ -51,7 +51,7 @@ def files_to_score(predictions: Path, masks: Path, listed: str | None) -> list[t
 
 
 def score(pairs: list[tuple[Path, Path]], classes: int) -> ConfusionMatrix:
-    """Confusion over pairs of prediction and mask, `classes` being K + 1.
+    """Count confusion over pairs of prediction and mask, `classes` being K + 1.
 
     Raises:
         UserError: a file is broken, sizes differ, or a label is outside the classes.

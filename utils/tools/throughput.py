@@ -26,7 +26,7 @@ from utils.common.errors import UserError
 
 
 def rate(work: Callable[[int], object], count: int) -> float:
-    """Calls of `work(i)`, i = 0 .. count - 1, per second of this process's CPU time."""
+    """Measure calls of `work(i)`, i = 0 .. count - 1, per second of this process's CPU time."""
     start = time.process_time()
     for number in range(count):
         work(number)
@@ -34,19 +34,19 @@ def rate(work: Callable[[int], object], count: int) -> float:
 
 
 def loading(images: Sequence[Item], crop: int, longest: int) -> float:
-    """Training crops per second."""
+    """Measure training crops per second."""
     data = TaggedImages(images, np.zeros((len(images), 1), bool), crop, longest=longest)
     return rate(lambda number: data[0, number], len(images))
 
 
 def checking(images: Sequence[Item], classes: int) -> float:
-    """Images checked per second, with their masks."""
+    """Measure images checked per second, with their masks."""
     jobs = [Job(item, (), False) for item in images]
     return rate(lambda number: inspect(jobs[number], classes), len(jobs))
 
 
 def converting(annotations: Path, count: int) -> float:
-    """Masks written per second from an instance JSON, the reading of which is not counted."""
+    """Measure masks written per second from an instance JSON; reading it is not counted."""
     images = list(islice(cycle(read_instances(annotations, outlines=True)), count))
     with TemporaryDirectory() as folder:
         return rate(lambda number: write_mask(Path(folder), annotations, images[number]), count)

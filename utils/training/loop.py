@@ -188,7 +188,9 @@ def run_stage(stage: Stage, run: Run) -> bool:
 
 
 def batches(stage: Stage, run: Run, start: int) -> Iterator[Batch]:
-    """Batches from iteration `start` on; pictures that were skipped as unreadable are noted."""
+    """Yield batches from iteration `start` on; pictures that were skipped as unreadable are
+    noted.
+    """
     config = run.config
     sampler = IterationSampler(
         len(stage.data), stage.batch_size, config.seed, start, stage.iterations, run.rank, run.world
@@ -211,8 +213,8 @@ def batches(stage: Stage, run: Run, start: int) -> Iterator[Batch]:
 def next_batch(
     loaded: Iterator[Batch], stage: Stage, run: Run, stop: StopRequest, due: int
 ) -> Batch:
-    """The batch of iteration `due`. A request to stop ends the wait for it, with a checkpoint of
-    what came before.
+    """Return the batch of iteration `due`. A request to stop ends the wait for it, with a
+    checkpoint of what came before.
 
     Of several processes each waits for its own batch, as they stop together.
     """
@@ -285,7 +287,7 @@ def forward(stage: Stage, run: Run, batch: Batch, step: int) -> tuple[dict[str, 
 
 
 def train_step(stage: Stage, run: Run, batch: Batch, step: int) -> dict[str, Tensor]:
-    """One iteration: forward, backward, update. Returns the terms and their sum, `loss`,
+    """Do one iteration: forward, backward, update. Returns the terms and their sum, `loss`,
     detached.
     """
     set_rate(stage.optimiser, stage.rate(step))

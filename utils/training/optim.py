@@ -16,7 +16,8 @@ def schedule(
     warmup_ratio: float = 1e-6,
     power: float = 1.0,
 ) -> float:
-    """Factor of the base rate used by step 0, 1, ...: linear warm-up, then polynomial decay to 0.
+    """Return the factor of the base rate used by step 0, 1, ...: linear warm-up, then polynomial
+    decay to 0.
 
     Ours rises to 1 and falls from there. The published one decays by the step count from the start,
     so it drops at the end of the warm-up (model/README.md, "Decisions"), and
@@ -42,17 +43,19 @@ def cosine(step: int, max_iters: int, warmup: int, floor: float = 0.01) -> float
 
 
 def is_matrix(tensor: Tensor) -> bool:
-    """True for weights of linear maps and convolutions, and for tables; False for vectors."""
+    """Return True for weights of linear maps and convolutions and for tables, not for vectors."""
     return tensor.ndim > 1
 
 
 def is_weight(tensor: Tensor) -> bool:
-    """True for weights of linear maps and convolutions; False for vectors and (1, N, D) tables."""
+    """Return True for weights of linear maps and convolutions; False for vectors and (1, N, D)
+    tables.
+    """
     return tensor.ndim in (2, 4)
 
 
 def is_any(_: Tensor) -> bool:
-    """True for every tensor."""
+    """Return True for every tensor."""
     return True
 
 
@@ -71,6 +74,7 @@ def adamw(
         ):
             if chosen:
                 split.append({"params": chosen, "lr": rate, "base_lr": rate, "weight_decay": decay})
+
     # one pass over all tensors instead of ten each; PyTorch has it on CPUs since 2.4
     on_gpu = all(p.is_cuda for group in split for p in group["params"])
     fused = on_gpu or torch.__version__ >= "2.4"  # compared as versions, not as text
@@ -84,8 +88,8 @@ def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
 
 
 def load_state(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """`load_state_dict` of a state that another device may have written: which kernel updates stays
-    this one's.
+    """Do `load_state_dict` of a state that another device may have written: which kernel updates
+    stays this one's.
     """
     groups = [
         {**theirs, "fused": own["fused"]}

@@ -34,8 +34,8 @@ def method_row(
     config: Config,
     after_switch: bool,
 ) -> tuple[list[tuple[str, np.ndarray]], np.ndarray]:
-    """Titled panels (H, W, 3) uint8 of an image of that form with tags (K,), and its pseudo label
-    (H, W) uint8.
+    """Draw titled panels (H, W, 3) uint8 of an image of that form with tags (K,), and its pseudo
+    label (H, W) uint8.
 
     labels: further label maps (H, W) uint8 by title, drawn behind the pseudo label. A CAM panel
     shows the highest score of any tagged class at each pixel. The model is in eval mode.
@@ -46,6 +46,7 @@ def method_row(
         kind: torch.cat([empty, scores.cpu()]).amax(0).numpy()
         for kind, scores in seeds.scores.items()
     }
+
     pseudo = seeds.pseudo.cpu().numpy().astype(np.uint8)
     panels = [
         ("image", image),

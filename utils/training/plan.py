@@ -61,11 +61,13 @@ def check_stages(config: Config) -> None:
             f"--stages seeds trains nothing, but --branches {config.branches} needs a trained ViT; "
             "give --mct_path, or use --branches clip"
         )
+
     if config.stages == "seeds" and config.reweight != "none":
         raise UserError(
             f"--reweight {config.reweight} weighs CAMs by what the network has learned to predict, "
             "but --stages seeds trains nothing; use --reweight none"
         )
+
     if config.stages == "classifier" and (trained or not with_vit):
         given = "--branches clip"
         if trained:
@@ -176,6 +178,7 @@ def idle(config: Config) -> list[str]:
         "proxy": (config.proxy == "learned", "switch_iters"),
         "self_train": (config.self_train != "none", "self_train_iters"),
     }
+
     said = []
     for name, (chosen, start) in begins.items():
         late = getattr(config, start) >= config.max_iters

@@ -101,7 +101,7 @@ def report(model: CVF, training: Split, evaluation: Evaluation, run: Run, step: 
 
 @torch.no_grad()
 def validate(model: CVF, validation: Sequence[Item], run: Run) -> ConfusionMatrix:
-    """Single-scale confusion at original size, over all processes."""
+    """Count single-scale confusion at original size, over all processes."""
     config = run.config
     matrix = ConfusionMatrix(len(run.facts["classes"]) + 1, run.device)
 

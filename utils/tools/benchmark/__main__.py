@@ -40,8 +40,8 @@ PARTS = {**TIMED, "counts": measure_counts, "data": measure_data}
 
 
 def against(config: Config, pairs: list[str]) -> Config:
-    """The configuration with `key=value` settings replaced. Raises UserError on one that is no
-    setting or value.
+    """Return the configuration with `key=value` settings replaced. Raises UserError on one that is
+    no setting or value.
     """
     changes: dict[str, Any] = {}
     for pair in pairs:

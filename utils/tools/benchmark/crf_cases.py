@@ -58,14 +58,14 @@ def _case(name: str, image: Tensor, probs: Tensor, device: torch.device) -> Case
 
 
 def predicted(segmenter: Segmenter, image: Tensor) -> Tensor:
-    """Multi-scale + flip probabilities (K+1, H, W) of an image (H, W, 3) uint8."""
+    """Return multi-scale + flip probabilities (K+1, H, W) of an image (H, W, 3) uint8."""
     (prediction,) = segmenter.predict(image.permute(2, 0, 1)[None])
     return resize(prediction.logits, image.shape[:2])[0].softmax(0)
 
 
 def random_regions(labels: int, size: tuple[int, int]) -> Tensor:
-    """(labels, *size) probabilities of random regions, nearly all of six of the labels, the same at
-    every call.
+    """Return (labels, *size) probabilities of random regions, nearly all of six of the labels, the
+    same at every call.
     """
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(1, labels, *(-(-side // 32) for side in size), generator=generator)
@@ -75,8 +75,8 @@ def random_regions(labels: int, size: tuple[int, int]) -> Tensor:
 
 
 def crf_input(labels: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """A toy picture (H, W, 3) uint8 and (labels, H, W) probabilities, as of a network of stride 16
-    often right.
+    """Make a toy picture (H, W, 3) uint8 and (labels, H, W) probabilities, as of a network of
+    stride 16 often right.
     """
     rng = np.random.default_rng(0)
     scene = render(rng, *size, random_classes(rng))

@@ -52,8 +52,8 @@ class Phase:
 
 
 def resident_gigabytes(pid: int | str = "self") -> float:
-    """Memory of a process that is in use now, in units of 10^9 bytes; nan where the system does not
-    tell it.
+    """Return the memory of a process that is in use now, in units of 10^9 bytes; nan where the
+    system does not tell it.
     """
     status = Path(f"/proc/{pid}/status")
     if not status.is_file():
@@ -63,7 +63,9 @@ def resident_gigabytes(pid: int | str = "self") -> float:
 
 
 def measure_data(settings: list[Setting]) -> Iterator[Row]:
-    """Start-up, training's lists and a prediction's journal, of COCO 2014 and of many names."""
+    """Measure start-up, training's lists and a prediction's journal, of COCO 2014 and of many
+    names.
+    """
     count = settings[0].names
     with tempfile.TemporaryDirectory() as folder:
         write_coco(Path(folder) / "coco")

@@ -78,12 +78,12 @@ def full_size(config: Config, device: torch.device) -> CVF:
 
 
 def tag_counts(config: Config, count: int) -> list[int]:
-    """How many tags each of `count` images has."""
+    """Choose how many tags each of `count` images has."""
     return list(itertools.islice(itertools.cycle(TAGS.get(config.dataset, USUAL_TAGS)), count))
 
 
 def tagged_batch(config: Config, count: int, side: int) -> Batch:
-    """A batch of `count` pictures of side x side px, as the loader gives it."""
+    """Return a batch of `count` pictures of side x side px, as the loader gives it."""
     classes = len(_spec(config).classes)
     tags = torch.zeros(count, classes)
     for image, many in enumerate(tag_counts(config, count)):
@@ -112,7 +112,7 @@ class Step:
 
 
 def one_step(module: nn.Module, losses: Callable, batch: Batch, setting: Setting) -> Step:
-    """An iteration as training does it, of all parameters of a module."""
+    """Do an iteration as training does it, of all parameters of a module."""
     optimiser = adamw([(module.parameters(), 1e-5)], setting.config.weight_decay)
     drawn = [Item(f"drawn {number}", Path(), None) for number in batch["index"].tolist()]
     data = TaggedImages(drawn, batch["tags"].numpy(), batch["image"].shape[-1])
@@ -123,7 +123,7 @@ def one_step(module: nn.Module, losses: Callable, batch: Batch, setting: Setting
 
 
 def segmenter_step(setting: Setting) -> Step:
-    """One iteration of stage 2."""
+    """Do one iteration of stage 2."""
     config = setting.config
     model = full_size(config, setting.device).train()
     freeze(model, config)
@@ -136,7 +136,7 @@ def segmenter_step(setting: Setting) -> Step:
 
 
 def classifier_step(setting: Setting) -> Step:
-    """One iteration of stage 1."""
+    """Do one iteration of stage 1."""
     config = setting.config
     classes = len(_spec(setting.config).classes)
     torch.manual_seed(config.seed)
@@ -152,7 +152,7 @@ def classifier_step(setting: Setting) -> Step:
 
 
 def measure_step(settings: list[Setting]) -> Iterator[Row]:
-    """Training step of stage 2: time, peak memory, and where the time goes."""
+    """Measure a training step of stage 2: time, peak memory, and where the time goes."""
     works = [segmenter_step(setting) for setting in settings]
     for setting, work, timing in timed(settings, works):
         c = setting.config
@@ -164,7 +164,7 @@ def measure_step(settings: list[Setting]) -> Iterator[Row]:
 
 
 def measure_classifier(settings: list[Setting]) -> Iterator[Row]:
-    """Training step of stage 1, the class-token ViT."""
+    """Measure a training step of stage 1, the class-token ViT."""
     works = [classifier_step(setting) for setting in settings]
     for setting, work, timing in timed(settings, works):
         note = f"batch {setting.config.mct_batch_size}, crop {setting.config.mct_crop_size}"

@@ -16,7 +16,7 @@ from utils.tools.benchmark.timing import Work, measure
 
 
 def measure_par(settings: list[Setting]) -> Iterator[Row]:
-    """Pixel-adaptive refinement alone."""
+    """Measure pixel-adaptive refinement alone."""
 
     def work(setting: Setting) -> Work:
         c = setting.config
@@ -36,7 +36,9 @@ def measure_par(settings: list[Setting]) -> Iterator[Row]:
 
 
 def measure_crf(settings: list[Setting]) -> Iterator[Row]:
-    """Dense CRF by each way that is installed, and how far each agrees with the last of them."""
+    """Measure the dense CRF by each way that is installed, and how far each agrees with the last of
+    them.
+    """
     setting = settings[0]
     for title, image, probs in crf_cases(setting.images, setting.model_path, setting.device):
         ways: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
@@ -47,6 +49,7 @@ def measure_crf(settings: list[Setting]) -> Iterator[Row]:
             ways["pydensecrf, all labels"] = partial(
                 crf, image, probs, backend="pydensecrf", plausible=0
             )
+
         _, reference = list(ways.values())[-1]()
         for (way, work), timing in zip(
             ways.items(), measure(list(ways.values()), setting.repeats, setting.device)
@@ -59,4 +62,5 @@ def measure_crf(settings: list[Setting]) -> Iterator[Row]:
                 f"{100 * same:.4f}%"
             )
             note += f", marginals apart {apart.mean():.1e} on average, {apart.max():.1e} at most"
+
             yield Row(f"CRF, {way}", setting.name, timing, note)

@@ -62,7 +62,7 @@ def timed(settings: list[Setting], works: Sequence[Work]) -> Iterator[tuple[Sett
 
 
 def table(rows: list[Row], units: dict[str, Timing]) -> str:
-    """Rows and yardsticks as text."""
+    """Write rows and yardsticks as text."""
     lines = [
         f"{name:44}{t.seconds:9.3f} s {t.cpu:8.3f} CPU s   +-{50 * t.spread:.0f}%"
         for name, t in units.items()

@@ -111,7 +111,7 @@ def served(
 
 
 def theme() -> gr.themes.Base:
-    """Colours that can be read on each other, and fonts that are there already."""
+    """Return colours that can be read on each other, and fonts that are there already."""
     plain = gr.themes.Default(primary_hue="blue", font=_FONTS, font_mono=["monospace"])
     return plain.set(
         block_info_text_color="#595959",

@@ -108,11 +108,12 @@ def shrunk(image: np.ndarray, longest: int = SHOWN) -> np.ndarray:
 
 
 def as_html(drawn: Sequence[Panel]) -> Markup:
-    """A figure for each panel."""
+    """Return a figure for each panel."""
     figure = Markup(
         '<figure><img src="{}" alt="{}: {}" width="{}" height="{}">'
         "<figcaption><strong>{}</strong> {}</figcaption></figure>"
     )
+
     figures = [
         figure.format(
             _jpeg_address(panel.picture),
@@ -131,18 +132,20 @@ def as_html(drawn: Sequence[Panel]) -> Markup:
 def download_html(
     photo: Photo, stages: Stages, title: str, names: Sequence[str], threshold: float
 ) -> Markup:
-    """A link that saves the mask of one stage as palette PNG at the photo's size, with the class
-    areas in it.
+    """Return a link that saves the mask of one stage as palette PNG at the photo's size, with the
+    class areas in it.
     """
     labels = labels_of(stages, title, threshold)
     content = base64.b64encode(mask_png(labels, palette())).decode()
     stem = PurePath(photo.name).stem
+
     swatch = Markup('<li><span class="swatch" style="background:rgb{}"></span>{} {:.1%}</li>')
     colours = palette()
     legend = [
         swatch.format(Markup(tuple(colours[label].tolist())), name, share)
         for label, name, share in areas(labels, names)
     ]
+
     link = Markup(
         '<a class="save" download="{}_mask.png" href="data:image/png;base64,{}">'
         "Save this mask (PNG, {})</a>"
@@ -161,13 +164,13 @@ def said_html(text: str, bad: bool = False) -> Markup:
 
 
 def example_style(number: int, photo: Photo) -> str:
-    """CSS that puts an example's picture onto its button."""
+    """Return CSS that puts an example's picture onto its button."""
     address = _jpeg_address(shrunk(photo.image, 160))
     return f"#example-{number} {{ background-image: url({address}) }}"
 
 
 def _jpeg_address(picture: np.ndarray) -> str:
-    """A picture (H, W, 3) uint8 as an address that holds it."""
+    """Return a picture (H, W, 3) uint8 as an address that holds it."""
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, "JPEG", quality=_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"

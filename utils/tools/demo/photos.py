@@ -35,7 +35,7 @@ class Photo:
 
     @property
     def size(self) -> str:
-        """Width and height, in words."""
+        """Return the width and height, in words."""
         height, width = self.image.shape[:2]
         return f"{width} x {height} px"
 

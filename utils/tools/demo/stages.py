@@ -58,11 +58,11 @@ class Explorer(Protocol):
 
     @property
     def spec(self) -> DatasetSpec:
-        """Names of the classes."""
+        """Return the names of the classes."""
 
     @property
     def toy(self) -> bool:
-        """Whether its CLIP knows drawn pictures alone."""
+        """Return whether its CLIP knows drawn pictures alone."""
 
     def stages(self, image: np.ndarray, tags: Sequence[str]) -> Stages:
         """Run the networks on an image (H, W, 3) uint8 of which classes are known."""
@@ -83,7 +83,7 @@ class ByClip:
         self._refiners = [Labeller(*given, refinement) for refinement in REFINEMENTS]
 
     def stages(self, image: np.ndarray, tags: Sequence[str]) -> Stages:
-        """As `Explorer`."""
+        """Make stages, as `Explorer` says."""
         pixels = torch.from_numpy(image).permute(2, 0, 1)
         steps = self._seeder.steps(pixels, tags)
         channels = {}
@@ -108,7 +108,7 @@ class ByCheckpoint:
 
     @torch.no_grad()
     def stages(self, image: np.ndarray, tags: Sequence[str]) -> Stages:
-        """Do as `Explorer`; the networks see a longer side of at most `resize_long` px."""
+        """Make stages, as `Explorer` says; networks see a longer side of at most `resize_long`."""
         segmenter = self._segmenter
         model = segmenter.model
         config = segmenter.config
@@ -144,7 +144,8 @@ def _on_cpu(
 
 
 def chosen_tags(typed: str, ticked: Sequence[str], spec: DatasetSpec) -> list[str]:
-    """Classes that are typed, apart by commas, or ticked, in the order of the class list.
+    """Return the classes that are typed, apart by commas, or ticked, in the order of the class
+    list.
 
     Raises:
         UserError: there is none, or a typed word is no class; it names the nearest one.
