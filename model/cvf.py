@@ -136,6 +136,7 @@ class CVF(nn.Module):
         clip = self._clip_features(images, after_switch)
         dino = self._dino_features(images)
         vit = self._vit_output(images)
+
         told, match = self._matched(clip.tokens[-1], clip.grid)
         streams = self._fused(self._read_tokens(clip.tokens), dino, clip.grid, told, noise)
         fused = streams[0] if len(streams) == 1 else torch.cat(streams, dim=-1)
@@ -143,6 +144,7 @@ class CVF(nn.Module):
         x_patch = None if vit is None else vit.x_patch
         logits, opinions = self._logits(streams, x_patch, clip.grid, match)
         patch_logits = self._patch_logits(vit)
+
         views = Views(clip, dino, vit, fused, affinity, logits, after_switch)
         seeds = self._seeds(views, tags)
         labels = self._labels(images, seeds, valid)
@@ -242,6 +244,7 @@ class CVF(nn.Module):
         fused = self.fusion(tokens)
         if told is not None:
             fused = fused + told
+
         streams = [drop_channels(fused, dropout, noise, FUSION_SITE)]
         if dino is not None and self.dino_fusion is not None:
             fused = self.dino_fusion([dino.patches])
@@ -267,12 +270,16 @@ class CVF(nn.Module):
         logits = opinions[0]
         if len(opinions) > 1:
             logits = torch.stack(opinions).mean(dim=0)
+
         if self.wide is not None and self.alpha is not None:
             wide = self.wide(x_patch)
             if len(opinions) == 1:
                 opinions = (logits, wide)
             logits = self.alpha * logits + (1 - self.alpha) * wide
-        return (logits if match is None else logits + match), opinions
+
+        if match is not None:
+            logits = logits + match
+        return logits, opinions
 
     @torch.no_grad()
     def _seeds(self, views: Views, tags: Tensor) -> Seeds:

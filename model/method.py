@@ -216,22 +216,26 @@ class Method(DenseSettings, TargetSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_proxy()
+
         if not self.uses_boxes and self.propagation_mask == "last_class":
             without = "--boxes false" if not self.boxes else f"--distribution {self.distribution}"
             raise UserError(
                 f"--propagation_mask last_class takes the boxes of CLIP's CAMs, which {without} "
                 "leaves out; use --propagation_mask none"
             )
+
         if self.clip_map == "summed" and not self.reads_densely:
             raise UserError(
                 "--clip_map summed is for blocks that are read out densely, and there are none; "
                 "add --cam dense, or use --clip_map mean"
             )
+
         if self.map_selection == "mass" and self.vit_map == "scaled" and self.branches != "clip":
             raise UserError(
                 "--map_selection mass compares total masses, which --vit_map scaled makes equal; "
                 "use --vit_map summed, or --map_selection fit"
             )
+
         self._check_targets()
 
     def _check_targets(self) -> None:

@@ -53,11 +53,14 @@ def proxy_features(views: Views, method: Method) -> tuple[Tensor, tuple[int, int
     """
     if method.proxy == "clip":
         return views.clip.tokens[method.proxy_block + 1][:, 1:].float(), views.clip.grid
+
     if method.proxy == "vit" and views.vit is not None:
         height, width = views.vit.x_patch.shape[-2:]
         return views.vit.x_patch.flatten(2).transpose(1, 2).float(), (height, width)
+
     if method.proxy == "dino" and views.dino is not None:
         return views.dino.patches.float(), views.dino.grid
+
     if method.proxy == "learned" and views.after_switch:
         return views.fused.detach().float(), views.clip.grid
     return None
