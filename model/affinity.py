@@ -1,4 +1,8 @@
-"""From attention maps to the transition matrix that spreads CAMs along what belongs together."""
+"""From attention maps to the transition matrix, which spreads CAMs along what belongs together.
+
+An affinity (B, N, N) >= 0 says how strongly two patches belong together; attention maps are
+affinities too.
+"""
 
 import torch
 from torch import Tensor
@@ -31,18 +35,19 @@ def select_by_mass(predicted: Tensor, maps: Tensor) -> Tensor:
     """Multiply the predicted affinity (B, N, N) by the mean of those maps (J, B, N, N) that hold at
     least the average total mass.
 
-    The published choice, which looks at totals only, and its divisor (model/README.md, "Affinity").
+    The published choice, which compares nothing but totals. Its divisor, the number of maps +
+    0.00001, is kept (model/README.md, "Affinity").
     """
     distance = (predicted - maps).sum(dim=(-2, -1))
     return _mean_of_kept(maps, distance, eps=1e-5) * predicted
 
 
 def select_by_fit(predicted: Tensor, maps: Tensor) -> Tensor:
-    """Multiply the predicted affinity (B, N, N) by the mean of those maps (J, B, N, N) that lie at
-    least averagely near to it.
+    """Multiply the predicted affinity (B, N, N) by the mean of those maps (J, B, N, N) that are no
+    farther from it than the mean of their distances.
 
-    Distance is mean |predicted - map|, all of them with rows summing to 1 (ours;
-    model/README.md, "Affinity").
+    Distance is mean |predicted - map|, with all rows brought to sum 1 (ours; model/README.md,
+    "Affinity").
     """
     maps = unit_rows(maps)
     distance = (unit_rows(predicted) - maps).abs().mean(dim=(-2, -1))
@@ -71,8 +76,10 @@ def build_affinity(
     """Build the affinity (B, N, N) of attention maps (B, N, N), CLIP's in block order, the ViT's
     and DINO's, and the predicted affinity.
 
-    Before the switch-over the mean of the maps; after it the selected maps times the predicted
-    affinity (model/README.md, "Affinity").
+    Before the switch-over the mean of the maps; after it the mean of the selected maps, times the
+    predicted affinity, element by element (model/README.md, "Affinity"). If the ViT or DINO gives
+    a map, the rows of all maps, CLIP's too, are first brought to sum 1, except with `vit_map`
+    "summed".
     """
     count = method.late_maps if after_switch else method.early_maps
     end = max(0, len(clip_maps) - method.skipped_maps)
@@ -102,8 +109,8 @@ def map_on_grid(attention: Tensor, grid: tuple[int, int], size: tuple[int, int])
 def propagate(
     transition: Tensor, rows: ClassRows, cams: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """Multiply transition matrices (B, N, N) by the CAMs (n, h, w) of their images, cut to `mask`
-    (n, h, w) bool if given.
+    """Multiply transition matrices (B, N, N) by the CAMs (n, h, w) of their images, which are 0
+    outside of `mask` (n, h, w) bool if given. Returns (n, h, w), not brought to 0..1.
     """
     inside = cams
     if mask is not None:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import record_function
 
-_BOX_ROUNDS = 8  # rounds of spreading between two looks at whether anything still changes
+_BOX_ROUNDS = 8  # rounds of spreading between two checks whether anything still changes
 
 
 @record_function("boxes")
@@ -24,7 +24,7 @@ def box_mask(maps: Tensor, threshold: float, clip_edges: bool = False) -> Tensor
     left, top, right, bottom = boxes_of(strong)
 
     height, width = maps.shape[-2:]
-    kept_off = int(clip_edges)  # px
+    kept_off = int(clip_edges)  # patches
     right = (right + 1).clamp(max=width - kept_off)
     bottom = (bottom + 1).clamp(max=height - kept_off)
 

@@ -21,10 +21,11 @@ from model.precision import float32_region, to_device
 class GradCAM:
     """Grad-CAM of all tagged classes of a batch, without gradient.
 
-    cams (n, h, w) in 0..1, rows as in `ClassRows`; probs (B, K+M): class probabilities over the
-    tagged classes and all background texts, 0 for untagged classes; channel_weights (n, C):
-    gradient of each row's probability, mean over patches; activations (B, N, C); attention
-    (B, T, T): of the block, averaged over heads.
+    cams (n, h, w) in 0..1, rows as in `ClassRows`; probs (B, K+M): probabilities of the texts of
+    the tagged classes and of all background words, summing to 1, 0 for untagged classes;
+    channel_weights (n, C): gradient of the probability of each row's class, mean over patches;
+    activations (B, N, C): output of the block's first LayerNorm at the patches; attention
+    (B, T, T), T = 1+N: of the block, averaged over heads.
     """
 
     cams: Tensor
@@ -45,8 +46,11 @@ def normalise(maps: Tensor, eps: float = 1e-7) -> Tensor:
 def text_probabilities(
     patches: Tensor, text: Tensor, logit_scale: float, allowed: Tensor
 ) -> Tensor:
-    """Compute the probabilities (B, T) of texts (T, E), where `allowed` (B, T) bool, from patch
-    tokens (B, N, E) in the joint space.
+    """Compute the probabilities (B, K+M) of texts (K+M, E) for whole images from their patch
+    tokens.
+
+    patches (B, N, E) in the joint space; allowed (B, K+M) bool: the texts that compete, others get
+    0.
 
     Softmax of exp(logit_scale) * cosine between the mean patch and each allowed text
     (model/README.md, "Grad-CAM").
@@ -69,12 +73,12 @@ def gradcam(
     """Compute Grad-CAM at the first LayerNorm of `visual.blocks[block]`, for all images and tagged
     classes at once.
 
-    tokens (B, T, C): the residual stream that enters that block; text (K+M, E): text features, K
-    classes then M >= 1 background words; logit_scale: CLIP's own, a logarithm. The channel weight
-    is the patch mean of d probability / d activation, the residual path being constant; map =
-    relu(weighted sum of the activations), normalised twice as published (CLIP-ES). Works under
-    `torch.no_grad`, not in inference mode. Under autocast the blocks run in half precision; all
-    that follows them (text match, weighted sum, min-max) in float32.
+    tokens (B, T, C), T = 1+N: the residual stream that enters that block; text (K+M, E): text
+    features, K classes then M >= 1 background words; logit_scale: CLIP's own, a logarithm. The
+    channel weight is the patch mean of d probability / d activation, the residual path being
+    constant; map = relu(weighted sum of the activations), normalised twice as published (CLIP-ES).
+    Works under `torch.no_grad`, not in inference mode. Under autocast the blocks run in half
+    precision; all that follows them (text match, weighted sum, min-max) in float32.
     """
     images, classes = rows.index.unbind(1)
     allowed = to_device(rows.allowed(len(text)), tokens.device)
@@ -107,10 +111,14 @@ def gradcam(
 
 
 class PassedBlock:
-    """A residual block that B images have passed, (B, T, C), and the way back from its end to the
-    output of its first LayerNorm.
+    """A residual block that the tokens (B, T, C) of images have passed, and the gradient from its
+    end back to the output of its first LayerNorm, written out.
 
-    An image passes once for all its classes. The way back sums over patches as early as it can.
+    An image passes once for all its classes, and what it passed by is kept: activations, the
+    output of the first LayerNorm; parts, queries, keys and values (B, heads, T, C/heads); weights
+    (B, heads, T, T) of the attention, and what it mixed, (B, heads, T, C/heads); middle, after the
+    attention; slope (B, T, 4 C), the derivative of the MLP's activation function; end. As Grad-CAM
+    needs gradients summed over patches alone, `pull_back` sums as early as it can.
     """
 
     def __init__(self, block: ResidualBlock, stream: Tensor) -> None:
@@ -145,22 +153,26 @@ class PassedBlock:
         """Turn gradients (n, heads, T, C/heads) of the mixed values into those of queries, keys and
         values, summed over patches, side by side (n, 3 C).
 
-        With S = softmax of the products, dS = S * (dS' - rho), where dS' = gradients @ values and
-        rho is the sum of S * dS' over keys, which is that of gradients * mixed.
+        For products P of queries and keys, weights S = softmax(P), and dX the gradient of X: dS =
+        gradients @ values, dP = S * (dS - rho), rho being the sum of S * dS over keys, which equals
+        that of gradients * mixed over channels. Sums over patches leave the class token, place 0,
+        out.
         """
         query, key, value = (part[images] for part in self.parts)
         weights = self.weights[images]
         rho = (gradients * self.mixed[images]).sum(dim=-1, keepdim=True)
 
-        # Sums of dS over the queries of patches: (n, heads, T), one value per key.
+        # Sums of dP over the queries of patches: (n, heads, T), one value per key.
         both = torch.cat([gradients, rho], dim=-1)[:, :, 1:].transpose(2, 3)
         sums = (both @ weights[:, :, 1:]).transpose(2, 3)
         by_key = (sums[..., :-1] * value).sum(dim=-1) - sums[..., -1]
-        # A row of dS sums to 0: over the keys of patches it is minus that of the class token's key.
+        # Sums of dP over the keys of patches, one value per query: as a row of dP sums to 0, it is
+        # minus the entry of the class token's key.
         to_class = weights[..., 0]
         by_query = -to_class * (gradients @ value[:, :, :1].transpose(2, 3) - rho)[..., 0]
 
         scale = query.shape[-1] ** -0.5
+        # gradients of queries, of keys, of values, each summed over patches
         parts = (
             weighted_sum(scale * by_key, key),
             weighted_sum(scale * by_query, query),

@@ -152,8 +152,8 @@ class ClassTokenViT(nn.Module):
         noise: Noise | None = None,
         drop_rate: float = 0.0,
     ) -> VitOutput:
-        """Look at normalised images (B, 3, H, W). Raises ValueError where a side is below the
-        largest patch.
+        """Score the classes of normalised images (B, 3, H, W) at every patch, and keep attention
+        maps. Raises ValueError where a side is below the largest patch.
 
         maps: which attention maps are kept, "none", "patch" (`class_to_patch`, `patch_affinity`) or
         "all" (also `attention`). patch_block: the block, from 1, whose patch rows are
@@ -164,15 +164,15 @@ class ClassTokenViT(nn.Module):
         classes = self.num_classes
         embeddings = []
         attention = []
-        class_rows: Tensor | None = None
-        patch_rows: Tensor | None = None
+        class_attention: Tensor | None = None
+        patch_attention: Tensor | None = None
         for number, block in enumerate(self.blocks):
             if self.streams == 2 and number == len(self.blocks) // 2:
                 streams = self._exchange(streams)
                 embeddings += [tokens[:, :classes] for tokens in streams]
 
             patches_too = maps == "all" or (maps == "patch" and patch_block in (0, number + 1))
-            rows = 0
+            rows = 0  # the first tokens whose attention is kept
             if patches_too:
                 rows = streams[0].shape[1]
             elif maps != "none":
@@ -186,9 +186,9 @@ class ClassTokenViT(nn.Module):
 
             if rows:
                 mean = weights.mean(dim=1, dtype=torch.float32)
-                class_rows = _plus(class_rows, mean[:, :classes])
+                class_attention = _plus(class_attention, mean[:, :classes])
                 if patches_too and patch_block in (0, number + 1):
-                    patch_rows = _plus(patch_rows, mean[:, classes:, classes:])
+                    patch_attention = _plus(patch_attention, mean[:, classes:, classes:])
             if maps == "all":
                 attention.append(weights)
 
@@ -201,8 +201,8 @@ class ClassTokenViT(nn.Module):
 
         class_to_patch = None
         cams = None
-        if class_rows is not None:
-            to_patch = class_rows[..., classes:] / len(self.blocks)
+        if class_attention is not None:
+            to_patch = class_attention[..., classes:] / len(self.blocks)
             class_to_patch = to_patch.unflatten(2, x_patch.shape[-2:])
             cams = self._cams(class_to_patch, scores)
 
@@ -214,7 +214,7 @@ class ClassTokenViT(nn.Module):
             scores=scores,
             x_patch=x_patch,
             class_to_patch=class_to_patch,
-            patch_affinity=patch_rows,
+            patch_affinity=patch_attention,
             attention=attention,
             cams=cams,
         )
@@ -239,7 +239,11 @@ class ClassTokenViT(nn.Module):
         return self._map(small, images, self.patch)
 
     def _drops(self, number: int, noise: Noise | None, rate: float) -> list[Drop | None]:
-        """Tell how block `number`, from 0, drops the branches of each stream; None: not at all."""
+        """Tell how block `number`, from 0, drops the residual branches of each stream; None: not at
+        all.
+
+        Each of a block's four branches (2 streams, attention and MLP) draws at a place of its own.
+        """
         rate = rate * number / max(1, len(self.blocks) - 1)
         if noise is None or rate == 0:
             return [None, None]
@@ -298,7 +302,9 @@ class ClassTokenViT(nn.Module):
         return self.norm_pre(torch.cat([classes, patches.flatten(2).transpose(1, 2)], dim=1))
 
     def _exchange(self, streams: list[Tensor]) -> list[Tensor]:
-        """Give tokens of both streams, (B, K+P, D) each, class tokens that know both."""
+        """Give the tokens (B, K+P, D) of both streams the large stream's class tokens, renewed by
+        each stream's own patches.
+        """
         classes = streams[1][:, : self.num_classes]
         return [self.fuse_token(classes, tokens[:, self.num_classes :]) for tokens in streams]
 

@@ -11,9 +11,9 @@ from torch.profiler import record_function
 from model.losses import (
     IGNORE,
     Reduce,
-    affinity_labels,
     affinity_loss,
     class_contrast_loss,
+    pair_targets,
     radius_mask,
     seg_loss,
     single_process,
@@ -52,8 +52,9 @@ def criterion(
     """Compute the unweighted losses of `CVF.forward` (model/README.md, "Losses"): "seg",
     "affinity", with a ViT "patch", and those that the method gives a weight, "dice" and "cross".
 
-    tags (B, K) in {0, 1}; `radius` in patches; method: None is the usual one; self_training: the
-    network's own labels replace others. The logits are brought to the labels' size.
+    tags (B, K) in {0, 1}; `radius` in patches; method: None for the default settings;
+    self_training: whether the network's own labels replace others (`replace_labels`). The logits
+    are brought to the labels' size.
     """
     method = method or Method()
     labels = output.labels
@@ -75,7 +76,7 @@ def criterion(
 
     height, width = output.logits.shape[-2:]
     grid = (height, width)
-    pairs = affinity_labels(supervising, grid, radius_mask(grid, radius, logits.device))
+    pairs = pair_targets(supervising, grid, radius_mask(grid, radius, logits.device))
     losses = {
         "seg": segmentation_loss(logits, labels, replaced, method, reduce),
         "affinity": affinity_loss(output.affinity, pairs, reduce),
@@ -95,8 +96,9 @@ def replace_labels(
 ) -> Replaced:
     """Put the network's own labels in the place of others where it is sure (WeCLIP+, ExCEL).
 
-    logits (B, K+1, H, W); allowed (B, K+1) bool: labels that it may name, None: all. Labels of
-    affinity are replaced instead of, never with, those of the segmentation. 255 stays.
+    logits (B, K+1, H, W); allowed (B, K+1) bool: labels that it may name, None: all. By
+    `self_train` the labels of the segmentation are replaced, or those of the affinity, never both.
+    255 stays.
     """
     own, probability = own_labels(logits.detach(), allowed)
     sure = (probability > method.self_train_at) & (labels.combined != IGNORE)
@@ -115,8 +117,8 @@ def segmentation_loss(
 ) -> Tensor:
     """Compute the loss of logits (B, K+1, H, W) on hard, soft or paired targets.
 
-    replaced: labels of the network itself, certain ones, where it is sure; None: none. ValueError
-    where the labels lack what the targets are made of.
+    replaced: the network's own labels, which stand in for any kind of target where it is sure;
+    None: nowhere. ValueError where the labels lack what the targets are made of.
     """
     combined = labels.combined
     if replaced is not None:

@@ -1,5 +1,6 @@
-"""CVF as its figure: a frozen CLIP, a class-token ViT, labels from both, and the decoder that is
-trained on them. A frozen DINO may stand beside CLIP.
+"""The whole network, stage after stage as in the figure of model/README.md: a frozen CLIP and a
+class-token ViT make pseudo labels, and a decoder is trained on them. A frozen DINO may stand beside
+CLIP. Letters of shapes and words such as "seeds" or "switch-over" are explained on that page.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from model.cam import gradcam
 from model.class_rows import ClassRows
 from model.class_token_vit import ClassTokenViT
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder, predicted_affinity
-from model.dense import dense_cams, text_scores
+from model.dense import dense_cams, patch_probabilities
 from model.dino import DinoFeatures, DinoViT
 from model.distribution import corrected, distribution_affinity
 from model.method import Method
@@ -29,10 +30,13 @@ from model.pseudo_labels import make_labels, seed_labels
 from model.resize import resize_tokens
 from model.text_match import TextMatch
 
-FUSION_SITE = 1 << 16  # where the fused features draw, DINO's after CLIP's; the ViT's draw below
+# `Noise` gives each place of the network random numbers of its own, by the number of the place:
+# this one drops channels of CLIP's fused features, the next one those of DINO's. The ViT's are
+# smaller.
+FUSION_SITE = 1 << 16
 DINO_MAPS = 2  # last blocks of DINO whose attention is averaged, as in WeCLIP+'s code
-# How affinity is predicted from fused features.
-HEADS: dict[str, Callable[[Tensor], Tensor]] = {
+# Setting `affinity_head` -> how affinity (B, N, N) is predicted from fused tokens (B, N, dim).
+AFFINITY_HEADS: dict[str, Callable[[Tensor], Tensor]] = {
     "dot": predicted_affinity,
     "cosine": cosine_affinity,
 }
@@ -90,6 +94,7 @@ class CVF(nn.Module):
         self.decoder = decoder
         self.wide = wide
         self.text_match = text_match
+        # share of the decoder's logits, the rest being LargeFOV's
         self.alpha = None if wide is None else nn.Parameter(torch.full((1,), 0.5))
         self.logit_scale = float(logit_scale)
         self.method = method
@@ -104,19 +109,19 @@ class CVF(nn.Module):
         return self
 
     def segment(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) -> logits (B, K+1, h, w). No tags, no CAMs, no attention
-        maps.
+        """Segment normalised images (B, 3, H, W): logits (B, K+1, h, w), as `forward` has them, but
+        without tags, CAMs and attention maps.
         """
         tokens, grid = self._clip_tokens(images)
-        told, match = self._matched(tokens[-1], grid)
+        match_features, match_logits = self._match_texts(tokens[-1], grid)
         dino = None
         if self.dino is not None and self.dino_fusion is not None:
             dino = self.dino.look(images)
         x_patch = None
         if self.vit is not None and self.wide is not None:
             x_patch = self.vit.patch_features(images)
-        streams = self._fused(self._read_tokens(tokens), dino, grid, told)
-        return self._logits(streams, x_patch, grid, match)[0]
+        streams = self._fused(self._read_tokens(tokens), dino, grid, match_features)
+        return self._logits(streams, x_patch, grid, match_logits)[0]
 
     def forward(
         self,
@@ -126,23 +131,28 @@ class CVF(nn.Module):
         valid: Tensor | None = None,
         noise: Noise | None = None,
     ) -> CVFOutput:
-        """One training step's forward (model/README.md, "The figure").
+        """Run the forward of one training step: logits, pseudo labels, and what their losses need
+        (model/README.md, "The figure").
 
         images (B, 3, H, W) normalised; tags (B, K), above 0 where tagged, an image may have none,
-        best on the CPU (a GPU is then not waited for); after_switch: affinity is selected rather
-        than averaged; valid (B, H, W) bool, False on padding, which gets label 255; noise: of the
-        samples, in training, from which fused features are dropped.
+        best on the CPU (a GPU is then not waited for); after_switch: whether the iteration lies
+        after the switch-over, so that attention maps are selected by the predicted affinity rather
+        than averaged; valid (B, H, W) bool, False on padding, which gets label 255; noise: the
+        samples' random numbers by which channels of the fused features are dropped, None in
+        testing.
         """
         clip = self._clip_features(images, after_switch)
         dino = self._dino_features(images)
         vit = self._vit_output(images)
 
-        told, match = self._matched(clip.tokens[-1], clip.grid)
-        streams = self._fused(self._read_tokens(clip.tokens), dino, clip.grid, told, noise)
+        match_features, match_logits = self._match_texts(clip.tokens[-1], clip.grid)
+        streams = self._fused(
+            self._read_tokens(clip.tokens), dino, clip.grid, match_features, noise
+        )
         fused = streams[0] if len(streams) == 1 else torch.cat(streams, dim=-1)
-        affinity = HEADS[self.method.affinity_head](fused)
+        affinity = AFFINITY_HEADS[self.method.affinity_head](fused)
         x_patch = None if vit is None else vit.x_patch
-        logits, opinions = self._logits(streams, x_patch, clip.grid, match)
+        logits, opinions = self._logits(streams, x_patch, clip.grid, match_logits)
         patch_logits = self._patch_logits(vit)
 
         views = Views(clip, dino, vit, fused, affinity, logits, after_switch)
@@ -152,11 +162,10 @@ class CVF(nn.Module):
 
     @torch.no_grad()
     def seeds(self, images: Tensor, tags: Tensor, after_switch: bool) -> dict[str, Tensor]:
-        """Label maps (B, H, W) long, to be scored against masks: what CAMs and refinement are
-        worth.
+        """Make label maps (B, H, W) long of what supervises the decoder, to be scored on masks.
 
-        "clip", "vit", "fused": seeds after the transition, without refinement, those of the
-        branches in use; "pseudo": the final labels. Arguments as in `forward`.
+        "clip", "vit", "fused": argmax of the propagated CAMs without refinement, of each branch in
+        use and of both joined; "pseudo": the final labels. Arguments as in `forward`.
         """
         labels = self(images, tags, after_switch).labels
         with float32_region(images.device):
@@ -178,7 +187,9 @@ class CVF(nn.Module):
             return self.vit(images, "patch", self.method.vit_map_block)
 
     def _patch_logits(self, vit: VitOutput | None) -> Tensor | None:
-        """Pooled logits (B, K) of small patches; None where there is nothing to learn from them."""
+        """Pool head(`x_patch`) to logits (B, K), for the patch loss: small patches alone, unlike
+        `VitOutput.patch_logits`. None where there is nothing to learn from them.
+        """
         if vit is None or self.vit is None or self.vit.head is None or not self.vit_learns:
             return None
         return self.vit.pool(self.vit.head(vit.x_patch))
@@ -186,7 +197,9 @@ class CVF(nn.Module):
     @record_function("CLIP")
     @torch.no_grad()
     def _clip_features(self, images: Tensor, after_switch: bool) -> ImageFeatures:
-        """Run CLIP's blocks 1..L-1; keep their tokens and the maps that `build_affinity` reads."""
+        """Run CLIP's blocks 1..L-1; keep their tokens and the maps that `build_affinity` reads, but
+        for the last block's, which is made later (`_clip_maps`).
+        """
         method = self.method
         count = (method.late_maps if after_switch else method.early_maps) + method.skipped_maps
         return self.clip.features(images, maps=0 if method.branches == "vit" else count - 1)
@@ -201,11 +214,12 @@ class CVF(nn.Module):
             tokens.append(stream)
         return tokens, grid
 
-    def _matched(
+    def _match_texts(
         self, tokens: Tensor, grid: tuple[int, int]
     ) -> tuple[Tensor, Tensor] | tuple[None, None]:
-        """What texts say of the patches of (B, 1+N, C), the tokens after block L-1: features
-        (B, N, dim) and logits (B, K+1, h, w); None where the decoder is not told.
+        """Match the patches of tokens (B, 1+N, C), those after block L-1, with the texts
+        (`TextMatch`): features (B, N, dim) and logits (B, K+1, h, w), which are added to the
+        decoder's; None without `text_match`.
         """
         if self.text_match is None:
             return None, None
@@ -233,17 +247,18 @@ class CVF(nn.Module):
         tokens: list[Tensor],
         dino: DinoFeatures | None,
         grid: tuple[int, int],
-        told: Tensor | None,
+        match_features: Tensor | None,
         noise: Noise | None = None,
     ) -> list[Tensor]:
-        """Fused tokens (B, N, dim) of CLIP's, (B, N, C) of each block that is read, and those of
-        DINO, if it gives features, on CLIP's grid. told (B, N, dim): what texts say, added to
-        CLIP's.
+        """Fuse the patch tokens (B, N, C) of CLIP's blocks to (B, N, dim), and those of DINO, if it
+        gives features, to the same on CLIP's grid: one stream per backbone.
+
+        match_features (B, N, dim): of `_match_texts`, added to CLIP's stream.
         """
         dropout = self.method.fusion_dropout
         fused = self.fusion(tokens)
-        if told is not None:
-            fused = fused + told
+        if match_features is not None:
+            fused = fused + match_features
 
         streams = [drop_channels(fused, dropout, noise, FUSION_SITE)]
         if dino is not None and self.dino_fusion is not None:
@@ -258,13 +273,14 @@ class CVF(nn.Module):
         streams: list[Tensor],
         x_patch: Tensor | None,
         grid: tuple[int, int],
-        match: Tensor | None,
+        match_logits: Tensor | None,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Fused tokens (B, N, dim) of each backbone and ViT patches (B, D, h, w) -> logits
-        (B, K+1, h, w), mixed if `wide` is there, and those of each predictor.
+        """Predict logits (B, K+1, h, w) from the fused tokens (B, N, dim) of each backbone and,
+        where `wide` is there, from the ViT's patches (B, D, h, w); also those of each predictor
+        alone (`CVFOutput.opinions`).
 
-        One decoder sees all streams; its logits are their mean (WeCLIP+). match (B, K+1, h, w):
-        what texts say, added to what comes of it.
+        One decoder sees all streams, and the mean of its logits counts (WeCLIP+). match_logits
+        (B, K+1, h, w): of `_match_texts`, added at the end.
         """
         opinions = tuple(self.decoder(stream, grid) for stream in streams)
         logits = opinions[0]
@@ -277,14 +293,14 @@ class CVF(nn.Module):
                 opinions = (logits, wide)
             logits = self.alpha * logits + (1 - self.alpha) * wide
 
-        if match is not None:
-            logits = logits + match
+        if match_logits is not None:
+            logits = logits + match_logits
         return logits, opinions
 
     @torch.no_grad()
     def _seeds(self, views: Views, tags: Tensor) -> Seeds:
-        """CAMs of both branches and their way through the transition matrix, in float32, without
-        autograd.
+        """Make the CAMs of both branches, and multiply them by the transition matrix; in float32,
+        without autograd.
         """
         rows = ClassRows.from_tags(tags, views.affinity.device)
         method = self.method
@@ -297,16 +313,16 @@ class CVF(nn.Module):
             clip_maps = self._clip_maps(views.clip, last_map)
 
         with float32_region(views.affinity.device):
-            spread = self._affinity(views, clip_maps)
+            affinity = self._affinity(views, clip_maps)
             if dense is not None and method.distribution != "none":
                 allowed = to_device(rows.allowed(len(self.text)), dense.device)
-                scores = text_scores(dense[:, 1:], self.text, self.logit_scale, allowed)
+                p = patch_probabilities(dense[:, 1:], self.text, self.logit_scale, allowed)
                 alike = distribution_affinity(
-                    scores, method.distribution_tau, method.distribution_distance
+                    p, method.distribution_tau, method.distribution_distance
                 )
-                spread = corrected(spread, alike, method.distribution)
+                affinity = corrected(affinity, alike, method.distribution)
 
-            transition = transition_matrix(spread)
+            transition = transition_matrix(affinity)
             weights: Tensor | float = 1.0
             if method.reweight != "none":
                 weights = cam_weights(views.logits, rows, method.predicted_classes)
@@ -326,7 +342,11 @@ class CVF(nn.Module):
         return Seeds(rows, transition, clip_cams, boxes, clip, vit_cams, vit_seeds)
 
     def _clip_maps(self, features: ImageFeatures, last_map: Tensor | None = None) -> list[Tensor]:
-        """CLIP's attention between patches, (B, N, N) in block order; `last_map`: if known."""
+        """Return CLIP's attention between patches, (B, N, N) per block, in block order.
+
+        last_map (B, T, T): the last block's, made here if None. With `cam_skip` that block reads
+        the tokens that Grad-CAM reads, and not those after the block before it.
+        """
         last = self.clip.blocks[-1]
         if last_map is None:
             last_map = last.attn.maps(last.ln_1(features.tokens[-1 - self.method.cam_skip]))
@@ -357,7 +377,7 @@ class CVF(nn.Module):
         cams = []
         last_map = None
         if method.cam != "dense":
-            block = method.cam_block
+            block = method.cam_block  # tokens[-1], after block L-1, are what enters block -1
             tokens = features.tokens[block - method.cam_skip]
             grid = features.grid
             found = gradcam(self.clip, self.logit_scale, tokens, grid, rows, self.text, block)
@@ -377,6 +397,6 @@ class CVF(nn.Module):
 
     @torch.no_grad()
     def _labels(self, images: Tensor, seeds: Seeds, valid: Tensor | None) -> PseudoLabels:
-        """Refinement and argmax, in float32."""
+        """Make pseudo labels of the seeds by refinement and argmax, in float32."""
         with float32_region(images.device):
             return make_labels(images.float(), seeds, self.method, valid)

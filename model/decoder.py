@@ -13,8 +13,11 @@ from model.transformer import Block
 
 
 class FeatureFusion(nn.Module):
-    """Fusion of CLIP's kept layers: a two-layer MLP for each, all results side by side, then one
-    linear map to `dim` channels (WeCLIP).
+    """Fusion of the patch tokens after several blocks of a frozen backbone: a two-layer MLP for
+    each block, all results side by side, then one linear map to `dim` channels (WeCLIP).
+
+    layers: number of blocks, L-1 for CLIP unless `clip_layers` asks for others, 1 for DINO. width:
+    channels of the backbone's tokens.
     """
 
     def __init__(self, layers: int, width: int, dim: int = 256) -> None:
@@ -27,8 +30,8 @@ class FeatureFusion(nn.Module):
 
     @record_function("fusion")
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Fuse the patch tokens (B, N, width) of each layer to (B, N, dim). Raises ValueError on
-        another number of layers.
+        """Fuse the patch tokens (B, N, width) after each block to (B, N, dim). Raises ValueError on
+        another number of blocks.
         """
         if len(features) != len(self.mlps):
             raise ValueError(f"{len(features)} layers of features for {len(self.mlps)} MLPs")
@@ -36,8 +39,8 @@ class FeatureFusion(nn.Module):
 
 
 class SegmentationDecoder(nn.Module):
-    """CLIP-style transformer blocks over the fused patch tokens, then one linear map to the labels
-    (WeCLIP).
+    """Transformer blocks as CLIP's over the fused patch tokens, then one linear map to the K+1
+    labels (WeCLIP). No positions are added, and no norm stands at the end.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Dense read-outs of a frozen CLIP: what each patch says of each text, without a gradient.
+"""Dense read-outs of a frozen CLIP: patch tokens in the space of the texts, without a gradient.
 
 The last block of CLIP mixes patches by the likeness of queries and keys, which was never trained to
 keep places apart. Letting queries, keys or values attend to themselves does, and needs no training.
@@ -29,8 +29,9 @@ class DenseReadout:
 
     parts: what attends to itself, letters of "qkv"; "" lets each token keep its own value; "cross"
         is CLIP's own attention of queries to keys.
-    blocks: how many of the last blocks are read out; what they attend to is added up.
-    average: attention of several parts is averaged; else summed, so that rows sum to their number.
+    blocks: how many of the last blocks are read out; the outputs of their attention are added up.
+    average: attention of several parts is averaged; else summed, so that each row sums to the
+        number of parts.
     heads: "own" attention of each head, or one for all heads, their "mean" or "sum".
     std: deviation, in patches, of a Gaussian that draws attention to near patches; 0: none.
     residual: "none" reads the attention's output alone, "stream" adds it to the stream that enters
@@ -78,7 +79,7 @@ def dense_tokens(
         visual: image tower of L blocks.
         tokens: (B, T, C) stream that enters the first of the `readout.blocks` last blocks.
         grid: (h, w) of the patches.
-        readout: how.
+        readout: which attention, of how many blocks, and what is added to it.
         proxy: (B, N, N) attention between patches, rows summing to 1, that is added to each head's
             (learned proxy of ExCEL, section 3.3).
 
@@ -131,7 +132,8 @@ def attend(
 def self_attention(
     query: Tensor, key: Tensor, value: Tensor, readout: DenseReadout, prior: Tensor | None = None
 ) -> Tensor:
-    """Compute what each token attends to, (B, heads, T, T), from q, k, v (B, heads, T, C/heads).
+    """Compute attention weights (B, heads, T, T), or (T, T) where each token keeps its own value,
+    from queries, keys and values (B, heads, T, C/heads).
 
     prior (T, T) is added to the scaled products, before the softmax.
     """
@@ -156,7 +158,9 @@ def self_attention(
 
 
 def gaussian_prior(grid: tuple[int, int], std: float) -> Tensor:
-    """Compute (T, T): exp(-d^2 / (2 std^2)) of patches d apart, 0 for the class token (NACLIP)."""
+    """Compute (T, T): exp(-d^2 / (2 std^2)) for patches of the (h, w) grid that lie d patches
+    apart, 0 for the class token (NACLIP).
+    """
     rows = torch.arange(grid[0]).repeat_interleave(grid[1])
     columns = torch.arange(grid[1]).repeat(grid[0])
     squared = (rows[:, None] - rows) ** 2 + (columns[:, None] - columns) ** 2
@@ -167,7 +171,7 @@ def surgery_cams(dense: Tensor, text: Tensor, published: bool = False) -> Tensor
     """Compute class activation maps by what a text scores beyond the mean of all texts.
 
     Source: feature surgery of CLIP Surgery (Li et al., 2023), as ExCEL uses it. Texts are weighted
-    by how well they fit the class token.
+    by how well they fit the class token: softmax of 2 * cosine, the factor as published.
 
     Args:
         dense: (B, T, E) of `dense_tokens`.
@@ -196,7 +200,9 @@ def surgery_cams(dense: Tensor, text: Tensor, published: bool = False) -> Tensor
     return cams
 
 
-def text_scores(patches: Tensor, text: Tensor, logit_scale: float, allowed: Tensor) -> Tensor:
+def patch_probabilities(
+    patches: Tensor, text: Tensor, logit_scale: float, allowed: Tensor
+) -> Tensor:
     """Compute the probability of each allowed text at each patch.
 
     patches (B, N, E) of any length; text (K+M, E); logit_scale: CLIP's own, a logarithm; allowed
@@ -211,8 +217,8 @@ def text_scores(patches: Tensor, text: Tensor, logit_scale: float, allowed: Tens
 def softmax_cams(
     patches: Tensor, text: Tensor, logit_scale: float, allowed: Tensor, grid: tuple[int, int]
 ) -> Tensor:
-    """Compute maps (B, K+M, h, w) in 0..1 from `text_scores`, each stretched to its own range."""
-    scores = text_scores(patches, text, logit_scale, allowed)
+    """Stretch each map of `patch_probabilities` to its own range: (B, K+M, h, w) in 0..1."""
+    scores = patch_probabilities(patches, text, logit_scale, allowed)
     return normalise(scores.transpose(1, 2).unflatten(2, grid).flatten(0, 1)).unflatten(
         0, (len(patches), -1)
     )
@@ -271,9 +277,11 @@ def tokens_by_proxy(
     attention: Tensor,
     size: tuple[int, int],
 ) -> Tensor:
-    """Read out CLIP's last block as `proxy_tokens` does, for every token of CLIP's own grid.
+    """Read out CLIP's last block as `proxy_tokens` does, brought to CLIP's own grid, and put the
+    class token in front.
 
-    Returns (B, T, E); the class token is that of CLIP's own last block.
+    Arguments as of `proxy_tokens`. Returns (B, T, E); the class token is that of CLIP's own last
+    block.
     """
     patches = proxy_tokens(visual, tokens, grid, attention, size)
     classes = visual.project(visual.blocks[-1](tokens)[:, :1])

@@ -14,7 +14,8 @@ _EPS = 1e-12
 def jensen_shannon(p: Tensor) -> Tensor:
     """Compute the Jensen-Shannon divergence, in nats, 0..ln 2, between all rows of each image.
 
-    p (B, N, X) distributions, rows summing to 1 -> (B, N, N), symmetric, 0 on the diagonal.
+    p (B, N, X) distributions over X texts, rows summing to 1 -> (B, N, N), symmetric, 0 on the
+    diagonal.
     """
     entropy = _negative_entropy(p).sum(dim=-1)
     mixed = p.new_zeros(*p.shape[:2], p.shape[1])

@@ -50,7 +50,7 @@ def radius_mask(grid: tuple[int, int], radius: int, device: torch.device | None 
     )
 
 
-def affinity_labels(labels: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Tensor:
+def pair_targets(labels: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Tensor:
     """Make the pairwise targets of the predicted affinity (AFA, section 3.3).
 
     labels (B, H, W) are read at each patch's top-left pixel -> (B, N, N) uint8: 1 the same label
@@ -102,10 +102,11 @@ def class_contrast_loss(
     """Tell the class tokens apart: each tagged class's token should be like itself more than like
     any other class's.
 
-    embeddings: class tokens (B, K, D), of which the last `layers` entries count; tags (B, K) in {0,
-    1}. Cosine scores K x K, cross-entropy of each tagged row against its own index, mean over
-    layers and tagged classes of an image, then over tagged images (MCTformer+); or, not `by_image`,
-    over all tagged classes of the batch alike.
+    embeddings: class tokens (B, K, D), `VitOutput.cls_embeddings`, of which the last `layers`
+    entries count: 12 are all blocks of a ViT of one stream, or the last six blocks of two streams;
+    tags (B, K) in {0, 1}. Cosine scores K x K, cross-entropy of each tagged row against its own
+    index, mean over layers and tagged classes of an image, then over tagged images (MCTformer+);
+    or, not `by_image`, over all tagged classes of the batch alike.
     """
     tokens = F.normalize(torch.stack(embeddings[-layers:]).float(), dim=-1)
     scores = tokens @ tokens.transpose(-2, -1)

@@ -9,7 +9,7 @@ from model.target_settings import TargetSettings
 from utils.common.errors import UserError
 from utils.common.options import Role, Settings, option
 
-DECODER_HEADS = 8
+DECODER_HEADS = 8  # attention heads of the decoder's transformer blocks (WeCLIP)
 
 
 @dataclass(frozen=True)

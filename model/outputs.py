@@ -27,7 +27,7 @@ class VitOutput:
     attention: weights (B, heads, K+N, K+N) of every block.
     cams (B, K, h, w): class activation maps, >= 0, sqrt(class_to_patch * relu(scores)) in
     MCTformer+.
-    The last four are None or empty unless `maps` asks for them.
+    The last four are None or empty unless `maps` of `ClassTokenViT.forward` asks for them.
     """
 
     cls_logits: Tensor
@@ -46,9 +46,10 @@ class VitOutput:
 class Views:
     """What the networks say of a batch, from which seeds are made.
 
-    clip: tokens and maps. dino, vit: None where there is none. fused (B, N, D): features of the
-    decoder. affinity (B, N, N): predicted from them. logits (B, K+1, h, w). after_switch: affinity
-    is selected rather than averaged.
+    clip: tokens and attention maps of blocks 1..L-1. dino, vit: None where there is none. fused
+    (B, N, dim): fused tokens, which the decoder reads; DINO's, if it gives features, stand beside
+    CLIP's in 2 dim channels. affinity (B, N, N) in 0..1: predicted from them. logits
+    (B, K+1, h, w): of the network. after_switch: whether the iteration lies after the switch-over.
     """
 
     clip: ImageFeatures
@@ -65,8 +66,9 @@ class Seeds:
     """CAMs (n, h, w) of the n tagged classes and what they went through; None where a branch makes
     no labels.
 
-    clip_cams: Grad-CAM, 0..1. vit_cams: the ViT's, >= 0. clip, vit: the same after the transition
-    matrix. transition (B, N, N). boxes (n, h, w) bool: where CLIP's CAMs may spread from.
+    clip_cams: CLIP's, of the kind that `cam` asks for, 0..1. vit_cams: the ViT's, >= 0. clip, vit:
+    the same after weights, boxes and transition matrix, >= 0. transition (B, N, N): that matrix.
+    boxes (n, h, w) bool: where CLIP's CAMs may spread from.
     """
 
     rows: ClassRows
@@ -82,9 +84,10 @@ class Seeds:
 class PseudoLabels:
     """Label maps (B, H, W) long: 0 background, class + 1, 255 not to be trained on.
 
-    combined supervises the segmentation, affinity the predicted affinity (it is one of the others);
-    clip and vit are the branches' own, None where nothing asked for them. soft (B, K+1, H, W): the
-    refined scores that combined is the largest of, summing to 1; None unless asked for.
+    combined supervises the segmentation; affinity supervises the predicted affinity, and is
+    combined or clip; clip and vit are the branches' own, None where nothing asked for them. soft
+    (B, K+1, H, W): the refined scores that combined is the largest of, summing to 1; None unless
+    asked for.
     """
 
     combined: Tensor
@@ -97,12 +100,13 @@ class PseudoLabels:
 
 @dataclass(frozen=True)
 class CVFOutput:
-    """logits (B, K+1, h, w), predicted affinity (B, N, N) in 0..1, pooled patch logits (B, K) of
-    the ViT, labels.
+    """What `CVF.forward` gives the losses.
 
-    patch_logits is None without a ViT; labels carry no gradient. opinions: logits of two
-    predictors, those on CLIP's and on DINO's features, else those of decoder and LargeFOV; of one
-    where there is one alone.
+    logits (B, K+1, h, w): of the network. affinity (B, N, N) in 0..1: the predicted one.
+    patch_logits (B, K): the ViT's head on its small patches alone, pooled; None without a ViT that
+    learns. labels: pseudo labels, without gradient. opinions: logits (B, K+1, h, w) of each
+    predictor alone: the decoder's on CLIP's and on DINO's features, else those of decoder and
+    LargeFOV, else the decoder's.
     """
 
     logits: Tensor

@@ -1,5 +1,5 @@
-"""Pixel-adaptive refinement: masks are smoothed along what looks alike in the image (PAR of AFA, Ru
-et al., 2022).
+"""Pixel-adaptive refinement: maps of scores are smoothed along what looks alike in the image (PAR
+of AFA, Ru et al., 2022). The maps are called masks, as in that paper, but hold scores.
 """
 
 import math
@@ -15,10 +15,10 @@ from model.threads import each_on_a_thread
 
 DILATIONS = (1, 2, 4, 8, 12, 24)  # how far neighbours are, px
 _DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
-_SHARPNESS = 0.3  # deviations are measured in units of 0.3 of the neighbours' own
-_POSITION_WEIGHT = 0.01  # share of the purely positional weights, on top of the colour weights
+_SHARPNESS = 0.3  # differences are divided by 0.3 times the neighbours' standard deviation (AFA)
+_POSITION_WEIGHT = 0.01  # factor of weights by distance, added to those by colour (AFA)
 _EPS = 1e-8
-_CACHED = 2**17  # values that a CPU core keeps at hand while it adds up 48 neighbours of each
+_CACHED = 2**17  # values per band: a CPU core's cache keeps them while 48 neighbours are added up
 
 Offsets = Sequence[tuple[int, int]]  # steps to neighbours, (rows, columns)
 
@@ -33,10 +33,10 @@ def refine(
 ) -> list[Tensor]:
     """Smooth the masks of each image along what looks alike in it (AFA, section 3.4).
 
-    images (B, 3, H, W) normalised, first brought to the masks' size; masks: for each image (C, h,
-    w), each its own C. Returns the refined masks in the same form. In every round a pixel becomes
-    the weighted sum of its neighbours, 8 directions at each dilation; the weights sum to 1.01 (as
-    published), so values may rise above 1.
+    images (B, 3, H, W) normalised, first brought to the masks' size; masks: (r, h, w) >= 0 for each
+    image, whose numbers r may differ. Returns the refined masks in the same form. In every round a
+    pixel becomes the weighted sum of its neighbours, 8 directions at each dilation; the weights sum
+    to 1.01 (as published), so values may rise above 1.
     """
     size = masks[0].shape[-2:]
     if images.shape[-2:] != size:
@@ -138,10 +138,10 @@ def neighbour_weights(images: Tensor, offsets: Offsets) -> Tensor:
 
 def _likeness(images: Tensor, neighbours: Sequence[Tensor]) -> Tensor:
     """Measure how alike images (B, 3, H, W) and n maps of neighbours are, (B, n, H, W), at most 0:
-    minus the squared difference, in units of the neighbours' deviation.
+    minus the squared difference, in units of `_SHARPNESS` deviations, mean over channels.
     """
-    # Differences to the pixel itself have the neighbours' deviation and keep its digits in flat
-    # regions.
+    # The deviation is computed from the neighbours' differences to the pixel itself: it is the
+    # same, and loses no digits in flat regions.
     count = len(neighbours)
     difference = torch.empty_like(images)
     total = torch.zeros_like(images)

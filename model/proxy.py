@@ -1,4 +1,9 @@
-"""Attention and affinity between patches by the likeness of features: CLIP's, DINO's, learned."""
+"""Attention and affinity between patches by how alike their features are.
+
+A proxy is a source of patch features (CLIP's, the ViT's, DINO's or the decoder's) whose likeness
+tells a dense read-out of CLIP which patches each patch attends to, alone or beside what CLIP's own
+queries, keys and values say.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +21,9 @@ def centred_cosine(
 ) -> Tensor:
     """Compute scale * (cosine - shift * mean cosine) between all patches of an image.
 
-    features (B, N, D) -> (B, N, N). joint: the mean is over the whole batch, as published, so that
-    an image's result depends on its batch; else over each image.
+    features (B, N, D) of any width and length -> (B, N, N). scale and shift are the gamma and beta
+    of ProxyCLIP. joint: the mean is over the whole batch, as published, so that an image's result
+    depends on its batch; else over each image.
     """
     unit = F.normalize(features.float(), dim=-1)
     cosine = unit @ unit.transpose(1, 2)
@@ -30,9 +36,10 @@ def proxy_attention(
 ) -> Tensor:
     """Compute attention (B, N, N), rows summing to 1, to those patches that are alike in features.
 
-    Patches less alike than `shift` times the mean get none. features (B, N, D), from where one
-    likes: ProxyCLIP (Lan et al., ECCV 2024) takes DINO's with shift 1.2, ExCEL's learned proxy
-    (Yang et al., CVPR 2025) the decoder's with shift 1.
+    Patches less alike than `shift` times the mean get none; a row in which none reaches it is NaN,
+    so shift * mean must stay below 1. features (B, N, D) of a proxy: ProxyCLIP (Lan et al., ECCV
+    2024) takes DINO's with shift 1.2, ExCEL's learned proxy (Yang et al., CVPR 2025) the decoder's
+    with shift 1.
     """
     scores = centred_cosine(features, scale, shift, joint)
     return scores.masked_fill(scores < 0, float("-inf")).softmax(dim=-1)
@@ -52,6 +59,7 @@ def proxy_features(views: Views, method: Method) -> tuple[Tensor, tuple[int, int
     None without a proxy, and before the switch-over for one that is learned.
     """
     if method.proxy == "clip":
+        # tokens end with block L-1, which is block -2
         return views.clip.tokens[method.proxy_block + 1][:, 1:].float(), views.clip.grid
 
     if method.proxy == "vit" and views.vit is not None:
@@ -67,12 +75,12 @@ def proxy_features(views: Views, method: Method) -> tuple[Tensor, tuple[int, int
 
 
 def read_out(visual: VisionTransformer, views: Views, method: Method) -> Tensor:
-    """Read CLIP's last blocks out densely as the method says, with its proxy, (B, T, E).
+    """Read CLIP's last blocks out densely, (B, T, E), as the settings and their proxy say.
 
     A proxy that is added to other attention is made on CLIP's grid; one that stands alone is made
     on that of its features, and what it reads out is brought to CLIP's.
     """
-    tokens = views.clip.tokens[-method.dense_blocks].float()
+    tokens = views.clip.tokens[-method.dense_blocks].float()  # those that enter the first of them
     grid = views.clip.grid
     found = proxy_features(views, method)
     if found is None:

@@ -1,4 +1,7 @@
-"""From refined CAMs to label maps: scores at image size, a background score, refinement, argmax."""
+"""From propagated CAMs to label maps: scores at image size, a background score, refinement, argmax.
+
+"Channels" of an image are the scores of background and its tagged classes, in that order.
+"""
 
 from collections.abc import Sequence
 
@@ -14,46 +17,46 @@ from model.outputs import PseudoLabels, Seeds
 from model.par import refine
 from model.resize import resize
 
-# what the published min-max of each branch's CAMs adds to their range
+# What the published code adds to the range that it divides a CAM by, to bring it to 0..1.
 CLIP_EPS = 1e-7
 VIT_EPS = 1e-8
 
 
 def with_background(scores: Tensor, rows: ClassRows, power: float = 1.0) -> list[Tensor]:
-    """Put the background, (1 - max over its classes)^power, in front of each image's scores, (n, H,
-    W) in 0..1 in all: (1 + its classes, H, W) per image.
+    """Turn scores (n, H, W) in 0..1 into the channels (1 + its classes, H, W) of each image, by
+    `channels_of`.
     """
     return [channels_of(own, power) for own in rows.by_image(scores)]
 
 
 def channels_of(scores: Tensor, power: float = 1.0) -> Tensor:
-    """Put the background's score, (1 - max)^power, in front of those of n classes (n, H, W) in
-    0..1; n may be 0.
+    """Put the background's score, (1 - largest score)^power, in front of the scores (n, H, W) in
+    0..1 of one image's n classes: channels (1 + n, H, W). Without classes the background's is 1.
     """
     channels = F.pad(scores, (0, 0, 0, 0, 1, 0))
     channels[0] = (1 - channels.amax(dim=0)) ** power
     return channels
 
 
-def label_map(images: Sequence[Tensor], rows: ClassRows) -> Tensor:
-    """Choose labels (B, H, W) long, 0 or class + 1, by argmax of the channels [background, classes]
-    of each image (1 + its classes, H, W).
+def label_map(channels: Sequence[Tensor], rows: ClassRows) -> Tensor:
+    """Choose labels (B, H, W) long, 0 or class + 1, by argmax of the channels
+    (1 + its classes, H, W) of each image.
     """
     labels = [F.pad(classes + 1, (1, 0)) for classes in rows.by_image(rows.index[:, 1])]
     # on the CPU `max` takes a third of argmax's time
-    winners = [channels.max(dim=0).indices for channels in images]
+    winners = [own.max(dim=0).indices for own in channels]
     return torch.stack([own[winner] for own, winner in zip(labels, winners)])
 
 
-def soft_labels(images: Sequence[Tensor], rows: ClassRows) -> Tensor:
-    """Make targets (B, K+1, H, W) that sum to 1 from the channels [background, classes] of each
-    image (1 + its classes, H, W) >= 0; classes that it is not tagged with have 0.
+def soft_labels(channels: Sequence[Tensor], rows: ClassRows) -> Tensor:
+    """Make targets (B, K+1, H, W) that sum to 1 from the channels (1 + its classes, H, W) >= 0 of
+    each image; classes that it is not tagged with have 0.
     """
     num_labels = rows.tags.shape[1] + 1
-    soft = images[0].new_zeros(len(images), num_labels, *images[0].shape[-2:])
+    soft = channels[0].new_zeros(len(channels), num_labels, *channels[0].shape[-2:])
     classes = rows.by_image(rows.index[:, 1])
-    for target, channels, own in zip(soft, images, classes):
-        target[F.pad(own + 1, (1, 0))] = channels / channels.sum(dim=0)
+    for target, scores, own in zip(soft, channels, classes):
+        target[F.pad(own + 1, (1, 0))] = scores / scores.sum(dim=0)
     return soft
 
 
@@ -95,33 +98,33 @@ def make_labels(
     """Make refined label maps of normalised images (B, 3, H, W) and seeds; 255 where `valid` (B, H,
     W) bool is False.
 
-    One refinement of the only or the joined scores ("scores"), or one per branch and the larger
-    number ("max_id"). The refined scores are kept where they are the targets, and the label of each
-    branch is made where both are.
+    By `label_fusion`: "scores" refines once, the mean of both branches' scores (or the only ones);
+    "max_id" refines each branch alone and takes the larger label number. With `targets` "soft" the
+    refined scores are kept too; with "pair" each branch's own labels are made too.
     """
     scores = score_maps(seeds, images.shape[-2:])
     powers = background_powers(method)
 
-    def sharpened(name: str) -> list[Tensor]:
+    def refined_channels(name: str) -> list[Tensor]:
         channels = with_background(scores[name], seeds.rows, powers[name])
         return refine(images, channels, method.par_iterations)
 
-    def refined(name: str) -> Tensor:
-        return label_map(sharpened(name), seeds.rows)
+    def refined_label(name: str) -> Tensor:
+        return label_map(refined_channels(name), seeds.rows)
 
     soft = None
     if "fused" in scores and method.label_fusion == "max_id" and seeds.vit is not None:
         vit = _label_at_patch_size(images, seeds.rows, seeds.vit, method)
-        labels = {"clip": refined("clip"), "vit": vit}
+        labels = {"clip": refined_label("clip"), "vit": vit}
         combined = torch.maximum(labels["clip"], labels["vit"])
     else:
         whole = "fused" if "fused" in scores else next(iter(scores))
-        sharp = sharpened(whole)
-        combined = label_map(sharp, seeds.rows)
+        channels = refined_channels(whole)
+        combined = label_map(channels, seeds.rows)
         others = [name for name in wanted_branches(method) if name in scores and name != whole]
-        labels = {whole: combined} | {name: refined(name) for name in others}
+        labels = {whole: combined} | {name: refined_label(name) for name in others}
         if method.targets == "soft":
-            soft = soft_labels(sharp, seeds.rows)
+            soft = soft_labels(channels, seeds.rows)
     affinity = combined
     if method.affinity_labels == "clip":
         affinity = labels.get("clip", combined)
@@ -144,7 +147,7 @@ def _label_at_patch_size(images: Tensor, rows: ClassRows, cams: Tensor, method: 
 
 
 def wanted_branches(method: Method) -> tuple[str, ...]:
-    """List the branches whose own labels are made beside the joined ones."""
+    """List the branches whose own labels are needed beside the joined ones."""
     if method.targets == "pair":
         return ("clip", "vit")
     if method.affinity_labels == "clip":

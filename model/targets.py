@@ -61,11 +61,12 @@ def candidate_loss(
 def dice_loss(
     logits: Tensor, labels: Tensor, published: bool = False, reduce: Reduce = single_process
 ) -> Tensor:
-    """Compute 1 - the mean Dice overlap 2 I / U of prediction and labels, over classes.
+    """Compute 1 - the mean over classes of the Dice overlap 2 sum(p y) / (sum(p) + sum(y)).
 
-    Sums are over the batch. Ours: pixels labelled 255 are left out, the mean is over classes in the
-    labels. Published (WeCLIP+, Zhang et al., TPAMI 2025): such pixels count as predicted, and
-    classes that occur nowhere count with overlap 0.
+    p: predicted probability, y: 1 where labelled. Sums are over the batch. Ours: pixels labelled
+    255 are left out, the mean is over classes in the labels. Published (WeCLIP+, Zhang et al.,
+    TPAMI 2025): such pixels count as predicted, and classes that occur nowhere count with overlap
+    0.
 
     logits (B, K+1, H, W); labels (B, H, W) long.
     """
@@ -80,15 +81,16 @@ def dice_loss(
 
     overlap = _over_processes((p * truth).sum(dim=(0, 2, 3)), reduce)
     pixels = reduce(truth.sum(dim=(0, 2, 3)))
-    union = _over_processes(counted.sum(dim=(0, 2, 3)), reduce) + pixels
-    dice = 2 * overlap / (union + 1e-7)
+    areas = _over_processes(counted.sum(dim=(0, 2, 3)), reduce) + pixels
+    dice = 2 * overlap / (areas + 1e-7)
 
     classes = torch.ones_like(dice)
     if not published:
         classes = (pixels > 0).to(dice)
     loss = 1 - (dice * classes).sum() / classes.sum().clamp(min=1)
 
-    # Every process has the loss of the whole batch; their values, not their gradients, are shared.
+    # Every process has the loss of the whole batch, with the gradient of its own part alone: each
+    # returns a share of the value, and its gradient whole.
     share = 1 / reduce(torch.ones_like(loss.detach()))
     return loss - (1 - share) * loss.detach()
 

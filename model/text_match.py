@@ -1,5 +1,5 @@
-"""What CLIP's texts say of each patch, as an input of the decoder (ours): its classes need not be
-learned from nothing.
+"""How well each patch matches each text of CLIP, given to the decoder (ours), so that it need not
+learn the classes from nothing.
 """
 
 import math
@@ -14,13 +14,13 @@ from model.dense import DenseReadout, dense_tokens
 from model.precision import float32_region
 
 READOUT = DenseReadout("k")  # the last block, its keys attending to themselves
-START_SHARE = 1.0
+START_SHARE = 1.0  # of the match in the logits; learned from there on
 
 
 class TextMatch(nn.Module):
     """A dense read-out of CLIP's last block, as features and as logits of the decoder.
 
-    width: channels of CLIP's joint space. dim: channels of the decoder.
+    width: channels E of CLIP's joint space. dim: channels of the decoder.
     """
 
     def __init__(self, width: int, dim: int) -> None:
@@ -50,7 +50,7 @@ class TextMatch(nn.Module):
 
         Returns:
             Features (B, N, dim), and logits (B, K+1, h, w): a learned share of exp(logit_scale) *
-            cosine, the background's being the log-sum-exp of its words', less their mean.
+            cosine, the background's being the log-sum-exp of its words', less the mean of all K+1.
         """
         with torch.no_grad(), float32_region(tokens.device):
             patches = dense_tokens(visual, tokens.float(), grid, READOUT)[:, 1:]
@@ -59,7 +59,7 @@ class TextMatch(nn.Module):
             background = scores[..., classes:].logsumexp(dim=-1, keepdim=True)
             match = torch.cat([background, scores[..., :classes]], dim=-1)
             match = match - match.mean(dim=-1, keepdim=True)
-            patches = patches * patches.shape[-1] ** 0.5  # of about 1 in each channel
+            patches = patches * patches.shape[-1] ** 0.5  # from length 1 to a mean square of 1
 
         logits = self.share * match.transpose(1, 2).unflatten(2, grid)
         return self.mlp(patches), logits

@@ -186,9 +186,9 @@ def check_losses(golden: GoldenFile) -> None:
 
     mask, labels = losses.radius_mask(grid, config["radius"]), golden["aff_cam_label"]
     same(mask, golden["radius_mask"])
-    targets = losses.affinity_labels(labels, grid, mask)
+    targets = losses.pair_targets(labels, grid, mask)
     same(targets, golden["aff_label"])
-    same(losses.affinity_labels(labels, grid), golden["aff_label_nomask"])
+    same(losses.pair_targets(labels, grid), golden["aff_label_nomask"])
     same((targets == 1).sum() + 1, golden["aff_pos"])
     same((targets == 0).sum() + 1, golden["aff_neg"])
     predicted = golden["aff_pred"].requires_grad_()

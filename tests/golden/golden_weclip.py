@@ -99,7 +99,7 @@ def check_pairs(
     """Counts of pairs of patches with the same and with other labels (B, H, W)."""
     grid = tuple(out.logits.shape[-2:])
     mask = losses.radius_mask(grid, settings.radius)
-    targets = losses.affinity_labels(labels, grid, mask)
+    targets = losses.pair_targets(labels, grid, mask)
     counts = torch.stack([(targets == 1).sum(), (targets == 0).sum()])
     each_close(counts, golden[f"{stage}_aff_counts"], 1e-3)
 

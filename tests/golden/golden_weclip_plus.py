@@ -127,7 +127,7 @@ def check_opinions(golden: GoldenFile, out: CVFOutput) -> None:
 
     height, width = out.logits.shape[-2:]
     mask = losses.radius_mask((height, width), golden.config["radius"])
-    targets = losses.affinity_labels(out.labels.affinity, (height, width), mask)
+    targets = losses.pair_targets(out.labels.affinity, (height, width), mask)
     counts = torch.stack([(targets == 1).sum(), (targets == 0).sum()])
     each_close(counts, golden["aff_counts"], 1e-3)
 

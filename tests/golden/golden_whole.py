@@ -99,7 +99,7 @@ def check_labels(golden: GoldenFile, stage: str, out: CVFOutput) -> None:
 def check_training(golden: GoldenFile, stage: str, out: CVFOutput, model: CVF) -> None:
     """Affinity labels, losses and gradients of a forward."""
     radius, grid = published_config(golden).radius, tuple(out.logits.shape[-2:])
-    targets = losses.affinity_labels(out.labels.affinity, grid, losses.radius_mask(grid, radius))
+    targets = losses.pair_targets(out.labels.affinity, grid, losses.radius_mask(grid, radius))
     each_close(
         torch.stack([(targets == 1).sum(), (targets == 0).sum()]) + 1,
         golden[f"{stage}_aff_counts"],

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from model.criterion import criterion, cross_loss, replace_labels
-from model.losses import IGNORE, affinity_labels, affinity_loss, radius_mask, seg_loss
+from model.losses import IGNORE, affinity_loss, pair_targets, radius_mask, seg_loss
 from model.method import Method
 from model.outputs import CVFOutput, PseudoLabels
 from model.predictions import allowed_labels, own_labels, probabilities
@@ -121,7 +121,7 @@ def test_self_training_changes_the_labels_of_one_loss(kind: str) -> None:
         assert after["dice"].item() == pytest.approx(dice_loss(logits, own).item())
         assert torch.equal(before["affinity"], after["affinity"])
     else:
-        pairs = affinity_labels(own, (4, 3), radius_mask((4, 3), 2))
+        pairs = pair_targets(own, (4, 3), radius_mask((4, 3), 2))
         expected = affinity_loss(out.affinity, pairs)
         assert after["affinity"].item() == pytest.approx(expected.item())
         assert torch.equal(before["seg"], after["seg"])

@@ -54,17 +54,17 @@ def test_affinity_labels_by_hand() -> None:
     labels[:, 20, 40] = 7  # not looked at
     patches = [0, 3, 0, 3, 0, 255]
     expected = [[255 if 255 in (a, b) else int(a == b) for b in patches] for a in patches]
-    assert losses.affinity_labels(labels, (2, 3))[0].tolist() == expected
+    assert losses.pair_targets(labels, (2, 3))[0].tolist() == expected
     mask = losses.radius_mask((2, 3), 1)
-    assert losses.affinity_labels(labels, (2, 3), mask)[0, 0, 2] == 255
+    assert losses.pair_targets(labels, (2, 3), mask)[0, 0, 2] == 255
 
 
 def test_affinity_labels_of_sizes_that_do_not_divide() -> None:
     labels = torch.arange(35).view(1, 5, 7)
-    same = losses.affinity_labels(labels, (2, 3))
+    same = losses.pair_targets(labels, (2, 3))
     assert torch.equal(same[0], torch.eye(6, dtype=torch.uint8))
     labels[0, 2, 4] = labels[0, 0, 0]  # rows 0, 2 and columns 0, 2, 4 are read
-    assert losses.affinity_labels(labels, (2, 3))[0, 0, 5] == 1
+    assert losses.pair_targets(labels, (2, 3))[0, 0, 5] == 1
 
 
 def test_affinity_loss_by_hand() -> None:

@@ -29,7 +29,7 @@ from datasets.specs import DatasetSpec
 from datasets.transforms import normalise
 from model.cam import normalise as stretched
 from model.cvf import CVF
-from model.dense import text_scores
+from model.dense import patch_probabilities
 from model.precision import float32_region
 from model.pseudo_labels import CLIP_EPS, channels_of
 from model.resize import resize
@@ -223,7 +223,7 @@ class Labeller:
         allowed = torch.ones(1, len(text), dtype=torch.bool, device=text.device)
         with float32_region(self.device):
             patches = tokens[:, 1:].float()
-            scores = text_scores(patches, text, self.model.logit_scale, allowed)
+            scores = patch_probabilities(patches, text, self.model.logit_scale, allowed)
         return scores[0].mean(dim=0)[: len(self.spec.classes)].cpu()
 
     def guess(self, picture: Picture, threshold: float = PRESENT) -> list[str]:
