@@ -36,13 +36,15 @@ def proxy_attention(
 ) -> Tensor:
     """Compute attention (B, N, N), rows summing to 1, to those patches that are alike in features.
 
-    Patches less alike than `shift` times the mean get none; a row in which none reaches it is NaN,
-    so shift * mean must stay below 1. features (B, N, D) of a proxy: ProxyCLIP (Lan et al., ECCV
-    2024) takes DINO's with shift 1.2, ExCEL's learned proxy (Yang et al., CVPR 2025) the decoder's
-    with shift 1.
+    Patches less alike than `shift` times the mean get none; a patch that is like none keeps to
+    itself, where the published code gives NaN. features (B, N, D) of a proxy: ProxyCLIP (Lan et
+    al., ECCV 2024) takes DINO's with shift 1.2, ExCEL's learned proxy (Yang et al., CVPR 2025) the
+    decoder's with shift 1.
     """
     scores = centred_cosine(features, scale, shift, joint)
-    return scores.masked_fill(scores < 0, float("-inf")).softmax(dim=-1)
+    itself = torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)
+    unlike = (scores < 0) & ~itself
+    return scores.masked_fill(unlike, float("-inf")).softmax(dim=-1)
 
 
 def cosine_affinity(features: Tensor, scale: float = 3.0, joint: bool = False) -> Tensor:

@@ -180,3 +180,8 @@ def test_a_skipped_block_changes_cams_and_the_last_map() -> None:
         found.append(tiny.cvf(cam_skip=skip).eval()(images, tags, False).labels.seeds)
     assert not torch.allclose(found[0].clip_cams, found[1].clip_cams)
     assert not torch.allclose(found[0].transition, found[1].transition)
+
+
+def test_patches_that_are_all_alike_keep_to_themselves() -> None:
+    flat = torch.ones(2, 6, 8)
+    torch.testing.assert_close(proxy_attention(flat, shift=1.2), torch.eye(6).expand(2, 6, 6))
