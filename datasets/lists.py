@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import overload
 
 import numpy as np
@@ -24,6 +24,12 @@ class Item:
     name: str
     image: Path
     mask: Path | None
+
+
+def own_name(item: Item) -> str:
+    """Return a photo's path below the folder in which it was found, with / between folders."""
+    depth = len(PurePosixPath(item.name).parts)
+    return PurePath(*item.image.parts[-depth:]).as_posix()
 
 
 class Texts(Sequence[str]):

@@ -14,7 +14,7 @@ import numpy as np
 
 from datasets.annotations import tags_of_file
 from datasets.coco_json import coco_annotations, coco_classes
-from datasets.lists import Item
+from datasets.lists import Item, own_name
 from datasets.pictures import load_mask
 from datasets.specs import IGNORE, DatasetSpec
 from datasets.voc_xml import read_xml
@@ -141,7 +141,13 @@ def tags_of_images(
         rows = ([spec.classes[k] for k in row.nonzero()[0]] for row in found.matrix)
         return _some(path, dict(zip(known, rows)), images)
 
-    files = {PurePosixPath(item.name + item.image.suffix): item.name for item in reversed(images)}
+    files: dict[PurePosixPath, str] = {}
+    for item in images:
+        file = PurePosixPath(own_name(item))
+        if file in files:  # of another folder
+            file = PurePosixPath(item.name + item.image.suffix)
+        files.setdefault(file, item.name)
+
     roots = {item.image.parents[item.name.count("/")] for item in images}
     tags = tags_of_file(Path(path), list(files), spec, roots, partial=True)
     named = {files[file]: [name for name in spec.classes if name in tags[file]] for file in tags}

@@ -20,10 +20,9 @@ from datasets.exporting.target import (
     Target,
     copy_photo,
     objects_of,
-    own_name,
     photo_name,
 )
-from datasets.layouts import Item
+from datasets.lists import Item, own_name
 from datasets.specs import COCO, COCO_IDS, DatasetSpec
 
 FILE = "instances.json"

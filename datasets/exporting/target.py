@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -85,12 +85,6 @@ def objects_of(labels: np.ndarray, kind: str) -> Objects:
 def photo_name(item: Item) -> str:
     """Name the copy of a photo, with / between folders; like no other's, even without suffix."""
     return item.name + item.image.suffix
-
-
-def own_name(item: Item) -> str:
-    """Return a photo's path below the folder in which it was found, with / between folders."""
-    depth = len(PurePosixPath(item.name).parts)
-    return PurePath(*item.image.parts[-depth:]).as_posix()
 
 
 def copy_photo(item: Item, path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 import test_msc_flip_voc
 from datasets.annotations import tags_of_file
 from datasets.coco_json import read_instances
-from datasets.layouts import Item
+from datasets.layouts import Item, picture_names
 from datasets.specs import COCO, DatasetSpec
 from datasets.tags import find_tags, tags_from_coco_json, tags_of_images
 from utils.common.console import begin_notices
@@ -265,6 +265,18 @@ def test_prediction_and_training_take_every_form(
         find_tags("voc", tmp_path, "train", [*names, "d"], SPEC, path)
     with pytest.raises(UserError):
         tags_of_images(path, SPEC, [Item("z", tmp_path / "z.png", None)])
+
+
+def test_photos_are_found_by_the_names_that_they_have_though_results_are_called_otherwise(
+    tmp_path: Path,
+) -> None:
+    wanted = {"12:30.jpg": "cat", "sub/who?.jpg": "dog", "a.jpg": "cat", "a.png": "dog"}
+    rows = "".join(f"{name},{word}\n" for name, word in wanted.items())
+    (tmp_path / "tags.csv").write_text(f"image,tags\n{rows}")
+    names = picture_names([PurePosixPath(name) for name in wanted])
+    items = [Item(own, tmp_path / name, None) for own, name in zip(names, wanted)]
+    found = tags_of_images(tmp_path / "tags.csv", SPEC, items)
+    assert found == {"12_30": ["cat"], "sub/who_": ["dog"], "a": ["cat"], "a.png": ["dog"]}
 
 
 def test_a_table_restricts_predictions(tmp_path: Path) -> None:
