@@ -64,8 +64,38 @@ def run_pixels(runs: dict, height: int, width: int, place: str) -> np.ndarray:
             coded = coder.frPyObjects(runs, height, width)
         else:
             coded = {**runs, "counts": runs["counts"].encode()}
-        return coder.decode(coded).astype(bool)
+        pixels = coder.decode(coded).astype(bool)
+        # the decoder leaves what is beyond the last run as memory happened to be
+        total = _run_total(coded["counts"])
+        if total != height * width:
+            raise ValueError(f"runs of {total} pixels in all")
+        return pixels
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(
             f"{place} has no run lengths of {height} x {width} pixels ({error}); correct them"
         ) from error
+
+
+def _run_total(counts: bytes) -> int:
+    """Return the pixels of all runs in COCO's compressed form.
+
+    A run is written in groups of five bits, lowest first, with its sign; the sixth bit says whether
+    more follow. From the fourth run on, it is the difference from the run before the last.
+    """
+    codes = np.frombuffer(counts, np.uint8).astype(np.int64) - ord("0")
+    ends = np.flatnonzero(codes & 32 == 0)
+    if not len(ends):
+        return 0
+
+    codes = codes[: ends[-1] + 1]
+    places = np.arange(len(codes))
+    run = np.searchsorted(ends, places)
+    shift = 5 * (places - np.concatenate([[0], ends[:-1] + 1])[run])
+    values = np.zeros(len(ends), np.int64)
+    np.add.at(values, run, (codes & 31) << shift)
+    negative = codes[ends] & 16 != 0
+    values[negative] -= np.int64(32) << shift[ends[negative]]
+
+    inside = np.cumsum(values[1::2])
+    outside = np.cumsum(values[2::2])
+    return int(values[0] + inside.sum() + outside.sum())

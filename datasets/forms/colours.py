@@ -95,7 +95,7 @@ def _colours(listed: Path) -> dict[int, str]:
             else:
                 colour = np.array(in_order[len(colours)], np.int64)
             colours[int(colour @ _NUMBERS)] = name.strip()
-        except ValueError:
+        except (ValueError, IndexError, OverflowError):
             raise UserError(
                 f"{listed}, line {number} is {line!r:.60}; write it as cat:255,0,0::"
             ) from None

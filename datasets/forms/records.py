@@ -34,7 +34,7 @@ def read_lines(path: Path) -> Iterator[Row]:
         try:
             if line.strip():
                 records.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {number} is not JSON ({error}); mend it") from None
     return read_records(path, records)
 

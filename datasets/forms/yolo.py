@@ -105,7 +105,7 @@ def _names_in(file: Path) -> list[str]:
     """
     try:
         content = yaml.safe_load(decoded_text(file, file.read_bytes()))
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no such date
         reason = " ".join(str(error).split())[:80]
         raise UserError(f"{file} is not YAML ({reason}); mend it") from error
 

@@ -190,6 +190,16 @@ def test_coco_of_ids_from_0_with_runs_polygons_and_crowds(
         assert np.array_equal(masks(path, photos)["a.jpg"], CAT + DOG)
 
 
+@pytest.mark.parametrize("counts", [[5], [], "5", "", "zz"])
+def test_runs_that_end_before_the_picture_does_are_refused(
+    counts: list | str, tmp_path: Path, photos: Path
+) -> None:
+    runs = {"size": [HEIGHT, WIDTH], "counts": counts}
+    content = coco() | {"annotations": [object_of(1, runs)]}
+    with pytest.raises(UserError, match="pixels in all"):
+        masks(written(tmp_path / "x.json", content), photos)
+
+
 def test_labels_of_what_does_not_count_and_of_background(tmp_path: Path, photos: Path) -> None:
     square = [[4, 4], [8, 4], [8, 8], [4, 8]]
     shapes = [
@@ -315,6 +325,7 @@ BAD: dict[str, tuple[str, object, str]] = {
         "a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, dog]",
         "has something else than a name in `names`",
     ),
+    "yolo date": ("data.yaml", "names: [2020-13-45]", "data.yaml is not YAML (month must be"),
     "yolo numbers": ("data.yaml", "names: {1: cat, 2: dog}", "numbers its names [1, 2]; count"),
     "shape": ("a.json", {"shapes": [{"points": []}]}, "shape 1 is malformed (KeyError: 'label')"),
     "task": ("x.json", [{"data": {"image": "a.jpg"}, "annotations": [{"result": 7}]}], "malformed"),
@@ -324,6 +335,9 @@ BAD: dict[str, tuple[str, object, str]] = {
         "names no picture; export a",
     ),
     "colour": ("labelmap.txt", "cat;1,2,3", "line 1 is 'cat;1,2,3'; write it as cat:255,0,0::"),
+    "far colour": ("labelmap.txt", "cat:1,2,99999999999999999999::", "write it as cat:255,0,0::"),
+    "many colours": ("labelmap.txt", "cat:::\n" * 257, "line 257 is 'cat:::'"),
+    "deep": ("x.jsonl", "[" * 100_000, "x.jsonl, line 1 is not JSON"),
     "colours": ("labelmap.txt", "cat:1,2,3::", "has no PNGs beside it, nor in SegmentationClass"),
     "strange": ("x.json", {"hello": 1}, "holds no XML file, JSON or labels with their list"),
 }
@@ -335,7 +349,9 @@ def test_another_form_or_version_is_one_sentence(case: str, tmp_path: Path) -> N
     path = written(tmp_path / "export" / name, content)
     if name.startswith(("labels", "classes")):
         written(tmp_path / "export" / "data.yaml", "names: [cat, dog]")
-    whole = path if path.suffix in (".zip", ".xml", ".json") and case != "strange" else None
+    whole = (
+        path if path.suffix in (".zip", ".xml", ".json", ".jsonl") and case != "strange" else None
+    )
     with pytest.raises(UserError) as caught:
         tags(whole or tmp_path / "export")
     assert said in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
