@@ -1,6 +1,8 @@
 """The journal of a prediction: read line by line, and continued where it still holds."""
 
+import contextlib
 import json
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -45,6 +47,27 @@ def test_an_image_that_failed_at_first_counts_once_it_has_not(tmp_path: Path) ->
         journal.add(entry_of(found, 0))
     begin(tmp_path, "sum", {}, found)
     assert [entry.get("error") for entry in read_journal(tmp_path)[1]] == [None]
+
+
+def test_entries_of_other_settings_never_count_wherever_it_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = images(tmp_path)
+    begin(tmp_path, "sum", {"scale": 1}, found)
+    with Journal(tmp_path, 1) as journal:
+        journal.add(entry_of(found, 0))
+
+    def killed(path: Path) -> None:
+        if (tmp_path / FILE).read_text().find('"scale":2') > 0:
+            raise KeyboardInterrupt
+        os.unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with contextlib.suppress(KeyboardInterrupt):
+        begin(tmp_path, "sum", {"scale": 2}, found)
+    monkeypatch.undo()
+    begin(tmp_path, "sum", {"scale": 2}, found)
+    assert list(unfinished(tmp_path, found).names) == ["a", "b", "c"]
 
 
 def test_a_folder_without_a_journal_has_no_entry(tmp_path: Path) -> None:

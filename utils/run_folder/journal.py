@@ -75,6 +75,8 @@ def begin(
     former, _ = read_journal(folder)
     other = _difference(former, header)
     kept = 0
+    if other:  # before the new header, which these entries would seem to belong to
+        _remove_parts(folder)
     with written_whole(folder / FILE) as file:
         file.write(_line(header).encode())
         if former and not other:
@@ -82,9 +84,7 @@ def begin(
                 file.write(_line(entry).encode())
                 kept += 1
 
-    for part in folder.glob("images-*.jsonl"):
-        part.unlink()
-
+    _remove_parts(folder)
     if not former:
         return ""
     if other:
@@ -94,6 +94,12 @@ def begin(
         f"{kept} of {len(items)} images are finished already; delete {folder / FILE} to "
         "predict them again"
     )
+
+
+def _remove_parts(folder: Path) -> None:
+    """Remove what processes but the first have appended."""
+    for part in folder.glob("images-*.jsonl"):
+        part.unlink()
 
 
 class Journal:
