@@ -172,6 +172,23 @@ def test_pictures_without_tags_are_left_out_or_guessed_and_guesses_can_be_correc
         assert len(made) == 4 and file.read_bytes() == corrected
 
 
+def test_an_interrupted_run_with_more_pictures_goes_on_guessing(
+    flags: list[object], photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tags.csv").write_text("image,tags\na.jpg,cat\n")
+    flags += ["--guess_tags", "--guess_threshold", 0.001]
+    shutil.move(photos / "deep", tmp_path / "later")
+    assert run(command(label.main), *flags) == 0
+    shutil.move(tmp_path / "later", photos / "deep")
+    shutil.copy(photos / "a.jpg", photos / "f.jpg")
+    with pytest.MonkeyPatch.context() as patch:
+        counted(patch, "labels", stop_at=1)
+        assert run(command(label.main), *flags) == 130
+    assert run(command(label.main), *flags) == 0
+    names = read_all_tags(tmp_path / "out/guessed_tags.json", given_classes("cat, dog, bus")).names
+    assert names == ("a", "b", "deep/c d", "e", "f")
+
+
 def test_a_picture_in_which_clip_sees_no_class_is_left_out(
     flags: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ from model.pseudo_labels import channels_of
 from utils.common.errors import UserError
 from utils.inference import Labeller
 from utils.inference.crf import dense_crf
+from utils.inference.kept_scores import asked
 from utils.inference.labeller import CAM, SEED
 from utils.inference.refinement import CRF, PAR, Refinement
 
@@ -156,6 +157,16 @@ def test_a_proxy_of_dino_reads_its_weights_and_what_is_trained_is_refused(
     assert not np.array_equal(own, usual)
     with pytest.raises(UserError, match="labels are made here without any training"):
         Labeller.from_clip("voc", "toy", reweight="prediction")
+
+
+def test_what_another_dino_said_is_not_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "dino.pth"
+    given = {"device": "cpu", "precision": "fp32", "dino_path": str(file), "dino_use": "proxy"}
+    found = []
+    for _ in range(2):
+        saved(file, dino())
+        found.append(asked(Labeller.from_clip("voc", "toy", **given, proxy="dino", cam="dense")))
+    assert found[0].pop("dino") != found[1].pop("dino") and found[0] == found[1]
 
 
 def test_maps_that_are_not_finite_are_said(

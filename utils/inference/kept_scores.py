@@ -36,8 +36,8 @@ _SEEING = ("statistics", "resize_long")
 class KeptScores:
     """A labeller as `predict_split` asks for it, with a folder of scores.
 
-    A file of scores bears the digest of what it was made from: CLIP, texts, settings, and when the
-    picture was last written. One of another digest, or of other tags, is made anew.
+    A file of scores bears the digest of what it was made from: CLIP, DINO, texts, settings, and
+    when the picture was last written. One of another digest, or of other tags, is made anew.
     """
 
     def __init__(self, labeller: Labeller, folder: Path, threshold: float | None = None) -> None:
@@ -148,10 +148,15 @@ def asked(labeller: Labeller) -> dict[str, Any]:
     names = [name for name, each in options(Config).items() if each.role is Role.METHOD]
     chosen = [name for name in (*names, *_SEEING) if name not in _REFINING]
     texts = "\n".join(labeller.spec.texts())
+    dino = ""
+    if labeller.model.dino is not None:
+        dino = labeller.model.dino.identity
+
     return {
         **{name: getattr(config, name) for name in chosen},
         "classes": list(labeller.classes),
         "texts": hashlib.sha256(texts.encode()).hexdigest(),
+        "dino": dino,
         "device": labeller.device.type,
         "bf16": uses_bf16(labeller.device, config.precision),
     }

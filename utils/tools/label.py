@@ -68,6 +68,8 @@ def main() -> None:
     said.append(plan(labeller, job, toy_pictures))
     if distributed.is_main():
         print("\n".join(filter(None, said)))
+        if threshold is not None:
+            forget_guesses(folder, tags_file)
 
     try:
         entries = predict_split(
@@ -138,8 +140,7 @@ def left_out(
 def refuse_changed(folder: Path, tags_file: Path | None, spec: DatasetSpec) -> None:
     """Raise UserError where tags that were perhaps corrected by hand would be written over."""
     file = folder / GUESSED_TAGS
-    own = tags_file is not None and tags_file.resolve() == file.resolve()
-    if own or not file.is_file():
+    if is_own(folder, tags_file) or not file.is_file():
         return
 
     found = read_all_tags(file, spec)
@@ -150,6 +151,19 @@ def refuse_changed(folder: Path, tags_file: Path | None, spec: DatasetSpec) -> N
             f"{file} holds other tags than were guessed last; give it as --tags {file} if they "
             "were corrected, or remove it to guess anew"
         )
+
+
+def forget_guesses(folder: Path, tags_file: Path | None) -> None:
+    """Remove guessed tags that nobody corrected, until the run has written them again: were it
+    stopped on the way, they would seem to be others than were guessed last.
+    """
+    if not is_own(folder, tags_file):
+        (folder / GUESSED_TAGS).unlink(missing_ok=True)
+
+
+def is_own(folder: Path, tags_file: Path | None) -> bool:
+    """Tell whether the given tags are those that were guessed in this folder."""
+    return tags_file is not None and tags_file.resolve() == (folder / GUESSED_TAGS).resolve()
 
 
 def labelled(entries: Iterable[Entry]) -> list[Entry]:
