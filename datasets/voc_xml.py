@@ -40,10 +40,10 @@ def read_xml(path: Path) -> Annotation:
         )
 
     objects = tuple(
-        (_text(each, "name"), is_set(_text(each, "difficult")))
+        (text_at(each, "name"), is_set(text_at(each, "difficult")))
         for each in annotation.findall("object")
     )
-    return Annotation(_text(annotation, "filename"), objects)
+    return Annotation(text_at(annotation, "filename"), objects)
 
 
 def parsed_xml(path: Path) -> Element:
@@ -61,5 +61,6 @@ def parsed_xml(path: Path) -> Element:
         raise UserError(f"{path} cannot be read safely as XML ({error}); copy it again") from error
 
 
-def _text(element: Element, name: str) -> str:
+def text_at(element: Element, name: str) -> str:
+    """Return the text of the first element at a path, such as size/width; "" without one."""
     return (element.findtext(name) or "").strip()

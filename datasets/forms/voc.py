@@ -9,6 +9,7 @@ import numpy as np
 
 from datasets.forms.shapes import outline
 from datasets.rows import Pixels, Region, Row, row_of
+from datasets.voc_xml import text_at
 from utils.common.errors import UserError
 from utils.common.files import is_set
 
@@ -22,13 +23,13 @@ def read(path: Path, root: Element, below: str) -> Row:
     Its picture has its name, or the name that it says. Raises UserError where a number is none.
     """
     stem = PurePosixPath(below).with_suffix("").as_posix()
-    name = (root.findtext("filename") or "").strip()
-    objects = [each for each in root.findall("object") if not is_set(_text(each, "deleted"))]
+    name = text_at(root, "filename")
+    objects = [each for each in root.findall("object") if not is_set(text_at(each, "deleted"))]
 
     try:
-        regions = [Region(_text(each, "name"), _pixels(each)) for each in objects]
-        sides = next(((h, w) for h, w in _SIZES if _text(root, h) and _text(root, w)), None)
-        size = sides and (int(_text(root, sides[0])), int(_text(root, sides[1])))
+        regions = [Region(text_at(each, "name"), _pixels(each)) for each in objects]
+        sides = next(((h, w) for h, w in _SIZES if text_at(root, h) and text_at(root, w)), None)
+        size = sides and (int(text_at(root, sides[0])), int(text_at(root, sides[1])))
     except (ValueError, OverflowError) as error:
         raise UserError(f"{path} has a malformed number ({error}); export it again") from error
 
@@ -36,12 +37,10 @@ def read(path: Path, root: Element, below: str) -> Row:
 
 
 def _pixels(element: Element) -> Pixels | None:
-    points = [(float(_text(p, "x")), float(_text(p, "y"))) for p in element.findall("polygon/pt")]
-    is_box = _text(element, "type") == "bounding_box"
+    points = [
+        (float(text_at(p, "x")), float(text_at(p, "y"))) for p in element.findall("polygon/pt")
+    ]
+    is_box = text_at(element, "type") == "bounding_box"
     if is_box or not points:
         return None
     return outline([np.array(points)])
-
-
-def _text(element: Element, name: str) -> str:
-    return (element.findtext(name) or "").strip()
