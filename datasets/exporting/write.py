@@ -142,8 +142,8 @@ def _whole_folder(out: Path) -> Iterator[Path]:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"--out {out} is there already; name a new folder")
 
-    folder = partial_of(out.absolute())
-    shutil.rmtree(folder, ignore_errors=True)  # of a process that was ended
+    folder = partial_of(out.absolute(), own=True)
+    shutil.rmtree(folder, ignore_errors=True)  # of a process of that number that was ended
     try:
         folder.mkdir(parents=True)
         yield folder

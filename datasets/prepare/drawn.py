@@ -20,7 +20,7 @@ from datasets.rows import Region, Row
 from datasets.specs import IGNORE, DatasetSpec, palette
 from utils.common.console import say_once
 from utils.common.errors import UserError
-from utils.common.files import read_json, write_whole
+from utils.common.files import partial_of, read_json, write_whole
 
 MASKS = "masks"  # folder of them in a prepared one
 _MARKER = "drawn_from.json"  # in it: from what, and the digest of all masks
@@ -151,8 +151,9 @@ def renewed(folder: Path, source: Path) -> Iterator[Path]:
         )
 
     own = not folder.parent.exists()
-    gathering, replaced = (folder.with_name(f"{folder.name}.{word}") for word in ("partial", "old"))
-    shutil.rmtree(gathering, ignore_errors=True)
+    gathering = partial_of(folder, own=True)
+    replaced = gathering.with_suffix(".old")
+    shutil.rmtree(gathering, ignore_errors=True)  # of a process of that number that was ended
     try:
         gathering.mkdir(parents=True)
         yield gathering

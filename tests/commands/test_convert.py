@@ -19,6 +19,7 @@ from pycocotools.coco import COCO as Instances
 
 from datasets.classes import read_classes
 from datasets.exporting.options import FORMATS, MASKS, ExportOptions
+from datasets.exporting.write import _whole_folder
 from datasets.layouts import Item, items, pictures
 from datasets.pictures import load_image, load_mask
 from datasets.prepare import __main__ as prepare
@@ -373,3 +374,13 @@ def test_choices_that_a_form_does_not_have_are_refused(choices: dict, said: str)
 
 def test_every_format_has_a_reader_here() -> None:
     assert set(READ) == set(FORMATS)
+
+
+def test_a_folder_of_the_users_beside_it_is_left_alone(tmp_path: Path) -> None:
+    bystander = tmp_path / "coco.partial" / "mine.txt"
+    bystander.parent.mkdir()
+    bystander.write_text("mine")
+    with _whole_folder(tmp_path / "coco") as folder:
+        (folder / "a.json").write_text("{}")
+    assert bystander.read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir() if path.name != "coco.partial"] == ["coco"]
