@@ -34,7 +34,7 @@ def read(path: Path, root: Element) -> Iterator[Row]:
         try:
             size = None
             if None not in sides:
-                size = (int(str(sides[0])), int(str(sides[1])))
+                size = (int(float(str(sides[0]))), int(float(str(sides[1]))))
             regions = [_region(each) for each in image if each.tag in _OBJECTS]
         except (KeyError, ValueError, OverflowError) as error:
             raise UserError(

@@ -29,7 +29,7 @@ def read(path: Path, root: Element, below: str) -> Row:
     try:
         regions = [Region(text_at(each, "name"), _pixels(each)) for each in objects]
         sides = next(((h, w) for h, w in _SIZES if text_at(root, h) and text_at(root, w)), None)
-        size = sides and (int(text_at(root, sides[0])), int(text_at(root, sides[1])))
+        size = sides and (int(float(text_at(root, sides[0]))), int(float(text_at(root, sides[1]))))
     except (ValueError, OverflowError) as error:
         raise UserError(f"{path} has a malformed number ({error}); export it again") from error
 

@@ -487,3 +487,10 @@ def test_any_bytes_anywhere_are_read_or_one_sentence(
     at = int(place * len(content))
     folder = tmp_path_factory.getbasetemp() / "bytes"
     read_or_one_sentence(file, content[:at] + put + content[at + length :], folder)
+
+
+def test_a_size_may_be_written_with_a_point(tmp_path: Path, photos: Path) -> None:
+    cat = "<polygon label='cat' points='0,0;8,0;8,8;0,8'/>"
+    path = written(tmp_path / "x.xml", image(cat, "width='32.0' height='24.0'"))
+    whole = written(tmp_path / "y.xml", image(cat))
+    assert (masks(path, photos)["a.jpg"] == masks(whole, photos)["a.jpg"]).all()
