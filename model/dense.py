@@ -200,6 +200,12 @@ def surgery_cams(dense: Tensor, text: Tensor, published: bool = False) -> Tensor
     return cams
 
 
+def patch_logits(patches: Tensor, text: Tensor, logit_scale: float) -> Tensor:
+    """Compute exp(logit_scale) * cosine of patches (B, N, E) and texts (K+M, E) -> (B, N, K+M)."""
+    cosine = F.normalize(patches, dim=-1) @ F.normalize(text, dim=-1).T
+    return cosine * math.exp(logit_scale)
+
+
 def patch_probabilities(
     patches: Tensor, text: Tensor, logit_scale: float, allowed: Tensor
 ) -> Tensor:
@@ -209,8 +215,7 @@ def patch_probabilities(
     (B, K+M) bool, a tagged class or a background word -> (B, N, K+M), 0 where not allowed, summing
     to 1.
     """
-    cosine = F.normalize(patches, dim=-1) @ F.normalize(text, dim=-1).T
-    logits = cosine * math.exp(logit_scale)
+    logits = patch_logits(patches, text, logit_scale)
     return torch.softmax(logits.masked_fill(~allowed[:, None], float("-inf")), dim=-1)
 
 

@@ -2,15 +2,13 @@
 learn the classes from nothing.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
 from clip.model import VisionTransformer
-from model.dense import DenseReadout, dense_tokens
+from model.dense import DenseReadout, dense_tokens, patch_logits
 from model.precision import float32_region
 
 READOUT = DenseReadout("k")  # the last block, its keys attending to themselves
@@ -54,12 +52,12 @@ class TextMatch(nn.Module):
         """
         with torch.no_grad(), float32_region(tokens.device):
             patches = dense_tokens(visual, tokens.float(), grid, READOUT)[:, 1:]
-            patches = F.normalize(patches, dim=-1)
-            scores = patches @ F.normalize(text.float(), dim=-1).T * math.exp(logit_scale)
+            scores = patch_logits(patches, text.float(), logit_scale)
             background = scores[..., classes:].logsumexp(dim=-1, keepdim=True)
             match = torch.cat([background, scores[..., :classes]], dim=-1)
             match = match - match.mean(dim=-1, keepdim=True)
-            patches = patches * patches.shape[-1] ** 0.5  # from length 1 to a mean square of 1
+            # of a mean square of 1
+            patches = F.normalize(patches, dim=-1) * patches.shape[-1] ** 0.5
 
         logits = self.share * match.transpose(1, 2).unflatten(2, grid)
         return self.mlp(patches), logits

@@ -38,6 +38,7 @@ from utils.common.device import autocast, choose_device
 from utils.common.errors import UserError
 from utils.config import RECIPES, Config, load_config
 from utils.inference.multi_scale import SMALLEST
+from utils.inference.predictor import OnModel
 from utils.inference.refinement import PAR, STEPS, USUAL, Refinement, refined, sure_labels
 from utils.inference.segmenter import Picture, as_tensor
 from utils.metrics import CAMS, TITLES
@@ -84,7 +85,7 @@ class Steps:
         return list(self.labels.values())[-1]
 
 
-class Labeller:
+class Labeller(OnModel):
     """A frozen CLIP with classes and settings; call it on pictures with their tags."""
 
     def __init__(
@@ -104,11 +105,8 @@ class Labeller:
             refinement: how seeds become label maps.
             sha256: digest of CLIP's tensors.
         """
-        self.model = model.eval()
-        self.spec = spec
-        self.config = config
+        super().__init__(model, spec, config, sha256)
         self.refinement = refinement
-        self.sha256 = sha256
 
     @classmethod
     def from_clip(
@@ -145,16 +143,6 @@ class Labeller:
         model = build_cvf(small, clip, text, None, len(spec.classes), build_dino(small))
         device = choose_device(own.device, local_rank)
         return cls(model.to(device), spec, own, refinement, clip.identity)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Return the names of labels 0..K, background first."""
-        return self.spec.label_names
-
-    @property
-    def device(self) -> torch.device:
-        """Return where it runs."""
-        return self.model.text.device
 
     def __call__(self, picture: Picture, tags: str | Sequence[str]) -> np.ndarray:
         """Return labels (H, W) uint8 of a picture at the size it is displayed at: background,

@@ -5,9 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from datasets.layouts import Item
+from datasets.lists import Item
+from datasets.specs import DatasetSpec
+from model.cvf import CVF
 from utils.config import Config
 
 
@@ -22,6 +25,29 @@ class Found:
     labels: dict[str, np.ndarray]
     logits: np.ndarray | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+class OnModel:
+    """A network, the classes it knows and its settings: what a checkpoint and a bare CLIP share."""
+
+    def __init__(self, model: CVF, spec: DatasetSpec, config: Config, sha256: str) -> None:
+        """model: on the device it shall run on. spec: names of its classes. config: settings.
+        sha256: digest of its weights.
+        """
+        self.model = model.eval()
+        self.spec = spec
+        self.config = config
+        self.sha256 = sha256
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the names of labels 0..K, background first."""
+        return self.spec.label_names
+
+    @property
+    def device(self) -> torch.device:
+        """Return where it runs."""
+        return self.model.text.device
 
 
 class Predictor(Protocol):

@@ -32,7 +32,7 @@ from utils.common.files import sha256_of
 from utils.common.options import Role, options
 from utils.config import CONFIG_FILE, Config, from_dict, names_of, read_yaml
 from utils.inference.multi_scale import multi_scale, resize_long
-from utils.inference.predictor import Found
+from utils.inference.predictor import Found, OnModel
 from utils.inference.windows import crf_labels, crf_labels_by_windows, label_map, sliding
 from utils.metrics import CRF, MULTI, SINGLE, final_title
 from utils.run_folder.checkpoint import load_checkpoint
@@ -125,7 +125,7 @@ def _normalised(images: Tensor, statistics: str) -> Tensor:
     return normalise(images, *STATISTICS[statistics])
 
 
-class Segmenter:
+class Segmenter(OnModel):
     """Model, classes and settings of a checkpoint; call it on pictures."""
 
     def __init__(
@@ -140,11 +140,8 @@ class Segmenter:
             options: CRF and windows.
             sha256: of the checkpoint's file.
         """
-        self.model = model.eval()
-        self.spec = spec
-        self.config = config
+        super().__init__(model, spec, config, sha256)
         self.options = options
-        self.sha256 = sha256
 
     @classmethod
     def from_checkpoint(
@@ -169,16 +166,6 @@ class Segmenter:
         device = choose_device(config.device, local_rank)
         model, spec = restore(checkpoint, config, settings.get("clip_path"))
         return cls(model.to(device), spec, config, options, sha256_of(path))
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Return the names of labels 0..K, background first."""
-        return self.spec.label_names
-
-    @property
-    def device(self) -> torch.device:
-        """Return where it runs."""
-        return self.model.text.device
 
     def __call__(
         self,
