@@ -123,46 +123,51 @@ def neighbour_weights(images: Tensor, offsets: Offsets) -> Tensor:
     """
     reach = _reach(offsets)
     padded = _pad(images, reach)
-    parts = []
+    closeness = to_device(_closeness(offsets, images.dtype), images.device)
+    added = _POSITION_WEIGHT * closeness[:, None, None]
+    weights = images.new_empty(len(images), len(offsets), *images.shape[-2:])
+    bands = _bands(images)
     top = 0
 
-    for band in images.tensor_split(_bands(images), dim=-2):
+    for band, part in zip(images.tensor_split(bands, -2), weights.tensor_split(bands, -2)):
         bottom = top + band.shape[-2]
         around = padded[..., top : bottom + 2 * reach, :]
-        parts.append(_likeness(band, _neighbours(around, offsets, reach)).softmax(dim=1))
+        unlike = _unlikeness(band, _neighbours(around, offsets, reach))
+        alike = torch.sub(unlike.amin(dim=1, keepdim=True), unlike, out=unlike).exp_()
+        torch.addcmul(added, alike, alike.sum(dim=1, keepdim=True).reciprocal_(), out=part)
         top = bottom
 
-    closeness = to_device(_closeness(offsets, images.dtype), images.device)
-    return torch.cat(parts, dim=-2).add_(_POSITION_WEIGHT * closeness[:, None, None])
+    return weights
 
 
-def _likeness(images: Tensor, neighbours: Sequence[Tensor]) -> Tensor:
-    """Measure how alike images (B, 3, H, W) and n maps of neighbours are, (B, n, H, W), at most 0:
-    minus the squared difference, in units of `_SHARPNESS` deviations, mean over channels.
+def _unlikeness(images: Tensor, neighbours: Sequence[Tensor]) -> Tensor:
+    """Measure how unlike images (B, 3, H, W) and n maps of neighbours are, (B, n, H, W) >= 0: the
+    squared difference, in units of `_SHARPNESS` deviations, mean over channels.
     """
-    # The deviation is computed from the neighbours' differences to the pixel itself: it is the
-    # same, and loses no digits in flat regions.
     count = len(neighbours)
     difference = torch.empty_like(images)
     total = torch.zeros_like(images)
     squares = torch.zeros_like(images)
 
     for neighbour in neighbours:
-        total.add_(torch.sub(neighbour, images, out=difference))
-    centre = images + total / count
+        total.add_(neighbour)
+    # Rounding of the mean changes the deviation by its square alone, which is nothing.
+    mean = total.div_(count)
     for neighbour in neighbours:
-        torch.sub(neighbour, centre, out=difference)
+        torch.sub(neighbour, mean, out=difference)
         squares.addcmul_(difference, difference)
     scale = (
         ((squares / (count - 1)).sqrt() + _EPS) * _SHARPNESS * math.sqrt(images.shape[1])
     ).reciprocal()
 
-    likeness = images.new_zeros(len(images), count, *images.shape[-2:])
-    for neighbour, alike in zip(neighbours, likeness.unbind(1)):
+    unlikeness = images.new_empty(len(images), count, *images.shape[-2:])
+    for neighbour, unlike in zip(neighbours, unlikeness.unbind(1)):
         torch.sub(neighbour, images, out=difference).mul_(scale)
-        for channel in difference.unbind(1):
-            alike.addcmul_(channel, channel, value=-1)
-    return likeness
+        first, *others = difference.unbind(1)
+        torch.mul(first, first, out=unlike)
+        for channel in others:
+            unlike.addcmul_(channel, channel)
+    return unlikeness
 
 
 def _closeness(offsets: Offsets, dtype: torch.dtype) -> Tensor:
