@@ -22,7 +22,7 @@ from model.losses import (
 from model.method import Method
 from model.outputs import CVFOutput, PseudoLabels, VitOutput
 from model.predictions import allowed_labels, own_labels
-from model.resize import resize
+from model.resize import enlarge
 from model.targets import candidate_loss, collision_loss, dice_loss
 
 
@@ -59,8 +59,7 @@ def criterion(
     method = method or Method()
     labels = output.labels
     size = labels.combined.shape[-2:]
-    # contiguous, or the maps at full size would be laid out anew for the softmax
-    logits = resize(output.logits.float().contiguous(), size)
+    logits = enlarge(output.logits, size)
 
     predicts = self_training or method.w_cross > 0
     allowed = None
@@ -86,7 +85,7 @@ def criterion(
     if method.w_dice:
         losses["dice"] = dice_loss(logits, combined, method.dice_classes == "all", reduce)
     if method.w_cross:
-        opinions = [resize(opinion.float().contiguous(), size) for opinion in output.opinions]
+        opinions = [enlarge(opinion, size) for opinion in output.opinions]
         losses["cross"] = cross_loss(opinions, combined == IGNORE, allowed, reduce)
     return losses
 

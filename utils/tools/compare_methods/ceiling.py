@@ -11,7 +11,7 @@ from datasets.pictures import load_mask
 from datasets.specs import IGNORE
 from model.cvf import CVF
 from model.losses import seg_loss
-from model.resize import resize
+from model.resize import enlarge
 from utils.common import distributed
 from utils.config import Config
 
@@ -45,6 +45,6 @@ def mask_losses(
     labels = cast(MaskedBatch, batch)["labels"].long()
     return {
         "seg": seg_loss(
-            resize(model.segment(images).float(), labels.shape[-2:]), labels, distributed.total
+            enlarge(model.segment(images), labels.shape[-2:]), labels, distributed.total
         )
     }
