@@ -60,8 +60,10 @@ class SegmentationDecoder(nn.Module):
 
 
 class LargeFOV(nn.Module):
-    """Wide-view head on a feature map: two 3 x 3 convolutions with dilation 5, then 1 x 1 (Chen et
-    al., 2015).
+    """Wide-view head on a feature map: two dilated 3 x 3 convolutions, then 1 x 1 (Chen et al.,
+    2015).
+
+    width: channels between them. dilation: steps between what a convolution sees, in patches.
     """
 
     def __init__(self, dim: int, num_labels: int, width: int = 512, dilation: int = 5) -> None:

@@ -315,6 +315,14 @@ class HeadSettings(Settings):
         low=1,
         high=2**16,
     )
+    wide_dilation: int = option(
+        5,
+        "method",
+        "steps between what its 3 x 3 convolutions see, in patches; published: 5",
+        Role.METHOD,
+        low=1,
+        high=2**10,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

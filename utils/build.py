@@ -236,7 +236,10 @@ def build_cvf(
     layers = {"inner": depth - 1, "all": depth, "last": 1}[config.clip_layers]
     fusion = FeatureFusion(layers, clip.visual.width, width)
     decoder = SegmentationDecoder(labels, width, config.decoder_layers)
-    wide = None if vit is None else LargeFOV(vit.cls_token.shape[-1], labels, config.wide_width)
+    wide = None
+    if vit is not None:
+        dim = vit.cls_token.shape[-1]
+        wide = LargeFOV(dim, labels, config.wide_width, config.wide_dilation)
     dino_fusion = None
     if dino is not None and config.dino_features:
         dino_fusion = FeatureFusion(1, dino.width, width)

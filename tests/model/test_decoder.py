@@ -36,12 +36,13 @@ def test_decoder_knows_no_positions() -> None:
     )
 
 
-def test_wide_view_reaches_ten_patches() -> None:
-    wide = LargeFOV(4, 3, width=8)
+@pytest.mark.parametrize("dilation", [1, 5])
+def test_wide_view_reaches_two_steps(dilation: int) -> None:
+    wide = LargeFOV(4, 3, width=8, dilation=dilation)
     features = torch.randn(1, 4, 25, 25, requires_grad=True)
     wide(features)[0, :, 12, 12].sum().backward()
     seen = features.grad.abs().sum((0, 1)).nonzero() - 12
-    assert set(seen.abs().flatten().tolist()) == {0, 5, 10}
+    assert set(seen.abs().flatten().tolist()) == {0, dilation, 2 * dilation}
 
 
 def test_predicted_affinity_is_symmetric_and_keeps_float32() -> None:
