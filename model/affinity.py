@@ -19,16 +19,16 @@ def unit_rows(maps: Tensor) -> Tensor:
 
 
 @record_function("affinity")
-def transition_matrix(affinity: Tensor, rounds: int = 3) -> Tensor:
+def transition_matrix(affinity: Tensor, power: int = 2, rounds: int = 3) -> Tensor:
     """Make an affinity (B, N, N) > 0 a transition matrix (B, N, N) (CLIP-ES, section 3.3).
 
     Rounds of dividing columns, then rows, by their sums come near a doubly stochastic matrix, which
-    is made symmetric and squared.
+    is made symmetric and raised to a power, as published squared.
     """
     for _ in range(rounds):
         affinity = unit_rows(unit_rows(affinity.transpose(-2, -1)).transpose(-2, -1))
     symmetric = (affinity + affinity.transpose(-2, -1)) / 2
-    return symmetric @ symmetric
+    return torch.linalg.matrix_power(symmetric, power)
 
 
 def select_by_mass(predicted: Tensor, maps: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from model.losses import (
     single_process,
     tag_loss,
 )
-from model.method import Method
+from model.method import BEGINNING, Method, Phase
 from model.outputs import CVFOutput, PseudoLabels, VitOutput
 from model.predictions import allowed_labels, own_labels
 from model.resize import enlarge
@@ -47,28 +47,29 @@ def criterion(
     radius: int = 8,
     reduce: Reduce = single_process,
     method: Method | None = None,
-    self_training: bool = False,
+    phase: Phase = BEGINNING,
 ) -> dict[str, Tensor]:
     """Compute the unweighted losses of `CVF.forward` (model/README.md, "Losses"): "seg",
     "affinity", with a ViT "patch", and those that the method gives a weight, "dice" and "cross".
 
     tags (B, K) in {0, 1}; `radius` in patches; method: None for the default settings;
-    self_training: whether the network's own labels replace others (`replace_labels`). The logits
-    are brought to the labels' size.
+    phase: once the network learns from itself, its own labels may replace others
+    (`replace_labels`). The logits are brought to the labels' size.
     """
     method = method or Method()
     labels = output.labels
     size = labels.combined.shape[-2:]
     logits = enlarge(output.logits, size)
 
-    predicts = self_training or method.w_cross > 0
+    replaces = phase.self_training and method.self_train in ("labels", "affinity")
+    predicts = replaces or method.w_cross > 0
     allowed = None
     if predicts and method.predicted_classes == "tags":
         allowed = allowed_labels(tags, logits.device)
     replaced = None
     supervising = labels.affinity
     combined = labels.combined
-    if self_training:
+    if replaces:
         replaced = replace_labels(logits, labels, allowed, method)
         supervising = replaced.affinity
         combined = replaced.combined

@@ -20,11 +20,11 @@ from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder, predicte
 from model.dense import dense_cams, patch_probabilities
 from model.dino import DinoFeatures, DinoViT
 from model.distribution import corrected, distribution_affinity
-from model.method import Method
+from model.method import BEGINNING, Method, Phase
 from model.noise import Noise, drop_channels
 from model.outputs import CVFOutput, PseudoLabels, Seeds, Views, VitOutput
 from model.precision import float32_region, to_device
-from model.predictions import cam_weights
+from model.predictions import cam_weights, tagged_logits
 from model.proxy import cosine_affinity, read_out
 from model.pseudo_labels import make_labels, seed_labels
 from model.resize import resize_tokens
@@ -127,7 +127,7 @@ class CVF(nn.Module):
         self,
         images: Tensor,
         tags: Tensor,
-        after_switch: bool,
+        phase: Phase = BEGINNING,
         valid: Tensor | None = None,
         noise: Noise | None = None,
     ) -> CVFOutput:
@@ -135,13 +135,11 @@ class CVF(nn.Module):
         (model/README.md, "The figure").
 
         images (B, 3, H, W) normalised; tags (B, K), above 0 where tagged, an image may have none,
-        best on the CPU (a GPU is then not waited for); after_switch: whether the iteration lies
-        after the switch-over, so that attention maps are selected by the predicted affinity rather
-        than averaged; valid (B, H, W) bool, False on padding, which gets label 255; noise: the
-        samples' random numbers by which channels of the fused features are dropped, None in
-        testing.
+        best on the CPU (a GPU is then not waited for); phase: what has begun; valid (B, H, W) bool,
+        False on padding, which gets label 255; noise: the samples' random numbers by which channels
+        of the fused features are dropped, None in testing.
         """
-        clip = self._clip_features(images, after_switch)
+        clip = self._clip_features(images, phase.after_switch)
         dino = self._dino_features(images)
         vit = self._vit_output(images)
 
@@ -155,19 +153,19 @@ class CVF(nn.Module):
         logits, opinions = self._logits(streams, x_patch, clip.grid, match_logits)
         patch_logits = self._patch_logits(vit)
 
-        views = Views(clip, dino, vit, fused, affinity, logits, after_switch)
+        views = Views(clip, dino, vit, fused, affinity, logits, phase)
         seeds = self._seeds(views, tags)
         labels = self._labels(images, seeds, valid)
         return CVFOutput(logits, affinity, patch_logits, labels, opinions)
 
     @torch.no_grad()
-    def seeds(self, images: Tensor, tags: Tensor, after_switch: bool) -> dict[str, Tensor]:
+    def seeds(self, images: Tensor, tags: Tensor, phase: Phase = BEGINNING) -> dict[str, Tensor]:
         """Make label maps (B, H, W) long of what supervises the decoder, to be scored on masks.
 
         "clip", "vit", "fused": argmax of the propagated CAMs without refinement, of each branch in
         use and of both joined; "pseudo": the final labels. Arguments as in `forward`.
         """
-        labels = self(images, tags, after_switch).labels
+        labels = self(images, tags, phase).labels
         with float32_region(images.device):
             seeds = seed_labels(labels.seeds, images.shape[-2:], self.method)
         return {**seeds, "pseudo": labels.combined}
@@ -322,7 +320,7 @@ class CVF(nn.Module):
                 )
                 affinity = corrected(affinity, alike, method.distribution)
 
-            transition = transition_matrix(affinity)
+            transition = transition_matrix(affinity, method.transition_power)
             weights: Tensor | float = 1.0
             if method.reweight != "none":
                 weights = cam_weights(views.logits, rows, method.predicted_classes)
@@ -339,7 +337,10 @@ class CVF(nn.Module):
                 vit_cams = rows.pick(views.vit.cams)
                 vit_seeds = propagate(transition, rows, vit_cams * weights, within)
 
-        return Seeds(rows, transition, clip_cams, boxes, clip, vit_cams, vit_seeds)
+        own = None
+        if views.phase.self_training and method.self_train == "scores":
+            own = tagged_logits(views.logits, rows)
+        return Seeds(rows, transition, clip_cams, boxes, clip, vit_cams, vit_seeds, own)
 
     def _clip_maps(self, features: ImageFeatures, last_map: Tensor | None = None) -> list[Tensor]:
         """Return CLIP's attention between patches, (B, N, N) per block, in block order.
@@ -364,7 +365,7 @@ class CVF(nn.Module):
             mean = torch.stack(views.dino.attention).mean(dim=0)
             dino_map = map_on_grid(mean, views.dino.grid, views.clip.grid)
         return build_affinity(
-            clip_maps, vit_map, views.affinity, self.method, views.after_switch, dino_map
+            clip_maps, vit_map, views.affinity, self.method, views.phase.after_switch, dino_map
         )
 
     def _clip_cams(

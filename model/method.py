@@ -13,6 +13,21 @@ DECODER_HEADS = 8  # attention heads of the decoder's transformer blocks (WeCLIP
 
 
 @dataclass(frozen=True)
+class Phase:
+    """What has begun at some point of training.
+
+    after_switch: attention maps are selected by the predicted affinity rather than averaged.
+    self_training: the network learns from itself too, in the way that `self_train` says.
+    """
+
+    after_switch: bool = False
+    self_training: bool = False
+
+
+BEGINNING = Phase()
+
+
+@dataclass(frozen=True)
 class Method(DenseSettings, TargetSettings):
     """Settings of `CVF`, in which its variants differ (model/README.md, "Settings").
 
@@ -124,6 +139,14 @@ class Method(DenseSettings, TargetSettings):
         Role.METHOD,
         low=0,
         high=1,
+    )
+    transition_power: int = option(
+        2,
+        "method",
+        "power of the transition matrix, so many steps do CAMs spread; published: 2",
+        Role.METHOD,
+        low=1,
+        high=8,
     )
     fusion_dropout: float = option(
         0.1,

@@ -7,6 +7,7 @@ from torch import Tensor
 from clip.model import ImageFeatures
 from model.class_rows import ClassRows
 from model.dino import DinoFeatures
+from model.method import Phase
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Views:
     clip: tokens and attention maps of blocks 1..L-1. dino, vit: None where there is none. fused
     (B, N, dim): fused tokens, which the decoder reads; DINO's, if it gives features, stand beside
     CLIP's in 2 dim channels. affinity (B, N, N) in 0..1: predicted from them. logits
-    (B, K+1, h, w): of the network. after_switch: whether the iteration lies after the switch-over.
+    (B, K+1, h, w): of the network. phase: what has begun.
     """
 
     clip: ImageFeatures
@@ -58,7 +59,7 @@ class Views:
     fused: Tensor
     affinity: Tensor
     logits: Tensor
-    after_switch: bool
+    phase: Phase
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class Seeds:
 
     clip_cams: CLIP's, of the kind that `cam` asks for, 0..1. vit_cams: the ViT's, >= 0. clip, vit:
     the same after weights, boxes and transition matrix, >= 0. transition (B, N, N): that matrix.
-    boxes (n, h, w) bool: where CLIP's CAMs may spread from.
+    boxes (n, h, w) bool: where CLIP's CAMs may spread from. own: the network's own logits
+    (1 + its classes, h, w) of each image, where they join the scores.
     """
 
     rows: ClassRows
@@ -78,6 +80,7 @@ class Seeds:
     clip: Tensor | None = None
     vit_cams: Tensor | None = None
     vit: Tensor | None = None
+    own: list[Tensor] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The network's own prediction as a source of labels, among those that an image may have."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from model.class_rows import ClassRows
@@ -32,6 +33,14 @@ def own_labels(logits: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, T
     """
     probability, labels = probabilities(logits, allowed).max(dim=1)
     return labels, probability
+
+
+def tagged_logits(logits: Tensor, rows: ClassRows) -> list[Tensor]:
+    """Pick the logits (1 + its classes, h, w) of background and its tagged classes of each image,
+    without gradient; logits (B, K+1, h, w).
+    """
+    classes = rows.by_image(rows.index[:, 1])
+    return [own[F.pad(tagged + 1, (1, 0))].float() for own, tagged in zip(logits.detach(), classes)]
 
 
 def cam_weights(logits: Tensor, rows: ClassRows, classes: str) -> Tensor:

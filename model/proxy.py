@@ -71,7 +71,7 @@ def proxy_features(views: Views, method: Method) -> tuple[Tensor, tuple[int, int
     if method.proxy == "dino" and views.dino is not None:
         return views.dino.patches.float(), views.dino.grid
 
-    if method.proxy == "learned" and views.after_switch:
+    if method.proxy == "learned" and views.phase.after_switch:
         return views.fused.detach().float(), views.clip.grid
     return None
 

@@ -78,15 +78,28 @@ def score_maps(seeds: Seeds, size: Sequence[int]) -> dict[str, Tensor]:
     return scores
 
 
+def join_own(channels: list[Tensor], seeds: Seeds, method: Method) -> list[Tensor]:
+    """Mix the channels (1 + its classes, H, W) of each image with the network's own probabilities
+    among its tags, where they join the scores (ours; model/README.md, "Targets").
+    """
+    if seeds.own is None:
+        return channels
+    share = method.self_train_share
+    own = [resize(own[None], channels[0].shape[-2:])[0].softmax(dim=0) for own in seeds.own]
+    return [(1 - share) * scores + share * p for scores, p in zip(channels, own)]
+
+
 def seed_labels(seeds: Seeds, size: Sequence[int], method: Method) -> dict[str, Tensor]:
-    """Make the label maps (B, *size) of each branch and, with both, "fused": argmax of the scores
-    without refinement.
+    """Make the label maps (B, *size) of each branch and, with both, "fused", which the network's
+    own prediction may join: argmax of the scores without refinement.
     """
     powers = background_powers(method)
-    labels = {
-        name: label_map(with_background(scores, seeds.rows, powers[name]), seeds.rows)
-        for name, scores in score_maps(seeds, size).items()
-    }
+    labels = {}
+    for name, scores in score_maps(seeds, size).items():
+        channels = with_background(scores, seeds.rows, powers[name])
+        if name == "fused":
+            channels = join_own(channels, seeds, method)
+        labels[name] = label_map(channels, seeds.rows)
     if "fused" in labels and method.label_fusion == "max_id":
         labels["fused"] = torch.maximum(labels["clip"], labels["vit"])
     return labels
@@ -105,8 +118,12 @@ def make_labels(
     scores = score_maps(seeds, images.shape[-2:])
     powers = background_powers(method)
 
+    whole = "fused" if "fused" in scores else next(iter(scores))
+
     def refined_channels(name: str) -> list[Tensor]:
         channels = with_background(scores[name], seeds.rows, powers[name])
+        if name == whole:
+            channels = join_own(channels, seeds, method)
         return refine(images, channels, method.par_iterations)
 
     def refined_label(name: str) -> Tensor:
@@ -118,7 +135,6 @@ def make_labels(
         labels = {"clip": refined_label("clip"), "vit": vit}
         combined = torch.maximum(labels["clip"], labels["vit"])
     else:
-        whole = "fused" if "fused" in scores else next(iter(scores))
         channels = refined_channels(whole)
         combined = label_map(channels, seeds.rows)
         others = [name for name in wanted_branches(method) if name in scores and name != whole]

@@ -35,15 +35,15 @@ class TargetSettings(Settings):
     self_train: str = option(
         "none",
         "method",
-        "which labels the network's own prediction replaces late in training: those of the "
-        "segmentation, or those of affinity",
+        "late in training the network's own prediction joins the scores that become labels "
+        "(ours), or replaces the labels of the segmentation, or those of affinity",
         Role.METHOD,
-        choices=("none", "labels", "affinity"),
+        choices=("none", "scores", "labels", "affinity"),
     )
     self_train_iters: int = option(
         18000,
         "method",
-        "iteration from which --self_train replaces them (of the full run)",
+        "iteration from which --self_train does so (of the full run)",
         Role.METHOD,
         low=0,
         scaled=True,
@@ -52,7 +52,16 @@ class TargetSettings(Settings):
     self_train_at: float = option(
         0.75,
         "method",
-        "probability above which a pixel's own prediction replaces its label",
+        "probability above which a pixel's own prediction replaces its label (labels, affinity)",
+        Role.METHOD,
+        low=0,
+        high=1,
+        part_of="self_train",
+    )
+    self_train_share: float = option(
+        0.5,
+        "method",
+        "share of the network's own prediction in the scores, with --self_train scores",
         Role.METHOD,
         low=0,
         high=1,
@@ -68,5 +77,5 @@ class TargetSettings(Settings):
     )
 
     def self_trains(self, step: int) -> bool:
-        """Tell whether the network's own labels replace others once `step` iterations are done."""
+        """Tell whether the network learns from itself too once `step` iterations are done."""
         return self.self_train != "none" and step >= self.self_train_iters

@@ -11,11 +11,12 @@ from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder
 from model.dino import load_dino
-from model.method import Method
+from model.method import Method, Phase
 from model.text_match import TextMatch
 
 CLASSES, WORDS = 5, 3
 LOGIT_SCALE = 3.0
+LATE = Phase(after_switch=True)
 
 
 def tower() -> VisionTransformer:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from model.method import HeadSettings, Method
+from model.method import HeadSettings, Method, Phase
 from utils.common.entry import parse_bool
 from utils.common.errors import UserError, nearest
 from utils.common.files import write_whole
@@ -48,6 +48,10 @@ class Config(  # a dataclass takes the fields of its last base first
     DataSettings,
 ):
     """Every setting of a run. Each is a YAML key and a command line flag of the same name."""
+
+    def phase(self, step: int) -> Phase:
+        """Tell what has begun once `step` iterations are done."""
+        return Phase(self.after_switch(step), self.self_trains(step))
 
 
 def names_of(role: Role) -> list[str]:

@@ -102,9 +102,7 @@ def check_maps(golden: GoldenFile, model: CVF) -> None:
 
 def check_stage(golden: GoldenFile, stage: str, model: CVF, settings: Config, step: int) -> None:
     """One training step at an iteration of a stage."""
-    out: CVFOutput = model(
-        normalised(golden["image_u8"]), golden["tags"], settings.after_switch(step)
-    )
+    out: CVFOutput = model(normalised(golden["image_u8"]), golden["tags"], settings.phase(step))
     close(out.logits, golden["seg"])
     close(out.affinity, golden["attn_pred"])
     seeds = out.labels.seeds

@@ -80,7 +80,7 @@ def check_weclip(golden: GoldenFile) -> None:
     model = weclip(golden, settings)
     images = normalised(golden["image_u8"])
     for stage, step in (("before", settings.switch_iters - 1), ("after", settings.switch_iters)):
-        out = model(images, golden["tags"], settings.after_switch(step))
+        out = model(images, golden["tags"], settings.phase(step))
         close(out.logits, golden["seg"])
         close(out.affinity, golden["attn_pred"])
         seeds = out.labels.seeds

@@ -94,7 +94,7 @@ def check_weclip_plus(golden: GoldenFile) -> None:
     images = normalised(golden["image_u8"])
     check_features(golden, model, images)
 
-    out = model(images, golden["tags"], settings.after_switch(0))
+    out = model(images, golden["tags"], settings.phase(0))
     close(out.opinions[0], golden["seg_clip"])
     close(out.opinions[1], golden["seg_dino"])
     close(out.logits, (golden["seg_clip"] + golden["seg_dino"]) / 2)

@@ -20,6 +20,7 @@ from model.affinity import propagate
 from model.class_rows import ClassRows
 from model.criterion import criterion
 from model.cvf import CVF
+from model.method import Phase
 from model.outputs import CVFOutput
 from model.resize import resize
 from utils.build import build_cvf
@@ -65,7 +66,7 @@ def check_cvf_forward(golden: GoldenFile) -> None:
     close(vit.patch_affinity, golden["mct_patch_attn_sum"])
     close(vit.x_patch, golden["mct_x_patch"])
     for stage, after_switch in (("before", False), ("after", True)):
-        out = model(images, golden["tags"], after_switch)
+        out = model(images, golden["tags"], Phase(after_switch))
         close(out.logits, golden["seg"])
         close(out.affinity, golden["attn_pred"])
         close(out.patch_logits, golden["x_patch_logits"])

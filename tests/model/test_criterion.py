@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.criterion import criterion, cross_loss, replace_labels
 from model.losses import IGNORE, affinity_loss, pair_targets, radius_mask, seg_loss
-from model.method import Method
+from model.method import BEGINNING, Method, Phase
 from model.outputs import CVFOutput, PseudoLabels
 from model.predictions import allowed_labels, own_labels, probabilities
 from model.resize import resize
@@ -40,7 +40,7 @@ def output(**choices: Any) -> tuple[CVFOutput, Tensor, Method]:
     images, tags = tiny.batch()
     valid = torch.ones(3, 64, 48, dtype=torch.bool)
     valid[:, :5] = False
-    return model(images, tags, True, valid), tags, model.method
+    return model(images, tags, tiny.LATE, valid), tags, model.method
 
 
 def test_the_usual_losses_are_those_of_hard_labels() -> None:
@@ -108,11 +108,30 @@ def test_self_training_begins_at_its_iteration() -> None:
     assert not Config(self_train_iters=3).self_trains(9)
 
 
+@pytest.mark.parametrize("branches", ["clip", "vit", "fusion"])
+def test_the_networks_own_prediction_joins_the_scores_in_its_share(branches: str) -> None:
+    images, tags = tiny.batch()
+    itself = Phase(self_training=True)
+
+    def label(share: float, phase: Phase) -> tuple[torch.Tensor, torch.Tensor]:
+        torch.manual_seed(0)
+        model = tiny.cvf(branches=branches, self_train="scores", self_train_share=share).eval()
+        model.method = replace(model.method, par_iterations=0)
+        out = model(images, tags, phase)
+        return out.labels.combined, resize(out.logits, images.shape[-2:])
+
+    before, logits = label(0.5, BEGINNING)
+    own, _ = own_labels(logits, allowed_labels(tags, logits.device))
+    assert torch.equal(label(1.0, itself)[0], own)
+    assert torch.equal(label(0.0, itself)[0], before)
+    assert not torch.equal(own, before)
+
+
 @pytest.mark.parametrize("kind", ["labels", "affinity"])
 def test_self_training_changes_the_labels_of_one_loss(kind: str) -> None:
     out, tags, method = output(self_train=kind, self_train_at=0.0, w_dice=1.0)
     before = criterion(out, tags, 2, method=method)
-    after = criterion(out, tags, 2, method=method, self_training=True)
+    after = criterion(out, tags, 2, method=method, phase=Phase(self_training=True))
     logits = resize(out.logits, (64, 48))
     own, _ = own_labels(logits, allowed_labels(tags, logits.device))
     own = own.masked_fill(out.labels.combined == IGNORE, IGNORE)
@@ -179,7 +198,7 @@ def test_shares_of_two_processes_add_up_to_the_losses_of_the_batch(switch: dict[
     out, tags, method = output(**switch)
 
     def losses(rows: slice, reduce: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        return criterion(part(out, rows), tags[rows], 2, reduce, method, True)
+        return criterion(part(out, rows), tags[rows], 2, reduce, method, Phase(self_training=True))
 
     whole = losses(slice(None), lambda counts: counts)
     parts = [slice(0, 1), slice(1, 3)]

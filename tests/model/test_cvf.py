@@ -7,7 +7,7 @@ import torch
 from model.affinity import build_affinity, transition_matrix
 from model.cam import gradcam
 from model.criterion import classifier_criterion, criterion
-from model.method import Method
+from model.method import Method, Phase
 from model.outputs import Seeds
 from utils.common.errors import UserError
 
@@ -20,7 +20,7 @@ def test_everything_trained_gets_a_gradient_and_clip_gets_none(
     branches: str, after_switch: bool
 ) -> None:
     model, (images, tags) = tiny.cvf(branches=branches), tiny.batch()
-    losses = criterion(model(images, tags, after_switch), tags)
+    losses = criterion(model(images, tags, Phase(after_switch)), tags)
     assert set(losses) == {"seg", "affinity"} | ({"patch"} if branches != "clip" else set())
     sum(losses.values()).backward()
     without = {
@@ -37,7 +37,7 @@ def test_segment_gives_the_logits_without_tags_cams_or_attention_maps(
     branches: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, (images, tags) = tiny.cvf(branches=branches).eval(), tiny.batch()
-    expected = model(images, tags, after_switch=False).logits
+    expected = model(images, tags).logits
     for part in ("features", "project"):
         monkeypatch.setattr(model.clip, part, None)
     if model.vit is not None:
@@ -59,15 +59,15 @@ def test_logits_are_mixed_in_the_learned_share() -> None:
 
 def test_an_image_has_the_same_labels_alone_and_in_a_batch() -> None:
     model, (images, tags) = tiny.cvf().eval(), tiny.batch()
-    together = model(images, tags, after_switch=True).labels.combined
+    together = model(images, tags, tiny.LATE).labels.combined
     for image in range(len(images)):
-        alone = model(images[image, None], tags[image, None], after_switch=True).labels.combined[0]
+        alone = model(images[image, None], tags[image, None], tiny.LATE).labels.combined[0]
         assert (alone == together[image]).float().mean() > 0.99
 
 
 def test_images_without_tags_are_background_and_train() -> None:
     model, (images, tags) = tiny.cvf(), tiny.batch()
-    out = model(images, torch.zeros_like(tags), after_switch=True)
+    out = model(images, torch.zeros_like(tags), tiny.LATE)
     assert not out.labels.combined.any()
     assert all(torch.isfinite(loss) for loss in criterion(out, torch.zeros_like(tags)).values())
 
@@ -75,14 +75,14 @@ def test_images_without_tags_are_background_and_train() -> None:
 def test_padding_trains_nothing() -> None:
     model, (images, tags) = tiny.cvf().eval(), tiny.batch()
     valid = torch.zeros(3, 64, 48, dtype=torch.bool)
-    losses = criterion(model(images, tags, False, valid), tags)
+    losses = criterion(model(images, tags, valid=valid), tags)
     assert losses["seg"] == losses["affinity"] == 0
 
 
 def test_labels_are_made_in_float32_without_autograd() -> None:
     model, (images, tags) = tiny.cvf(), tiny.batch()
     with torch.autocast("cpu", torch.bfloat16):
-        out = model(images, tags, after_switch=True)
+        out = model(images, tags, tiny.LATE)
         losses = criterion(out, tags)
     seeds = out.labels.seeds
     for tensor in (seeds.clip_cams, seeds.clip, seeds.vit_cams, seeds.vit, seeds.transition):
@@ -99,13 +99,11 @@ def test_seeds_name_the_branches_in_use() -> None:
     }
     for branches, expected in names.items():
         model = tiny.cvf(branches=branches).eval()
-        labels = model.seeds(images, tags, after_switch=False)
+        labels = model.seeds(images, tags)
         assert set(labels) == expected and all(
             label.shape == (3, 64, 48) for label in labels.values()
         )
-        assert torch.equal(
-            labels["pseudo"], model(images, tags, after_switch=False).labels.combined
-        )
+        assert torch.equal(labels["pseudo"], model(images, tags).labels.combined)
 
 
 def test_vit_cams_are_propagated_within_the_last_class_on_request() -> None:
@@ -114,7 +112,7 @@ def test_vit_cams_are_propagated_within_the_last_class_on_request() -> None:
 
     def seeds_with(mask: str) -> Seeds:
         parts.method = Method(propagation_mask=mask, par_iterations=0)
-        return parts(images, tags, after_switch=False).labels.seeds
+        return parts(images, tags).labels.seeds
 
     free, masked = seeds_with("none"), seeds_with("last_class")
     torch.testing.assert_close(free.clip, masked.clip)
@@ -131,7 +129,7 @@ def test_vit_cams_are_propagated_within_the_last_class_on_request() -> None:
 @pytest.mark.parametrize("block", [-1, -3])
 def test_cams_are_read_at_the_chosen_block(block: int) -> None:
     model, (images, tags) = tiny.cvf(cam_block=block).eval(), tiny.batch()
-    seeds = model(images, tags, False).labels.seeds
+    seeds = model(images, tags).labels.seeds
     stream, _ = model.clip.embed(images)
     for earlier in model.clip.blocks[:block]:
         stream = earlier(stream)
@@ -143,7 +141,7 @@ def test_the_affinity_is_made_of_all_blocks_and_of_what_the_stage_asks_for() -> 
     model, (images, tags) = tiny.cvf(branches="clip").eval(), tiny.batch()
     maps = [attention[:, 1:, 1:] for attention in model.clip.features(images, depth=4).attention]
     for after_switch in (False, True):
-        out = model(images, tags, after_switch)
+        out = model(images, tags, Phase(after_switch))
         expected = transition_matrix(
             build_affinity(maps, None, out.affinity, model.method, after_switch)
         )
@@ -190,7 +188,7 @@ def test_a_few_steps_learn_the_labels() -> None:
     trained = [p for p in model.parameters() if p.requires_grad]
     optimiser, history = torch.optim.AdamW(trained, lr=2e-3), []
     for _ in range(12):
-        losses = criterion(model(images, tags, after_switch=False), tags)
+        losses = criterion(model(images, tags), tags)
         optimiser.zero_grad()
         sum(losses.values()).backward()
         optimiser.step()
@@ -202,9 +200,9 @@ def test_permuting_the_classes_permutes_the_labels() -> None:
     torch.manual_seed(0)
     model, (images, tags) = tiny.cvf(branches="clip").eval(), tiny.batch()
     order = torch.tensor([3, 0, 4, 1, 2])
-    labels = model(images, tags, False).labels.combined
+    labels = model(images, tags).labels.combined
     model.text[: tiny.CLASSES] = model.text[: tiny.CLASSES][order]
-    permuted = model(images, tags[:, order], False).labels.combined
+    permuted = model(images, tags[:, order]).labels.combined
     # of the background and each class
     place = torch.cat([torch.zeros(1, dtype=torch.long), order.argsort() + 1])
     expected = torch.where(labels == 255, labels, place[labels.clamp(max=tiny.CLASSES)])

@@ -22,6 +22,7 @@ from model.affinity import map_on_grid, unit_rows
 from model.criterion import criterion
 from model.cvf import CVF
 from model.dino import dino_identity, load_dino
+from model.method import Phase
 from model.resize import resize_tokens
 from utils.common.errors import UserError
 from utils.tools.benchmark.networks import STAGES
@@ -44,7 +45,7 @@ def of_use(use: str, **choices: Any) -> CVF:
 def test_what_is_trained_gets_a_gradient_and_dino_gets_none(use: str, branches: str) -> None:
     images, tags = tiny.batch()
     network = of_use(use, branches=branches, w_cross=0.1 if use in ("features", "both") else 0.0)
-    losses = criterion(network(images, tags, True), tags, method=network.method)
+    losses = criterion(network(images, tags, tiny.LATE), tags, method=network.method)
     sum(losses.values()).backward()
     for name, tensor in network.named_parameters():
         if name.startswith(("dino.", "clip.")):
@@ -56,7 +57,7 @@ def test_what_is_trained_gets_a_gradient_and_dino_gets_none(use: str, branches: 
 def test_both_streams_pass_one_decoder_and_logits_are_their_mean() -> None:
     images, tags = tiny.batch()
     network = model(branches="clip", clip_layers="last")
-    out = network(images, tags, True)
+    out = network(images, tags, tiny.LATE)
     clip = network.clip.features(images)
     seen = network.dino.look(images)
     assert seen.grid == (4, 3)  # 56 x 42 px of 64 x 48
@@ -79,7 +80,7 @@ def test_dropped_channels_of_the_streams_are_not_the_same() -> None:
 
     images, tags = tiny.batch()
     network = model(fusion_dropout=0.5).train()
-    network(images, tags, False, noise=Kept())  # type: ignore[arg-type]
+    network(images, tags, noise=Kept())  # type: ignore[arg-type]
     assert len(set(sites)) == 2
 
 
@@ -87,7 +88,7 @@ def test_dropped_channels_of_the_streams_are_not_the_same() -> None:
 def test_segment_runs_dino_for_features_alone(use: str, monkeypatch: pytest.MonkeyPatch) -> None:
     images, tags = tiny.batch()
     network = of_use(use)
-    expected = network(images, tags, False).logits
+    expected = network(images, tags).logits
     if use in ("affinity", "proxy"):
         monkeypatch.setattr(network.dino, "forward", None)
     with torch.inference_mode():
@@ -97,8 +98,8 @@ def test_segment_runs_dino_for_features_alone(use: str, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("use", USES)
 def test_an_image_alone_is_as_in_a_batch(use: str) -> None:
     images, tags = tiny.batch()
-    batch = of_use(use, reweight="prediction")(images, tags, True)
-    alone = of_use(use, reweight="prediction")(images[2:], tags[2:], True)
+    batch = of_use(use, reweight="prediction")(images, tags, tiny.LATE)
+    alone = of_use(use, reweight="prediction")(images[2:], tags[2:], tiny.LATE)
     torch.testing.assert_close(batch.logits[2:], alone.logits, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(
         batch.labels.seeds.clip[-1:], alone.labels.seeds.clip, rtol=1e-3, atol=1e-5
@@ -109,8 +110,8 @@ def test_an_image_alone_is_as_in_a_batch(use: str) -> None:
 def test_its_attention_changes_the_affinity_and_nothing_else(after_switch: bool) -> None:
     images, tags = tiny.batch()
     torch.manual_seed(0)
-    usual = tiny.cvf().eval()(images, tags, after_switch)
-    out = model(dino_use="affinity")(images, tags, after_switch)
+    usual = tiny.cvf().eval()(images, tags, Phase(after_switch))
+    out = model(dino_use="affinity")(images, tags, Phase(after_switch))
     torch.testing.assert_close(out.logits, usual.logits)
     seeds, before = out.labels.seeds, usual.labels.seeds
     torch.testing.assert_close(seeds.clip_cams, before.clip_cams)
@@ -142,7 +143,7 @@ def test_without_dino_nothing_of_it_is_built_or_run() -> None:
     for network in (tiny.cvf().eval(), model()):
         tensors.append({name: tensor.shape for name, tensor in network.state_dict().items()})
         with torch.profiler.profile() as run:
-            network(images, tags, True)
+            network(images, tags, tiny.LATE)
             network.segment(images)
         stages.append([event.name for event in run.events() if event.name in STAGES])
 

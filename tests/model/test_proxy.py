@@ -10,7 +10,7 @@ from torch import Tensor
 from model.class_rows import ClassRows
 from model.cvf import CVF
 from model.dense import DenseReadout, dense_tokens, tokens_by_proxy
-from model.method import Method
+from model.method import Method, Phase
 from model.predictions import cam_weights
 from model.proxy import proxy_attention, proxy_features
 from utils.common.errors import UserError
@@ -24,9 +24,9 @@ def model(proxy: str, **choices: Any) -> CVF:
     return tiny.cvf(proxy=proxy, **settings).eval()
 
 
-def cams(network: CVF, after_switch: bool = True) -> Tensor:
+def cams(network: CVF, phase: Phase = tiny.LATE) -> Tensor:
     images, tags = tiny.batch()
-    found = network(images, tags, after_switch).labels.seeds.clip_cams
+    found = network(images, tags, phase).labels.seeds.clip_cams
     assert torch.isfinite(found).all() and found.amin() >= 0 and found.amax() <= 1
     return found
 
@@ -52,16 +52,16 @@ def test_with_several_blocks_and_surgery_too(proxy: str) -> None:
 @pytest.mark.parametrize("parts", ["k", "proxy"])
 def test_an_image_alone_has_the_maps_that_it_has_in_a_batch(proxy: str, parts: str) -> None:
     images, tags = tiny.batch()
-    batch = model(proxy, dense_parts=parts)(images, tags, True).labels.seeds.clip_cams
-    alone = model(proxy, dense_parts=parts)(images[2:], tags[2:], True).labels.seeds.clip_cams
+    batch = model(proxy, dense_parts=parts)(images, tags, tiny.LATE).labels.seeds.clip_cams
+    alone = model(proxy, dense_parts=parts)(images[2:], tags[2:], tiny.LATE).labels.seeds.clip_cams
     torch.testing.assert_close(batch[-1:], alone, rtol=0, atol=1e-4)
 
 
 def test_a_learned_proxy_begins_at_the_switch_over() -> None:
-    before = cams(model("learned"), after_switch=False)
-    torch.testing.assert_close(before, cams(model("none"), after_switch=False))
-    alone = cams(model("learned", dense_parts="proxy"), after_switch=False)
-    torch.testing.assert_close(alone, cams(model("none", dense_parts=""), after_switch=False))
+    before = cams(model("learned"), Phase())
+    torch.testing.assert_close(before, cams(model("none"), Phase()))
+    alone = cams(model("learned", dense_parts="proxy"), Phase())
+    torch.testing.assert_close(alone, cams(model("none", dense_parts=""), Phase()))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_the_proxy_of_clip_is_the_output_of_its_block() -> None:
     kept: list[Any] = []
     network._seeds = lambda views, tags: kept.append(views)  # type: ignore[method-assign]
     network._labels = lambda *_: None  # type: ignore[method-assign,assignment]
-    network(images, tags, True)
+    network(images, tags, tiny.LATE)
     found = proxy_features(kept[0], network.method)
     assert found is not None
     stream, grid = network.clip.embed(images)
@@ -146,10 +146,10 @@ def test_a_cam_is_weighted_by_the_probability_of_its_class() -> None:
 def test_weights_act_before_the_cam_spreads_and_boxes_stay() -> None:
     images, tags = tiny.batch()
     torch.manual_seed(0)
-    usual = tiny.cvf().eval()(images, tags, True)
+    usual = tiny.cvf().eval()(images, tags, tiny.LATE)
     torch.manual_seed(0)
     network = tiny.cvf(reweight="prediction").eval()
-    out = network(images, tags, True)
+    out = network(images, tags, tiny.LATE)
     seeds, before = out.labels.seeds, usual.labels.seeds
     assert torch.equal(seeds.boxes, before.boxes)
     torch.testing.assert_close(seeds.clip_cams, before.clip_cams)
@@ -166,7 +166,7 @@ def test_weights_act_before_the_cam_spreads_and_boxes_stay() -> None:
 def test_without_boxes_a_cam_spreads_from_everywhere() -> None:
     images, tags = tiny.batch()
     torch.manual_seed(0)
-    seeds = tiny.cvf(boxes=False).eval()(images, tags, True).labels.seeds
+    seeds = tiny.cvf(boxes=False).eval()(images, tags, tiny.LATE).labels.seeds
     assert seeds.boxes is None
     expected = (seeds.transition[0] @ seeds.clip_cams[0].flatten()).view(4, 3)
     torch.testing.assert_close(seeds.clip[0], expected)
@@ -177,7 +177,7 @@ def test_a_skipped_block_changes_cams_and_the_last_map() -> None:
     found = []
     for skip in (0, 1):
         torch.manual_seed(0)
-        found.append(tiny.cvf(cam_skip=skip).eval()(images, tags, False).labels.seeds)
+        found.append(tiny.cvf(cam_skip=skip).eval()(images, tags).labels.seeds)
     assert not torch.allclose(found[0].clip_cams, found[1].clip_cams)
     assert not torch.allclose(found[0].transition, found[1].transition)
 

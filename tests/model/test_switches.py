@@ -12,6 +12,7 @@ from datasets.specs import VOC
 from model.affinity import propagate
 from model.cvf import CVF
 from model.dense import attend
+from model.method import Phase
 from utils.build import build_cvf
 from utils.config import Config
 
@@ -34,6 +35,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "cosine": {"affinity_head": "cosine"},
     "distribution, matrix": {"distribution": "matrix"},
     "distribution, elements": {"distribution": "elements", "distribution_tau": 0.03},
+    "transition, one step": {"transition_power": 1},
     "divergence": {"distribution": "matrix", "distribution_distance": "jensen_shannon"},
 }
 
@@ -47,8 +49,8 @@ def model(**choices: Any) -> CVF:
 @pytest.mark.parametrize("branches", ["clip", "fusion"])
 def test_a_switch_changes_seeds_or_affinity(switch: dict[str, Any], branches: str) -> None:
     images, tags = tiny.batch()
-    usual = model(branches=branches)(images, tags, True)
-    switched = model(branches=branches, **switch)(images, tags, True)
+    usual = model(branches=branches)(images, tags, tiny.LATE)
+    switched = model(branches=branches, **switch)(images, tags, tiny.LATE)
     assert torch.equal(switched.logits, usual.logits)
     seeds, before = switched.labels.seeds, usual.labels.seeds
     changed = [
@@ -64,8 +66,8 @@ def test_a_switch_changes_seeds_or_affinity(switch: dict[str, Any], branches: st
 @pytest.mark.parametrize("switch", SWITCHES.values(), ids=SWITCHES.keys())
 def test_an_image_alone_has_the_seeds_that_it_has_in_a_batch(switch: dict[str, Any]) -> None:
     images, tags = tiny.batch()
-    batch = model(**switch)(images, tags, True).labels.seeds
-    alone = model(**switch)(images[2:], tags[2:], True).labels.seeds
+    batch = model(**switch)(images, tags, tiny.LATE).labels.seeds
+    alone = model(**switch)(images[2:], tags[2:], tiny.LATE).labels.seeds
     assert torch.allclose(batch.transition[2:], alone.transition, atol=1e-5)
     assert torch.allclose(batch.clip_cams[-1:], alone.clip_cams, atol=1e-4)
 
@@ -73,16 +75,15 @@ def test_an_image_alone_has_the_seeds_that_it_has_in_a_batch(switch: dict[str, A
 def test_both_is_the_mean_of_grad_cam_and_dense_maps() -> None:
     images, tags = tiny.batch()
     cams = [
-        model(cam=cam)(images, tags, False).labels.seeds.clip_cams
-        for cam in ("gradcam", "dense", "both")
+        model(cam=cam)(images, tags).labels.seeds.clip_cams for cam in ("gradcam", "dense", "both")
     ]
     assert torch.allclose(cams[2], (cams[0] + cams[1]) / 2, atol=1e-5)
 
 
 def test_maps_of_the_vit_alone_read_nothing_densely() -> None:
     images, tags = tiny.batch()
-    usual = model(branches="vit")(images, tags, False).labels
-    switched = model(branches="vit", cam="dense", distribution="matrix")(images, tags, False).labels
+    usual = model(branches="vit")(images, tags).labels
+    switched = model(branches="vit", cam="dense", distribution="matrix")(images, tags).labels
     assert torch.equal(usual.combined, switched.combined)
 
 
@@ -112,7 +113,7 @@ def test_maps_of_the_blocks_that_are_read_are_summed_on_request() -> None:
 def test_without_boxes_maps_spread_from_everywhere() -> None:
     images, tags = tiny.batch()
     for choices in ({"boxes": False}, {"distribution": "matrix"}):
-        seeds = model(branches="clip", **choices)(images, tags, False).labels.seeds
+        seeds = model(branches="clip", **choices)(images, tags).labels.seeds
         assert seeds.boxes is None
         expected = propagate(seeds.transition, seeds.rows, seeds.clip_cams)
         torch.testing.assert_close(seeds.clip, expected)
@@ -124,8 +125,8 @@ def test_a_learned_proxy_acts_from_the_switch_over_on() -> None:
     proxied = model(cam="dense", proxy="learned")
     for after_switch in (False, True):
         same = torch.equal(
-            plain(images, tags, after_switch).labels.seeds.clip_cams,
-            proxied(images, tags, after_switch).labels.seeds.clip_cams,
+            plain(images, tags, Phase(after_switch)).labels.seeds.clip_cams,
+            proxied(images, tags, Phase(after_switch)).labels.seeds.clip_cams,
         )
         assert same is not after_switch
 
@@ -149,5 +150,5 @@ def test_the_decoder_reads_the_blocks_that_it_is_told_to(
     fused = network.fusion([tokens[block] for block in blocks])
     expected = network.decoder(fused, grid)
     torch.testing.assert_close(network.segment(images), expected, rtol=1e-4, atol=1e-5)
-    found = network(images, torch.eye(2, len(VOC.classes)), False).logits
+    found = network(images, torch.eye(2, len(VOC.classes))).logits
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

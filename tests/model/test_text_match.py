@@ -32,31 +32,31 @@ def test_it_is_told_in_training_and_in_testing_alike() -> None:
     torch.manual_seed(0)
     model = tiny.cvf(text_match=True).eval()
     images, tags = tiny.batch()
-    torch.testing.assert_close(model(images, tags, False).logits, model.segment(images))
+    torch.testing.assert_close(model(images, tags).logits, model.segment(images))
 
 
 def test_its_features_change_the_affinity_and_its_share_the_logits() -> None:
     torch.manual_seed(0)
     model = tiny.cvf(text_match=True).eval()
     images, tags = tiny.batch()
-    told = model(images, tags, False)
+    told = model(images, tags)
     assert model.text_match is not None
     with torch.no_grad():
         model.text_match.share.zero_()
-    without_share = model(images, tags, False)
+    without_share = model(images, tags)
     assert torch.equal(without_share.affinity, told.affinity)
     assert not torch.allclose(without_share.logits, told.logits)
     with torch.no_grad():
         model.text_match.mlp[2].weight.zero_()
         model.text_match.mlp[2].bias.zero_()
-    assert not torch.allclose(model(images, tags, False).affinity, told.affinity)
+    assert not torch.allclose(model(images, tags).affinity, told.affinity)
 
 
 def test_no_gradient_reaches_clip_and_one_reaches_each_of_its_own_tensors() -> None:
     torch.manual_seed(0)
     model = tiny.cvf(text_match=True)
     images, tags = tiny.batch()
-    model(images, tags, False).logits.square().mean().backward()
+    model(images, tags).logits.square().mean().backward()
     assert model.text_match is not None
     for name, tensor in model.text_match.named_parameters():
         assert tensor.grad is not None and tensor.grad.abs().sum() > 0, name

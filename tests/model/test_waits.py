@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from datasets.transforms import normalise
 from model import boxes
 from model.criterion import criterion
+from model.method import Phase
 from utils.tools.benchmark.counts import asks_for_values
 
 # `torch.tensor(values, device=...)`, whose copy to a GPU waits for all that it is doing
@@ -61,7 +62,7 @@ def test_the_forward_and_backward_of_a_step_ask_for_no_value(
     with NoWaits() as mode:
         for after_switch in (False, True):
             sum(
-                criterion(model(normalise(images), tags, after_switch, valid), tags).values()
+                criterion(model(normalise(images), tags, Phase(after_switch), valid), tags).values()
             ).backward()
     assert not mode.found
 

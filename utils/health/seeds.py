@@ -85,7 +85,7 @@ def seed_matrices(
     for done, sample in enumerate(loader):
         start = time.perf_counter()
         own = torch.from_numpy(tags[sample["index"]])
-        seeds = image_seeds(model, sample["image"], own, config, after_switch=False)
+        seeds = image_seeds(model, sample["image"], own, config)
         for title, kind in titled.items():
             matrix = ConfusionMatrix(len(spec.classes) + 1)
             labels = seeds.labels(getattr(seeds, kind)["clip"], power)

@@ -15,6 +15,7 @@ from datasets.layouts import Item
 from datasets.transforms import normalise
 from model.cvf import CVF
 from model.losses import IGNORE
+from model.method import BEGINNING, Phase
 from model.precision import float32_region
 from model.pseudo_labels import background_powers, channels_of, score_maps
 from utils.build import STATISTICS
@@ -80,12 +81,12 @@ def resized(image: Tensor, config: DataSettings) -> Tensor:
 
 @torch.no_grad()
 def image_seeds(
-    model: CVF, image: Tensor, tags: Tensor, config: Config, after_switch: bool
+    model: CVF, image: Tensor, tags: Tensor, config: Config, phase: Phase = BEGINNING
 ) -> ImageSeeds:
     """Make seeds and pseudo label of one image (3, H, W) uint8 with tags (K,), above 0 where
     tagged; the model in eval mode.
 
-    `after_switch`: affinity is selected rather than averaged (model/README.md, "Affinity").
+    `phase`: what has begun (model/README.md, "Affinity" and "Targets").
     """
     image = image.to(model.text.device)
     tags = tags.cpu()
@@ -99,7 +100,7 @@ def image_seeds(
         shown = pixels.shape[-2:]  # padding is cut off again
 
     with autocast(image.device, config.precision):
-        labels = model(pixels, tags[None], after_switch).labels
+        labels = model(pixels, tags[None], phase).labels
     keys = tags.nonzero()[:, 0].to(image.device)
 
     def of_image(maps: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -118,14 +118,14 @@ def export(
     Returns the counts of the pseudo labels, all 0 without a sweep. Raises UserError when the model
     has no such seeds.
     """
-    after_switch = config.after_switch(config.max_iters)
+    phase = config.phase(config.max_iters)
     refined = ConfusionMatrix(tags.shape[1] + 1)
     if not sweep:
         images = images.without_masks()
 
     for sample in progress(masked_loader(images, config), desc="export"):
         tag = torch.from_numpy(tags[sample["index"]])
-        seeds = image_seeds(model, sample["image"], tag, config, after_switch)
+        seeds = image_seeds(model, sample["image"], tag, config, phase)
         if kind not in seeds.scores:
             raise UserError(
                 f"--kind {kind} is not made by this checkpoint; use {' or '.join(seeds.scores)}"

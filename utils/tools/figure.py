@@ -37,9 +37,7 @@ def toy_row(
     predicted = predict(model, pixels, config, Outputs()).labels[CRF].cpu().numpy()
     truth = np.where(scene.labels == IGNORE, 0, scene.labels)
     labels = {"prediction": predicted, "truth": truth}
-    return method_row(
-        model, scene.image, tags, labels, config, config.after_switch(config.max_iters)
-    )[0]
+    return method_row(model, scene.image, tags, labels, config, config.phase(config.max_iters))[0]
 
 
 def main() -> None:

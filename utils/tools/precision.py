@@ -45,7 +45,7 @@ class Difference:
 def compared(model: CVF, image: Tensor, tags: Tensor, config: Config) -> Difference:
     """Make CLIP's seeds of an image (3, H, W) uint8 with tags (K,) in both precisions."""
     whole, half = (
-        image_seeds(model, image, tags, replace(config, precision=precision), after_switch=False)
+        image_seeds(model, image, tags, replace(config, precision=precision))
         for precision in ("fp32", "bf16")
     )
     return difference(whole, half, background_powers(model.method)["clip"])

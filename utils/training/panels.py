@@ -13,6 +13,7 @@ from datasets.data import Split
 from datasets.layouts import Item
 from datasets.pictures import load_image, load_mask
 from model.cvf import CVF
+from model.method import Phase
 from utils.common.errors import UserError
 from utils.config import Config
 from utils.drawing import coloured, heat, legend, stacked, titled_row
@@ -32,7 +33,7 @@ def method_row(
     tags: Tensor,
     labels: dict[str, np.ndarray],
     config: Config,
-    after_switch: bool,
+    phase: Phase,
 ) -> tuple[list[tuple[str, np.ndarray]], np.ndarray]:
     """Draw titled panels (H, W, 3) uint8 of an image of that form with tags (K,), and its pseudo
     label (H, W) uint8.
@@ -40,7 +41,7 @@ def method_row(
     labels: further label maps (H, W) uint8 by title, drawn behind the pseudo label. A CAM panel
     shows the highest score of any tagged class at each pixel. The model is in eval mode.
     """
-    seeds = image_seeds(model, torch.from_numpy(image).permute(2, 0, 1), tags, config, after_switch)
+    seeds = image_seeds(model, torch.from_numpy(image).permute(2, 0, 1), tags, config, phase)
     empty = torch.zeros(1, *image.shape[:2])  # an image without tags has no score
     cams = {
         kind: torch.cat([empty, scores.cpu()]).amax(0).numpy()
@@ -90,6 +91,6 @@ def _panel(
     labels = {"prediction": predicted.cpu().numpy()}
     if item.mask is not None:
         labels["truth"] = load_mask(item.mask)
-    row, pseudo = method_row(model, image, tags, labels, config, config.after_switch(step))
+    row, pseudo = method_row(model, image, tags, labels, config, config.phase(step))
     picture = titled_row(row)
     return stacked([picture, legend([pseudo, *labels.values()], names, picture.width)])

@@ -43,7 +43,7 @@ def make_pseudo_masks(model: CVF, images: Split, run: Run) -> Path:
         bar = progress(loader, config.quiet, desc="seeds")
         for sample in readable(bar, run.folder, "seeds"):
             tags = torch.from_numpy(images.tags[sample["index"]])
-            seeds = image_seeds(model, sample["image"], tags, config, after_switch=False)
+            seeds = image_seeds(model, sample["image"], tags, config)
 
             labels = seeds.confident.cpu().numpy().astype(np.uint8)
             write_whole(folder / f"{sample['name']}.png", mask_png(labels, palette()))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sized
 from dataclasses import replace
 
 from model.cvf import CVF
+from model.method import BEGINNING
 from utils.common.device import synchronise
 from utils.run_folder.checkpoint import checkpoint_of
 from utils.training.loop import Run, Stage, batches, forward, on_device
@@ -60,7 +61,7 @@ def rehearse_evaluation(model: CVF, evaluation: Evaluation, run: Run) -> float:
     tagged = evaluation.seeds.at(range(min(IMAGES, len(evaluation.seeds))))
     seconds = _timed(lambda: validate(model, few, small), few, evaluation.validation)
     return seconds + _timed(
-        lambda: score_seeds(model, tagged, small, False), tagged, evaluation.seeds
+        lambda: score_seeds(model, tagged, small, BEGINNING), tagged, evaluation.seeds
     )
 
 

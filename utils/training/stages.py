@@ -348,11 +348,10 @@ def pseudo_label_losses(
     """Compute the weighted losses of one batch of tagged images (model/README.md, "Losses")."""
     valid = batch["valid"] if config.ignore_padding else None
     noise = Noise.of(config.seed, step, batch["index"], images.device)
-    output = model(images, batch["tags"], config.after_switch(step), valid, noise)
+    phase = config.phase(step)
+    output = model(images, batch["tags"], phase, valid, noise)
     weights = term_weights(config)
-    terms = criterion(
-        output, batch["tags"], config.radius, distributed.total, config, config.self_trains(step)
-    )
+    terms = criterion(output, batch["tags"], config.radius, distributed.total, config, phase)
     return {name: weights[name] * term for name, term in terms.items()}
 
 

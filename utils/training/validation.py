@@ -10,6 +10,7 @@ from datasets.data import Split
 from datasets.layouts import Item
 from datasets.transforms import normalise
 from model.cvf import CVF
+from model.method import Phase
 from utils.build import STATISTICS
 from utils.common import distributed
 from utils.common.device import autocast
@@ -28,9 +29,7 @@ from utils.training.plan import Evaluation
 
 
 @torch.no_grad()
-def score_seeds(
-    model: CVF, seeds: Split, run: Run, after_switch: bool
-) -> dict[str, ConfusionMatrix]:
+def score_seeds(model: CVF, seeds: Split, run: Run, phase: Phase) -> dict[str, ConfusionMatrix]:
     """Count the confusion of CLIP, ViT and fused seeds and pseudo labels with the masks of tagged
     images, at original size, over all processes.
 
@@ -52,7 +51,7 @@ def score_seeds(
             tags = torch.from_numpy(seeds.tags[sample["index"]])[None]
             with autocast(run.device, config.precision):
                 image = padded(sample["image"].to(run.device), config)
-                labels = model.seeds(image, tags, after_switch)
+                labels = model.seeds(image, tags, phase)
 
             truth = sample["mask"].to(run.device)
             for name, label in labels.items():
@@ -74,7 +73,7 @@ def report(model: CVF, training: Split, evaluation: Evaluation, run: Run, step: 
     if evaluation.validation:
         scores[SINGLE] = validate(model, evaluation.validation, run)
     if len(seeds):
-        scores |= score_seeds(model, seeds, run, config.after_switch(step))
+        scores |= score_seeds(model, seeds, run, config.phase(step))
     if not distributed.is_main():
         return
 

@@ -117,7 +117,7 @@ class ByCheckpoint:
         seen = resize_long(pixels[None].float(), longest)[0].round().to(torch.uint8)
 
         tagged = torch.tensor([float(name in tags) for name in self.spec.classes])
-        seeds = image_seeds(model, seen, tagged, config, config.after_switch(config.max_iters))
+        seeds = image_seeds(model, seen, tagged, config, config.phase(config.max_iters))
         kind = "fused" if "fused" in seeds.scores else model.method.branches
         maps = {CAMS[branch]: cams for branch, cams in seeds.cams.items()}
         maps[TITLES[kind]] = seeds.scores[kind]
