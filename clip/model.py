@@ -98,6 +98,19 @@ def attention_weights(q: Tensor, k: Tensor) -> Tensor:
     return torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1), dim=-1, dtype=q.dtype)
 
 
+def mean_of_heads(weights: Tensor) -> Tensor:
+    """Average attention weights (B, heads, Q, T) over heads: (B, Q, T) in float32.
+
+    For bfloat16 on a CPU it is a matrix product, whose sums are rounded once to bfloat16: a sum in
+    float32 would begin with a copy of all weights.
+    """
+    if not is_half_on_cpu(weights):
+        return weights.mean(dim=1, dtype=torch.float32)
+    heads = weights.shape[1]
+    sums = weights.new_ones(1, heads) @ weights.flatten(2)
+    return sums.view(weights[:, 0].shape).float() / heads
+
+
 class Attention(nn.Module):
     """Multi-head self-attention under CLIP's parameter names; q, k and v are packed in that
     order.
@@ -131,16 +144,14 @@ class Attention(nn.Module):
         """
         q, k, v = self.split(x)
         weights = attention_weights(q, k)
-        return self.out_proj((weights @ v).transpose(1, 2).flatten(2)), weights.mean(
-            1, dtype=torch.float32
-        )
+        return self.out_proj((weights @ v).transpose(1, 2).flatten(2)), mean_of_heads(weights)
 
     def maps(self, x: Tensor) -> Tensor:
         """Compute from tokens (B, T, C) the attention averaged over heads (B, T, T), rows sum to 1;
         no output is made.
         """
         q, k, _ = self.split(x)
-        return attention_weights(q, k).mean(1, dtype=torch.float32)
+        return mean_of_heads(attention_weights(q, k))
 
 
 class ResidualBlock(nn.Module):

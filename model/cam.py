@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from clip.model import ResidualBlock, VisionTransformer, attention_weights
+from clip.model import ResidualBlock, VisionTransformer, attention_weights, mean_of_heads
 from model.class_rows import ClassRows
 from model.precision import float32_region, to_device
 
@@ -107,7 +107,7 @@ def gradcam(
         with float32_region(tokens.device):
             cams = torch.relu(torch.einsum("nc,npc->np", weights, patches[images]))
             cams = normalise(normalise(cams.unflatten(1, grid)))
-    return GradCAM(cams, probs, weights, patches, passed.weights.mean(1, dtype=torch.float32))
+    return GradCAM(cams, probs, weights, patches, mean_of_heads(passed.weights))
 
 
 class PassedBlock:

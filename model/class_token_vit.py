@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from clip.model import embed_patches
+from clip.model import embed_patches, mean_of_heads
 from model.noise import Noise, drop_path
 from model.outputs import VitOutput
 from model.resize import resize
@@ -185,7 +185,7 @@ class ClassTokenViT(nn.Module):
             embeddings += [tokens[:, :classes] for tokens in streams]
 
             if rows:
-                mean = weights.mean(dim=1, dtype=torch.float32)
+                mean = mean_of_heads(weights)
                 class_attention = _plus(class_attention, mean[:, :classes])
                 if patches_too and patch_block in (0, number + 1):
                     patch_attention = _plus(patch_attention, mean[:, classes:, classes:])

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from clip.model import HEAD_WIDTH, embed_patches
+from clip.model import HEAD_WIDTH, embed_patches, mean_of_heads
 from model.resize import resize
 from model.transformer import Block
 from model.vit_forms import DINO_HUGGING_FACE, in_deit_names
@@ -145,7 +145,7 @@ class DinoViT(nn.Module):
                 rows = stream.shape[1]
             stream, weights = block(stream, rows)
             if weights is not None:
-                mean = weights.mean(dim=1, dtype=torch.float32)
+                mean = mean_of_heads(weights)
                 attention.append(mean[:, first:, first:])
         return DinoFeatures(self.norm(stream), attention, grid)
 

@@ -18,8 +18,8 @@ def enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Bring maps (B, C, h, w) of few pixels to (B, C, *size) as `resize` does, in float32, by two
     products of matrices.
 
-    With its gradient it takes a quarter of the time on a CPU, and on a GPU the gradient is the same
-    in every run. The work grows with h and w, so large maps are left to `resize`.
+    With its gradient it takes a quarter of the time on a CPU. The work grows with h and w, so large
+    maps are left to `resize`.
     """
     with float32_region(maps.device):
         down, across = (

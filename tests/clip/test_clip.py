@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from clip import text
 from clip.loader import load_clip
-from clip.model import CLIP, ResidualBlock, VisionTransformer, embed_patches
+from clip.model import CLIP, ResidualBlock, VisionTransformer, embed_patches, mean_of_heads
 from clip.text import text_features
 from clip.tokenizer import Tokenizer
 from datasets.specs import VOC
@@ -65,6 +65,13 @@ def test_fused_attention_equals_attention_with_maps() -> None:
     explicit, maps = block.with_attention(x)
     torch.testing.assert_close(block(x), explicit)
     torch.testing.assert_close(maps.sum(-1), torch.ones(2, 13))
+
+
+def test_half_precision_rounds_the_mean_of_heads_once() -> None:
+    weights = torch.rand(2, 12, 7, 9).bfloat16()
+    mean = mean_of_heads(weights)
+    assert mean.dtype == torch.float32
+    torch.testing.assert_close(mean, mean_of_heads(weights.float()), rtol=2**-8, atol=0)
 
 
 def test_features_of_any_size_and_depth() -> None:
