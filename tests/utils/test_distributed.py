@@ -120,7 +120,9 @@ def command(
     steps: int = STEPS,
     restarts: int = 0,
 ) -> list[str]:
-    """Training of so many iterations in so many processes."""
+    """Training of so many iterations in so many processes, which fails where it leaves one of
+    Gloo's threads behind.
+    """
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     start = [*launch, f"--max_restarts={restarts}"] if processes > 1 else []
     length = [
@@ -137,7 +139,7 @@ def command(
     return [
         sys.executable,
         *start,
-        str(ROOT / "train_voc.py"),
+        *("-m", "tests.watched_training"),
         *flags,
         *map(str, (*length, *paths)),
     ]

@@ -1,5 +1,6 @@
 """Several processes as torchrun starts them; one process needs no group at all."""
 
+import importlib
 import os
 import threading
 import time
@@ -46,6 +47,10 @@ _PATIENCE = timedelta(minutes=5)  # for all processes to come
 _SILENCE = 10  # seconds of waiting until that is said
 _LOOK_EVERY = 0.2  # seconds between two looks whether all are there
 
+# Its functions have the group as default argument, which is read when the module is imported: by
+# the first step of an optimiser at the latest. They would hold that group until Python ends.
+_MODULE_WITH_DEFAULT_GROUP = "torch.distributed.nn"
+
 
 def _places() -> list[int]:
     """Return rank, world size and local rank of the environment. Raises UserError where they are
@@ -74,6 +79,7 @@ def _places() -> list[int]:
 
 def _join(backend: str, world: int) -> None:
     """Wait for the other processes, in a thread of its own so that a signal ends the wait."""
+    importlib.import_module(_MODULE_WITH_DEFAULT_GROUP)  # while there is none
     failed: list[Exception] = []
 
     def meet() -> None:
@@ -101,7 +107,11 @@ def _join(backend: str, world: int) -> None:
 
 
 def stop() -> None:
-    """Leave the process group, if there is one."""
+    """Leave the process group, if there is one, and end Gloo's threads.
+
+    A thread of Gloo that lets go of the last tensor while Python ends aborts the process (PyTorch's
+    issue 190489), so nothing may hold the group when this returns.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
 
