@@ -1,5 +1,5 @@
 """run_voc.sh: what it trains and tests, told by an interpreter that notes the commands instead of
-running them.
+running them, and has every package (`test_environment.py` is about those that have not).
 """
 
 import os
@@ -14,7 +14,8 @@ from utils.common.entry import ROOT
 
 NOTING = """#!/bin/bash
 case "$*" in
-  "- "* | "-c "* | *--print_config* | *--help*) exec {python} "$@" ;;
+  "- "*) ;;
+  "-c "* | *--print_config* | *--help*) exec {python} "$@" ;;
   *) printf '%s\\n' "$*" >> {log} ;;
 esac
 """
