@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 import vit_files
-from helpers import ROOT
+from helpers import ROOT, run
 from vit_files import saved
 
+import train_voc
 from utils.common import distributed
 from utils.common.console import begin_notices
 from utils.common.errors import UserError
@@ -112,43 +113,41 @@ def test_the_wait_for_other_processes_ends_at_the_first_signal(
     assert "waiting for 2 processes to meet at localhost:1" in capsys.readouterr().err
 
 
-def command(
-    processes: int,
-    data: Path,
-    folder: Path,
-    flags: list[str],
-    steps: int = STEPS,
-    restarts: int = 0,
-) -> list[str]:
-    """Training of so many iterations in so many processes, which fails where it leaves one of
-    Gloo's threads behind.
+def arguments(data: Path, folder: Path, flags: list[str], steps: int = STEPS) -> list[str]:
+    """What `train_voc.py` is given for a training of so many iterations."""
+    settings = {
+        "max_iters": steps,
+        "eval_every": steps,
+        "batch_size": 4,
+        "data_root": data,
+        "work_dir": folder,
+    }
+    given = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+    return [*flags, *given, "--resume", "--eval_seeds"]
+
+
+def command(processes: int, *training: object, restarts: int = 0) -> list[str]:
+    """A training by `arguments` in several processes, which fails where one of them leaves threads
+    of Gloo behind.
     """
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    start = [*launch, f"--max_restarts={restarts}"] if processes > 1 else []
-    length = [
-        "--max_iters",
-        steps,
-        "--eval_every",
-        steps,
-        "--batch_size",
-        4,
-        "--resume",
-        "--eval_seeds",
-    ]
-    paths = ["--data_root", data, "--work_dir", folder]
-    return [
-        sys.executable,
-        *start,
-        *("-m", "tests.watched_training"),
-        *flags,
-        *map(str, (*length, *paths)),
-    ]
+    script = [f"--max_restarts={restarts}", "-m", "tests.watched_training"]
+    return [sys.executable, *launch, *script, *arguments(*training)]
 
 
-def train(*arguments: object) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def train(processes: int, *training: object) -> None:
+    """Train by `arguments`, in this process where one is asked for."""
+    if processes == 1:
+        assert run(train_voc.main, *arguments(*training)) == 0
+        return
+
     done = subprocess.run(
-        command(*arguments), cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        command(processes, *training),
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
