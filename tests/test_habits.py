@@ -10,7 +10,7 @@ from helpers import ROOT
 
 ENVIRONMENT = ROOT / "utils" / "tools" / "environment.sh"
 WORKFLOW = ROOT / ".github" / "workflows" / "tests.yml"
-MODULES = {"pillow": "PIL", "opencv-python": "cv2", "pyyaml": "yaml"}
+MODULES = {"pillow": "PIL", "opencv-python": "cv2", "pyyaml": "yaml", "pytest-xdist": "xdist"}
 UNUSED = {"torchvision"}  # installed beside torch, so that the two fit; nothing imports it
 OPTIONAL = {"pydensecrf", "gradio", "starlette"}  # the last two of the demo page
 PACKAGES = ("clip", "datasets", "model", "utils")

@@ -93,7 +93,7 @@ use_environment() { # requirements files; the tests' file asks for the tests' mo
   for file in "$@"; do
     arguments+=(-r "$file")
     if [ "$file" = tests/requirements.txt ]; then
-      modules+=(pytest hypothesis playwright ruff mypy)
+      modules+=(pytest xdist hypothesis playwright ruff mypy)
     fi
   done
 
