@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from datasets.lists import Items
-from utils.run_folder.journal import FILE, Entry, Journal, begin, read_journal, stamp, unfinished
+from utils.run_folder.journal import (
+    ENTRY,
+    FILE,
+    Entry,
+    Journal,
+    begin,
+    read_journal,
+    stamp,
+    unfinished,
+)
 
 COUNT = 3000
 
@@ -22,8 +31,8 @@ def images(folder: Path, names: str = "abc") -> Items:
 
 def entry_of(found: Items, place: int, **more: object) -> Entry:
     item = found[place]
-    entry = {"name": item.name, "image": str(item.image), "mask": None, "files": []}
-    return {**entry, "changed": stamp(item), "results": {}, **more}
+    entry = {"name": item.name, "image": str(item.image), "mask": None, "size": [1, 1]}
+    return {**entry, "changed": stamp(item), "results": {}, "pixels": {}, "files": [], **more}
 
 
 def test_an_image_counts_once_and_what_is_left_is_told(tmp_path: Path) -> None:
@@ -68,6 +77,77 @@ def test_entries_of_other_settings_never_count_wherever_it_is_stopped(
     monkeypatch.undo()
     begin(tmp_path, "sum", {"scale": 2}, found)
     assert list(unfinished(tmp_path, found).names) == ["a", "b", "c"]
+
+
+EDITED: list[dict[str, object]] = [
+    {"image": 7},
+    {"image": None},
+    {"results": {"x": [[0, 1]]}},
+    {"results": {"x": 3}},
+    {"pixels": {"0": "many"}},
+    {"size": []},
+    {"files": [None]},
+    {"tags": "cat"},
+]
+
+
+@pytest.mark.parametrize("change", EDITED)
+def test_an_entry_that_was_edited_into_none_counts_as_not_written(
+    change: dict[str, object], tmp_path: Path
+) -> None:
+    found = images(tmp_path)
+    begin(tmp_path, "sum", {}, found)
+    with Journal(tmp_path) as journal:
+        journal.add(entry_of(found, 0))
+        journal.add(entry_of(found, 1, **change))
+        journal.add(entry_of(found, 2))
+    assert [entry["name"] for entry in read_journal(tmp_path)[1]] == ["a", "c"]
+    begin(tmp_path, "sum", {}, found)
+    assert list(unfinished(tmp_path, found).names) == ["b"]
+
+
+@pytest.mark.parametrize("key", sorted(ENTRY))
+def test_an_entry_without_one_of_its_keys_counts_as_not_written(key: str, tmp_path: Path) -> None:
+    found = images(tmp_path)
+    begin(tmp_path, "sum", {}, found)
+    entry = entry_of(found, 0)
+    del entry[key]
+    with Journal(tmp_path) as journal:
+        journal.add(entry)
+    assert not read_journal(tmp_path)[1]
+
+
+@pytest.mark.parametrize("line", ['{"format": 1}', '{"format": 1, "checkpoint": "sum", "opt', "7"])
+def test_a_journal_with_a_spoilt_header_begins_anew(line: str, tmp_path: Path) -> None:
+    found = images(tmp_path)
+    begin(tmp_path, "sum", {}, found)
+    with Journal(tmp_path) as journal:
+        journal.add(entry_of(found, 0))
+    _, *entries = (tmp_path / FILE).read_text().splitlines(keepends=True)
+    (tmp_path / FILE).write_text("".join([f"{line}\n", *entries]))
+    assert read_journal(tmp_path)[0] == {}
+    assert "made with settings that cannot be read" in begin(tmp_path, "sum", {}, found)
+    assert len(unfinished(tmp_path, found)) == 3
+
+
+def test_a_setting_that_is_gone_or_new_makes_a_journal_one_of_other_settings(
+    tmp_path: Path,
+) -> None:
+    found = images(tmp_path)
+    begin(tmp_path, "sum", {"scale": 1, "gone": 2}, found)
+    said = begin(tmp_path, "sum", {"scale": 1, "new": 3}, found)
+    assert "was made with other settings (new, gone): every image is predicted anew" in said
+
+
+def test_entries_come_in_the_order_of_names_from_all_files(tmp_path: Path) -> None:
+    found = images(tmp_path, "abcd")
+    begin(tmp_path, "sum", {}, found)
+    for rank, places in ((1, (3, 0)), (0, (2, 1, 0))):
+        with Journal(tmp_path, rank) as journal:
+            for place in places:
+                journal.add(entry_of(found, place, rank=rank, note="ö" * place))
+    ordered = [(entry["name"], entry["rank"]) for entry in read_journal(tmp_path)[1].by_name()]
+    assert ordered == [("a", 0), ("b", 0), ("c", 0), ("d", 1)]
 
 
 def test_a_folder_without_a_journal_has_no_entry(tmp_path: Path) -> None:

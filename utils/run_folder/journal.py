@@ -8,8 +8,12 @@ path, "mask": path or null, "size": [h, w], "results": {title: [[truth, predicte
 stamp of image and mask}. An image that could not be read has "error" and no result. Process r > 0
 of several appends to `images-r.jsonl`. Of ten million images it has some gigabytes: it is read line
 by line and never held.
+
+A line that is no whole entry, as an interrupt or an editor may leave it, counts as not written: its
+image is predicted again.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -21,6 +25,19 @@ from utils.common.files import written_whole
 FORMAT = 1
 FILE = "images.jsonl"
 Entry = dict[str, Any]
+
+# What must be in the two kinds of lines, and of which kind it is.
+HEADER = {"format": int, "checkpoint": str, "options": dict}
+ENTRY = {
+    "name": str,
+    "image": str,
+    "mask": str | None,
+    "size": list,
+    "results": dict,
+    "pixels": dict,
+    "files": list,
+    "changed": list,
+}
 
 
 class Entries(Iterable[Entry]):
@@ -38,6 +55,19 @@ class Entries(Iterable[Entry]):
                 seen.add(entry["name"])
                 yield entry
 
+    def by_name(self) -> Iterator[Entry]:
+        """Yield the same entries in the order of their names, of which alone memory grows."""
+        places: dict[str, tuple[Path, int]] = {}
+        for path in _files(self._folder):
+            for start, entry in _placed_entries(path):
+                places.setdefault(entry["name"], (path, start))
+
+        for name in sorted(places):
+            path, start = places[name]
+            with path.open("rb") as file:
+                file.seek(start)
+                yield _object(file.readline())
+
     def __bool__(self) -> bool:
         return any(True for _ in self)
 
@@ -46,11 +76,11 @@ class Entries(Iterable[Entry]):
 
 
 def read_journal(folder: Path) -> tuple[dict[str, Any], Entries]:
-    """Read header and entries of a run folder; an empty header where there is none.
-
-    A line that is no whole JSON object, as an interrupt leaves it, counts as not written.
-    """
-    return next(_objects(folder / FILE), {}), Entries(folder)
+    """Read header and entries of a run folder; an empty header where none can be read."""
+    _, header = next(_objects(folder / FILE), (0, {}))
+    if not _is_of(HEADER, header):
+        header = {}
+    return header, Entries(folder)
 
 
 def unfinished(folder: Path, images: Items) -> Items:
@@ -72,6 +102,7 @@ def begin(
     Returns what became of a former journal, as a sentence for the user; empty where there was none.
     """
     header = {"format": FORMAT, "checkpoint": checkpoint, "options": options}
+    began = (folder / FILE).is_file()
     former, _ = read_journal(folder)
     other = _difference(former, header)
     kept = 0
@@ -79,13 +110,13 @@ def begin(
         _remove_parts(folder)
     with written_whole(folder / FILE) as file:
         file.write(_line(header).encode())
-        if former and not other:
+        if not other:
             for entry in filter(holds, _valid(folder, items)):
                 file.write(_line(entry).encode())
                 kept += 1
 
     _remove_parts(folder)
-    if not former:
+    if not began:
         return ""
     if other:
         return f"{folder / FILE} was made with {other}: every image is predicted anew"
@@ -137,11 +168,16 @@ def _changed(file: Path) -> int:
 
 def _difference(former: dict[str, Any], header: dict[str, Any]) -> str:
     """Say what differs; empty where nothing does."""
-    if former.get("checkpoint") != header["checkpoint"] or former.get("format") != FORMAT:
+    if not former:
+        return "settings that cannot be read"
+    if former["format"] != FORMAT:
+        return f"format {former['format']}"
+    if former["checkpoint"] != header["checkpoint"]:
         return "another checkpoint"
-    names = [
-        name for name, value in header["options"].items() if former["options"].get(name) != value
-    ]
+
+    then = former["options"]
+    now = header["options"]
+    names = [name for name in {**now, **then} if then.get(name) != now.get(name)]
     if not names:
         return ""
     return f"other settings ({', '.join(names)})"
@@ -170,25 +206,79 @@ def _line(content: dict[str, Any]) -> str:
     return json.dumps(content, separators=(",", ":")) + "\n"
 
 
+def _files(folder: Path) -> list[Path]:
+    """Return the files of a journal that are there."""
+    files = (folder / FILE, *sorted(folder.glob("images-*.jsonl")))
+    return [file for file in files if file.is_file()]
+
+
 def _entries(folder: Path) -> Iterator[Entry]:
     """Yield the entries of all files of a journal; of an image there may be several."""
-    for path in (folder / FILE, *sorted(folder.glob("images-*.jsonl"))):
-        yield from (entry for entry in _objects(path) if "name" in entry)
+    for path in _files(folder):
+        yield from (entry for _, entry in _placed_entries(path))
 
 
-def _objects(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects of a file, one per line; none where there is no file."""
+def _placed_entries(path: Path) -> Iterator[tuple[int, Entry]]:
+    """Yield the entries of one file of a journal, each with the byte at which it begins."""
+    return ((start, content) for start, content in _objects(path) if _is_entry(content))
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the JSON objects of a file, one per line, each with the byte at which it begins; none
+    where there is no file.
+    """
     if not path.is_file():
         return
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-        yield from filter(None, map(_object, file))
+
+    start = 0
+    with path.open("rb") as file:
+        for line in file:
+            if content := _object(line):
+                yield start, content
+            start += len(line)
 
 
-def _object(line: str) -> dict[str, Any]:
+def _object(line: bytes) -> dict[str, Any]:
+    """Return the JSON object of a line; an empty one where it holds no whole one."""
     try:
-        content = json.loads(line)
-    except ValueError:
+        content = json.loads(line.decode(errors="replace"))
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(content, dict):
         return {}
     return content
+
+
+def _is_entry(content: dict[str, Any]) -> bool:
+    """Return whether an object has all that an entry has, each of its kind."""
+    return (
+        _is_of(ENTRY, content)
+        and len(content["size"]) == 2
+        and _are(int, content["size"])
+        and _are(str, content["files"])
+        and _are(int, content["changed"])
+        and _are(int, content["pixels"].values())
+        and _are(list, content["results"].values())
+        and all(map(_are_counts, content["results"].values()))
+        and isinstance(content.get("tags", []), list)
+        and _are(str, content.get("tags", []))
+    )
+
+
+def _are_counts(pairs: list) -> bool:
+    """Return whether a list is one of [truth, predicted, pixels]."""
+    return (
+        _are(list, pairs)
+        and set(map(len, pairs)) <= {3}
+        and _are(int, itertools.chain.from_iterable(pairs))
+    )
+
+
+def _are(kind: type, values: Iterable[Any]) -> bool:
+    """Return whether all values are of one kind."""
+    return set(map(type, values)) <= {kind}
+
+
+def _is_of(form: dict[str, Any], content: dict[str, Any]) -> bool:
+    """Return whether an object has every key of a form, with a value of its kind."""
+    return all(isinstance(content.get(key, ...), kind) for key, kind in form.items())
