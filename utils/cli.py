@@ -17,7 +17,7 @@ from utils.common.errors import UserError
 from utils.common.gpu import check_gpu
 from utils.config import CONFIGS, Config, add_config_flags, as_yaml, load_config
 from utils.inference.outputs import write_areas
-from utils.inference.predict import Job, predict_split, total_scores
+from utils.inference.predict import GUESSED, Job, predict_split, total_scores
 from utils.inference.segmenter import Outputs, Segmenter, checkpoint_config
 from utils.metrics import ConfusionMatrix, format_table
 from utils.report.page import report_line
@@ -286,9 +286,17 @@ def report_areas(segmenter: Segmenter, job: Job, entries: Entries) -> None:
     print(f"class areas: {areas}, pictures with labels over them: {job.folder / 'overlay'}")
 
 
-def report_skipped(entries: Entries | Sequence[Entry]) -> None:
+def report_skipped(entries: Entries) -> None:
     """Name the images that could not be read, if any."""
-    skipped = [entry["error"] for entry in entries if "error" in entry]
-    if skipped:
-        print(f"{len(skipped)} of {len(entries)} images were skipped, which no result counts:")
-        print("".join(f"  {error}\n" for error in skipped), end="")
+    count = sum(was_skipped(entry) for entry in entries)
+    if not count:
+        return
+
+    print(f"{count} of {len(entries)} images were skipped, which no result counts:")
+    for entry in filter(was_skipped, entries):
+        print(f"  {entry['error']}")
+
+
+def was_skipped(entry: Entry) -> bool:
+    """Return whether an image could not be read; one in which CLIP guessed no class could."""
+    return "error" in entry and GUESSED not in entry

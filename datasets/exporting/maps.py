@@ -1,11 +1,10 @@
 """Label maps and the photos they are of: found, matched by name, and checked as they are read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from datasets.folders import label_files
 from datasets.layouts import Item
 from datasets.pictures import load_mask, open_image
 from datasets.specs import IGNORE
@@ -19,16 +18,15 @@ def maps_folder(folder: Path) -> Path:
     return next((folder / name for name in _INNER if (folder / name).is_dir()), folder)
 
 
-def label_maps(folder: Path, photos: Sequence[Item]) -> list[Item]:
-    """Match the label PNGs of a folder with photos, by name; in the order of names.
+def label_maps(files: Mapping[str, Path], photos: Sequence[Item]) -> list[Item]:
+    """Match label PNGs, by name as `label_files` finds them, with photos; in the order of names.
 
     A name is a path below the folder without suffix, or with the photo's: `a.png` and `a.jpg.png`
     are label maps of `a.jpg`.
 
     Raises:
-        UserError: the folder holds no PNG, one has no photo, or two are of the same.
+        UserError: one has no photo, or two are of the same.
     """
-    files = label_files(folder, "--labels")
     called = {item.name: item for item in photos}
     for item in photos:
         called.setdefault(item.name + item.image.suffix, item)

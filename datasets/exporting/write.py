@@ -18,7 +18,7 @@ from datasets.layouts import Item
 from datasets.prepare.parallel import crew
 from datasets.specs import IGNORE, DatasetSpec
 from utils.common.errors import UserError
-from utils.common.files import partial_of
+from utils.common.files import make_folder, partial_of
 
 IGNORED = "ignored.csv"
 FORMS: dict[str, Form] = {
@@ -145,7 +145,7 @@ def _whole_folder(out: Path) -> Iterator[Path]:
     folder = partial_of(out.absolute(), own=True)
     shutil.rmtree(folder, ignore_errors=True)  # of a process of that number that was ended
     try:
-        folder.mkdir(parents=True)
+        make_folder(folder, out)
         yield folder
 
         if out.exists():

@@ -8,7 +8,6 @@ counted.
 import csv
 import hashlib
 import io
-import os
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -22,10 +21,11 @@ from datasets.classes import spec_of
 from datasets.layouts import Item, items, layout_of
 from datasets.mask_signs import fits_stored, look, signs, spread
 from datasets.pictures import Picture, load_mask, open_image
-from datasets.prepare.parallel import crew
+from datasets.prepare.parallel import add_workers, crew
 from datasets.specs import IGNORE, DatasetSpec
 from datasets.tags import find_tags
 from utils.common.errors import UserError
+from utils.common.files import make_folder
 
 MISSING = "image missing"
 BROKEN = "image truncated or unreadable"
@@ -95,12 +95,7 @@ def add_command(kinds: Any) -> None:
         help="names in the data set, or list files called after their split"
         " (default: train val, of VOC train_aug val)",
     )
-    add(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="processes; 0: in this one (default: %(default)s)",
-    )
+    add_workers(add)
     add(
         "--fix_list",
         type=Path,
@@ -283,7 +278,7 @@ def table(reports: dict[str, list[Report]]) -> str:
 
 def write_lists(folder: Path, reports: Mapping[str, Sequence[Report]]) -> None:
     """Write {split}.txt without the wrong images, and faults.csv with every finding."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with (folder / "faults.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(("split", "image", "kind", "detail"))

@@ -7,7 +7,6 @@ field scores with (coco2voc), or with `--crowds ignore` are 255 behind all objec
 """
 
 import json
-import os
 from argparse import Namespace
 from dataclasses import replace
 from functools import cache, partial
@@ -30,7 +29,7 @@ from datasets.coco_masks import MARKER, RULES, mask_folders, remade
 from datasets.layouts import items
 from datasets.pictures import mask_png
 from datasets.polygons import polygon_pixels, run_pixels
-from datasets.prepare.parallel import Each, crew
+from datasets.prepare.parallel import Each, add_workers, crew
 from datasets.specs import COCO, IGNORE
 from datasets.tags import COCO_SOURCE, labels_in, tags_of, write_tags
 from utils.common.errors import UserError
@@ -65,12 +64,7 @@ def add_command(kinds: Any) -> None:
         default="class",
         help="crowds are their class, as in the field's masks, or 255 (default: %(default)s)",
     )
-    add(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="processes; 0: in this one (default: %(default)s)",
-    )
+    add_workers(add)
 
     parser.set_defaults(run=run)
 

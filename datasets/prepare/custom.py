@@ -29,7 +29,7 @@ from datasets.specs import DatasetSpec
 from datasets.tables import key_of
 from datasets.tags import TAGS, Tags, write_tags
 from utils.common.errors import UserError
-from utils.common.files import write_whole
+from utils.common.files import make_folder, write_whole
 
 _EPOCHS = 12  # as often as stage 2 sees each VOC picture in 30000 iterations
 _BATCH = 4
@@ -253,13 +253,7 @@ def _write(
 ) -> bool:
     """Write the folder; return whether the configuration is new."""
     out = args.out
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--out {out} cannot be made ({error.strerror}); name another folder"
-        ) from error
-
+    make_folder(out)
     source = "names of folders"
     if args.tags:
         source = f"tags of {args.tags.name}"

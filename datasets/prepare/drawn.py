@@ -20,7 +20,7 @@ from datasets.rows import Region, Row
 from datasets.specs import IGNORE, DatasetSpec, palette
 from utils.common.console import say_once
 from utils.common.errors import UserError
-from utils.common.files import partial_of, read_json, write_whole
+from utils.common.files import make_folder, partial_of, read_json, write_whole
 
 MASKS = "masks"  # folder of them in a prepared one
 _MARKER = "drawn_from.json"  # in it: from what, and the digest of all masks
@@ -155,7 +155,7 @@ def renewed(folder: Path, source: Path) -> Iterator[Path]:
     replaced = gathering.with_suffix(".old")
     shutil.rmtree(gathering, ignore_errors=True)  # of a process of that number that was ended
     try:
-        gathering.mkdir(parents=True)
+        make_folder(gathering, folder)
         yield gathering
         marker = {"source": str(source), "sha256": _digest(gathering)}
         write_whole(gathering / _MARKER, json.dumps(marker, indent=1).encode())

@@ -17,6 +17,18 @@ Each = Callable[..., Iterator[Any]]
 _CHUNK = 16  # jobs that travel to a process together
 
 
+def add_workers(add: Callable[..., Any], alone: str = "in this one") -> None:
+    """Add the flag that says how many processes work, by a parser's `add_argument`; `alone` says
+    where none means.
+    """
+    add(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help=f"processes; 0: {alone} (default: %(default)s)",
+    )
+
+
 @contextmanager
 def crew(workers: int) -> Iterator[Each]:
     """Start `workers` processes (0: none, work is done here) and give `each(function, jobs,
@@ -24,9 +36,12 @@ def crew(workers: int) -> Iterator[Each]:
 
     `each` yields function(job) of every job, in their order, under a progress bar; it passes on the
     first exception and drops what is left. The processes start at once: what the caller loads later
-    is in none of them. Raises UserError when one of them is ended from outside.
+    is in none of them. Raises UserError on a negative number, and when one of them is ended from
+    outside.
     """
-    if workers < 1:
+    if workers < 0:
+        raise UserError(f"--workers {workers} must not be negative; 0 works in this process")
+    if workers == 0:
         yield _here
         return
     with ProcessPoolExecutor(workers, initializer=follow_parent) as pool:

@@ -5,7 +5,6 @@ Training reads JPEGImages, a list, and the tags file, or where that is missing o
 files in Annotations; masks are needed for scores only.
 """
 
-import os
 from argparse import Namespace
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from datasets.layouts import items, read_list
 from datasets.lists import Items
-from datasets.prepare.parallel import Each, crew
+from datasets.prepare.parallel import Each, add_workers, crew
 from datasets.prepare.sbd import augment, list_from_masks
 from datasets.specs import VOC
 from datasets.tags import (
@@ -63,8 +62,7 @@ def add_command(kinds: Any) -> None:
         metavar="DIR",
         help="folder for tags_train_aug.json and tags_val.json (default: --root)",
     )
-    processes = "processes; 0: in this one, but for --sbd (default: %(default)s)"
-    add("--workers", type=int, default=os.cpu_count() or 1, help=processes)
+    add_workers(add, "in this one, but for --sbd")
 
     parser.set_defaults(run=run)
 
@@ -78,8 +76,8 @@ def run(args: Namespace) -> None:
     root = Path(args.root)
     _check_layout(root, args.tags_from)
     workers = args.workers
-    if args.sbd:
-        workers = max(workers, 1)  # SciPy's reader may crash on a damaged .mat
+    if args.sbd and workers == 0:
+        workers = 1  # SciPy's reader may crash on a damaged .mat
 
     with crew(workers) as each:
         if args.sbd:

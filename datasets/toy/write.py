@@ -21,7 +21,7 @@ from datasets.specs import COCO, COCO_IDS, IGNORE, VOC, palette
 from datasets.toy.scene import Scene, random_classes, render
 from datasets.toy.words import wordings
 from utils.common.errors import UserError
-from utils.common.files import partial_of
+from utils.common.files import make_folder, partial_of
 from utils.common.opencv import cv2
 
 # the toy benchmark; nothing is tuned on this seed
@@ -166,7 +166,7 @@ def _write(
         return
 
     partial = partial_of(root, own=True)
-    partial.mkdir(parents=True)
+    make_folder(partial, root)
     try:
         fill(partial, {"train": train, "val": val}, size, seed)
         (partial / _MARKER).write_text(json.dumps(wanted) + "\n")

@@ -26,6 +26,7 @@ from datasets.prepare import __main__ as prepare
 from datasets.specs import COCO, COCO_IDS, IGNORE, palette
 from utils.common.entry import command
 from utils.common.errors import UserError
+from utils.run_folder.journal import Journal
 from utils.tools import convert
 
 convert_main, prepare_main = command(convert.main), command(prepare.main)
@@ -343,15 +344,59 @@ def test_the_photos_need_a_name_or_a_run_folder(
     assert run(convert_main, *flags, "--out", tmp_path / "a") == 2
     assert "does not tell its photos; name them" in capsys.readouterr().err
 
-    entries = [{"name": i.name, "image": str(i.image)} for i in pictures([folder / "photos"])]
-    lines = [json.dumps(entry) + "\n" for entry in [{"format": 1}, *entries]]
-    run_folder = tmp_path / "run"
-    run_folder.mkdir()
-    (run_folder / "images.jsonl").write_text("".join(lines))
-    (run_folder / "prediction").symlink_to(folder / "prediction")
-    flags[1] = run_folder
+    flags[1] = tmp_path / "run"
+    write_run(flags[1], folder, list(pictures([folder / "photos"])))
     assert run(convert_main, *flags, "--out", tmp_path / "b") == 0
     assert sorted(read_png(tmp_path / "b")) == sorted(labels)
+
+
+def write_run(run_folder: Path, maps: Path, photos: list[Item], bad: int = -1) -> None:
+    """Write a run folder with all label maps and a journal of some; the one at `bad` was not
+    read.
+    """
+    run_folder.mkdir()
+    (run_folder / "prediction").symlink_to(maps / "prediction")
+    empty = {"size": [0, 0], "results": {}, "pixels": {}, "files": [], "changed": [0]}
+    with Journal(run_folder) as journal:
+        for place, item in enumerate(photos):
+            error = {"error": "cut short"} if place == bad else {}
+            journal.add(
+                {"name": item.name, "image": str(item.image), "mask": None, **empty, **error}
+            )
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_label_maps_that_the_last_run_did_not_make_are_left_out(
+    named: bool, maps: tuple[Path, Maps], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, labels = maps
+    first, *told = pictures([folder / "photos"])
+    write_run(tmp_path / "run", folder, told, bad=0)
+    flags = ["--labels", tmp_path / "run", "--format", "png", "--classes", ",".join(CLASSES)]
+    flags += ["--images", folder / "photos"] if named else []
+    assert run(convert_main, *flags, "--out", tmp_path / "out") == 0
+    assert sorted(read_png(tmp_path / "out")) == sorted(set(labels) - {first.name, told[0].name})
+    assert f"2 of {len(labels)} label maps in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["a", "a/b"])
+def test_a_place_below_a_file_is_one_sentence(
+    name: str, maps: tuple[Path, Maps], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / name
+    assert converted(maps[0], out, "--format", "png") == 2
+    said = f"error: the folder {out} cannot be made (Not a directory); name another\n"
+    assert capsys.readouterr().err == said
+
+
+def test_fewer_than_no_process_are_refused(
+    maps: tuple[Path, Maps], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--format", "png", "--workers", -3]
+    assert converted(maps[0], tmp_path / "out", *flags) == 2
+    assert "--workers -3 must not be negative" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

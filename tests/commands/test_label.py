@@ -165,11 +165,27 @@ def test_pictures_without_tags_are_left_out_or_guessed_and_guesses_can_be_correc
         file.write_text(json.dumps(content))
         corrected = file.read_bytes()
         assert run(command(label.main), *flags, *guess) == 2
-        assert "holds other tags than were guessed last; give it as" in capsys.readouterr().err
+        assert "was changed since its tags were guessed" in capsys.readouterr().err
 
         flags[flags.index(tags)] = file
         assert run(command(label.main), *flags) == 0
         assert len(made) == 4 and file.read_bytes() == corrected
+
+
+def test_runs_of_fewer_pictures_do_not_make_guessed_tags_seem_corrected(
+    flags: list[object], photos: Path, tmp_path: Path
+) -> None:
+    guess = ("--guess_tags", "--guess_threshold", 0.001)
+    (tmp_path / "tags.csv").write_text("image,tags\na.jpg,cat\n")
+    file = tmp_path / "out/guessed_tags.json"
+    assert run(command(label.main), *flags, *guess) == 0
+    assert run(command(label.main), *flags) == 0  # a alone, whose tags are given
+    shutil.copy(photos / "a.jpg", photos / "f.jpg")
+    assert run(command(label.main), *flags, *guess) == 0
+    assert run(command(label.main), "--images", photos / "b.jpg", "--tags", file, *flags[4:]) == 0
+    assert run(command(label.main), *flags, *guess) == 0
+    names = read_all_tags(file, given_classes("cat, dog, bus")).names
+    assert names == ("a", "b", "deep/c d", "e", "f")
 
 
 def test_an_interrupted_run_with_more_pictures_goes_on_guessing(

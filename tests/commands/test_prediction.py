@@ -163,6 +163,19 @@ def test_a_bad_image_stops_or_is_skipped_and_named(
     assert set(images) == {"a", "b", "deep/c d"} and "error" in images["b"]
 
 
+def test_a_picture_that_is_predicted_anew_and_fails_leaves_nothing_of_before(
+    photos: list[object], tmp_path: Path
+) -> None:
+    kinds = ("prediction", "prediction_cmap", "overlay", "logits")
+    assert run(test_msc_flip_voc.main, *photos, "--save_logits", "true") == 0
+    assert all(list((tmp_path / "out" / kind).glob("b.*")) for kind in kinds)
+    (tmp_path / "in" / "b.png").write_text("no picture")
+    assert run(test_msc_flip_voc.main, *photos, "--on_bad_image", "skip") == 0
+    assert not [file for kind in kinds for file in (tmp_path / "out" / kind).glob("b.*")]
+    assert len(list((tmp_path / "out" / "prediction").rglob("*.png"))) == 2
+    assert not list((tmp_path / "out" / "logits").rglob("*.npy"))  # none are asked for now
+
+
 def test_areas_are_those_of_the_labels(photos: list[object], tmp_path: Path) -> None:
     assert run(test_msc_flip_voc.main, *photos, "--sliding") == 0
     content = json.loads((tmp_path / "out" / "areas.json").read_text())

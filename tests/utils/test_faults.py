@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -340,7 +341,8 @@ def test_evaluation_counts_what_it_cannot_read(
     pair: tuple[list, torch.Tensor], tmp_path: Path
 ) -> None:
     found, _ = pair
-    samples = list(claim.readable(MaskedImages(found, skip_bad=True), tmp_path, "validation"))
+    note = partial(claim.note_bad_image, tmp_path, "validation")
+    samples = list(claim.readable(MaskedImages(found, skip_bad=True), note))
     assert [sample["name"] for sample in samples] == [found[0].name, found[2].name]
     assert [entry["place"] for entry in bad_images(tmp_path)] == ["validation"]
     with pytest.raises(UserError, match="cannot be read"):

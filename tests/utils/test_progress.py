@@ -1,6 +1,8 @@
 """Bars in a log file and in quiet mode, and what a training says where."""
 
+import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +12,11 @@ from helpers import run, same_weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_voc
+from datasets import pictures
 from utils.common import progress as module
 from utils.common.progress import Pace, progress
 from utils.metrics import SINGLE
+from utils.run_folder.claim import BAD_IMAGES
 from utils.training import rehearsal
 from utils.training.loop import Stage
 
@@ -108,6 +112,24 @@ def test_stage_1_says_how_long_the_whole_run_will_take(
     said = (tmp_path / "run" / "train.log").read_text()
     assert re.search(r" classifier: .* left for the other 2, 1 day, .* for the whole run\n", said)
     assert same_weights(tmp_path / "run", plain)  # of the rehearsal nothing is kept
+
+
+def test_a_rehearsal_leaves_it_to_the_run_to_note_bad_pictures(
+    start: list[str], toy_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = shutil.copytree(toy_voc, tmp_path / "data")
+    broken = data / "JPEGImages" / "toy_val_000000.jpg"
+    broken.touch()
+    monkeypatch.setattr(pictures, "READ_AGAIN_AFTER", (0, 0))
+    monkeypatch.setattr(rehearsal, "FEWEST", 1)
+    seen = []
+    validate = rehearsal.validate
+    monkeypatch.setattr(rehearsal, "validate", lambda *given: seen.append(1) or validate(*given))
+
+    flags = ("--data_root", data, "--mct_epochs", 1, "--max_iters", 1, "--on_bad_image", "skip")
+    assert run(train_voc.main, *start, *flags) == 0
+    lines = (tmp_path / "run" / BAD_IMAGES).read_text().splitlines()
+    assert seen and [json.loads(line)["place"] for line in lines] == ["tags", "validation"]
 
 
 def test_quiet_training_draws_panels_and_trains_as_ever(

@@ -102,6 +102,19 @@ def is_set(value: object) -> bool:
     return str(value).strip().casefold() in ("1", "1.0", "true", "yes", "y")
 
 
+def make_folder(folder: Path, called: Path | None = None) -> None:
+    """Make a folder, and those above it, where it is not there. Raises UserError, which names the
+    folder as the user did (`called`, by default itself), where that is not possible.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"the folder {called or folder} cannot be made ({reason}); name another"
+        ) from None
+
+
 def partial_of(path: Path, own: bool = False) -> Path:
     """Name the place where a file's bytes gather until it is whole: `NAME.partial` beside it.
 

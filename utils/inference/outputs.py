@@ -17,6 +17,11 @@ from utils.drawing import UNLABELLED, coloured
 from utils.run_folder.journal import Entry
 
 AREAS = "areas.json"
+# Where the files of a picture are, by its name.
+LABELS = "prediction/{}.png"
+COLOURS = "prediction_cmap/{}.png"
+OVERLAY = "overlay/{}."  # and the suffix
+LOGITS = "logits/{}.npy"
 JPEG_LONGEST = 65500  # px; the format holds no longer side
 STRIP = 512  # rows that are blended at a time
 Saver = Callable[[BinaryIO], Any]
@@ -29,13 +34,10 @@ def write_labels(labels: np.ndarray, name: str, folder: Path) -> list[str]:
     colours = palette()
     indexed = Image.fromarray(labels)
     indexed.putpalette(colours.ravel().tolist())
+    coloured_map = indexed.convert("RGB")
     return [
-        _write(folder, f"prediction/{name}.png", lambda file: _save_flat(indexed, file)),
-        _write(
-            folder,
-            f"prediction_cmap/{name}.png",
-            lambda file: _save_flat(indexed.convert("RGB"), file),
-        ),
+        _write(folder, LABELS.format(name), lambda file: _save_flat(indexed, file)),
+        _write(folder, COLOURS.format(name), lambda file: _save_flat(coloured_map, file)),
     ]
 
 
@@ -56,15 +58,24 @@ def write_overlay(image: np.ndarray, labels: np.ndarray, name: str, folder: Path
         np.concatenate([coloured(image[rows], labels[rows]) for rows in strips])
     )
     return _write(
-        folder, f"overlay/{name}.{suffix}", lambda file: blended.save(file, kind, quality=92)
+        folder, OVERLAY.format(name) + suffix, lambda file: blended.save(file, kind, quality=92)
     )
 
 
 def write_logits(logits: np.ndarray, name: str, folder: Path) -> str:
     """Write logits (K+1, h, w) as float16 .npy in `logits/`."""
     return _write(
-        folder, f"logits/{name}.npy", lambda file: np.save(file, logits.astype(np.float16))
+        folder, LOGITS.format(name), lambda file: np.save(file, logits.astype(np.float16))
     )
+
+
+def clear(name: str, folder: Path) -> None:
+    """Remove what an earlier prediction left of a picture, so that it never passes for what is
+    predicted now, should that fail or be of fewer files.
+    """
+    overlays = (OVERLAY.format(name) + suffix for suffix in ("jpg", "png"))
+    for file in (LABELS.format(name), COLOURS.format(name), LOGITS.format(name), *overlays):
+        (folder / file).unlink(missing_ok=True)
 
 
 def write_areas(

@@ -18,8 +18,9 @@ from datasets.lists import Item, Items
 from utils.common import distributed
 from utils.common.device import loading_processes
 from utils.common.errors import UserError
+from utils.common.files import make_folder
 from utils.common.progress import Pace, progress
-from utils.inference.outputs import write_labels, write_logits, write_overlay
+from utils.inference.outputs import clear, write_labels, write_logits, write_overlay
 from utils.inference.predictor import Predictor
 from utils.metrics import ConfusionMatrix
 from utils.run_folder.claim import claimed
@@ -47,7 +48,7 @@ class Job:
         given = self.tags.get(entry["name"])
         if given is None:
             guessed = entry.get(GUESSED)
-            return guessed == self.threshold and (guessed is not None or "tags" not in entry)
+            return guessed == self.threshold and ("tags" in entry) == (guessed is not None)
         return entry.get("tags") == given
 
 
@@ -64,7 +65,7 @@ def predict_split(predictor: Predictor, job: Job, ranks: tuple[int, int] = (0, 1
     """
     folder = job.folder
     main = distributed.is_main()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     claim: AbstractContextManager = nullcontext()
     if main:
         claim = claimed(folder)
@@ -134,6 +135,7 @@ def _predicted(predictor: Predictor, job: Job, item: Item, sample: Future) -> Ca
     """Set off the prediction of one image; returns what is left to do for its entry. UserError as
     `predict_split`.
     """
+    clear(item.name, job.folder)
     entry: Entry = {
         "name": item.name,
         "image": str(item.image),

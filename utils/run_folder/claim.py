@@ -1,10 +1,10 @@
-"""A run folder: how it is made, the lock that keeps it to one process, and the count of pictures
-that could not be read.
+"""A run folder: the lock that keeps it to one process, and the count of pictures that could not be
+read.
 """
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,6 @@ PATIENCE = 12.0
 BAD_IMAGES = "bad_images.jsonl"
 
 
-def make_folder(folder: Path) -> None:
-    """Make the run folder. Raises UserError where that is not possible."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"--work_dir {folder} cannot be made ({reason}); name another folder"
-        ) from None
-
-
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; the claim dies with it. Raises UserError where another
@@ -40,8 +29,7 @@ def claimed(folder: Path) -> Iterator[None]:
             yield
     except Held:
         raise UserError(
-            f"--work_dir {folder} is in use by another process; wait for its end or name another "
-            "folder"
+            f"the folder {folder} is in use by another process; wait for its end or name another"
         ) from None
 
 
@@ -55,12 +43,12 @@ def note_bad_image(folder: Path, place: str, reason: str) -> None:
 
 
 def readable(
-    samples: Iterable[dict[str, Any]], folder: Path, place: str
+    samples: Iterable[dict[str, Any]], note: Callable[[str], None]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the samples without an "error" of `MaskedImages`; the others are noted."""
+    """Yield the samples of `MaskedImages` without an "error"; `note` is told those of the rest."""
     for sample in samples:
         if "error" in sample:
-            note_bad_image(folder, place, sample["error"])
+            note(sample["error"])
         else:
             yield sample
 

@@ -11,7 +11,10 @@ and `utils.tools.export` writes pseudo labels of its training images.
 """
 
 import argparse
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +38,7 @@ from utils.inference.outputs import AREAS, write_areas
 from utils.inference.predict import GUESSED, Job, predict_split
 from utils.inference.refinement import BEST_REFINEMENT, STEPS, Refinement
 from utils.report.page import report_line
-from utils.run_folder.journal import Entries, Entry, read_journal
+from utils.run_folder.journal import Entries, Entry
 
 GUESSED_TAGS = "guessed_tags.json"
 MACHINE = ("device", "precision", "workers", "threads", "on_bad_image", "quiet")
@@ -68,8 +71,6 @@ def main() -> None:
     said.append(plan(labeller, job, toy_pictures))
     if distributed.is_main():
         print("\n".join(filter(None, said)))
-        if threshold is not None:
-            forget_guesses(folder, tags_file)
 
     try:
         entries = predict_split(
@@ -144,21 +145,20 @@ def refuse_changed(folder: Path, tags_file: Path | None, spec: DatasetSpec) -> N
         return
 
     found = read_all_tags(file, spec)
-    rows = (tuple(spec.classes[k] for k in row.nonzero()[0]) for row in found.matrix)
-    written = {entry["name"]: tuple(entry["tags"]) for entry in labelled(read_journal(folder)[1])}
-    if dict(zip(found.names, rows)) != written:
+    if not found.source.endswith(digest(found)):
         raise UserError(
-            f"{file} holds other tags than were guessed last; give it as --tags {file} if they "
-            "were corrected, or remove it to guess anew"
+            f"{file} was changed since its tags were guessed, or is of an older version; give it "
+            f"as --tags {file} if they were corrected, or remove it to guess anew"
         )
 
 
-def forget_guesses(folder: Path, tags_file: Path | None) -> None:
-    """Remove guessed tags that nobody corrected, until the run has written them again: were it
-    stopped on the way, they would seem to be others than were guessed last.
-    """
-    if not is_own(folder, tags_file):
-        (folder / GUESSED_TAGS).unlink(missing_ok=True)
+def digest(tags: Tags) -> str:
+    """Return the SHA-256 of tags, whatever the order of their images."""
+    rows = sorted(zip(tags.names, (row.tobytes() for row in tags.matrix)))
+    found = hashlib.sha256()
+    for name, row in rows:
+        found.update(f"{json.dumps(name)}:".encode() + row)
+    return found.hexdigest()
 
 
 def is_own(folder: Path, tags_file: Path | None) -> bool:
@@ -166,9 +166,9 @@ def is_own(folder: Path, tags_file: Path | None) -> bool:
     return tags_file is not None and tags_file.resolve() == (folder / GUESSED_TAGS).resolve()
 
 
-def labelled(entries: Iterable[Entry]) -> list[Entry]:
-    """Return the entries of pictures that got labels."""
-    return [entry for entry in entries if "error" not in entry]
+def labelled(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Yield the entries of pictures that got labels."""
+    return (entry for entry in entries if "error" not in entry)
 
 
 def plan(labeller: Labeller, job: Job, toy_pictures: bool) -> str:
@@ -204,35 +204,48 @@ def protocol(labeller: Labeller) -> str:
 
 
 def report(labeller: Labeller, job: Job, entries: Entries) -> None:
-    """Write areas, guessed tags and the page, and say where things are."""
+    """Write areas, guessed tags and the page, and say where things are. The entries are gone
+    through several times, and never held.
+    """
     folder = job.folder
-    guessed = [entry for entry in labelled(entries) if entry["name"] not in job.tags]
+    guessed = sum(entry["name"] not in job.tags for entry in labelled(entries))
     facts = {
         "clip": labeller.sha256,
         "protocol": protocol(labeller),
-        "tags": f"given of {len(job.tags)} images, guessed of {len(guessed)}",
+        "tags": f"given of {len(job.tags)} images, guessed of {guessed}",
     }
-    ordered = sorted(entries, key=lambda entry: entry["name"])  # by however many processes
-    ordered = [confirmed(entry, job) for entry in ordered]
+    ordered = (confirmed(entry, job) for entry in entries.by_name())  # however many processes
     areas = write_areas(ordered, labeller.classes, facts, folder)
+
     print(f"class areas: {areas}, pictures with labels over them: {folder / 'overlay'}")
     print(f"label PNGs: {folder / 'prediction'}, in colour: {folder / 'prediction_cmap'}")
     print(f"what CLIP said, read again if only the refinement changes: {folder / SCORES}")
     print(report_line(folder))
-    without = [entry for entry in entries if "error" in entry and GUESSED in entry]
-    report_skipped([entry for entry in entries if GUESSED not in entry])
-    if without:
-        print(
-            f"{len(without)} of {len(entries)} pictures are left out, as they show no class by "
-            f"what CLIP sees, the first is {without[0]['name']}; write their tags, or lower "
-            f"--guess_threshold; {AREAS} names them"
-        )
+    report_skipped(entries)
+    report_without_class(entries)
 
     if guessed:
-        write_guessed(folder / GUESSED_TAGS, labeller.spec, labelled(entries), len(guessed))
+        write_guessed(folder / GUESSED_TAGS, labeller.spec, entries, guessed)
         print(
-            f"tags of {len(guessed)} pictures were guessed: {folder / GUESSED_TAGS}; correct it, "
+            f"tags of {guessed} pictures were guessed: {folder / GUESSED_TAGS}; correct it, "
             "then give it as --tags"
+        )
+
+
+def report_without_class(entries: Entries) -> None:
+    """Name the first picture that was left out as CLIP sees no class in it, if any."""
+    count = 0
+    first = ""
+    for entry in entries:
+        if "error" in entry and GUESSED in entry:
+            count += 1
+            first = first or entry["name"]
+
+    if count:
+        print(
+            f"{count} of {len(entries)} pictures are left out, as they show no class by "
+            f"what CLIP sees, the first is {first}; write their tags, or lower "
+            f"--guess_threshold; {AREAS} names them"
         )
 
 
@@ -243,12 +256,20 @@ def confirmed(entry: Entry, job: Job) -> Entry:
     return {key: value for key, value in entry.items() if key != GUESSED}
 
 
-def write_guessed(path: Path, spec: DatasetSpec, entries: Sequence[Entry], guessed: int) -> None:
-    """Write the tags of all pictures, given and guessed, in the form that `--tags` takes."""
-    names = tuple(entry["name"] for entry in entries)
-    rows = [[name in entry["tags"] for name in spec.classes] for entry in entries]
-    source = f"given, and of {guessed} pictures guessed by CLIP"
-    write_tags(path, spec, Tags(names, np.array(rows, bool), source))
+def write_guessed(path: Path, spec: DatasetSpec, entries: Entries, guessed: int) -> None:
+    """Write the tags of all pictures, given and guessed, in the form that `--tags` takes; where
+    they come from ends with their digest.
+    """
+    names: list[str] = []
+    rows = bytearray()
+    for entry in labelled(entries):
+        names.append(entry["name"])
+        rows += bytes(name in entry["tags"] for name in spec.classes)
+
+    matrix = np.frombuffer(rows, bool).reshape(len(names), len(spec.classes))
+    tags = Tags(tuple(names), matrix, "")
+    source = f"given, and of {guessed} pictures guessed by CLIP; SHA-256 as guessed {digest(tags)}"
+    write_tags(path, spec, replace(tags, source=source))
 
 
 def _parser() -> Parser:

@@ -42,7 +42,7 @@ LOOK_EVERY = 4
 @dataclass(frozen=True)
 class Run:
     """Where a run executes and what it writes; `facts` go into every checkpoint (classes, CLIP's
-    checksum, ...).
+    checksum, ...). What is `rehearsed` comes again, and notes nothing.
     """
 
     config: Config
@@ -53,6 +53,12 @@ class Run:
     recorder: Recorder
     facts: dict[str, Any] = field(default_factory=dict)
     forecast: Forecast = field(default_factory=Forecast)
+    rehearsed: bool = False
+
+    def note_bad_image(self, place: str, reason: str) -> None:
+        """Note that a picture was skipped at a place of the run, and why."""
+        if not self.rehearsed:
+            note_bad_image(self.folder, place, reason)
 
 
 @dataclass(frozen=True)
@@ -206,7 +212,7 @@ def batches(stage: Stage, run: Run, start: int) -> Iterator[Batch]:
 
     for iteration, batch in enumerate(loader, start + 1):
         for reason in filter(None, batch.pop("skipped")):
-            note_bad_image(run.folder, f"{stage.name} iteration {iteration}", reason)
+            run.note_bad_image(f"{stage.name} iteration {iteration}", reason)
         yield batch
 
 

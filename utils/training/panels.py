@@ -21,7 +21,6 @@ from utils.inference.evaluation import evaluating
 from utils.inference.seeds import image_seeds
 from utils.inference.segmenter import Outputs, predict
 from utils.metrics import MULTI, TITLES
-from utils.run_folder.claim import note_bad_image
 from utils.training.loop import Run
 
 CAMS = {"clip": "CLIP CAM", "vit": "ViT CAM", "fused": "fused"}
@@ -75,7 +74,7 @@ def draw_panels(model: CVF, training: Split, run: Run, step: int) -> None:
             except UserError as error:
                 if config.on_bad_image == "stop":
                     raise
-                note_bad_image(run.folder, "panels", str(error))
+                run.note_bad_image("panels", str(error))
                 continue
 
             run.recorder.picture(item.name, step, picture)

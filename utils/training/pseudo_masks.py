@@ -1,5 +1,6 @@
 """Pseudo labels that need no training (`--stages seeds`): made, written as masks, and scored."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def make_pseudo_masks(model: CVF, images: Split, run: Run) -> Path:
     with evaluating(model):
         loader = masked_loader(images.items, config, run.rank, run.world)
         bar = progress(loader, config.quiet, desc="seeds")
-        for sample in readable(bar, run.folder, "seeds"):
+        for sample in readable(bar, partial(run.note_bad_image, "seeds")):
             tags = torch.from_numpy(images.tags[sample["index"]])
             seeds = image_seeds(model, sample["image"], tags, config)
 

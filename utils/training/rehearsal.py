@@ -66,8 +66,9 @@ def rehearse_evaluation(model: CVF, evaluation: Evaluation, run: Run) -> float:
 
 
 def alone(run: Run) -> Run:
-    """Return the same run without loading processes and bars."""
-    return replace(run, config=replace(run.config, workers=0, quiet=True))
+    """Return the same run without loading processes, bars and notes."""
+    config = replace(run.config, workers=0, quiet=True)
+    return replace(run, config=config, rehearsed=True)
 
 
 def _timed(work: Callable[[], object], few: Sized, every: Sized) -> float:

@@ -36,6 +36,7 @@ from utils.build import (
 from utils.common import distributed
 from utils.common.device import choose_device, prepare_torch
 from utils.common.errors import UserError
+from utils.common.files import make_folder
 from utils.common.gpu import check_gpu
 from utils.config import Config
 from utils.recipe import LossesBeside, references_of
@@ -48,7 +49,7 @@ from utils.run_folder.checkpoint import (
     save_checkpoint,
     trained_state,
 )
-from utils.run_folder.claim import BAD_IMAGES, bad_images, claimed, make_folder
+from utils.run_folder.claim import BAD_IMAGES, bad_images, claimed
 from utils.run_folder.recorder import Recorder
 from utils.run_folder.resuming import check_checkpoints, check_folder
 from utils.settings.training import Stage2Settings

@@ -1,5 +1,7 @@
 """How well stage 1 predicts the tags of validation images, while it learns."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -61,7 +63,7 @@ def predicted_tags(vit: ClassTokenViT, validation: Split, run: Run) -> tuple[Ten
     with evaluating(vit):
         loader = masked_loader(validation.items.without_masks(), config, run.rank, run.world)
         bar = progress(loader, config.quiet, desc="tags", leave=False)
-        for sample in readable(bar, run.folder, "tags"):
+        for sample in readable(bar, partial(run.note_bad_image, "tags")):
             with autocast(run.device, config.precision):
                 output = vit(padded(sample["image"].to(run.device), config))
             logits = output.cls_logits.float() * config.vit_logit_scale

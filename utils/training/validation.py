@@ -3,6 +3,7 @@ training images.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -46,7 +47,7 @@ def score_seeds(model: CVF, seeds: Split, run: Run, phase: Phase) -> dict[str, C
     with evaluating(model):
         loader = masked_loader(seeds.items, config, run.rank, run.world)
         bar = progress(loader, config.quiet, desc="seeds", leave=False)
-        for sample in readable(bar, run.folder, "seeds"):
+        for sample in readable(bar, partial(run.note_bad_image, "seeds")):
             height, width = sample["image"].shape[-2:]
             tags = torch.from_numpy(seeds.tags[sample["index"]])[None]
             with autocast(run.device, config.precision):
@@ -107,7 +108,7 @@ def validate(model: CVF, validation: Sequence[Item], run: Run) -> ConfusionMatri
     with evaluating(model):
         loader = masked_loader(validation, config, run.rank, run.world)
         bar = progress(loader, config.quiet, desc="validation", leave=False)
-        for sample in readable(bar, run.folder, "validation"):
+        for sample in readable(bar, partial(run.note_bad_image, "validation")):
             image = normalise(sample["image"][None].to(run.device), *STATISTICS[config.statistics])
             with autocast(run.device, config.precision):
                 small = resize_long(image, config.resize_long)
