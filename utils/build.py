@@ -1,22 +1,16 @@
-"""Put the parts together: data of a split, CLIP, class-token ViT, CVF. The only place that knows
-every part.
+"""Put the parts of a network together: CLIP, class-token ViT, DINO, CVF, new ones or those of a
+checkpoint. The only place that knows every part.
 """
 
-import re
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from clip.loader import TOY_CLIP, load_clip
 from clip.model import ACTIVATIONS, CLIP
 from datasets.classes import spec_of
-from datasets.layouts import items
-from datasets.lists import Item, Items
 from datasets.specs import DatasetSpec
-from datasets.tags import find_tags
 from datasets.transforms import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
@@ -35,66 +29,17 @@ from utils.run_folder.checkpoint import clip_facts, load_trained_state, same_cli
 STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "clip": (CLIP_MEAN, CLIP_STD)}
 
 
-def split_items(config: Config, split: str) -> Items:
-    """Images of a split: a name the data set knows, or the path of a list file.
-
-    `train[:200]` are the first 200 images of train.
-    """
-    listed, most = _parsed(split)
-    file = listed if _is_list(listed) else None
-    found = items(config.dataset, config.data_root, own_split(config, split), file)
-    return found if most is None else found[:most]
-
-
-def image_tags(
-    config: Config, spec: DatasetSpec, images: Sequence[Item], split: str = ""
-) -> np.ndarray:
-    """(n, K) bool tags of images of a split (default: the training's): from the tags file, else
-    from the data set's own annotations.
-    """
-    names = Items.of(images).names
-    part = own_split(config, split or config.train_split)
-    return find_tags(config.dataset, config.data_root, part, names, spec, config.tags)
-
-
-def validation_tags(config: Config, spec: DatasetSpec, images: Sequence[Item]) -> np.ndarray:
-    """Return (n, K) bool tags of validation images, from the data set's own annotations.
-
-    Raises UserError where there are none.
-    """
-    names = Items.of(images).names
-    part = own_split(config, config.val_split)
-    return find_tags(config.dataset, config.data_root, part, names, spec)
-
-
 def testing_script(config: Config) -> str:
-    """The entry script that tests a checkpoint of this data set."""
-    return f"test_msc_flip_{'coco' if config.dataset == 'coco' else 'voc'}.py"
-
-
-def _is_list(split: str) -> bool:
-    return "/" in split or split.endswith(".txt")
-
-
-def _parsed(split: str) -> tuple[str, int | None]:
-    """Return a split without its end `[:N]`, and N; None where it has no such end."""
-    match = re.fullmatch(r"(.+)\[:([1-9]\d*)\]", split)
-    return (match[1], int(match[2])) if match else (split, None)
-
-
-def own_split(config: Config, split: str) -> str:
-    """The data set's own split in which a split lies: itself, or for a list file the one it is used
-    for.
-    """
-    listed, _ = _parsed(split)
-    if not _is_list(listed):
-        return listed
-    return "train" if split in (config.train_split, config.seeds_split) else "val"
+    """Return the entry script that tests a checkpoint of this data set."""
+    dataset = "voc"
+    if config.dataset == "coco":
+        dataset = "coco"
+    return f"test_msc_flip_{dataset}.py"
 
 
 def build_vit(config: Config, clip: CLIP, num_classes: int) -> ClassTokenViT:
-    """Class-token ViT: trained (`mct_path`), or started from DeiT or CLIP's tower. Raises UserError
-    on bad files.
+    """Build the class-token ViT: trained (`mct_path`), or started from DeiT or CLIP's tower. Raises
+    UserError on bad files.
     """
     torch.manual_seed(config.seed)  # new class tokens and heads are a function of the seed alone
     if config.mct_path:
@@ -150,6 +95,7 @@ def _check_dino(config: Config) -> None:
             f"--dino_use proxy leaves --dino_path {config.dino_path} to --proxy dino, but --proxy "
             f"is {config.proxy}; use --proxy dino, or another --dino_use"
         )
+
     predictors = (config.branches != "clip", bool(config.dino_path) and config.dino_features)
     if config.w_cross and not any(predictors):
         raise UserError(
@@ -160,18 +106,20 @@ def _check_dino(config: Config) -> None:
 
 
 def build_dino(config: Config) -> DinoViT | None:
-    """DINOv2 of `dino_path`, frozen; None where there is none. Raises UserError on bad files, and
-    where other settings want one, or leave it nothing to do.
+    """Load the DINOv2 of `dino_path`, frozen; None where there is none. Raises UserError on bad
+    files, and where other settings want one, or leave it nothing to do.
     """
     _check_dino(config)
     if not config.dino_path:
         return None
+
     path = find_weights(config.dino_path, "--dino_path")
     if not path.exists():
         raise UserError(
             f"--dino_path {path} does not exist; check the path or fetch a DINOv2 with `python -m "
             "utils.tools.download dino`"
         )
+
     state = read_tensors(path, "--dino_path")
     digest = sha256_of(path)
     if not matches_publisher(path, digest):
@@ -194,8 +142,8 @@ def build_cvf(
     num_classes: int,
     dino: DinoViT | None = None,
 ) -> CVF:
-    """CVF with new decoders, their weights a function of the seed. `text` (K+M, E) are unit text
-    features.
+    """Build CVF with new decoders, their weights a function of the seed. `text` (K+M, E) are unit
+    text features.
     """
     torch.manual_seed(config.seed)
     depth = len(clip.visual.blocks)
@@ -262,8 +210,8 @@ def build_cvf(
 
 
 def clip_of(checkpoint: dict[str, Any], config: Config, given: str | None) -> CLIP:
-    """The CLIP a checkpoint was trained with: embedded, or found by path, in any file that holds
-    the same one.
+    """Return the CLIP a checkpoint was trained with: embedded, or found by path, in any file that
+    holds the same one.
     """
     if checkpoint["clip_sha256"] == sha256_of(TOY_CLIP):
         return load_clip(TOY_CLIP)
@@ -293,8 +241,8 @@ def clip_of(checkpoint: dict[str, Any], config: Config, given: str | None) -> CL
 
 
 def dino_of(checkpoint: dict[str, Any], config: Config, labels: bool) -> DinoViT | None:
-    """The DINO a checkpoint was trained with, found by path in any file that holds the same one;
-    None where it was trained without, or where nothing that is asked for needs it.
+    """Return the DINO a checkpoint was trained with, found by path in any file that holds the same
+    one; None where it was trained without, or where nothing that is asked for needs it.
 
     labels: pseudo labels are made too, not logits alone.
     """
@@ -323,8 +271,8 @@ def restore(
     given_clip: str | None = None,
     labels: bool = False,
 ) -> tuple[CVF, DatasetSpec]:
-    """Model and class list of a stage-2 checkpoint. Raises UserError when its classes or tensors do
-    not fit.
+    """Return model and class list of a stage-2 checkpoint. Raises UserError when its classes or
+    tensors do not fit.
 
     labels: pseudo labels are to be made too, so that all that makes them is loaded.
 
@@ -332,12 +280,11 @@ def restore(
     neither is their wording, of which the checkpoint holds the text features.
     """
     classes = tuple(checkpoint["classes"])
-    custom = config.dataset == "custom"
-    spec = (
-        DatasetSpec("custom", classes, classes, ())
-        if custom
-        else spec_of(config.dataset, config.data_root)
-    )
+    if config.dataset == "custom":
+        spec = DatasetSpec("custom", classes, classes, ())
+    else:
+        spec = spec_of(config.dataset, config.data_root)
+
     if checkpoint.get("stage") == "classifier":
         raise UserError(
             "the checkpoint is the class-token ViT of stage 1 alone; test the final.pt beside it"

@@ -9,7 +9,7 @@ from datasets.mask_signs import refuse_suspicious
 from datasets.scoring import mask_rule, masks_found
 from datasets.specs import DatasetSpec
 from datasets.tags import tags_of_images
-from utils.build import own_split, split_items, testing_script
+from utils.build import testing_script
 from utils.common import distributed
 from utils.common.device import prepare_torch, used_precision
 from utils.common.entry import Parser, parse_bool
@@ -24,6 +24,7 @@ from utils.report.page import report_line
 from utils.run_folder.checkpoint import load_checkpoint
 from utils.run_folder.journal import Entries, Entry
 from utils.run_folder.recorder import add_result, read_results
+from utils.splits import own_split, split_items
 from utils.training.stages import train
 
 PICTURES = "pictures"  # folder in a training's run folder for what is predicted of --images

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch.profiler import record_function
 
-from utils.build import split_items
 from utils.common.entry import ROOT
 from utils.common.errors import UserError
 from utils.config import Config
 from utils.inference.segmenter import Outputs, Segmenter
+from utils.splits import split_items
 from utils.tools.benchmark import simulated
 from utils.tools.benchmark.__main__ import against
 from utils.tools.benchmark.counts import AsOnGpu, Ledger

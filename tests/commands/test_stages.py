@@ -15,8 +15,8 @@ from datasets.pictures import load_mask
 from utils.config import load_config
 from utils.metrics import ConfusionMatrix
 from utils.run_folder.recorder import read_results
+from utils.splits import training_data
 from utils.training import loop
-from utils.training.stages import training_data
 
 CLIP_ES = ("--config", "toy_voc", "clip_es")
 FEW = 5  # pictures

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from utils.common.errors import UserError
-from utils.inference.crf import PLAUSIBLE, CRFSettings, Lattice, crf, dense_crf, pydensecrf
+from utils.inference.crf import PLAUSIBLE, CRFSettings, crf, dense_crf, pydensecrf
+from utils.inference.lattice import Lattice
 
 
 def exact_filter(features: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

@@ -25,9 +25,11 @@ from datasets.data import MaskedImages, TaggedImages
 from utils.common.entry import command
 from utils.common.errors import UserError
 from utils.common.signals import StopRequest, follow_parent, interrupted_by_signals, stop_asked
+from utils.config import Config
 from utils.run_folder import claim
 from utils.run_folder.checkpoint import load_checkpoint
 from utils.run_folder.claim import bad_images, claimed
+from utils.splits import split_items
 from utils.training import loop, stages
 
 OUT_OF_MEMORY = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -319,7 +321,7 @@ def test_a_picture_that_breaks_under_way_is_named_or_skipped_and_counted(
 def pair(toy_voc: Path, tmp_path: Path) -> tuple[list, torch.Tensor]:
     """Three images with masks, of which the second is broken, and tags."""
     root = shutil.copytree(toy_voc, tmp_path / "data")
-    found = stages.split_items(stages.Config(data_root=str(root), train_split="train"), "train")[:3]
+    found = split_items(Config(data_root=str(root), train_split="train"), "train")[:3]
     found[1].image.write_bytes(b"no picture")
     return found, torch.eye(3, 20).bool().numpy()
 

@@ -17,10 +17,10 @@ import train_voc
 from datasets.data import Split
 from datasets.layouts import Item
 from datasets.specs import VOC
-from utils.build import image_tags, own_split, split_items
 from utils.common import gpu
 from utils.config import CONFIGS, Config, load_config
 from utils.run_folder.recorder import read_results
+from utils.splits import image_tags, own_split, split_items
 from utils.training.plan import Evaluation, cpu_time, plan, planned_evaluation
 
 DEVICE = torch.device("cpu")

@@ -8,7 +8,7 @@ from clip.loader import TOY_CLIP, load_clip
 from datasets.classes import spec_of
 from datasets.mask_signs import refuse_suspicious
 from datasets.scoring import masks_found
-from utils.build import build_dino, build_vit, image_tags, own_split, split_items
+from utils.build import build_dino, build_vit
 from utils.common.device import choose_device, used_precision
 from utils.common.files import sha256_of
 from utils.common.gpu import DRIVERS_PAGE, OLDEST_DRIVER, find_driver, unusable_gpu
@@ -16,6 +16,7 @@ from utils.common.safe_tensors import open_tensors
 from utils.common.weights import find_weights, known_by
 from utils.config import Config
 from utils.health.findings import OK, SUSPICIOUS, UNKNOWN, WRONG, Finding, counted, stated, suiting
+from utils.splits import image_tags, own_split, split_items
 
 
 def clip_findings(config: Config) -> list[Finding]:

@@ -11,7 +11,7 @@ from clip.text import text_features
 from datasets.classes import spec_of
 from datasets.lists import Items
 from datasets.scoring import scored_images
-from utils.build import build_cvf, image_tags, split_items
+from utils.build import build_cvf
 from utils.common.device import choose_device
 from utils.common.options import Role
 from utils.common.progress import progress
@@ -22,6 +22,7 @@ from utils.inference.seeds import image_seeds
 from utils.metrics import CAMS, TITLES, ConfusionMatrix
 from utils.references import Reference
 from utils.resampling import bounds
+from utils.splits import image_tags, split_items
 
 SEEDS_OF = "train"
 # Shares of such subsets whose bounds hold the number of all images.

@@ -29,7 +29,7 @@ from datasets.pictures import mask_png
 from datasets.specs import palette
 from model.cvf import CVF
 from model.resize import resize
-from utils.build import image_tags, restore, split_items
+from utils.build import restore
 from utils.common.device import choose_device, prepare_torch
 from utils.common.entry import Parser, command
 from utils.common.errors import UserError
@@ -41,6 +41,7 @@ from utils.inference.seeds import image_seeds, require_masks
 from utils.inference.segmenter import checkpoint_config
 from utils.metrics import TITLES, ConfusionMatrix, kinds_of
 from utils.run_folder.checkpoint import load_checkpoint
+from utils.splits import image_tags, split_items
 
 KINDS = ("fused", "clip", "vit")
 LAYOUTS = {"npz": ".npz", "irn": ".npy", "mctformer": ".npy"}

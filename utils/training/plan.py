@@ -9,12 +9,13 @@ import torch
 
 from datasets.data import Split
 from datasets.lists import Item, Items
+from datasets.mask_signs import refuse_suspicious
 from datasets.scoring import Scored, masks_found, scored_images
 from datasets.specs import DatasetSpec
-from utils.build import image_tags, own_split, split_items
 from utils.common.device import used_precision, uses_bf16
 from utils.common.errors import UserError
 from utils.config import Config
+from utils.splits import image_tags, own_split, split_items
 
 # Seconds per image at a crop of 320 px, two threads, bf16 (utils/tools/README.md, "Speed"); an
 # image costs in proportion to its pixels, and fp32 this many times as much.
@@ -38,6 +39,30 @@ class Evaluation:
     seeds: Split
     seeds_label: str
     said: str
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a training reads: tagged images to learn from, images of the validation list, and which
+    of all these are scored.
+    """
+
+    training: Split
+    validation: Items
+    evaluation: Evaluation
+
+
+def read_data(config: Config, spec: DatasetSpec) -> Data:
+    """Read lists and tags, plan the scores and look at the masks that they need. Raises UserError
+    where one of these is missing or wrong.
+    """
+    images = split_items(config, config.train_split)
+    validation = split_items(config, config.val_split)
+    training = Split(images, image_tags(config, spec, images))
+    evaluation = planned_evaluation(config, spec, training, validation)
+    refuse_suspicious(evaluation.validation)
+    refuse_suspicious(evaluation.seeds.items)
+    return Data(training, validation, evaluation)
 
 
 def check_batches(config: Config, world: int) -> None:

@@ -1,9 +1,8 @@
-"""The two stages of CVF: the class-token ViT from tags, then the segmentation from both branches'
-pseudo labels.
+"""A whole training: the class-token ViT from tags (stage 1, `classifier`), then the segmentation
+from both branches' pseudo labels (stage 2).
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -14,28 +13,18 @@ from torch import Tensor, nn
 from clip.loader import load_clip
 from clip.text import text_features
 from datasets.classes import spec_of
-from datasets.data import Batch, Split, TaggedImages
-from datasets.lists import Item, Items
-from datasets.mask_signs import refuse_suspicious
-from datasets.scoring import spread
-from datasets.specs import DatasetSpec
-from model.class_token_vit import ClassTokenViT
-from model.criterion import classifier_criterion, criterion
+from datasets.data import Batch, TaggedImages
+from model.criterion import criterion
 from model.cvf import CVF
 from model.noise import Noise
 from utils.build import (
-    STATISTICS,
     build_cvf,
     build_dino,
     build_vit,
-    image_tags,
-    split_items,
     testing_script,
-    validation_tags,
 )
 from utils.common import distributed
 from utils.common.device import choose_device, prepare_torch
-from utils.common.errors import UserError
 from utils.common.files import make_folder
 from utils.common.gpu import check_gpu
 from utils.config import Config
@@ -53,17 +42,16 @@ from utils.run_folder.claim import BAD_IMAGES, bad_images, claimed
 from utils.run_folder.recorder import Recorder
 from utils.run_folder.resuming import check_checkpoints, check_folder
 from utils.settings.training import Stage2Settings
+from utils.splits import training_data
+from utils.training.classifier import tagged_validation, train_classifier
 from utils.training.loop import Run, Stage, run_stage
-from utils.training.optim import adamw, cosine, is_any, is_matrix, is_weight, schedule
-from utils.training.plan import check_batches, check_stages, plan, planned_evaluation
+from utils.training.optim import adamw, is_any, is_matrix, schedule
+from utils.training.plan import check_batches, check_stages, plan, read_data
 from utils.training.pseudo_masks import make_pseudo_masks
 from utils.training.rehearsal import rehearse
-from utils.training.tag_scores import TAG_EVALUATION, report_tags
 from utils.training.validation import report
 
 FINAL = "final.pt"
-# of the class-token ViT, which its start does not bring
-NEW_TENSORS = ("head.", "cls_token", "pos_embed_cls", "fuse_token.")
 Losses = Callable[[CVF, Tensor, Batch, int, Config], dict[str, Tensor]]
 
 
@@ -73,7 +61,7 @@ def train(
     crops: type[TaggedImages] = TaggedImages,
     losses: Losses | None = None,
 ) -> Path:
-    """The whole training of one configuration, up to where `stages` ends it; returns the path of
+    """Do the whole training of one configuration, up to where `stages` ends it; returns the path of
     what it yields: the final checkpoint, that of stage 1, or the folder of the pseudo labels.
 
     `crops` and `losses` replace the training samples and the loss of stage 2 (training on true
@@ -89,12 +77,10 @@ def train(
     check_stages(config)
 
     spec = spec_of(config.dataset, config.data_root, config.classes)
-    images = split_items(config, config.train_split)
-    validation = split_items(config, config.val_split)
-    training = Split(images, image_tags(config, spec, images))
-    evaluation = planned_evaluation(config, spec, training, validation)
-    refuse_suspicious(evaluation.validation)
-    refuse_suspicious(evaluation.seeds.items)
+    found = read_data(config, spec)
+    training = found.training
+    validation = found.validation
+    evaluation = found.evaluation
 
     clip = load_clip(config.clip_path, config.clip_activation)
     vit = None if config.branches == "clip" else build_vit(config, clip, len(spec.classes))
@@ -165,99 +151,6 @@ def say_results(run: Run, final: Path) -> None:
     }
     run.recorder.say(yields[run.config.stages])
     run.recorder.close()
-
-
-def tagged_validation(
-    config: Config, spec: DatasetSpec, images: Sequence[Item], run: Run
-) -> Split | None:
-    """Find the tags of validation images, on which stage 1 is scored; None if there are none."""
-    if not config.mct_eval_epochs:
-        return None
-    seen = Items.of(images).at(spread(range(len(images)), config.eval_images))
-    try:
-        return Split(seen, validation_tags(config, spec, seen))
-    except UserError as error:
-        run.recorder.say(f"stage 1 is not scored, as validation images have no tags: {error}")
-        return None
-
-
-def train_classifier(
-    vit: ClassTokenViT, training: Split, run: Run, validation: Split | None = None
-) -> int:
-    """Stage 1: the class-token ViT learns the tags (MCTformer+; model/README.md, "Training of
-    the ViT").
-
-    validation: images on whose tags it is scored now and then, and at the end. Returns the number
-    of its iterations.
-    """
-    config = run.config
-    # images without tags teach a classifier of tags little and have no contrastive term
-    tagged = training.tagged()
-    if not len(tagged):
-        raise UserError(
-            f"no image of --train_split {config.train_split} has a tag; check --tags or the "
-            "annotations"
-        )
-    crops = TaggedImages
-    if config.mct_augmentation == "randaugment":
-        # imported here, as it needs timm, which takes longer to load than all else together
-        from datasets.augment import ClassifierImages
-
-        crops = ClassifierImages
-    data = training_data(tagged, config, config.mct_crop_size, crops)
-    per_epoch = len(tagged) / config.mct_batch_size
-    iterations = math.ceil(config.mct_epochs * len(tagged) / config.mct_batch_size)
-
-    named = list(vit.named_parameters())
-    new = [tensor for name, tensor in named if name.startswith(NEW_TENSORS)]
-    pretrained = [tensor for name, tensor in named if not name.startswith(NEW_TENSORS)]
-    lr = config.mct_lr * config.mct_batch_size / 512
-    groups = [(pretrained, lr), (new, lr * config.mct_head_lr_factor)]
-    decays = is_matrix if config.mct_decay_tables else is_weight
-    warmup = 0
-    if config.mct_epochs:
-        warmup = int(iterations * config.mct_warmup_epochs / config.mct_epochs)
-
-    evaluate = None
-    every = 0
-    if validation is not None:
-        evaluate = partial(report_tags, vit, validation, run, per_epoch)
-        every = max(1, round(config.mct_eval_epochs * len(tagged) / config.mct_batch_size))
-
-    stage = Stage(
-        name="classifier",
-        module=vit,
-        optimiser=adamw(groups, config.mct_weight_decay, decays),
-        rate=lambda step: cosine(step, iterations, max(1, warmup), config.mct_lr_floor),
-        losses=lambda images, batch, step: classifier_losses(vit, images, batch, step, config),
-        data=data,
-        iterations=iterations,
-        batch_size=config.mct_batch_size,
-        evaluate=evaluate,
-        evaluation=TAG_EVALUATION,
-        eval_every=every,
-        beside=LossesBeside(
-            references_of(config),
-            config.train_split,
-            dict.fromkeys(("cls", "patch", "contrast"), 1.0),
-            per_epoch=per_epoch,
-        ),
-        repeats_last=False,
-    )
-    if run_stage(stage, run) and evaluate is not None:
-        evaluate(iterations)
-    return iterations
-
-
-def classifier_losses(
-    vit: ClassTokenViT, images: Tensor, batch: Batch, step: int, config: Config
-) -> dict[str, Tensor]:
-    """Compute the losses of one batch of tagged images in stage 1."""
-    noise = Noise.of(config.seed, step, batch["index"], images.device)
-    output = vit(images, noise=noise, drop_rate=config.mct_drop_path)
-    output = replace(output, cls_logits=output.cls_logits.float() * config.vit_logit_scale)
-    by_image = config.mct_contrast == "images"
-    return classifier_criterion(output, batch["tags"], distributed.total, by_image)
 
 
 def segmenter_stage(
@@ -354,24 +247,3 @@ def pseudo_label_losses(
     weights = term_weights(config)
     terms = criterion(output, batch["tags"], config.radius, distributed.total, config, phase)
     return {name: weights[name] * term for name, term in terms.items()}
-
-
-def training_data(
-    split: Split,
-    config: Config,
-    crop_size: int,
-    crops: type[TaggedImages] = TaggedImages,
-) -> TaggedImages:
-    """Return augmented crops of tagged images."""
-    mean, _ = STATISTICS[config.statistics]
-    fill = (0.0, 0.0, 0.0) if config.fill == "black" else mean
-    return crops(
-        split.items,
-        split.tags,
-        crop_size,
-        (config.scale_min, config.scale_max),
-        config.seed,
-        fill,
-        config.train_long,
-        config.on_bad_image == "skip",
-    )

@@ -17,18 +17,16 @@ from torch.utils.data import DataLoader
 
 from datasets.classes import spec_of
 from datasets.data import IterationSampler, Split
-from datasets.mask_signs import refuse_suspicious
-from utils.build import image_tags, split_items
 from utils.common.device import peak_gigabytes
 from utils.config import Config
 from utils.inference.outputs import write_areas
 from utils.inference.predict import total_scores
 from utils.run_folder.journal import begin, read_journal, unfinished
+from utils.splits import split_items, training_data
 from utils.tools.benchmark.rows import Row, Setting
 from utils.tools.benchmark.simulated import write_coco, write_entries, write_many
 from utils.tools.benchmark.timing import Timing
-from utils.training.plan import planned_evaluation
-from utils.training.stages import training_data
+from utils.training.plan import read_data
 
 BATCH = 8
 ITERATIONS = 400  # of which the second half is in another epoch than the first
@@ -130,12 +128,7 @@ class Watch:
 def started(config: Config) -> Split:
     """Read lists and tags, plan the scores and look at masks, as a training does."""
     spec = spec_of(config.dataset, config.data_root, config.classes)
-    images = split_items(config, config.train_split)
-    validation = split_items(config, config.val_split)
-    training = Split(images, image_tags(config, spec, images))
-    evaluation = planned_evaluation(config, spec, training, validation)
-    refuse_suspicious(evaluation.validation)
-    refuse_suspicious(evaluation.seeds.items)
+    training = read_data(config, spec).training
     assert training.fingerprint
     return training
 

@@ -29,9 +29,10 @@ from utils.inference.multi_scale import multi_scale, resize_long
 from utils.run_folder.recorder import Recorder
 from utils.tools.benchmark.rows import Row, Setting, timed, yardstick_of
 from utils.tools.benchmark.timing import peak_memory, stages
+from utils.training.classifier import classifier_losses
 from utils.training.loop import Run, Stage, train_step
 from utils.training.optim import adamw
-from utils.training.stages import classifier_losses, freeze, pseudo_label_losses
+from utils.training.stages import freeze, pseudo_label_losses
 
 STAGES = (
     "CLIP",

@@ -33,7 +33,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from utils.build import split_items
 from utils.cli import protocol
 from utils.common.device import choose_device, describe_environment
 from utils.common.entry import Parser, command
@@ -51,6 +50,7 @@ from utils.report.methods import (
     write_json,
     write_methods,
 )
+from utils.splits import split_items
 from utils.tools.compare_methods.rows import FAMILY, OURS, TAKEN, Row, read_rows
 from utils.tools.compare_methods.trials import STAGES, Bench, Trial
 

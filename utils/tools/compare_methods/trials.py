@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from utils.build import split_items
 from utils.common.errors import UserError
 from utils.common.options import Role, options
 from utils.config import Config, names_of
@@ -16,6 +15,7 @@ from utils.run_folder.checkpoint import checkpoint_of
 from utils.run_folder.recorder import read_results
 from utils.settings.data import DataSettings, WeightSettings
 from utils.settings.training import Stage1Settings
+from utils.splits import split_items
 from utils.tools.compare_methods.ceiling import MaskedCrops, mask_losses
 from utils.tools.compare_methods.rows import Row
 from utils.tools.compare_methods.steps import Step, done, total

@@ -1,0 +1,100 @@
+"""Images, tags and training crops of the splits that a configuration names."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from datasets.data import Split, TaggedImages
+from datasets.layouts import items
+from datasets.lists import Item, Items
+from datasets.specs import DatasetSpec
+from datasets.tags import find_tags
+from utils.build import STATISTICS
+from utils.config import Config
+
+
+def split_items(config: Config, split: str) -> Items:
+    """Return the images of a split: a name the data set knows, or the path of a list file.
+
+    `train[:200]` are the first 200 images of train.
+    """
+    listed, most = _parsed(split)
+    file = None
+    if _is_list(listed):
+        file = listed
+
+    found = items(config.dataset, config.data_root, own_split(config, split), file)
+    if most is None:
+        return found
+    return found[:most]
+
+
+def image_tags(
+    config: Config, spec: DatasetSpec, images: Sequence[Item], split: str = ""
+) -> np.ndarray:
+    """Return the (n, K) bool tags of images of a split (default: the training's): from the tags
+    file, else from the data set's own annotations.
+    """
+    names = Items.of(images).names
+    part = own_split(config, split or config.train_split)
+    return find_tags(config.dataset, config.data_root, part, names, spec, config.tags)
+
+
+def validation_tags(config: Config, spec: DatasetSpec, images: Sequence[Item]) -> np.ndarray:
+    """Return the (n, K) bool tags of validation images, from the data set's own annotations.
+
+    Raises UserError where there are none.
+    """
+    names = Items.of(images).names
+    part = own_split(config, config.val_split)
+    return find_tags(config.dataset, config.data_root, part, names, spec)
+
+
+def own_split(config: Config, split: str) -> str:
+    """Return the data set's own split in which a split lies: itself, or for a list file the one it
+    is used for.
+    """
+    listed, _ = _parsed(split)
+    if not _is_list(listed):
+        return listed
+    if split in (config.train_split, config.seeds_split):
+        return "train"
+    return "val"
+
+
+def training_data(
+    split: Split,
+    config: Config,
+    crop_size: int,
+    crops: type[TaggedImages] = TaggedImages,
+) -> TaggedImages:
+    """Return augmented crops of tagged images."""
+    mean, _ = STATISTICS[config.statistics]
+    fill = mean
+    if config.fill == "black":
+        fill = (0.0, 0.0, 0.0)
+
+    return crops(
+        split.items,
+        split.tags,
+        crop_size,
+        (config.scale_min, config.scale_max),
+        config.seed,
+        fill,
+        config.train_long,
+        config.on_bad_image == "skip",
+    )
+
+
+def _parsed(split: str) -> tuple[str, int | None]:
+    """Return a split without its end `[:N]`, and N; None where it has no such end."""
+    match = re.fullmatch(r"(.+)\[:([1-9]\d*)\]", split)
+    if match is None:
+        return split, None
+    return match[1], int(match[2])
+
+
+def _is_list(split: str) -> bool:
+    """Return whether a split is named by the path of a list file."""
+    return "/" in split or split.endswith(".txt")
