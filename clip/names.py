@@ -62,6 +62,7 @@ class Renamed(Mapping[str, Tensor]):
         """
         if lacking := [name for names in parts.values() for name in names if name not in source]:
             raise ValueError(f"no tensor {lacking[0]}")
+
         self.source = source
         self.parts = parts
         self.transposed = transposed

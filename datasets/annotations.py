@@ -47,6 +47,7 @@ def tags_of_file(
             words = split_words(words, spec.classes)
         named = (class_of(word, spec, row.place) for word in words)
         tags[file] = {name for name in named if name}
+
     return tags
 
 

@@ -170,6 +170,7 @@ def as_shown(image: Image.Image) -> np.ndarray:
     """
 
     def load() -> Picture:
+        """Copy the pixels, with the orientation that is still to be applied."""
         copy = image.copy()  # which loads it; a TIFF is turned by that already
         turned = 1
         if image.format != "TIFF":
@@ -195,6 +196,7 @@ def load_palette_mask(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
     """
 
     def load() -> tuple[str, np.ndarray, list[int] | None]:
+        """Return the mode of the file, its values as shown, and its palette."""
         parts = stripped(_read(path))
         image = _library_image(parts, str(path))
         if _pixels(image.size) > MAX_PIXELS:

@@ -60,15 +60,18 @@ def run_pixels(runs: dict, height: int, width: int, place: str) -> np.ndarray:
     try:
         if runs["size"] != [height, width]:
             raise ValueError(f"size {runs['size']}")
+
         if isinstance(runs["counts"], list):
             coded = coder.frPyObjects(runs, height, width)
         else:
             coded = {**runs, "counts": runs["counts"].encode()}
         pixels = coder.decode(coded).astype(bool)
+
         # the decoder leaves what is beyond the last run as memory happened to be
         total = _run_total(coded["counts"])
         if total != height * width:
             raise ValueError(f"runs of {total} pixels in all")
+
         return pixels
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(

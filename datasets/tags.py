@@ -243,9 +243,11 @@ def tags_from_voc_xml(
         (str(folder / f"{name}.xml"), read_xml(folder / f"{name}.xml").classes(difficult))
         for name in names
     )
+
     source = VOC_SOURCE
     if not difficult:
         source += " without difficult objects"
+
     return Tags(tuple(names), _matrix(spec, rows, len(names)), source)
 
 

@@ -54,6 +54,7 @@ class View:
         scale = rng.uniform(*scale_range)
         if longest:
             scale *= min(1.0, longest / max(height, width))
+
         top, bottom, rows = _span(height, scale, size, rng)
         left, right, columns = _span(width, scale, size, rng)
         window = (left, top, right, bottom)

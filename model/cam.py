@@ -85,6 +85,7 @@ def gradcam(
     first, *later = list(visual.blocks)[block:]
 
     def probabilities(end: Tensor, allowed: Tensor) -> Tensor:
+        """Run the later blocks, and compare the mean patch with the texts."""
         for following in later:
             end = following(end)
         with float32_region(tokens.device):

@@ -246,6 +246,7 @@ def dense_cams(
         if kind == "softmax":
             allowed = to_device(rows.allowed(len(text)), dense.device)
             return rows.pick(softmax_cams(dense[:, 1:], text, logit_scale, allowed, grid))
+
         cams = surgery_cams(dense, text, published=kind == "surgery_by_channel")
         return rows.pick(cams.transpose(1, 2).unflatten(2, grid))
 

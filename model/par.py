@@ -41,6 +41,7 @@ def refine(
     size = masks[0].shape[-2:]
     if images.shape[-2:] != size:
         images = F.interpolate(images, size=size, mode="bilinear", align_corners=True)
+
     offsets = [(dy * d, dx * d) for d in dilations for dy, dx in _DIRECTIONS]
     if images.is_cuda:
         return at_once(images, masks, iterations, offsets)

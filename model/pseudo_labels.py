@@ -121,6 +121,7 @@ def make_labels(
     whole = "fused" if "fused" in scores else next(iter(scores))
 
     def refined_channels(name: str) -> list[Tensor]:
+        """Refine the scores of one kind, with background, of each image."""
         channels = with_background(scores[name], seeds.rows, powers[name])
         if name == whole:
             channels = join_own(channels, seeds, method)

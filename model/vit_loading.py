@@ -104,6 +104,7 @@ def from_deit(
         raise UserError(
             f"{source} is a trained class-token ViT, which --mct_path takes; {DEIT_WANTED}"
         )
+
     return _start(state, num_classes, input_size, source, streams)
 
 
@@ -131,6 +132,7 @@ def from_clip(
         "pos_embed": state["pos_embed"][None],
         "patch_embed.proj.bias": token.new_zeros(len(token)),
     }
+
     return _start(state, num_classes, input_size, source, streams)
 
 

@@ -272,8 +272,10 @@ def add_config_flags(
         default = meaning.test_default if testing else shown(meaning.default)
         if default is None or (only and name not in only):
             continue
+
         if meaning.group not in groups:
             groups[meaning.group] = parser.add_argument_group(meaning.group)
+
         text = f"{meaning.help} (default: {default})".replace("%", "%%")
         groups[meaning.group].add_argument(
             f"--{name}", help=text, default=argparse.SUPPRESS, **_reading(meaning)

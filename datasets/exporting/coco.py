@@ -103,6 +103,7 @@ def gather(target: Target) -> Iterator[Collector]:
         counted = {"images": 0, "objects": 0}
 
         def add(item: Item, content: tuple[dict, list[dict]]) -> None:
+            """Write the entries of one photo, numbered as they come."""
             image, entries = content
             counted["images"] += 1
             _append(file, counted["images"], image)

@@ -59,6 +59,7 @@ def gather(target: Target) -> Iterator[Collector]:
     with listed.open("w", encoding="utf-8", newline="\n") as names:
 
         def add(item: Item, ignored: bool) -> None:
+            """Write the name of one photo, and keep whether it has ignored pixels."""
             shown.add(ignored)
             names.write(f"{item.name}\n")
 

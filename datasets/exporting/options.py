@@ -84,8 +84,10 @@ def add_flags(parser: argparse.ArgumentParser, required: bool) -> None:
     `required`.
     """
     add = parser.add_argument_group("formats for annotation tools and trainings").add_argument
+
     meanings = "; ".join(f"{name}: {meaning}" for name, meaning in FORMATS.items())
     add("--format", required=required, choices=tuple(FORMATS), help=meanings)
+
     add("--polygons", action="store_true", help="coco: polygons instead of run lengths")
     add(
         "--objects",

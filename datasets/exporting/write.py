@@ -125,6 +125,7 @@ def _side_file(target: Target, total: IgnoredPixels) -> Iterator[Callable[[Item,
         table.writerow(["image", "ignored", "pixels"])
 
         def note(item: Item, written: Written) -> None:
+            """Count one label map, with a row where it has ignored pixels."""
             if written.ignored:
                 total.images += 1
                 total.pixels += written.ignored

@@ -21,6 +21,7 @@ def brush_pixels(rle: Sequence[int], height: int, width: int) -> np.ndarray:
     place = 0
 
     def number(length: int) -> int:
+        """Read the next bits as a number."""
         nonlocal place
         place += length
         return int(bits[place - length : place], 2)

@@ -149,6 +149,7 @@ def paint(image: AnnotatedImage, crowds: str = "class") -> np.ndarray:
     drawn = [(shape, _pixels(shape, height, width)) for shape in image.shapes]
 
     def in_front(pair: tuple[Shape, np.ndarray]) -> tuple[bool, float]:
+        """Rank a shape by what lies over what: the smaller over the larger."""
         shape, pixels = pair
         area = shape.area
         if area is None:

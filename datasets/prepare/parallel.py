@@ -44,6 +44,7 @@ def crew(workers: int) -> Iterator[Each]:
     if workers == 0:
         yield _here
         return
+
     with ProcessPoolExecutor(workers, initializer=follow_parent) as pool:
         pool.submit(os.getpid).result()
         try:

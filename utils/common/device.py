@@ -125,6 +125,7 @@ def fetch(value: Tensor) -> Callable[[], Tensor]:
     copied = torch.cuda.current_stream(value.device).record_event()
 
     def wait() -> Tensor:
+        """Wait for the copy, and return it."""
         copied.synchronize()
         return host
 

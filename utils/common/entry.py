@@ -127,6 +127,7 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
 
     @functools.wraps(main)
     def run() -> None:
+        """Run `main`, its faults and what it prints taken care of."""
         begin_notices()
         with lasting_streams():
             _answered(main)

@@ -90,6 +90,7 @@ def open_tensors(path: Path, what: str) -> TensorFile:
             f"{what} {path} does not exist; check the path or fetch it with `python -m "
             "utils.tools.download`"
         )
+
     try:
         file = _open(path, what)
         _check_extent(sum(tensor.nbytes for tensor in file.stored.values()), path)
@@ -97,6 +98,7 @@ def open_tensors(path: Path, what: str) -> TensorFile:
         raise
     except Exception as error:  # bytes that are no weights make the readers fail in any way
         raise _user_error(what, path, error) from None
+
     return file
 
 
@@ -252,11 +254,13 @@ def load_plain(path: Path) -> Any:
     """
     if _is_tar(path) or _is_torchscript(path):
         raise ValueError("it is an archive that may hold code")
+
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             size = sum(record.file_size for record in archive.infolist())
         if size > path.stat().st_size:
             raise ValueError(f"its records unpack to {size} bytes, more than the file holds")
+
     content = torch.load(path, map_location="cpu", weights_only=True)
     _check_extent(_extent(content), path)
     return content

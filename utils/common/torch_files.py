@@ -70,6 +70,7 @@ def read_zip(path: Path, what: str) -> tuple[str, dict[str, StoredTensor]]:
     found: dict[str, Record] = {}
 
     def storage(identity: Any) -> _Storage | StandIn:
+        """Find the record of a storage that the pickle refers to."""
         kind, dtype, key, *_ = identity
         if kind != "storage" or not isinstance(dtype, torch.dtype):
             return StandIn()
@@ -118,11 +119,13 @@ def read_legacy(path: Path, what: str) -> tuple[str, dict[str, StoredTensor]]:
     records: dict[str, Record] = {}
 
     def noted(identity: Any) -> StandIn:
+        """Keep the width of a storage's elements; it is found later."""
         if identity[0] == "storage" and isinstance(identity[1], torch.dtype):
             widths[identity[2]] = identity[1].itemsize
         return StandIn()
 
     def storage(identity: Any) -> _Storage | StandIn:
+        """Return the storage that the pickle refers to, or a view of it."""
         kind, dtype, key, _, _, view = identity
         if kind != "storage" or not isinstance(dtype, torch.dtype):
             return StandIn()

@@ -53,6 +53,7 @@ def crf(
     }
     if backend not in backends:
         raise UserError(f"crf_backend {backend!r} is unknown; use one of {', '.join(backends)}")
+
     labels = (probs.flatten(1).amax(1) >= limit).nonzero().flatten()
     return labels, backends[backend](image, probs[labels], settings)
 

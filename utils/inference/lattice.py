@@ -147,11 +147,13 @@ def _simplex(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     side = len(points)
     cells = (points / side).round()
     rank = _rank(points - cells * side)
+
     # Rounding each coordinate may leave the hyperplane of sum 0: the coordinates that were rounded
     # most go back.
     rank += cells.sum(0).to(torch.int8)
     turn = (rank < 0).to(torch.int8) - (rank >= side).to(torch.int8)
     cells += turn
+
     rows = torch.arange(side, device=points.device)[:, None].expand(points.shape)
     place = (side - 1 - rank - side * turn).long()
     return cells.int(), points - cells * side, torch.empty_like(rows).scatter_(0, place, rows)

@@ -87,6 +87,7 @@ def write_areas(
     names = {**{str(label): name for label, name in enumerate(classes)}, str(IGNORE): UNLABELLED}
 
     def save(file: BinaryIO) -> None:
+        """Write the facts, then picture by picture."""
         head = json.dumps(facts, indent=1).removesuffix("\n}")
         file.write(f'{head},\n "images": {{'.encode())
         separator = "\n  "

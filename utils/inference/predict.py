@@ -160,6 +160,7 @@ def _predicted(predictor: Predictor, job: Job, item: Item, sample: Future) -> Ca
     found = predictor.set_off(item, image, tags)
 
     def finish() -> Entry:
+        """Wait for what was found, write its files, and return the entry."""
         result = found()
         if not result.labels:
             return {**entry, **result.facts}

@@ -163,6 +163,7 @@ class Segmenter(OnModel):
         path = Path(path)
         checkpoint = load_checkpoint(path, "--model_path")
         config = checkpoint_config(checkpoint["config"], path, settings)
+
         device = choose_device(config.device, local_rank)
         model, spec = restore(checkpoint, config, settings.get("clip_path"))
         return cls(model.to(device), spec, config, options, sha256_of(path))
@@ -230,6 +231,7 @@ class Segmenter(OnModel):
             logits = fetch(prediction.logits[0])
 
         def found() -> Found:
+            """Wait for the labels, and for the logits where they are kept."""
             maps = {title: each().numpy() for title, each in labels.items()}
             if logits is None:
                 return Found(maps)

@@ -58,6 +58,7 @@ def label_map(
     height, width = size
     strip = max(1, STRIP // (logits.shape[1] * width))
     labels = torch.empty(height, width, dtype=torch.uint8, device=logits.device)
+
     for top in range(0, height, strip):
         rows = slice(top, min(top + strip, height))
         scores = _allowed(resize_part(logits, size, rows)[0], allowed)
@@ -65,6 +66,7 @@ def label_map(
         labels[rows] = highest.indices
         if least:
             labels[rows][highest.values < least * scores.sum(0)] = IGNORE
+
     return labels
 
 
@@ -104,12 +106,14 @@ def crf_labels_by_windows(
     """
     size = image.shape[-2:]
     labels = torch.empty(size, dtype=torch.uint8, device=image.device)
+
     for rows, own_rows in _cores(windows(size[0], CRF_SIDE, CRF_OVERLAP)):
         for columns, own_columns in _cores(windows(size[1], CRF_SIDE, CRF_OVERLAP)):
             scores = resize_part(logits, size, rows, columns)[0]
             probs = _allowed(scores, allowed).softmax(0)
             part = image[:, rows, columns].permute(1, 2, 0)
             plausible, marginals = crf(part, probs, backend=backend, settings=settings)
+
             inner = _within(own_rows, rows), _within(own_columns, columns)
             winner = marginals.max(0).indices[inner]
             labels[own_rows, own_columns] = plausible[winner].to(torch.uint8)

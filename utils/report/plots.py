@@ -73,6 +73,7 @@ def class_bars(rows: Sequence[tuple[str, float, float | None]], titles: tuple[st
     """
 
     def draw(figure: Figure) -> None:
+        """Draw the bars, their numbers, and the marks of the second result."""
         axes = figure.subplots()
         names, values, marks = zip(*rows)
         places = np.arange(len(rows))
@@ -113,6 +114,7 @@ def confusion(matrix: ConfusionMatrix, names: Sequence[str]) -> Markup:
     wordy = len(seen) <= WORDY
 
     def draw(figure: Figure) -> None:
+        """Draw the cells, with their numbers where there is room."""
         axes = figure.subplots()
         colours = np.empty((*shares.shape, 4))
         colours[..., :3] = HEAT
@@ -154,6 +156,7 @@ def curves(
     """
 
     def draw(figure: Figure) -> None:
+        """Draw each line, and beside it what others had."""
         axes = figure.subplots()
         style: dict[str, Any] = {"ms": 3.5, "lw": 1.6, "ls": "-"}
         if marks:
@@ -197,6 +200,7 @@ def estimates(
     """
 
     def draw(figure: Figure) -> None:
+        """Draw the values of each row, their mean and its error."""
         axes = figure.subplots()
         form = "+.1f" if zero else ".1f"
         for place, (_, values, found) in enumerate(rows):

@@ -74,6 +74,7 @@ class Recorder:
             )
 
         def add(board: SummaryWriter) -> None:
+            """Add every value to the board."""
             for name, value in values.items():
                 board.add_scalar(f"{stage}/{name}", value, iteration)
 
@@ -149,6 +150,7 @@ def add_result(
         "classes": list(classes),
         "counts": matrix.counts.tolist(),
     }
+
     file = folder / "results.json"
     results = {**read_results(folder), label: result}
     write_whole(file, json.dumps(results, indent=1).encode())

@@ -78,6 +78,7 @@ def image_features(
     out = visual.project(last.mix(x, last.attn(normed)))
 
     def pool(tokens: Tensor) -> Tensor:
+        """Average the patches of each cell."""
         maps = tokens[:, 1:].transpose(1, 2).unflatten(2, (h, w))
         return F.adaptive_avg_pool2d(maps.float(), side).flatten(2).transpose(1, 2).flatten(0, 1)
 

@@ -19,6 +19,7 @@ def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
     """
     order = scores.argsort(dim=0, descending=True, stable=True)
     hits = truth.gather(0, order).double()
+
     ranks = torch.arange(1, len(hits) + 1, dtype=torch.float64, device=hits.device)
     precision = hits.cumsum(dim=0) / ranks[:, None]
     return (precision * hits).sum(dim=0) / hits.sum(dim=0)

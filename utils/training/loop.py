@@ -267,6 +267,7 @@ def log(
         "seconds": seconds,
     }
     values["memory"] = peak_gigabytes(run.device)
+
     run.recorder.scalars(stage.name, done, values)
     if stage.beside and (told := stage.beside.told(done, values)):
         run.recorder.say(f"{stage.name} iteration {done}: {told}")

@@ -25,6 +25,7 @@ def schedule(
     """
     if step < warmup:
         return 1 - (1 - step / warmup) * (1 - warmup_ratio)
+
     step = min(step, max_iters - 1)
     if published:
         return (1 - step / max_iters) ** power

@@ -162,6 +162,7 @@ def segmenter_stage(
     config = run.config
     freeze(model, config)
     decays = is_any if config.decay_vectors else is_matrix
+
     return Stage(
         name="segmenter",
         module=model,

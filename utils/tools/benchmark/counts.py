@@ -148,6 +148,7 @@ def counted(step: Step) -> Counts:
     tensors = [*stage.module.parameters(), *stage.module.buffers(), *moments, *pictures]
 
     def losses(*arguments: Any) -> dict[str, Tensor]:
+        """Compute the losses of the stage as if on a GPU."""
         with AsOnGpu():
             return stage.losses(*arguments)
 

@@ -181,6 +181,7 @@ def measure_image(settings: list[Setting]) -> Iterator[Row]:
     images = [image.to(s.device) for s in settings]
 
     def protocol(model: CVF, image: Tensor, setting: Setting) -> None:
+        """Test one image as the test protocol does."""
         with torch.no_grad(), autocast(setting.device, setting.config.precision):
             _, multi = multi_scale(
                 model.segment, resize_long(image, setting.config.resize_long), setting.config.scales
@@ -188,7 +189,10 @@ def measure_image(settings: list[Setting]) -> Iterator[Row]:
             resize(multi, TEST_SIZE).argmax(1)
 
     def encoders(model: CVF, image: Tensor, setting: Setting) -> None:
+        """Run the encoders alone, at every scale and mirrored."""
+
         def every(pixels: Tensor) -> Tensor:
+            """Run all encoders once, and return CLIP's patches as a map."""
             if model.vit is not None:
                 model.vit.patch_features(pixels)
             if model.dino is not None and model.dino_fusion is not None:

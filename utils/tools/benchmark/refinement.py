@@ -19,6 +19,7 @@ def measure_par(settings: list[Setting]) -> Iterator[Row]:
     """Measure pixel-adaptive refinement alone."""
 
     def work(setting: Setting) -> Work:
+        """Make what PAR is given under a setting."""
         c = setting.config
         size = (c.crop_size, c.crop_size)
         images = torch.randn(c.batch_size, 3, *size, device=setting.device)

@@ -78,6 +78,7 @@ def write_entries(folder: Path, images: Items) -> None:
     the one label map that all of them name.
     """
     _mask().save(folder / LABELS)
+
     with Journal(folder) as journal:
         for item in images:
             journal.add(

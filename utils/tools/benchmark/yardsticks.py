@@ -22,6 +22,7 @@ def yardsticks(device: torch.device, repeats: int, half: bool) -> dict[str, Timi
     pick = torch.eye(9, device=device)[[0, 1, 2, 3, 5, 6, 7, 8]].view(8, 1, 3, 3)
 
     def neighbours() -> None:
+        """Sum weighted neighbours at six dilations, twenty times."""
         maps = start
         for _ in range(20):
             sides = [
@@ -31,6 +32,7 @@ def yardsticks(device: torch.device, repeats: int, half: bool) -> dict[str, Timi
             maps = (torch.cat(sides, 1) * weights).sum(1, keepdim=True) / 48
 
     def encoder_in_half() -> None:
+        """Run the encoder in bfloat16."""
         with torch.autocast(device.type, torch.bfloat16):
             encoder(tokens)
 

@@ -121,6 +121,7 @@ def wait() -> None:
 
 def _parser() -> Parser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
     add = parser.add_argument
     add("--model_path", metavar="FILE", help="checkpoint that training wrote (default: none)")
     add(
@@ -135,8 +136,10 @@ def _parser() -> Parser:
         help="class list (YAML), names apart by commas, voc or coco (default: the checkpoint's, "
         "else voc)",
     )
+
     add("--port", type=int, default=PORT, help="of the page on this machine (default: %(default)s)")
     add_config_flags(parser, only=("device", "precision", "threads"))
+
     return parser
 
 

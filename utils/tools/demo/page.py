@@ -53,6 +53,7 @@ class Secluded:
         """Answer as the page does, with the policy in the header."""
 
         async def sending(message: Any) -> None:
+            """Send a message, its policy added where it begins an answer."""
             if message["type"] == "http.response.start":
                 message["headers"].append((b"content-security-policy", _POLICY.encode()))
             await send(message)
@@ -140,11 +141,13 @@ class Page:
             self._photo = gr.State(None, time_to_live=KEPT)
             self._stages = gr.State(None, time_to_live=KEPT)
             gr.HTML(Markup("<h1>Masks from tags</h1><p>{}</p>").format(heading))
+
             with gr.Row():
                 with gr.Column(scale=1, min_width=300):
                     self._lay_out_questions(answers.classes)
                 with gr.Column(scale=3, min_width=300):
                     self._lay_out_findings()
+
             self._connect(answers)
 
     def _lay_out_questions(self, classes: list[str]) -> None:
