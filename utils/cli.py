@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets.layouts import Item, pictures
+from datasets.lists import Item
 from datasets.mask_signs import refuse_suspicious
+from datasets.own_pictures import pictures
 from datasets.scoring import mask_rule, masks_found
 from datasets.specs import DatasetSpec
 from datasets.tags import tags_of_images

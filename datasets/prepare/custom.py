@@ -22,8 +22,9 @@ from datasets.annotations import NOTHING, Tagged, tags_of_file
 from datasets.called import Pictures
 from datasets.classes import CLASSES, read_classes
 from datasets.forms.detect import FORMS
-from datasets.layouts import INDEX, INDEX_FORMAT, Item, picture_names, pictures_below, read_list
+from datasets.layouts import INDEX, INDEX_FORMAT, Item, read_list
 from datasets.mask_signs import refuse_suspicious
+from datasets.own_pictures import picture_names, pictures_below
 from datasets.prepare.drawn import MASKS, draw_masks, is_export, renewed
 from datasets.specs import DatasetSpec
 from datasets.tables import key_of

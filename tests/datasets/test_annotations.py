@@ -14,7 +14,8 @@ from PIL import Image
 import test_msc_flip_voc
 from datasets.annotations import tags_of_file
 from datasets.coco_json import read_instances
-from datasets.layouts import Item, picture_names
+from datasets.lists import Item
+from datasets.own_pictures import picture_names
 from datasets.specs import COCO, DatasetSpec
 from datasets.tags import find_tags, tags_from_coco_json, tags_of_images
 from utils.common.console import begin_notices

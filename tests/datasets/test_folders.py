@@ -9,7 +9,8 @@ from PIL import Image
 
 from datasets import folders
 from datasets.folders import files_below, matching, picture_suffixes
-from datasets.layouts import items, pictures
+from datasets.layouts import items
+from datasets.own_pictures import pictures
 from utils.common.console import begin_notices
 from utils.common.errors import UserError
 

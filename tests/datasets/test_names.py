@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets.layouts import picture_names, pictures
+from datasets.own_pictures import picture_names, pictures
 from utils.common.errors import UserError
 
 

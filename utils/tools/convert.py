@@ -13,8 +13,8 @@ from datasets.exporting.maps import label_maps, maps_folder
 from datasets.exporting.options import add_flags, options_of
 from datasets.exporting.write import export_labels
 from datasets.folders import label_files
-from datasets.layouts import pictures
 from datasets.lists import Items
+from datasets.own_pictures import pictures
 from datasets.prepare.parallel import add_workers
 from utils.common.entry import Parser, command
 from utils.common.errors import UserError

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.classes import given_classes
-from datasets.layouts import pictures
 from datasets.lists import Item
+from datasets.own_pictures import pictures
 from datasets.specs import DatasetSpec
 from datasets.tags import Tags, read_all_tags, tags_of_images, write_tags
 from datasets.toy.write import is_drawn
