@@ -9,7 +9,7 @@ from datasets.mask_signs import refuse_suspicious
 from datasets.own_pictures import pictures
 from datasets.scoring import mask_rule, masks_found
 from datasets.specs import DatasetSpec
-from datasets.tags import tags_of_images
+from datasets.tag_sources import tags_of_images
 from utils.build import testing_script
 from utils.common import distributed
 from utils.common.device import prepare_torch, used_precision

@@ -9,7 +9,7 @@ from datasets.data import Split, TaggedImages
 from datasets.layouts import items
 from datasets.lists import Item, Items
 from datasets.specs import DatasetSpec
-from datasets.tags import find_tags
+from datasets.tag_sources import find_tags
 from utils.build import STATISTICS
 from utils.config import Config
 

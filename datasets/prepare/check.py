@@ -23,7 +23,7 @@ from datasets.mask_signs import fits_stored, look, signs, spread
 from datasets.pictures import Picture, load_mask, open_image
 from datasets.prepare.parallel import add_workers, crew
 from datasets.specs import IGNORE, DatasetSpec
-from datasets.tags import find_tags
+from datasets.tag_sources import find_tags
 from utils.common.errors import UserError
 from utils.common.files import make_folder
 

@@ -31,7 +31,8 @@ from datasets.pictures import mask_png
 from datasets.polygons import polygon_pixels, run_pixels
 from datasets.prepare.parallel import Each, add_workers, crew
 from datasets.specs import COCO, IGNORE
-from datasets.tags import COCO_SOURCE, labels_in, tags_of, write_tags
+from datasets.tag_sources import COCO_SOURCE, labels_in
+from datasets.tags import tags_of, write_tags
 from utils.common.errors import UserError
 from utils.common.files import read_json, sha256_of, write_whole
 

@@ -28,7 +28,8 @@ from datasets.own_pictures import picture_names, pictures_below
 from datasets.prepare.drawn import MASKS, draw_masks, is_export, renewed
 from datasets.specs import DatasetSpec
 from datasets.tables import key_of
-from datasets.tags import TAGS, Tags, write_tags
+from datasets.tag_sources import TAGS
+from datasets.tags import Tags, write_tags
 from utils.common.errors import UserError
 from utils.common.files import make_folder, write_whole
 

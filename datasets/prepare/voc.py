@@ -15,14 +15,8 @@ from datasets.lists import Items
 from datasets.prepare.parallel import Each, add_workers, crew
 from datasets.prepare.sbd import augment, list_from_masks
 from datasets.specs import VOC
-from datasets.tags import (
-    VOC_TAGS,
-    Tags,
-    differences,
-    tags_from_masks,
-    tags_from_voc_xml,
-    write_tags,
-)
+from datasets.tag_sources import VOC_TAGS, differences, tags_from_masks, tags_from_voc_xml
+from datasets.tags import Tags, write_tags
 from utils.common.errors import UserError
 from utils.common.files import write_whole
 

@@ -17,7 +17,8 @@ from datasets.coco_json import coco_classes, read_instances
 from datasets.layouts import read_list
 from datasets.prepare.coco import write_mask
 from datasets.specs import COCO, COCO_IDS, VOC
-from datasets.tags import read_all_tags, tags_from_coco_json, tags_from_voc_xml
+from datasets.tag_sources import tags_from_coco_json, tags_from_voc_xml
+from datasets.tags import read_all_tags
 from utils.common.errors import UserError
 from utils.common.files import read_json
 from utils.config import load_config

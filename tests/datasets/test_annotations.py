@@ -17,7 +17,7 @@ from datasets.coco_json import read_instances
 from datasets.lists import Item
 from datasets.own_pictures import picture_names
 from datasets.specs import COCO, DatasetSpec
-from datasets.tags import find_tags, tags_from_coco_json, tags_of_images
+from datasets.tag_sources import find_tags, tags_from_coco_json, tags_of_images
 from utils.common.console import begin_notices
 from utils.common.errors import UserError
 from utils.common.files import decoded_text, is_set, read_json

@@ -18,7 +18,7 @@ from datasets.layouts import Item
 from datasets.pictures import mask_png, open_image
 from datasets.prepare.drawn import labels_of
 from datasets.specs import IGNORE, DatasetSpec
-from datasets.tags import find_tags, tags_of_images
+from datasets.tag_sources import find_tags, tags_of_images
 from utils.common.console import begin_notices
 from utils.common.errors import UserError
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
-from datasets import tags as tags_module
+from datasets import tag_sources
 from datasets.layouts import items, read_list
 from datasets.pictures import load_mask
 from datasets.prepare import __main__ as prepare
@@ -23,7 +23,8 @@ from datasets.prepare import sbd
 from datasets.prepare import voc as converter
 from datasets.prepare.sbd import read_sbd
 from datasets.specs import VOC, palette
-from datasets.tags import find_tags, read_all_tags, tags_from_masks, tags_from_voc_xml
+from datasets.tag_sources import find_tags, tags_from_masks, tags_from_voc_xml
+from datasets.tags import read_all_tags
 from datasets.voc_xml import read_xml
 from utils.common.entry import command
 from utils.common.errors import UserError
@@ -219,7 +220,7 @@ def test_prepared_tags_stand_for_the_xml_until_one_of_it_changes(
     expected = find_tags("voc", voc, "val", names, VOC)
     assert prepare_voc(voc) == 0
     opened: list[Path] = []
-    monkeypatch.setattr(tags_module, "read_xml", lambda path: opened.append(path) or read_xml(path))
+    monkeypatch.setattr(tag_sources, "read_xml", lambda path: opened.append(path) or read_xml(path))
     assert (find_tags("voc", voc, "val", names, VOC) == expected).all() and not opened
 
     later = (voc / "tags_val.json").stat().st_mtime_ns + 1

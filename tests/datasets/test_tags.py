@@ -8,14 +8,8 @@ from PIL import Image
 
 from datasets.layouts import Item
 from datasets.specs import COCO, COCO_IDS, VOC
-from datasets.tags import (
-    Tags,
-    read_tags,
-    tags_from_coco_json,
-    tags_from_masks,
-    tags_from_voc_xml,
-    write_tags,
-)
+from datasets.tag_sources import tags_from_coco_json, tags_from_masks, tags_from_voc_xml
+from datasets.tags import Tags, read_tags, write_tags
 from utils.common.errors import UserError
 
 

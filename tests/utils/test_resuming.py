@@ -13,7 +13,8 @@ import train_voc
 from datasets.data import Split
 from datasets.layouts import Item, items
 from datasets.specs import VOC
-from datasets.tags import Tags, find_tags, write_tags
+from datasets.tag_sources import find_tags
+from datasets.tags import Tags, write_tags
 from utils.common.errors import UserError
 from utils.config import CONFIG_FILE, Config
 from utils.run_folder.checkpoint import checkpoint_of

@@ -23,7 +23,8 @@ from datasets.classes import given_classes
 from datasets.lists import Item
 from datasets.own_pictures import pictures
 from datasets.specs import DatasetSpec
-from datasets.tags import Tags, read_all_tags, tags_of_images, write_tags
+from datasets.tag_sources import tags_of_images
+from datasets.tags import Tags, read_all_tags, write_tags
 from datasets.toy.write import is_drawn
 from utils.cli import report_skipped
 from utils.common import distributed

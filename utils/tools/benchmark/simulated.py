@@ -15,7 +15,8 @@ from datasets.classes import CLASSES
 from datasets.layouts import INDEX, INDEX_FORMAT
 from datasets.lists import Items, Texts
 from datasets.specs import COCO
-from datasets.tags import COCO_SOURCE, FORMAT, TAGS
+from datasets.tag_sources import COCO_SOURCE, TAGS
+from datasets.tags import FORMAT
 from utils.metrics import MULTI
 from utils.run_folder.journal import Journal, stamp
 
