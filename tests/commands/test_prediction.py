@@ -167,7 +167,7 @@ def test_a_picture_that_is_predicted_anew_and_fails_leaves_nothing_of_before(
     photos: list[object], tmp_path: Path
 ) -> None:
     kinds = ("prediction", "prediction_cmap", "overlay", "logits")
-    assert run(test_msc_flip_voc.main, *photos, "--save_logits", "true") == 0
+    assert run(test_msc_flip_voc.main, *photos, "--save_logits") == 0
     assert all(list((tmp_path / "out" / kind).glob("b.*")) for kind in kinds)
     (tmp_path / "in" / "b.png").write_text("no picture")
     assert run(test_msc_flip_voc.main, *photos, "--on_bad_image", "skip") == 0

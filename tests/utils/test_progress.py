@@ -118,16 +118,15 @@ def test_a_rehearsal_leaves_it_to_the_run_to_note_bad_pictures(
     start: list[str], toy_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = shutil.copytree(toy_voc, tmp_path / "data")
-    broken = data / "JPEGImages" / "toy_val_000000.jpg"
-    broken.touch()
+    (data / "JPEGImages" / "toy_val_000000.jpg").write_bytes(b"no picture")
     monkeypatch.setattr(pictures, "READ_AGAIN_AFTER", (0, 0))
     monkeypatch.setattr(rehearsal, "FEWEST", 1)
     seen = []
     validate = rehearsal.validate
     monkeypatch.setattr(rehearsal, "validate", lambda *given: seen.append(1) or validate(*given))
 
-    flags = ("--data_root", data, "--mct_epochs", 1, "--max_iters", 1, "--on_bad_image", "skip")
-    assert run(train_voc.main, *start, *flags) == 0
+    flags = ("--data_root", data, "--mct_epochs", 1, "--max_iters", 1, "--eval_images", 0)
+    assert run(train_voc.main, *start, *flags, "--on_bad_image", "skip") == 0
     lines = (tmp_path / "run" / BAD_IMAGES).read_text().splitlines()
     assert seen and [json.loads(line)["place"] for line in lines] == ["tags", "validation"]
 

@@ -16,6 +16,7 @@ image is predicted again.
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +58,18 @@ class Entries(Iterable[Entry]):
 
     def by_name(self) -> Iterator[Entry]:
         """Yield the same entries in the order of their names, of which alone memory grows."""
-        places: dict[str, tuple[Path, int]] = {}
-        for path in _files(self._folder):
+        paths = _files(self._folder)
+        places: dict[str, tuple[int, int]] = {}
+        for number, path in enumerate(paths):
             for start, entry in _placed_entries(path):
-                places.setdefault(entry["name"], (path, start))
+                places.setdefault(entry["name"], (number, start))
 
-        for name in sorted(places):
-            path, start = places[name]
-            with path.open("rb") as file:
-                file.seek(start)
-                yield _object(file.readline())
+        with ExitStack() as stack:
+            files = [stack.enter_context(path.open("rb")) for path in paths]
+            for name in sorted(places):
+                number, start = places[name]
+                files[number].seek(start)
+                yield _object(files[number].readline())
 
     def __bool__(self) -> bool:
         return any(True for _ in self)
