@@ -11,20 +11,14 @@ and `utils.tools.export` writes pseudo labels of its training images.
 """
 
 import argparse
-import hashlib
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from datasets.classes import given_classes
 from datasets.lists import Item
 from datasets.own_pictures import pictures
 from datasets.specs import DatasetSpec
 from datasets.tag_sources import tags_of_images
-from datasets.tags import Tags, read_all_tags, write_tags
 from datasets.toy.write import is_drawn
 from utils.cli import report_skipped
 from utils.common import distributed
@@ -33,6 +27,7 @@ from utils.common.entry import Parser, command
 from utils.common.errors import UserError
 from utils.common.options import options
 from utils.config import Config, add_config_flags
+from utils.inference.guessed_tags import GUESSED_TAGS, labelled, refuse_changed, write_guessed
 from utils.inference.kept_scores import SCORES, KeptScores
 from utils.inference.labeller import BEST_CAM, PRESENT, SETTINGS, TOY_SETTINGS, Labeller
 from utils.inference.outputs import AREAS, write_areas
@@ -41,7 +36,6 @@ from utils.inference.refinement import BEST_REFINEMENT, STEPS, Refinement
 from utils.report.page import report_line
 from utils.run_folder.journal import Entries, Entry
 
-GUESSED_TAGS = "guessed_tags.json"
 MACHINE = ("device", "precision", "workers", "threads", "on_bad_image", "quiet")
 
 
@@ -139,39 +133,6 @@ def left_out(
     return "\n".join(said)
 
 
-def refuse_changed(folder: Path, tags_file: Path | None, spec: DatasetSpec) -> None:
-    """Raise UserError where tags that were perhaps corrected by hand would be written over."""
-    file = folder / GUESSED_TAGS
-    if is_own(folder, tags_file) or not file.is_file():
-        return
-
-    found = read_all_tags(file, spec)
-    if not found.source.endswith(digest(found)):
-        raise UserError(
-            f"{file} was changed since its tags were guessed, or is of an older version; give it "
-            f"as --tags {file} if they were corrected, or remove it to guess anew"
-        )
-
-
-def digest(tags: Tags) -> str:
-    """Return the SHA-256 of tags, whatever the order of their images."""
-    rows = sorted(zip(tags.names, (row.tobytes() for row in tags.matrix)))
-    found = hashlib.sha256()
-    for name, row in rows:
-        found.update(f"{json.dumps(name)}:".encode() + row)
-    return found.hexdigest()
-
-
-def is_own(folder: Path, tags_file: Path | None) -> bool:
-    """Tell whether the given tags are those that were guessed in this folder."""
-    return tags_file is not None and tags_file.resolve() == (folder / GUESSED_TAGS).resolve()
-
-
-def labelled(entries: Iterable[Entry]) -> Iterator[Entry]:
-    """Yield the entries of pictures that got labels."""
-    return (entry for entry in entries if "error" not in entry)
-
-
 def plan(labeller: Labeller, job: Job, toy_pictures: bool) -> str:
     """Say what the run will do, before it does it."""
     config = labeller.config
@@ -255,22 +216,6 @@ def confirmed(entry: Entry, job: Job) -> Entry:
     if entry["name"] not in job.tags:
         return entry
     return {key: value for key, value in entry.items() if key != GUESSED}
-
-
-def write_guessed(path: Path, spec: DatasetSpec, entries: Entries, guessed: int) -> None:
-    """Write the tags of all pictures, given and guessed, in the form that `--tags` takes; where
-    they come from ends with their digest.
-    """
-    names: list[str] = []
-    rows = bytearray()
-    for entry in labelled(entries):
-        names.append(entry["name"])
-        rows += bytes(name in entry["tags"] for name in spec.classes)
-
-    matrix = np.frombuffer(rows, bool).reshape(len(names), len(spec.classes))
-    tags = Tags(tuple(names), matrix, "")
-    source = f"given, and of {guessed} pictures guessed by CLIP; SHA-256 as guessed {digest(tags)}"
-    write_tags(path, spec, replace(tags, source=source))
 
 
 def _parser() -> Parser:
