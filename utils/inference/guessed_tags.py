@@ -1,5 +1,5 @@
-"""The tags that CLIP guessed, in a file that people correct: what was changed there is never written
-over.
+"""The tags that CLIP guessed, in a file that people correct: what they changed there is not lost to
+another guess.
 """
 
 import hashlib
