@@ -113,7 +113,7 @@ def test_a_training_prints_and_draws_them(
         reference("cls", 1, 0.7, unit="epochs", window=1),
         reference(SINGLE, 3, 42.0, split="val", others=(40.0,)),
     )
-    for module in (stages, validation):
+    for module in (classifier, stages, validation):
         monkeypatch.setattr(module, "references_of", lambda config: known)
     assert run(train_voc.main, *start, "--eval_images", 0, "--w_attn", 0.5) == 0
 

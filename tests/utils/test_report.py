@@ -83,6 +83,9 @@ def make_run(folder: Path, images: int = 24, **settings: object) -> Path:
             "mask": str(mask),
             "size": SIZE,
             "results": {SINGLE: [], CRF: pairs},
+            "pixels": {},
+            "files": [f"prediction/{name}.png"],
+            "changed": [0, 0],
         }
         lines.append(entry)
     (folder / "images.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -231,9 +234,8 @@ def test_a_picture_that_is_gone_is_named_and_the_rest_is_shown(folder: Path) -> 
 def test_a_line_that_an_interrupt_cut_off_is_left_out(folder: Path) -> None:
     with (folder / "images.jsonl").open("a") as file:
         file.write('{"name": "torn", "resu')
-    (folder / "images-1.jsonl").write_text(
-        json.dumps({"name": "other", "image": "x", "mask": None, "results": {}}) + "\n"
-    )
+    whole = json.loads((folder / "images.jsonl").read_text().splitlines()[1])
+    (folder / "images-1.jsonl").write_text(json.dumps({**whole, "name": "other"}) + "\n")
     assert len(read_run(folder).images) == 25
 
 
