@@ -268,12 +268,16 @@ class Method(DenseSettings, TargetSettings):
                 f"--targets pair needs the labels of two branches, --branches {self.branches} "
                 "makes those of one; use --branches fusion, or --targets hard"
             )
-        joins_labels = self.branches == "fusion" and self.label_fusion == "max_id"
-        if self.targets == "soft" and joins_labels:
-            raise UserError(
-                "--targets soft needs joined scores, and --label_fusion max_id joins labels; use "
-                "--label_fusion scores, or --targets hard"
-            )
+        if self.branches == "fusion" and self.label_fusion == "max_id":
+            for setting, value, other in (
+                ("targets", "soft", "hard"),
+                ("self_train", "scores", "labels"),
+            ):
+                if getattr(self, setting) == value:
+                    raise UserError(
+                        f"--{setting} {value} needs joined scores, and --label_fusion max_id joins "
+                        f"labels; use --label_fusion scores, or --{setting} {other}"
+                    )
 
     def _check_proxy(self) -> None:
         """Raise UserError where a proxy is asked for that nothing reads, or that is not there."""

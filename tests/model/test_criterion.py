@@ -223,6 +223,7 @@ def test_shares_of_two_processes_add_up_to_the_losses_of_the_batch(switch: dict[
         ({"targets": "pair", "branches": "clip"}, "--targets pair needs the labels of two"),
         ({"targets": "pair", "branches": "vit"}, "--branches vit makes those of one"),
         ({"targets": "soft", "label_fusion": "max_id"}, "--label_fusion max_id joins labels"),
+        ({"self_train": "scores", "label_fusion": "max_id"}, "--self_train scores needs joined"),
         ({"w_dice": -1.0}, "--w_dice -1 must not be negative"),
         ({"self_train_at": 1.5}, "--self_train_at 1.5 must be at most 1"),
         ({"clip_map": "summed"}, "--clip_map summed is for blocks that are read out densely"),

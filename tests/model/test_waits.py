@@ -57,13 +57,13 @@ def test_the_forward_and_backward_of_a_step_ask_for_no_value(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(boxes, "boxes_by_spreading", boxes.boxes_by_products)  # as on a GPU
-    model, (images, tags) = tiny.cvf(), tiny.batch()
+    model, (images, tags) = tiny.cvf(self_train="scores"), tiny.batch()
     valid = torch.ones(3, 64, 48, dtype=torch.bool)
     with NoWaits() as mode:
-        for after_switch in (False, True):
-            sum(
-                criterion(model(normalise(images), tags, Phase(after_switch), valid), tags).values()
-            ).backward()
+        for begun in (False, True):
+            phase = Phase(after_switch=begun, self_training=begun)
+            out = model(normalise(images), tags, phase, valid)
+            sum(criterion(out, tags, method=model.method, phase=phase).values()).backward()
     assert not mode.found
 
 
