@@ -60,7 +60,7 @@ def test_seeds_have_the_size_of_the_picture_however_it_is_brought_to_patches(mod
     padded = replace(CLIP_ES, seed_size="padded")
     for size, same in (((64, 48), True), ((50, 70), False)):
         image = picture(*size)
-        one, other = (image_seeds(model, image, tags(1, 3), c, False) for c in (CLIP_ES, padded))
+        one, other = (image_seeds(model, image, tags(1, 3), c) for c in (CLIP_ES, padded))
         for seeds in (one, other):
             maps = (seeds.scores["clip"], seeds.cams["clip"])
             assert all(each.shape == (2, *size) for each in maps)
@@ -70,7 +70,7 @@ def test_seeds_have_the_size_of_the_picture_however_it_is_brought_to_patches(mod
 
 def test_the_label_is_the_crfs_with_the_recipes_constants(model: CVF) -> None:
     image = torch.randint(0, 256, (3, 64, 48)).to(torch.uint8)  # noise, of which no label is sure
-    seeds = image_seeds(model, image, tags(1, 3), CLIP_ES, False)
+    seeds = image_seeds(model, image, tags(1, 3), CLIP_ES)
     channels = channels_of(seeds.scores["clip"], 1.0)
     assert torch.allclose(channels[0], 1 - seeds.scores["clip"].amax(0))
 
@@ -85,13 +85,13 @@ def test_the_label_is_the_crfs_with_the_recipes_constants(model: CVF) -> None:
 
 
 def test_cams_and_seeds_give_labels_with_the_backgrounds_power(model: CVF) -> None:
-    seeds = image_seeds(model, picture(64, 48), tags(2), CLIP_ES, False)
+    seeds = image_seeds(model, picture(64, 48), tags(2), CLIP_ES)
     scores = torch.tensor([[[0.2, 0.5, 0.9]]])
     assert seeds.labels(scores, 1.0).tolist() == [[0, 0, 3]]
     assert seeds.labels(scores, 2.0).tolist() == [[0, 3, 3]]
 
 
 def test_a_picture_without_tags_is_background(model: CVF) -> None:
-    seeds = image_seeds(model, picture(64, 48), tags(), CLIP_ES, False)
+    seeds = image_seeds(model, picture(64, 48), tags(), CLIP_ES)
     assert seeds.pseudo.unique().tolist() == seeds.confident.unique().tolist() == [0]
     assert seeds.labels(seeds.cams["clip"], 1.0).unique().tolist() == [0]

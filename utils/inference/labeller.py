@@ -257,7 +257,7 @@ class Labeller(OnModel):
         transition matrix.
         """
         with autocast(self.device, precision):
-            seeds = self.model(pixels, tagged, after_switch=False).labels.seeds
+            seeds = self.model(pixels, tagged).labels.seeds
         with float32_region(self.device):
             spread, cams = (
                 stretched(own, CLIP_EPS).half() for own in (seeds.clip, seeds.clip_cams)
