@@ -384,6 +384,7 @@ class CVF(nn.Module):
             found = gradcam(self.clip, self.logit_scale, tokens, grid, rows, self.text, block)
             cams.append(found.cams)
             last_map = found.attention if block == -1 else None
+
         if method.cam != "gradcam" and dense is not None:
             kind = method.dense_maps
             own = dense_cams(dense, self.text, self.logit_scale, rows, features.grid, kind)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from datasets.specs import IGNORE, palette
+from model.method import BEGINNING
 from utils.drawing import MARGIN, legend, titled_row
 from utils.inference.seeds import ImageSeeds
 from utils.training import panels
@@ -54,7 +55,7 @@ def test_a_panel_shows_the_highest_score_of_the_tagged_classes(
     monkeypatch.setattr(panels, "image_seeds", lambda *_: seeds)
     monkeypatch.setattr(panels, "heat", lambda _, values: values)
     truth = np.ones((4, 6), np.uint8)
-    row, pseudo = panels.method_row(None, image, tags, {"truth": truth}, None, False)
+    row, pseudo = panels.method_row(None, image, tags, {"truth": truth}, None, BEGINNING)
     assert [title for title, _ in row] == ["image", "CLIP CAM", "pseudo label", "truth"]
     expected = scores.amax(0).numpy() if tagged else np.zeros((4, 6))
     assert np.array_equal(row[1][1], expected) and (pseudo == 2).all()

@@ -83,6 +83,7 @@ def _join(backend: str, world: int) -> None:
     failed: list[Exception] = []
 
     def meet() -> None:
+        """Join the group; what fails is kept."""
         try:
             store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
             store.set_timeout(dist.default_pg_timeout)

@@ -82,6 +82,7 @@ def main() -> None:
     reasons = {row.name: row.reason for row in rows}
 
     def so_far() -> Comparison:
+        """Put together what is known."""
         title = " ".join(Path(each).stem for each in args.data)
         return _comparison(title, bench, reference, rows, trials, reasons)
 
@@ -220,6 +221,7 @@ def _comparison(
         )
         for row in rows
     ]
+
     seeds = sorted({seed for by_seed in trials.values() for seed in by_seed})
     return Comparison(
         data,

@@ -107,6 +107,7 @@ class Bench:
             return Step(), Path(given)
 
         def work(folder: Path) -> dict[str, Score]:
+            """Train the ViT alone."""
             alone = replace(
                 self.base,
                 **own,
@@ -135,6 +136,7 @@ class Bench:
         }
 
         def work(folder: Path) -> dict[str, Score]:
+            """Train the segmentation; returns the scores of its labels."""
             own = replace(config, work_dir=str(folder))
             if row.on_masks:
                 train(replace(own, eval_seeds=False), True, MaskedCrops, mask_losses)
@@ -157,6 +159,7 @@ class Bench:
         }
 
         def work(folder: Path) -> dict[str, Score]:
+            """Make labels, and score them."""
             alone = replace(
                 config,
                 stages="seeds",
@@ -179,6 +182,7 @@ class Bench:
         settings = {"root": root, "split": config.val_split, "crf": self.crf, **tested}
 
         def work(folder: Path) -> dict[str, Score]:
+            """Predict the validation images, and score them."""
             segmenter = Segmenter.from_checkpoint(
                 run / "checkpoints" / FINAL,
                 Outputs(use_crf=self.crf),
