@@ -51,6 +51,7 @@ TOY_SETTINGS = "toy_voc"
 SETTINGS = str(RECIPES / "clip_es.yaml")
 # What measured best on pictures of toy seed 77 (utils/tools/README.md).
 BEST_CAM = "dense"
+BEST_POWER = 2  # of the transition matrix
 PRESENT = 0.04  # mean probability from which a class is guessed to be there, of 0..1
 
 
@@ -301,7 +302,11 @@ def labelling_config(
     best: dict[str, Any] = {}
     if not given:
         given = TOY_SETTINGS if str(clip_path) == "toy" else SETTINGS
-        best = {"cam": BEST_CAM, "par_iterations": Config.par_iterations}
+        best = {
+            "cam": BEST_CAM,
+            "transition_power": BEST_POWER,
+            "par_iterations": Config.par_iterations,
+        }
 
     own = {"branches": "clip", "clip_path": str(clip_path)}
     config = load_config(given, {**best, **settings, **own})
