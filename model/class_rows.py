@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from model.precision import to_device
@@ -53,6 +54,10 @@ class ClassRows:
     def by_image(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Split rows (n, ...) into those of each image, B views, empty where it has no class."""
         return rows.split(self.counts)
+
+    def labels(self) -> list[Tensor]:
+        """List the labels (1 + its classes,) long that each image may have: 0, then class + 1."""
+        return [F.pad(classes + 1, (1, 0)) for classes in self.by_image(self.index[:, 1])]
 
     @property
     def last(self) -> Tensor:

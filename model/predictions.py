@@ -1,7 +1,6 @@
 """The network's own prediction as a source of labels, among those that an image may have."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from model.class_rows import ClassRows
@@ -39,8 +38,7 @@ def tagged_logits(logits: Tensor, rows: ClassRows) -> list[Tensor]:
     """Pick the logits (1 + its classes, h, w) of background and its tagged classes of each image,
     without gradient; logits (B, K+1, h, w).
     """
-    classes = rows.by_image(rows.index[:, 1])
-    return [own[F.pad(tagged + 1, (1, 0))].float() for own, tagged in zip(logits.detach(), classes)]
+    return [own[labels].float() for own, labels in zip(logits.detach(), rows.labels())]
 
 
 def cam_weights(logits: Tensor, rows: ClassRows, classes: str) -> Tensor:

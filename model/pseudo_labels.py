@@ -42,10 +42,9 @@ def label_map(channels: Sequence[Tensor], rows: ClassRows) -> Tensor:
     """Choose labels (B, H, W) long, 0 or class + 1, by argmax of the channels
     (1 + its classes, H, W) of each image.
     """
-    labels = [F.pad(classes + 1, (1, 0)) for classes in rows.by_image(rows.index[:, 1])]
     # on the CPU `max` takes a third of argmax's time
     winners = [own.max(dim=0).indices for own in channels]
-    return torch.stack([own[winner] for own, winner in zip(labels, winners)])
+    return torch.stack([own[winner] for own, winner in zip(rows.labels(), winners)])
 
 
 def soft_labels(channels: Sequence[Tensor], rows: ClassRows) -> Tensor:
@@ -54,9 +53,8 @@ def soft_labels(channels: Sequence[Tensor], rows: ClassRows) -> Tensor:
     """
     num_labels = rows.tags.shape[1] + 1
     soft = channels[0].new_zeros(len(channels), num_labels, *channels[0].shape[-2:])
-    classes = rows.by_image(rows.index[:, 1])
-    for target, scores, own in zip(soft, channels, classes):
-        target[F.pad(own + 1, (1, 0))] = scores / scores.sum(dim=0)
+    for target, scores, labels in zip(soft, channels, rows.labels()):
+        target[labels] = scores / scores.sum(dim=0)
     return soft
 
 
