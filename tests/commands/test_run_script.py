@@ -28,10 +28,10 @@ def commands(
     python, log = folder / "python", folder / "log"
     python.write_text(NOTING.format(python=shlex.quote(sys.executable), log=shlex.quote(str(log))))
     python.chmod(0o755)
-    variables = {**os.environ, "PYTHON": str(python), "VOC_ROOT": "", **environment}
+    variables = {**os.environ, "PYTHON": str(python), "VOC_ROOT": "", "NPROC": "1"}
     done = subprocess.run(
         ["bash", ROOT / "run_voc.sh", *flags],
-        env=variables,
+        env={**variables, **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -61,11 +61,24 @@ def test_without_data_the_toy_set_is_drawn_and_several_processes_may_train(tmp_p
     done, (draw, train, test) = commands(tmp_path, "--max_iters", "7", NPROC="2")
     assert done.returncode == 0 and "running the embedded toy set" in done.stdout
     assert draw == "-m datasets.prepare toy --layout voc --root data/toy_voc"
-    assert train.startswith("-m torch.distributed.run") and "--nproc_per_node 2" in train
-    assert train.endswith("train_voc.py --resume --config configs/toy_voc.yaml --max_iters 7")
-    assert test.endswith(
-        "test_msc_flip_voc.py --model_path runs/toy_voc/checkpoints/final.pt --device auto"
-    )
+    launch = "-m utils.tools.launch --processes 2 --restarts 0"
+    assert train == f"{launch} train_voc.py --resume --config configs/toy_voc.yaml --max_iters 7"
+    tested = "--model_path runs/toy_voc/checkpoints/final.pt --device auto"
+    assert test == f"{launch} test_msc_flip_voc.py {tested}"
+
+
+@pytest.mark.skipif((ROOT / "VOCdevkit").exists(), reason="there is data")
+def test_on_a_cpu_the_cores_are_shared_by_processes_unless_a_batch_is_odd(tmp_path: Path) -> None:
+    usual = {"NPROC": ""}
+    cores = len(os.sched_getaffinity(0))
+    done, (_, train, _) = commands(tmp_path, "--device", "cpu", **usual)
+    assert done.returncode == 0, done.stderr
+    expected = max(count for count in (1, 2, 4) if count <= cores)
+    assert train.startswith(f"-m utils.tools.launch --processes {expected}") or expected == 1
+
+    (tmp_path / "log").unlink()
+    _, (_, train, _) = commands(tmp_path, "--device", "cpu", "--batch_size", "7", **usual)
+    assert train.startswith("train_voc.py")
 
 
 def test_a_wrong_flag_and_a_question_start_nothing(tmp_path: Path) -> None:

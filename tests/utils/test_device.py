@@ -21,7 +21,7 @@ from utils.common.errors import UserError
 def test_data_are_loaded_by_a_process_per_core(
     monkeypatch: pytest.MonkeyPatch, asked: int, cores: int, processes: int, given: int
 ) -> None:
-    monkeypatch.setattr(device.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(device, "usable_cores", lambda: cores)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert loading_processes(asked) == given
 

@@ -130,8 +130,8 @@ def command(processes: int, *training: object, restarts: int = 0) -> list[str]:
     """A training by `arguments` in several processes, which fails where one of them leaves threads
     of Gloo behind.
     """
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    script = [f"--max_restarts={restarts}", "-m", "tests.watched_training"]
+    launch = ["-m", "utils.tools.launch", "--processes", str(processes)]
+    script = ["--restarts", str(restarts), "-m", "tests.watched_training"]
     return [sys.executable, *launch, *script, *arguments(*training)]
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from utils.common.cores import usable_cores
 from utils.common.entry import ROOT
 from utils.common.errors import UserError
 
@@ -101,12 +102,8 @@ def loading_processes(workers: int) -> int:
     """
     if workers >= 0:
         return workers
-
-    cores = os.cpu_count() or 1
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    if affinity:
-        cores = len(affinity(0))
-    return max(1, min(MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    share = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, min(MOST_WORKERS, share))
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:

@@ -96,6 +96,8 @@ def explain(error: Exception) -> str | None:
             "of memory; lower "
             "--workers (0 uses none); the last checkpoint is kept"
         )
+    if isinstance(error, torch.distributed.DistError) or "gloo/transport" in text:
+        return "another process of this run ended before its time; the last checkpoint is kept"
     if isinstance(error, OSError) and error.errno in _REMEDIES:
         place = error.filename or "a file of this run"
         return (

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The body of run_voc.sh and run_coco.sh: run.sh DATASET ROOT DEFAULT_ROOT [training flags].
 # Finds the data (or draws the toy set), trains, and tests what can be tested. NPROC=n uses n
-# processes; MAX_RESTARTS=m of them resume from the last checkpoint up to m times after one was
-# lost.
+# processes, by default 1 on a GPU and up to 4 on a CPU; MAX_RESTARTS=m lets them resume from the
+# last checkpoint up to m times after one was lost.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 dataset=$1 root=$2 default_root=$3
@@ -46,12 +46,18 @@ case $stages in
 esac
 echo "this run yields $yields"
 
+usual_processes() {
+  "$PYTHON" -c '
+import sys, yaml
+from utils.training.plan import usual_processes
+settings = yaml.safe_load(sys.stdin)
+print(usual_processes(*(settings[key] for key in ("device", "batch_size", "mct_batch_size"))))
+' <<<"$settings"
+}
+processes=${NPROC:-$(usual_processes)}
 launch=("$PYTHON")
-if [ "${NPROC:-1}" -gt 1 ]; then
-  launch+=(
-    -m torch.distributed.run --standalone --nproc_per_node "$NPROC"
-    --max_restarts "${MAX_RESTARTS:-0}"
-  )
+if [ "$processes" -gt 1 ]; then
+  launch+=(-m utils.tools.launch --processes "$processes" --restarts "${MAX_RESTARTS:-0}")
 fi
 "${launch[@]}" "train_$dataset.py" --resume "$@"
 if [ "$stages" = all ]; then

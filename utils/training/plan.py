@@ -12,6 +12,7 @@ from datasets.lists import Item, Items
 from datasets.mask_signs import refuse_suspicious
 from datasets.scoring import Scored, masks_found, scored_images
 from datasets.specs import DatasetSpec
+from utils.common.cores import usable_cores
 from utils.common.device import used_precision, uses_bf16
 from utils.common.errors import UserError
 from utils.config import Config
@@ -63,6 +64,23 @@ def read_data(config: Config, spec: DatasetSpec) -> Data:
     refuse_suspicious(evaluation.validation)
     refuse_suspicious(evaluation.seeds.items)
     return Data(training, validation, evaluation)
+
+
+def usual_processes(device: str, *batch_sizes: int) -> int:
+    """Return in how many processes a training runs that is not told: on a GPU in one, on a CPU in
+    1, 2 or 4, no more than its cores, that share every batch equally.
+
+    Most operations are too small to be shared between threads, while processes meet once per step.
+    """
+    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if on_gpu:
+        return 1
+    possible = [
+        count
+        for count in (1, 2, 4)
+        if count <= usable_cores() and not any(size % count for size in batch_sizes)
+    ]
+    return possible[-1]
 
 
 def check_batches(config: Config, world: int) -> None:

@@ -1,0 +1,205 @@
+"""A command in several processes of this machine, one per GPU or sharing its cores.
+
+It ends as the command would end in one process: with its exit status, and what went wrong told
+once. `torchrun` does the same on several machines, with a traceback of its own.
+"""
+
+import argparse
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from utils.common.cores import usable_cores
+from utils.common.signals import ending_signals
+
+MISTAKE = 2  # exit status of a user's mistake
+INTERRUPTED = 130
+_LOOK_EVERY = 0.1  # seconds
+# seconds for the others to end by themselves once one has failed, and again once asked to
+_PATIENCE = 30.0
+_PR_SET_PDEATHSIG = 1  # number of Linux's prctl
+
+
+@dataclass(frozen=True)
+class Launched:
+    """One of the processes. output: the file of what it prints; None where it prints for all."""
+
+    rank: int
+    process: subprocess.Popen
+    output: Path | None
+
+    @property
+    def status(self) -> int | None:
+        """Return its exit status, minus a signal's number where one ended it; None while it
+        runs.
+        """
+        return self.process.poll()
+
+    def why(self, count: int) -> str:
+        """Say why it, one of `count`, failed, as far as it has not done so itself."""
+        said = ""
+        if self.output is not None:
+            said = self.output.read_text(errors="replace")
+        status = self.process.returncode
+        if status < 0:
+            said += (
+                f"error: process {self.rank + 1} of {count} was ended by signal {-status}, perhaps "
+                "for want of memory; the last checkpoint is kept\n"
+            )
+        return said
+
+
+class Processes:
+    """All processes of a command, from their start to their end."""
+
+    def __init__(self, count: int, words: Sequence[str], folder: Path) -> None:
+        """count: of processes. words: a script and its flags, or `-m`, a module and its flags.
+        folder: for what they print.
+        """
+        shared = _environment(count)
+        self._all = [_launched(rank, words, shared, folder) for rank in range(count)]
+
+    def tell(self, number: int) -> None:
+        """Send a signal to all that still run."""
+        for each in self._all:
+            if each.status is None:
+                each.process.send_signal(number)
+
+    def wait(self) -> Launched | None:
+        """Wait until all have ended; return the one that tells why they failed, if they did.
+
+        A process whose fellow failed cannot go on. It sees that when it next adds up gradients, and
+        ends; one that does not is ended.
+        """
+        while not any(each.status for each in self._all):
+            if all(each.status == 0 for each in self._all):
+                return None
+            time.sleep(_LOOK_EVERY)
+
+        self._give_time()
+        failed = [each for each in self._all if each.status]
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            self.tell(number)
+            self._give_time()
+        return min(failed, key=_how_little_it_tells)
+
+    def _give_time(self) -> None:
+        """Wait until all have ended: after a fault not for long, but after an interrupt one of them
+        may be writing a checkpoint.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        while any(each.status is None for each in self._all):
+            faulty = any(each.status not in (None, 0, INTERRUPTED) for each in self._all)
+            if faulty and time.monotonic() >= deadline:
+                return
+            time.sleep(_LOOK_EVERY)
+
+
+def _how_little_it_tells(failed: Launched) -> tuple[bool, bool, int]:
+    """Order processes that failed: a mistake and an interrupt say what happened, then a signal from
+    outside; any other may have failed for want of those.
+    """
+    status = failed.status or 0
+    return status not in (MISTAKE, INTERRUPTED), status > 0, failed.rank
+
+
+def _environment(count: int) -> dict[str, str]:
+    """Return what all processes find in their environment: where they meet, and how many threads
+    each has.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    return {
+        "OMP_NUM_THREADS": str(max(1, usable_cores() // count)),
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+    }
+
+
+def _launched(rank: int, words: Sequence[str], shared: dict[str, str], folder: Path) -> Launched:
+    """Start the process of a rank. The first one prints; what others print is kept.
+
+    Each has a session of its own, so that Ctrl-C reaches it once, through this process.
+    """
+    start = partial(
+        subprocess.Popen,
+        [sys.executable, *words],
+        env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=_with_parent(),
+    )
+    if rank == 0:
+        return Launched(rank, start(), None)
+    output = folder / f"{rank}.txt"
+    with output.open("wb") as file:
+        return Launched(rank, start(stdout=file, stderr=file), output)
+
+
+def _with_parent() -> Callable[[], None] | None:
+    """Return what makes a new process end with this one, however that ends; nothing but Linux has
+    it.
+    """
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None)
+    return lambda: library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def launch(count: int, words: Sequence[str], restarts: int = 0) -> int:
+    """Run a command in `count` processes; returns its exit status.
+
+    restarts: how often all are started anew after a fault of the machine.
+    """
+    asked = []
+
+    def pass_on(number: int, _: object) -> None:
+        """Let all processes end as this one is asked to."""
+        asked.append(number)
+        processes.tell(number)
+
+    status = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for attempt in range(restarts + 1):
+            processes = Processes(count, words, Path(folder))
+            for number in ending_signals():
+                signal.signal(number, pass_on)
+
+            failed = processes.wait()
+            if failed is None:
+                return 0
+            sys.stderr.write(failed.why(count))
+            status = max(1, failed.process.returncode)
+            if asked or status in (MISTAKE, INTERRUPTED):
+                break
+            if attempt < restarts:
+                print(f"starting all processes anew, {attempt + 1} of {restarts} times", flush=True)
+    return status
+
+
+def main() -> None:
+    """Read the command line, and run what it names."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--processes", type=int, required=True, metavar="N")
+    parser.add_argument("--restarts", type=int, default=0, metavar="N")
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")
+    given = parser.parse_args()
+    sys.exit(launch(given.processes, given.words, given.restarts))
+
+
+if __name__ == "__main__":
+    main()
