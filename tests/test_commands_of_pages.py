@@ -18,10 +18,11 @@ from pages import PAGES, Command, block_commands, blocks, commands, quoted_comma
 from torch.distributed.run import get_args_parser
 
 from datasets.toy.write import write_voc
-from utils.common.entry import Parser
 from utils.common.errors import UserError
 from utils.common.options import options
+from utils.common.parser import Parser
 from utils.config import Config, config_file, load_config
+from utils.tools import launch
 from utils.tools.compare_methods.rows import read_rows
 
 PACKAGES = ("clip", "datasets", "model", "tests", "utils")
@@ -107,6 +108,8 @@ def check_python(words: Sequence[str], whole: bool) -> None:
         launched = get_args_parser().parse_args(rest)
         module = ["-m"] if launched.module else []
         check_python([*module, launched.training_script, *launched.training_script_args], whole)
+    elif name == "utils.tools.launch":
+        check_python(launch.read(rest).words, whole)
     elif name in ENTRIES or (is_module and name.partition(".")[0] in PACKAGES):
         check_settings(understood(main_of(name), rest, whole))
     elif is_module:

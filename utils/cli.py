@@ -13,9 +13,9 @@ from datasets.tag_sources import tags_of_images
 from utils.build import testing_script
 from utils.common import distributed
 from utils.common.device import prepare_torch, used_precision
-from utils.common.entry import Parser, parse_bool
 from utils.common.errors import UserError
 from utils.common.gpu import check_gpu
+from utils.common.parser import Parser, parse_bool
 from utils.config import CONFIGS, Config, add_config_flags, as_yaml, load_config
 from utils.inference.outputs import write_areas
 from utils.inference.predict import GUESSED, Job, predict_split, total_scores

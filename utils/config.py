@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 
 from model.method import HeadSettings, Method, Phase
-from utils.common.entry import parse_bool
 from utils.common.errors import UserError, nearest
 from utils.common.files import write_whole
 from utils.common.options import Option, Role, options, shown
+from utils.common.parser import parse_bool
 from utils.compatibility import current_settings
 from utils.settings.data import DataSettings, WeightSettings
 from utils.settings.running import (

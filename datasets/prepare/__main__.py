@@ -5,7 +5,8 @@ Each says with --help what it needs.
 
 from datasets.prepare import check, coco, custom, submit, tags_npy, voc
 from datasets.toy import write as toy
-from utils.common.entry import Parser, command
+from utils.common.entry import command
+from utils.common.parser import Parser
 
 # each adds one sub-command that sets `run`, taking its arguments
 MODULES = (

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from model.method import Method
-from utils.common.entry import Parser
 from utils.common.errors import UserError
 from utils.common.options import options
+from utils.common.parser import Parser
 from utils.config import (
     CONFIGS,
     Config,

@@ -1,8 +1,5 @@
-"""What every command shares: its flags, its exit status, and one sentence for whatever went
-wrong.
-"""
+"""What every command shares: its exit status, and one sentence for whatever went wrong."""
 
-import argparse
 import errno
 import functools
 import importlib.util
@@ -11,48 +8,16 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
 
 import torch
 
 from utils.common.console import begin_notices, lasting_streams, say_once
-from utils.common.errors import UserError, nearest
+from utils.common.errors import UserError
 from utils.common.signals import interrupted_by_signals
 
 ROOT = Path(__file__).resolve().parents[2]
 # Bytes of the folder of temporary files: the path of a socket in it may have 104 on some systems.
 _LONGEST_TEMPORARY = 60
-
-
-def parse_bool(text: str) -> bool:
-    """Read `true` or `false`, for argparse."""
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
-    return text.lower() == "true"
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse that says what is wrong in one sentence, naming the nearest flag when one is
-    mistyped; exit status 2.
-
-    Flags are not abbreviated.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**{"allow_abbrev": False, **options})
-
-    def error(self, message: str) -> NoReturn:
-        """Print the message in one sentence and exit with 2."""
-        self.exit(2, f"error: {message}; see --help\n")
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse as argparse does, but a flag that is left over is an error."""
-        parsed, unknown = super().parse_known_args(args, namespace)
-        if unknown:  # here, where a sub-command knows its own flags
-            self.error(
-                f"unknown flag {unknown[0]}{nearest(unknown[0], self._option_string_actions)}"
-            )
-        return parsed, unknown
 
 
 _REMEDIES = {

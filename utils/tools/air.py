@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from utils.common.entry import ROOT, Parser, command
+from utils.common.entry import ROOT, command
+from utils.common.parser import Parser
 
 PACKAGES = ("clip", "datasets", "model", "utils")
 SCRIPTS = "scripts"  # the row of the files beside the packages

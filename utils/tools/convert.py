@@ -16,8 +16,9 @@ from datasets.folders import label_files
 from datasets.lists import Items
 from datasets.own_pictures import pictures
 from datasets.prepare.parallel import add_workers
-from utils.common.entry import Parser, command
+from utils.common.entry import command
 from utils.common.errors import UserError
+from utils.common.parser import Parser
 from utils.inference.outputs import LABELS
 from utils.run_folder.journal import read_journal
 

@@ -19,9 +19,10 @@ from typing import Any
 from tqdm import tqdm
 
 from utils.common.disk import put_in_place
-from utils.common.entry import Parser, command
+from utils.common.entry import command
 from utils.common.errors import UserError
 from utils.common.files import partial_of, sha256_of
+from utils.common.parser import Parser
 from utils.common.weights import PUBLIC, PublicFile
 
 PIECE = 1 << 20  # bytes read at a time

@@ -31,9 +31,10 @@ from model.cvf import CVF
 from model.resize import resize
 from utils.build import restore
 from utils.common.device import choose_device, prepare_torch
-from utils.common.entry import Parser, command
+from utils.common.entry import command
 from utils.common.errors import UserError
 from utils.common.files import npy_of, write_whole
+from utils.common.parser import Parser
 from utils.common.progress import progress
 from utils.config import Config
 from utils.inference.evaluation import masked_loader

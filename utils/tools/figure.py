@@ -17,8 +17,9 @@ from datasets.toy.scene import LEAST_SIDE, Scene, random_classes, render
 from model.cvf import CVF
 from utils.build import restore
 from utils.common.device import choose_device
-from utils.common.entry import Parser, command
+from utils.common.entry import command
 from utils.common.errors import UserError
+from utils.common.parser import Parser
 from utils.config import Config
 from utils.drawing import stacked, titled_row
 from utils.inference.segmenter import Outputs, checkpoint_config, predict

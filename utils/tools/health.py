@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 
 from utils.cli import add_config_choice
 from utils.common.device import prepare_torch
-from utils.common.entry import Parser, command
+from utils.common.entry import command
 from utils.common.errors import UserError
+from utils.common.parser import Parser
 from utils.config import Config, add_config_flags, load_config
 from utils.health.findings import SUSPICIOUS, WRONG, Finding, caught, suiting
 from utils.health.parts import (

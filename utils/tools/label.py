@@ -23,9 +23,10 @@ from datasets.toy.write import is_drawn
 from utils.cli import report_skipped
 from utils.common import distributed
 from utils.common.device import prepare_torch, used_precision
-from utils.common.entry import Parser, command
+from utils.common.entry import command
 from utils.common.errors import UserError
 from utils.common.options import options
+from utils.common.parser import Parser
 from utils.config import Config, add_config_flags
 from utils.inference.guessed_tags import GUESSED_TAGS, labelled, refuse_changed, write_guessed
 from utils.inference.kept_scores import SCORES, KeptScores

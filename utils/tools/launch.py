@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from utils.common.cores import usable_cores
+from utils.common.parser import Parser
 from utils.common.signals import ending_signals
 
 MISTAKE = 2  # exit status of a user's mistake
@@ -191,14 +192,48 @@ def launch(count: int, words: Sequence[str], restarts: int = 0) -> int:
     return status
 
 
+def flags() -> Parser:
+    """Return the parser of this command's flags, which come before the other command."""
+    parser = Parser(
+        prog="python -m utils.tools.launch",
+        usage="%(prog)s --processes N [--restarts N] SCRIPT [flags]",
+        description=__doc__,
+    )
+    add = parser.add_argument
+    add("--processes", type=_count, required=True, metavar="N", help="how many")
+    add(
+        "--restarts",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="start all anew so often after a fault of the machine (default: 0)",
+    )
+    add("words", nargs="+", metavar="SCRIPT", help="a script, or -m and a module, and its flags")
+    return parser
+
+
+def _count(text: str) -> int:
+    """Read a number of something, for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number")
+    return int(text)
+
+
+def read(words: Sequence[str]) -> argparse.Namespace:
+    """Read a command line: own flags, then another command, whose flags are its own."""
+    own = 0
+    while words[own : own + 1] and words[own] in ("--processes", "--restarts"):
+        own += 2
+    other = list(words[own:])
+    if other and not other[0].startswith("--"):
+        other = ["--", *other]  # so that its flags are not taken for own ones
+    return flags().parse_args([*words[:own], *other])
+
+
 def main() -> None:
     """Read the command line, and run what it names."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--processes", type=int, required=True, metavar="N")
-    parser.add_argument("--restarts", type=int, default=0, metavar="N")
-    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")
-    given = parser.parse_args()
-    sys.exit(launch(given.processes, given.words, given.restarts))
+    given = read(sys.argv[1:])
+    sys.exit(launch(max(1, given.processes), given.words, given.restarts))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from model.pseudo_labels import background_powers
 from utils.build import build_cvf, build_dino
 from utils.cli import add_config_choice
 from utils.common.device import choose_device, prepare_torch
-from utils.common.entry import Parser, command
+from utils.common.entry import command
 from utils.common.errors import UserError
+from utils.common.parser import Parser
 from utils.config import Config, add_config_flags, load_config
 from utils.inference.seeds import ImageSeeds, image_seeds
 from utils.splits import image_tags, split_items

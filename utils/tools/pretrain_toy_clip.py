@@ -38,8 +38,9 @@ from datasets.toy.captioned import (
 from datasets.toy.scene import random_classes, render
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD, normalise
 from utils.common.device import choose_device, prepare_torch
-from utils.common.entry import Parser, command
+from utils.common.entry import command
 from utils.common.files import write_whole
+from utils.common.parser import Parser
 from utils.training.optim import set_rate
 
 

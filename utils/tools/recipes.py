@@ -7,7 +7,8 @@ what nobody has tried. `--markdown` prints the table of configs/README.md.
 import textwrap
 from dataclasses import dataclass
 
-from utils.common.entry import Parser, command
+from utils.common.entry import command
+from utils.common.parser import Parser
 from utils.config import Config, load_config
 from utils.references import Reference, of_recipe, read_references
 

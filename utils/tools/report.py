@@ -7,8 +7,9 @@ and images side by side, next to the first folder unless --out names a file.
 import argparse
 from pathlib import Path
 
-from utils.common.entry import Parser, command
+from utils.common.entry import command
 from utils.common.errors import UserError
+from utils.common.parser import Parser
 from utils.report.comparison import write_comparison
 from utils.report.page import write_report
 

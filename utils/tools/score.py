@@ -16,8 +16,9 @@ from datasets.mask_signs import refuse_suspicious
 from datasets.pictures import load_mask
 from datasets.specs import IGNORE, SPECS
 from utils.common.console import say_once
-from utils.common.entry import Parser, command
+from utils.common.entry import command
 from utils.common.errors import UserError
+from utils.common.parser import Parser
 from utils.metrics import ConfusionMatrix, format_table
 
 

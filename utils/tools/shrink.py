@@ -7,8 +7,9 @@ names. CLIP is left out; testing finds it by its checksum.
 
 from pathlib import Path
 
-from utils.common.entry import Parser, command
+from utils.common.entry import command
 from utils.common.errors import UserError
+from utils.common.parser import Parser
 from utils.run_folder.checkpoint import load_checkpoint, save_checkpoint
 
 KEPT = (

@@ -21,8 +21,9 @@ from datasets.data import TaggedImages
 from datasets.layouts import Item, items
 from datasets.prepare.check import Job, inspect
 from datasets.prepare.coco import write_mask
-from utils.common.entry import Parser, command
+from utils.common.entry import command
 from utils.common.errors import UserError
+from utils.common.parser import Parser
 
 
 def rate(work: Callable[[int], object], count: int) -> float:

@@ -13,9 +13,10 @@ from clip.loader import TOY_CLIP, load_clip
 from model.class_token_vit import ClassTokenViT
 from model.dino import dino_identity, load_dino
 from model.vit_loading import deit_identity, from_deit, load_mct
-from utils.common.entry import Parser, command
+from utils.common.entry import command
 from utils.common.errors import UserError
 from utils.common.files import sha256_of
+from utils.common.parser import Parser
 from utils.common.safe_tensors import TensorFile, open_tensors
 from utils.common.weights import find_weights, known_by
 

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 
 from utils.common.device import choose_device, prepare_torch, uses_bf16
-from utils.common.entry import Parser, command
+from utils.common.entry import command
 from utils.common.errors import UserError
 from utils.common.options import options
+from utils.common.parser import Parser
 from utils.config import CONFIGS, Config, add_config_flags, from_dict, load_config, typed
 from utils.tools.benchmark.counts import measure_counts
 from utils.tools.benchmark.data import measure_data

@@ -35,9 +35,10 @@ from typing import Any
 
 from utils.cli import protocol
 from utils.common.device import choose_device, describe_environment
-from utils.common.entry import Parser, command
+from utils.common.entry import command
 from utils.common.errors import UserError, nearest
 from utils.common.options import options
+from utils.common.parser import Parser
 from utils.common.weights import find_weights
 from utils.config import Config, add_config_flags, load_config
 from utils.inference.segmenter import Outputs

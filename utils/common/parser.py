@@ -1,0 +1,37 @@
+"""Flags of the commands."""
+
+import argparse
+from typing import Any, NoReturn
+
+from utils.common.errors import nearest
+
+
+def parse_bool(text: str) -> bool:
+    """Read `true` or `false`, for argparse."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
+    return text.lower() == "true"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that says what is wrong in one sentence, naming the nearest flag when one is
+    mistyped; exit status 2.
+
+    Flags are not abbreviated.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message in one sentence and exit with 2."""
+        self.exit(2, f"error: {message}; see --help\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does, but a flag that is left over is an error."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:  # here, where a sub-command knows its own flags
+            self.error(
+                f"unknown flag {unknown[0]}{nearest(unknown[0], self._option_string_actions)}"
+            )
+        return parsed, unknown
