@@ -98,6 +98,15 @@ def attention_weights(q: Tensor, k: Tensor) -> Tensor:
     return torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1), dim=-1, dtype=q.dtype)
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
+    """Mix values (..., T, C) for queries (..., Q, C) by how alike keys (..., T, C) are to them,
+    (..., Q, C); `causal`: a token sees none after it.
+    """
+    if is_half_on_cpu(q) and not causal:
+        return attention_weights(q, k) @ v
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+
 def mean_of_heads(weights: Tensor) -> Tensor:
     """Average attention weights (B, heads, Q, T) over heads: (B, Q, T) in float32.
 
@@ -131,11 +140,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
         """Attend among tokens, (B, T, C) -> (B, T, C); `causal`: a token sees none after it."""
-        q, k, v = self.split(x)
-        if is_half_on_cpu(q) and not causal:
-            mixed = attention_weights(q, k) @ v
-        else:
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        mixed = attend(*self.split(x), causal)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
     def with_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:

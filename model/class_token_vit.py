@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from clip.model import embed_patches, mean_of_heads
+from clip.model import attend, embed_patches, mean_of_heads
 from model.noise import Noise, drop_path
 from model.outputs import VitOutput
 from model.resize import resize
@@ -48,7 +48,7 @@ class CrossAttention(nn.Module):
             linear(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for linear, x in ((self.wq, queries), (self.wk, context), (self.wv, context))
         )
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
 
 
 class TokenFusion(nn.Module):
