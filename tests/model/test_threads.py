@@ -21,8 +21,16 @@ def test_items_keep_their_order_and_share_no_operation(threads: int):
     def work(a: int, b: int) -> tuple[int, int, bool]:
         return a + b, torch.get_num_threads(), threading.current_thread() is threading.main_thread()
 
-    assert each_on_a_thread(work, range(5), range(5)) == [(2 * n, 1, False) for n in range(5)]
+    here = threads == 1
+    assert each_on_a_thread(work, range(5), range(5)) == [(2 * n, 1, here) for n in range(5)]
     assert torch.get_num_threads() == threads
+
+
+def test_neither_gradients_nor_autocast_reach_the_work(threads: int):
+    learnt = torch.ones(2, 2, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        (product,) = each_on_a_thread(lambda x: x @ x, [learnt])
+    assert product.dtype == torch.float32 and not product.requires_grad
 
 
 def test_no_items_are_no_work():
