@@ -1,5 +1,5 @@
-"""Several processes as torchrun starts them, on the CPU: what they compute is what one process
-computes.
+"""Several processes on the CPU, as `utils.tools.launch` starts them: what they compute is what one
+process computes.
 """
 
 import csv

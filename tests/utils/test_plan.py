@@ -21,7 +21,13 @@ from utils.common import gpu
 from utils.config import CONFIGS, Config, load_config
 from utils.run_folder.recorder import read_results
 from utils.splits import image_tags, own_split, split_items
-from utils.training.plan import Evaluation, cpu_time, plan, planned_evaluation
+from utils.training.plan import (
+    Evaluation,
+    cpu_time,
+    plan,
+    planned_evaluation,
+    usual_processes,
+)
 
 DEVICE = torch.device("cpu")
 
@@ -156,6 +162,27 @@ def test_scores_name_the_images_they_are_over(
     said = capsys.readouterr().out
     assert f"masks: {VAL} of {VAL} images have masks" in said
     assert f"pseudo label (train, spread over {TRAIN}, 6)" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "cores", "gpu", "processes"),
+    [
+        ("auto", 8, False, 4),
+        ("cpu", 8, True, 4),
+        ("cpu", 3, False, 2),
+        ("cpu", 1, False, 1),
+        ("auto", 8, True, 1),
+        ("cuda:1", 8, False, 1),  # refused later, in one sentence
+    ],
+)
+def test_a_training_shares_cores_among_processes_but_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, given: str, cores: int, gpu: bool, processes: int
+) -> None:
+    monkeypatch.setattr("utils.training.plan.usable_cores", lambda: cores)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert usual_processes(given, 8, 16) == processes
+    assert usual_processes(given, 6, 16) == min(processes, 2)
+    assert usual_processes(given, 8, 15) == 1
 
 
 def test_full_size_on_a_cpu_says_the_days(monkeypatch: pytest.MonkeyPatch) -> None:

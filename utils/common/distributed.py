@@ -1,4 +1,6 @@
-"""Several processes as torchrun starts them; one process needs no group at all."""
+"""Several processes as `utils.tools.launch` and torchrun start them; one process needs no group at
+all.
+"""
 
 import importlib
 import os
@@ -39,10 +41,12 @@ def start(device: str = "auto") -> tuple[int, int, int]:
     return rank, world, local
 
 
-# What torchrun sets, and its value for one process; the last two lead to the others.
+# What these set, and its value for one process; the last two lead to the others.
 _ENVIRONMENT = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
 _MEETING = ("MASTER_ADDR", "MASTER_PORT")
-_ALONE = "`unset RANK WORLD_SIZE LOCAL_RANK` for one process, or start several by torchrun"
+_ALONE = (
+    "`unset RANK WORLD_SIZE LOCAL_RANK` for one process, or start several by utils.tools.launch"
+)
 _PATIENCE = timedelta(minutes=5)  # for all processes to come
 _SILENCE = 10  # seconds of waiting until that is said
 _LOOK_EVERY = 0.2  # seconds between two looks whether all are there
