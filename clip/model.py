@@ -99,8 +99,10 @@ def attention_weights(q: Tensor, k: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
-    """Mix values (..., T, C) for queries (..., Q, C) by how alike keys (..., T, C) are to them,
-    (..., Q, C); `causal`: a token sees none after it.
+    """Mix values for each query by how alike their keys are to it; `causal`: a token sees none
+    after it.
+
+    q (..., Q, C), k and v (..., T, C); the result is (..., Q, C).
     """
     if is_half_on_cpu(q) and not causal:
         return attention_weights(q, k) @ v

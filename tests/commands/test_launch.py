@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
+from utils.common.cores import usable_cores
+
 LAUNCH = """
 import sys
 from utils.tools import launch
-launch._PATIENCE = 1.0
+launch._PATIENCE = float(sys.argv.pop(1))
 launch.main()
 """
 # the rank, and a note that this process is there, for the scripts below
@@ -28,12 +30,17 @@ rank = int(os.environ["RANK"])
 """
 
 
-def started(folder: Path, script: str, *flags: str, processes: int = 2) -> subprocess.Popen[str]:
-    """Start a script in several processes, with a folder for their notes as its argument."""
+def started(
+    folder: Path, script: str, *flags: str, processes: int = 2, patience: float = 30
+) -> subprocess.Popen[str]:
+    """Start a script in several processes, with a folder for their notes as its argument.
+
+    patience: seconds for the others once one has failed.
+    """
     path = folder / "script.py"
     path.write_text(BEGINNING + script)
     (folder / "notes").mkdir()
-    words = [sys.executable, "-c", LAUNCH, "--processes", str(processes), *flags]
+    words = [sys.executable, "-c", LAUNCH, str(patience), "--processes", str(processes), *flags]
     return subprocess.Popen(
         [*words, str(path), str(folder / "notes")],
         cwd=ROOT,
@@ -73,38 +80,43 @@ print("the first one prints, not the", rank)
 """
     status, printed, said = ended(started(tmp_path, script, processes=3))
     assert (status, said) == (0, "") and printed == "the first one prints, not the 0\n"
-    share = max(1, len(os.sched_getaffinity(0)) // 3)
+    share = max(1, usable_cores() // 3)
     for rank in range(3):
         told = (tmp_path / f"told {rank}").read_text()
         assert told == f"3 {rank} 3 {share} 127.0.0.1"
 
 
-MISTAKE = "sys.exit(print('error: the same in all', file=sys.stderr) or 2)"
-ONE_MISTAKE = """
+ALL = """
+print("error: the same in all", file=sys.stderr)
+sys.exit({status})
+"""
+ONE = """
 if rank:
     print("error: only here", file=sys.stderr)
-    sys.exit(2)
+    sys.exit({status})
 time.sleep(0.5)
-print("error: another process ended", file=sys.stderr)
-sys.exit(1)
+print("error: another process has ended", file=sys.stderr)
+sys.exit(3)
 """
 
 
+@pytest.mark.parametrize("status", [1, 2])
 @pytest.mark.parametrize(
     ("script", "sentences"),
     [
-        (MISTAKE, ["error: the same in all"]),
-        (ONE_MISTAKE, ["error: another process ended", "error: only here"]),
+        (ALL, ["error: the same in all"]),
+        (ONE, ["error: another process has ended", "error: only here"]),
     ],
 )
-def test_a_mistake_is_told_once_and_its_status_kept(tmp_path, script, sentences):
-    status, _, said = ended(started(tmp_path, script))
-    assert status == 2
+def test_what_went_wrong_is_told_once_and_its_status_kept(tmp_path, script, sentences, status):
+    ended_with, _, said = ended(started(tmp_path, script.format(status=status)))
+    assert ended_with == status
     assert said.splitlines() == sentences
 
 
 def test_the_others_end_where_one_was_killed(tmp_path: Path) -> None:
-    process = started(tmp_path, "signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(600)")
+    script = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(600)"
+    process = started(tmp_path, script, patience=0.5)
     wait_until(lambda: len(notes(tmp_path)) == 2)
     os.kill(notes(tmp_path)[1], signal.SIGKILL)
     status, _, said = ended(process)
@@ -112,19 +124,22 @@ def test_the_others_end_where_one_was_killed(tmp_path: Path) -> None:
     assert said.startswith("error: process 2 of 2 was ended by signal 9, perhaps for want of mem")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_reaches_each_process_once(tmp_path: Path, number: signal.Signals) -> None:
-    script = f"""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_each_process_is_asked_once_to_end_and_given_the_time(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    script = """
+folder = pathlib.Path(sys.argv[1]).parent
 def note(*_):
-    (pathlib.Path(sys.argv[1]).parent / f"asked {{rank}} {{time.monotonic()}}").touch()
-signal.signal({int(number)}, note)
-(pathlib.Path(sys.argv[1]).parent / f"ready {{rank}}").touch()
-while not list(pathlib.Path(sys.argv[1]).parent.glob("asked 0*")):
+    (folder / f"asked {rank} {time.monotonic()}").touch()
+signal.signal(signal.SIGTERM, note)
+(folder / f"ready {rank}").touch()
+while not list(folder.glob(f"asked {rank}*")):
     time.sleep(0.01)
-time.sleep(2 if rank == 0 else 0.5)  # longer than the patience with a fault
+time.sleep(0 if rank else 1)  # the first one writes a checkpoint
 sys.exit(130)
 """
-    process = started(tmp_path, script)
+    process = started(tmp_path, script, patience=0.1)
     wait_until(lambda: len(list(tmp_path.glob("ready *"))) == 2)
     process.send_signal(number)
     assert ended(process)[0] == 130
@@ -132,15 +147,37 @@ sys.exit(130)
         assert len(list(tmp_path.glob(f"asked {rank} *"))) == 1
 
 
-def test_a_lost_process_has_all_of_them_started_anew_so_often(tmp_path: Path) -> None:
+def test_an_interrupt_before_anything_has_begun_is_told_as_one(tmp_path: Path) -> None:
+    process = started(tmp_path, "time.sleep(600)", "--restarts", "3")
+    wait_until(lambda: len(notes(tmp_path)) == 2)
+    process.send_signal(signal.SIGINT)
+    assert ended(process) == (130, "", "interrupted; what is written is kept\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of states there")
+def test_all_processes_wait_while_the_one_that_started_them_does(tmp_path: Path) -> None:
+    process = started(tmp_path, "time.sleep(600)")
+    wait_until(lambda: len(notes(tmp_path)) == 2)
+    numbers = [process.pid, *notes(tmp_path).values()]
+    process.send_signal(signal.SIGTSTP)
+    wait_until(lambda: [state(number) for number in numbers] == ["T"] * 3)
+    process.send_signal(signal.SIGCONT)
+    wait_until(lambda: "T" not in [state(number) for number in numbers])
+    process.terminate()
+    assert ended(process)[0] == 130
+
+
+def test_after_a_fault_all_processes_start_again_so_often(tmp_path: Path) -> None:
     script = "sys.exit(1 if len(os.listdir(sys.argv[1])) < 5 else 0)"
     status, printed, _ = ended(started(tmp_path, script, "--restarts", "3"))
     assert status == 0
-    again = [line for line in printed.splitlines() if line.startswith("starting all processes")]
-    assert again[-1] == f"starting all processes anew, {len(again)} of 3 times"
+    again = [
+        line for line in printed.splitlines() if line.startswith("starting all processes again")
+    ]
+    assert again[-1] == f"starting all processes again, {len(again)} of 3 times"
 
 
-def test_a_mistake_and_an_interrupt_start_nothing_anew(tmp_path: Path) -> None:
+def test_a_mistake_and_an_interrupt_start_nothing_again(tmp_path: Path) -> None:
     for status in (2, 130):
         folder = tmp_path / str(status)
         folder.mkdir()
@@ -149,13 +186,12 @@ def test_a_mistake_and_an_interrupt_start_nothing_anew(tmp_path: Path) -> None:
         assert len(list((folder / "notes").iterdir())) == 2
 
 
-def runs(number: int) -> bool:
-    """Whether there is a process of that number that has not ended, be it noticed or not."""
+def state(number: int) -> str:
+    """The letter of a process's state, Z for one that has ended, noticed or not."""
     try:
-        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
+        return "Z"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a parent's end")
@@ -165,5 +201,5 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path: Path) -> None:
     time.sleep(0.2)
     process.kill()
     process.wait()
-    for number in notes(tmp_path).values():
-        wait_until(lambda number=number: not runs(number))
+    numbers = notes(tmp_path).values()
+    wait_until(lambda: {state(number) for number in numbers} == {"Z"})

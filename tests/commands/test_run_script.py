@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from utils.common.cores import usable_cores
 from utils.common.entry import ROOT
 
 NOTING = """#!/bin/bash
@@ -69,16 +70,22 @@ def test_without_data_the_toy_set_is_drawn_and_several_processes_may_train(tmp_p
 
 @pytest.mark.skipif((ROOT / "VOCdevkit").exists(), reason="there is data")
 def test_on_a_cpu_the_cores_are_shared_by_processes_unless_a_batch_is_odd(tmp_path: Path) -> None:
-    usual = {"NPROC": ""}
-    cores = len(os.sched_getaffinity(0))
+    usual = {"NPROC": "", "OMP_NUM_THREADS": "", "WORLD_SIZE": "1"}
     done, (_, train, _) = commands(tmp_path, "--device", "cpu", **usual)
     assert done.returncode == 0, done.stderr
-    expected = max(count for count in (1, 2, 4) if count <= cores)
+    expected = max(count for count in (1, 2, 4) if count <= usable_cores())
     assert train.startswith(f"-m utils.tools.launch --processes {expected}") or expected == 1
 
     (tmp_path / "log").unlink()
     _, (_, train, _) = commands(tmp_path, "--device", "cpu", "--batch_size", "7", **usual)
     assert train.startswith("train_voc.py")
+
+
+@pytest.mark.parametrize("name", ["NPROC", "MAX_RESTARTS"])
+def test_a_number_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
+    done, given = commands(tmp_path, **{name: "two"})
+    assert (done.returncode, done.stderr) == (2, f"error: {name}=two is no number\n")
+    assert not any("train" in each for each in given)
 
 
 def test_a_wrong_flag_and_a_question_start_nothing(tmp_path: Path) -> None:

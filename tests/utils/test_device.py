@@ -4,12 +4,14 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from helpers import ROOT
 
 from utils.common import device
+from utils.common.cores import usable_cores
 from utils.common.device import choose_device, keep_freed_memory, loading_processes
 from utils.common.errors import UserError
 
@@ -24,6 +26,29 @@ def test_data_are_loaded_by_a_process_per_core(
     monkeypatch.setattr(device, "usable_cores", lambda: cores)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert loading_processes(asked) == given
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, 8),
+        ({"cpu.max": "200000 100000"}, 2),
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu.max": "20000 100000"}, 1),
+        ({"quota": "300000", "period": "100000"}, 3),
+        ({"quota": "-1", "period": "100000"}, 8),
+    ],
+)
+def test_cores_are_those_that_a_container_may_use(
+    files: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(f"{text}\n")
+    quotas = ((tmp_path / "cpu.max",), (tmp_path / "quota", tmp_path / "period"))
+    monkeypatch.setattr("utils.common.cores._QUOTAS", quotas)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert usable_cores() == cores
 
 
 @pytest.mark.parametrize("name", ["mps", "mps:0"])

@@ -165,24 +165,45 @@ def test_scores_name_the_images_they_are_over(
 
 
 @pytest.mark.parametrize(
-    ("given", "cores", "gpu", "processes"),
+    ("given", "threads", "cores", "gpu", "processes"),
     [
-        ("auto", 8, False, 4),
-        ("cpu", 8, True, 4),
-        ("cpu", 3, False, 2),
-        ("cpu", 1, False, 1),
-        ("auto", 8, True, 1),
-        ("cuda:1", 8, False, 1),  # refused later, in one sentence
+        ("auto", 0, 8, False, 4),
+        ("cpu", 0, 8, True, 4),
+        ("cpu", 0, 3, False, 2),
+        ("cpu", 0, 1, False, 1),
+        ("cpu", 2, 4, False, 2),
+        ("cpu", 8, 4, False, 1),
+        ("auto", 0, 8, True, 1),
+        ("cuda", 0, 8, False, 1),  # refused later, in one sentence
+        ("cpu:0", 0, 8, False, 1),
     ],
 )
 def test_a_training_shares_cores_among_processes_but_no_gpu(
-    monkeypatch: pytest.MonkeyPatch, given: str, cores: int, gpu: bool, processes: int
+    monkeypatch: pytest.MonkeyPatch,
+    given: str,
+    threads: int,
+    cores: int,
+    gpu: bool,
+    processes: int,
 ) -> None:
     monkeypatch.setattr("utils.training.plan.usable_cores", lambda: cores)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    assert usual_processes(given, 8, 16) == processes
-    assert usual_processes(given, 6, 16) == min(processes, 2)
-    assert usual_processes(given, 8, 15) == 1
+    for name in ("OMP_NUM_THREADS", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert usual_processes(given, threads, 8, 16) == processes
+    assert usual_processes(given, threads, 6, 16) == min(processes, 2)
+    assert usual_processes(given, threads, 8, 15) == 1
+
+
+def test_threads_and_processes_of_the_environment_are_heeded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("utils.training.plan.usable_cores", lambda: 8)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert usual_processes("cpu", 0, 8) == 2
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert usual_processes("cpu", 0, 8) == 1
 
 
 def test_full_size_on_a_cpu_says_the_days(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +211,8 @@ def test_full_size_on_a_cpu_says_the_days(monkeypatch: pytest.MonkeyPatch) -> No
     tags = np.zeros((10582 + 5, 20), bool)
     tags[:10582, 3] = True  # stage 1 leaves out those without a tag
     training = Split([Item(str(k), Path(), None) for k in range(len(tags))], tags)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
 
     # seconds per image at a crop of 320 px: 0.236 in stage 1 with 20 classes, 0.52 in stage 2
     small = replace(voc, mct_crop_size=320, mct_epochs=45)

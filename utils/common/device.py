@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import functools
-import os
 import platform
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from utils.common.cores import usable_cores
+from utils.common.cores import processes_here, usable_cores
 from utils.common.entry import ROOT
 from utils.common.errors import UserError
 
@@ -102,8 +101,7 @@ def loading_processes(workers: int) -> int:
     """
     if workers >= 0:
         return workers
-    share = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return max(1, min(MOST_WORKERS, share))
+    return max(1, min(MOST_WORKERS, usable_cores() // processes_here()))
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:

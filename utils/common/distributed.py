@@ -48,6 +48,8 @@ _ALONE = (
     "`unset RANK WORLD_SIZE LOCAL_RANK` for one process, or start several by utils.tools.launch"
 )
 _PATIENCE = timedelta(minutes=5)  # for all processes to come
+# for one that is behind in a test; one that has ended is noticed by what started it
+_LONGEST = timedelta(days=7)
 _SILENCE = 10  # seconds of waiting until that is said
 _LOOK_EVERY = 0.2  # seconds between two looks whether all are there
 
@@ -90,8 +92,10 @@ def _join(backend: str, world: int) -> None:
         """Join the group; what fails is kept."""
         try:
             store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
-            store.set_timeout(dist.default_pg_timeout)
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+            store.set_timeout(_LONGEST)
+            dist.init_process_group(
+                backend, timeout=_LONGEST, world_size=size, rank=rank, store=store
+            )
         except Exception as error:
             failed.append(error)
 

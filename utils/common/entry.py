@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from utils.common.console import begin_notices, lasting_streams, say_once
-from utils.common.errors import UserError
+from utils.common.errors import INTERRUPTED, LEFT_ALONE, MISTAKE, UserError
 from utils.common.signals import interrupted_by_signals
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +39,10 @@ _REMEDIES = {
 }
 
 
+# what Gloo and NCCL say where another process has gone
+_GONE = ("closed by peer", "reset by peer", "remote process exit")
+
+
 def explain(error: Exception) -> str | None:
     """Return one sentence, with the fix, for a fault of disk, memory or a loading process; None for
     any other error, a bug.
@@ -61,8 +65,6 @@ def explain(error: Exception) -> str | None:
             "of memory; lower "
             "--workers (0 uses none); the last checkpoint is kept"
         )
-    if isinstance(error, torch.distributed.DistError) or "gloo/transport" in text:
-        return "another process of this run ended before its time; the last checkpoint is kept"
     if isinstance(error, OSError) and error.errno in _REMEDIES:
         place = error.filename or "a file of this run"
         return (
@@ -70,6 +72,11 @@ def explain(error: Exception) -> str | None:
         )
 
     return None
+
+
+def is_left_alone(error: Exception) -> bool:
+    """Return whether an error of Gloo or NCCL says that another process has gone."""
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _GONE)
 
 
 def check_imports() -> None:
@@ -111,12 +118,15 @@ def _answered(main: Callable[[], None]) -> None:
             main()
     except UserError as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(MISTAKE)
     except KeyboardInterrupt as stop:
         kept = "`--resume` continues a training from its last checkpoint"
         print(f"interrupted; what is written is kept: {str(stop) or kept}", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Exception as error:
+        if is_left_alone(error):
+            print("error: another process of this run has ended before its time", file=sys.stderr)
+            sys.exit(LEFT_ALONE)
         if (said := explain(error)) is None:
             raise
         print(f"error: {said}", file=sys.stderr)

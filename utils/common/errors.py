@@ -1,7 +1,14 @@
-"""The one exception that stands for a user's mistake, and the hint at what was meant."""
+"""The one exception that stands for a user's mistake, the hint at what was meant, and exit
+statuses.
+"""
 
 import difflib
 from collections.abc import Iterable
+
+# Exit statuses, beside 0 and 1, which is a fault of the machine or a bug.
+MISTAKE = 2  # of the user
+INTERRUPTED = 130
+LEFT_ALONE = 3  # another of several processes has failed, and knows why
 
 
 class UserError(Exception):

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any, NoReturn
 
-from utils.common.errors import nearest
+from utils.common.errors import MISTAKE, nearest
 
 
 def parse_bool(text: str) -> bool:
@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the message in one sentence and exit with 2."""
-        self.exit(2, f"error: {message}; see --help\n")
+        self.exit(MISTAKE, f"error: {message}; see --help\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as argparse does, but a flag that is left over is an error."""

@@ -19,11 +19,10 @@ from functools import partial
 from pathlib import Path
 
 from utils.common.cores import usable_cores
+from utils.common.errors import INTERRUPTED, LEFT_ALONE, MISTAKE
 from utils.common.parser import Parser
 from utils.common.signals import ending_signals
 
-MISTAKE = 2  # exit status of a user's mistake
-INTERRUPTED = 130
 _LOOK_EVERY = 0.1  # seconds
 # seconds for the others to end by themselves once one has failed, and again once asked to
 _PATIENCE = 30.0
@@ -52,10 +51,10 @@ class Launched:
             said = self.output.read_text(errors="replace")
         status = self.process.returncode
         if status < 0:
-            said += (
-                f"error: process {self.rank + 1} of {count} was ended by signal {-status}, perhaps "
-                "for want of memory; the last checkpoint is kept\n"
-            )
+            said += f"error: process {self.rank + 1} of {count} was ended by signal {-status}"
+            if -status == signal.SIGKILL:
+                said += ", perhaps for want of memory, of which fewer processes (NPROC) need less"
+            said += "; what is written is kept\n"
         return said
 
 
@@ -106,11 +105,11 @@ class Processes:
 
 
 def _how_little_it_tells(failed: Launched) -> tuple[bool, bool, int]:
-    """Order processes that failed: a mistake and an interrupt say what happened, then a signal from
-    outside; any other may have failed for want of those.
+    """Order processes that failed: one that was left alone does not know why, and a mistake or an
+    interrupt of one explains what befell the others.
     """
-    status = failed.status or 0
-    return status not in (MISTAKE, INTERRUPTED), status > 0, failed.rank
+    status = failed.process.returncode
+    return status == LEFT_ALONE, status not in (MISTAKE, INTERRUPTED), failed.rank
 
 
 def _environment(count: int) -> dict[str, str]:
@@ -121,9 +120,15 @@ def _environment(count: int) -> dict[str, str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
 
+    loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
+    usual = {"OMP_NUM_THREADS": str(max(1, usable_cores() // count))}
+    if loopback:  # a machine's name may lead nowhere
+        usual["GLOO_SOCKET_IFNAME"] = loopback[0]
+
     return {
-        "OMP_NUM_THREADS": str(max(1, usable_cores() // count)),
+        **usual,
         **os.environ,
+        "TORCHELASTIC_USE_AGENT_STORE": "False",  # left by a torchrun around this
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "WORLD_SIZE": str(count),
@@ -152,8 +157,8 @@ def _launched(rank: int, words: Sequence[str], shared: dict[str, str], folder: P
 
 
 def _with_parent() -> Callable[[], None] | None:
-    """Return what makes a new process end with this one, however that ends; nothing but Linux has
-    it.
+    """Return what has a new process asked to end when this one does, however that happens; None
+    where the system is not Linux.
     """
     if sys.platform != "linux":
         return None
@@ -161,35 +166,73 @@ def _with_parent() -> Callable[[], None] | None:
     return lambda: library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+class Passing:
+    """Passes the signals that this process gets on to those that it started, while they run."""
+
+    def __init__(self) -> None:
+        self.asked = False  # to end
+        self._processes: Processes | None = None
+        for number in ending_signals():
+            signal.signal(number, self._end)
+        if hasattr(signal, "SIGTSTP"):
+            signal.signal(signal.SIGTSTP, self._pause)
+
+    def to(self, processes: Processes) -> None:
+        """Pass on to these from here on."""
+        self._processes = processes
+        if self.asked:
+            processes.tell(signal.SIGTERM)
+
+    def _end(self, *_: object) -> None:
+        """Ask all to end; SIGTERM has no traceback while a process still imports."""
+        self.asked = True
+        if self._processes is not None:
+            self._processes.tell(signal.SIGTERM)
+
+    def _pause(self, *_: object) -> None:
+        """Have all wait with this one, as Ctrl-Z asks, and go on with it."""
+        if self._processes is not None:
+            self._processes.tell(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        if self._processes is not None:
+            self._processes.tell(signal.SIGCONT)
+
+
 def launch(count: int, words: Sequence[str], restarts: int = 0) -> int:
     """Run a command in `count` processes; returns its exit status.
 
-    restarts: how often all are started anew after a fault of the machine.
+    restarts: how many times to start all of them again after a fault of the machine.
     """
-    asked = []
-
-    def pass_on(number: int, _: object) -> None:
-        """Let all processes end as this one is asked to."""
-        asked.append(number)
-        processes.tell(number)
-
+    passing = Passing()
     status = 0
     with tempfile.TemporaryDirectory() as folder:
         for attempt in range(restarts + 1):
             processes = Processes(count, words, Path(folder))
-            for number in ending_signals():
-                signal.signal(number, pass_on)
-
+            passing.to(processes)
             failed = processes.wait()
             if failed is None:
                 return 0
+
+            status = failed.process.returncode
+            if passing.asked and status != MISTAKE:
+                return _interrupted(failed)
             sys.stderr.write(failed.why(count))
-            status = max(1, failed.process.returncode)
-            if asked or status in (MISTAKE, INTERRUPTED):
-                break
+            if status in (MISTAKE, INTERRUPTED):
+                return status
             if attempt < restarts:
-                print(f"starting all processes anew, {attempt + 1} of {restarts} times", flush=True)
-    return status
+                print(
+                    f"starting all processes again, {attempt + 1} of {restarts} times", flush=True
+                )
+    return 1
+
+
+def _interrupted(failed: Launched) -> int:
+    """Say so, where the process that could have done it had not begun; returns the exit status."""
+    if failed.process.returncode != INTERRUPTED:
+        print("interrupted; what is written is kept", file=sys.stderr)
+    elif failed.output is not None:
+        sys.stderr.write(failed.output.read_text(errors="replace"))
+    return INTERRUPTED
 
 
 def flags() -> Parser:
@@ -206,7 +249,7 @@ def flags() -> Parser:
         type=_count,
         default=0,
         metavar="N",
-        help="start all anew so often after a fault of the machine (default: 0)",
+        help="how many times to start all again after a fault of the machine (default: 0)",
     )
     add("words", nargs="+", metavar="SCRIPT", help="a script, or -m and a module, and its flags")
     return parser
@@ -222,10 +265,10 @@ def _count(text: str) -> int:
 def read(words: Sequence[str]) -> argparse.Namespace:
     """Read a command line: own flags, then another command, whose flags are its own."""
     own = 0
-    while words[own : own + 1] and words[own] in ("--processes", "--restarts"):
-        own += 2
+    while words[own : own + 1] and words[own].startswith("--"):
+        own += 1 if "=" in words[own] else 2
     other = list(words[own:])
-    if other and not other[0].startswith("--"):
+    if other:
         other = ["--", *other]  # so that its flags are not taken for own ones
     return flags().parse_args([*words[:own], *other])
 
@@ -233,6 +276,11 @@ def read(words: Sequence[str]) -> argparse.Namespace:
 def main() -> None:
     """Read the command line, and run what it names."""
     given = read(sys.argv[1:])
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        print(f"error: {error}; set TMPDIR to a folder that can be written", file=sys.stderr)
+        sys.exit(MISTAKE)
     sys.exit(launch(max(1, given.processes), given.words, given.restarts))
 
 

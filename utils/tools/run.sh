@@ -6,6 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 dataset=$1 root=$2 default_root=$3
+variable=$(tr '[:lower:]' '[:upper:]' <<<"$dataset")_ROOT
 shift 3
 # shellcheck source=utils/tools/environment.sh
 source utils/tools/environment.sh
@@ -33,7 +34,7 @@ stages=$(setting stages)
 
 if [ "$(setting data_root)" = "$toy" ]; then
   if [ -n "$embedded" ]; then
-    echo "no data at $default_root and ${dataset^^}_ROOT is not set:" \
+    echo "no data at $default_root and $variable is not set:" \
       "running the embedded toy set with the toy CLIP"
   fi
   "$PYTHON" -m datasets.prepare toy --layout "$dataset" --root "$toy"
@@ -51,9 +52,15 @@ usual_processes() {
 import sys, yaml
 from utils.training.plan import usual_processes
 settings = yaml.safe_load(sys.stdin)
-print(usual_processes(*(settings[key] for key in ("device", "batch_size", "mct_batch_size"))))
+keys = ("device", "threads", "batch_size", "mct_batch_size")
+print(usual_processes(*(settings[key] for key in keys)))
 ' <<<"$settings"
 }
+for number in "NPROC=${NPROC:-1}" "MAX_RESTARTS=${MAX_RESTARTS:-0}"; do
+  case ${number#*=} in
+    *[!0-9]*) refuse "$number is no number" ;;
+  esac
+done
 processes=${NPROC:-$(usual_processes)}
 launch=("$PYTHON")
 if [ "$processes" -gt 1 ]; then

@@ -2,6 +2,7 @@
 starts.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from datasets.lists import Item, Items
 from datasets.mask_signs import refuse_suspicious
 from datasets.scoring import Scored, masks_found, scored_images
 from datasets.specs import DatasetSpec
-from utils.common.cores import usable_cores
+from utils.common.cores import processes_here, usable_cores
 from utils.common.device import used_precision, uses_bf16
 from utils.common.errors import UserError
 from utils.config import Config
@@ -66,20 +67,24 @@ def read_data(config: Config, spec: DatasetSpec) -> Data:
     return Data(training, validation, evaluation)
 
 
-def usual_processes(device: str, *batch_sizes: int) -> int:
-    """Return in how many processes a training runs that is not told: on a GPU in one, on a CPU in
-    1, 2 or 4, no more than its cores, that share every batch equally.
+def usual_processes(device: str, threads: int, *batch_sizes: int) -> int:
+    """Return the number of processes of a training for which none is given: one on a GPU; on a CPU
+    the largest of 1, 2 and 4 that divides every batch size and leaves each its `threads` (0: one
+    or more).
 
     Most operations are too small to be shared between threads, while processes meet once per step.
+    A device that has a number is for one process, and so is what a batch system started.
     """
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    if on_gpu:
+    if on_gpu or ":" in device or os.environ.get("WORLD_SIZE", "1") != "1":
         return 1
-    possible = [
-        count
-        for count in (1, 2, 4)
-        if count <= usable_cores() and not any(size % count for size in batch_sizes)
-    ]
+
+    each = threads or int(os.environ.get("OMP_NUM_THREADS") or 1)
+    possible = [1]
+    for count in (2, 4):
+        shared = not any(size % count for size in batch_sizes)
+        if shared and count * each <= usable_cores():
+            possible.append(count)
     return possible[-1]
 
 
@@ -243,7 +248,7 @@ def cpu_time(config: Config, training: Split) -> str:
         each = STAGE_1_SECONDS + STAGE_1_SECONDS_PER_CLASS * training.tags.classes
         seconds += images * each * (config.mct_crop_size / 320) ** 2
 
-    threads = torch.get_num_threads()
+    threads = torch.get_num_threads() * processes_here()
     seconds *= 2 / threads
     if not uses_bf16(torch.device("cpu"), config.precision):
         seconds *= FP32_FACTOR
