@@ -1,6 +1,6 @@
 """What the entry scripts do: read the command line, then train or test."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -288,15 +288,19 @@ def report_areas(segmenter: Segmenter, job: Job, entries: Entries) -> None:
     print(f"class areas: {areas}, pictures with labels over them: {job.folder / 'overlay'}")
 
 
-def report_skipped(entries: Entries) -> None:
-    """Name the images that could not be read, if any."""
-    count = sum(was_skipped(entry) for entry in entries)
-    if not count:
-        return
+def report_skipped(entries: Iterable[Entry]) -> None:
+    """Name the images that could not be read, if any; of all entries only their errors are held."""
+    total = 0
+    errors = []
+    for entry in entries:
+        total += 1
+        if was_skipped(entry):
+            errors.append(entry["error"])
 
-    print(f"{count} of {len(entries)} images were skipped, which no result counts:")
-    for entry in filter(was_skipped, entries):
-        print(f"  {entry['error']}")
+    if errors:
+        print(f"{len(errors)} of {total} images were skipped, which no result counts:")
+    for error in errors:
+        print(f"  {error}")
 
 
 def was_skipped(entry: Entry) -> bool:

@@ -13,9 +13,12 @@ from helpers import ROOT, VAL, run
 from PIL import Image
 
 import test_msc_flip_voc
+from utils.cli import report_skipped
 from utils.inference import predict as testing
 from utils.inference import segmenter
+from utils.inference.predict import GUESSED
 from utils.run_folder.journal import FILE, read_journal
+from utils.tools.label import report_without_class
 
 CHECKPOINT = ROOT / "model" / "toy_voc.pt"
 
@@ -127,7 +130,7 @@ def test_only_what_changed_is_predicted_again(
     with pytest.MonkeyPatch.context() as patch:
         seen = counted(patch)
         assert run(test_msc_flip_voc.main, *flags, *more) == 0
-    assert len(seen) == again and len(read_journal(tmp_path / "out")[1]) == VAL
+    assert len(seen) == again and len([*read_journal(tmp_path / "out")[1]]) == VAL
 
 
 def test_journals_of_all_processes_are_read(flags: list[object], tmp_path: Path) -> None:
@@ -161,6 +164,23 @@ def test_a_bad_image_stops_or_is_skipped_and_named(
     )
     images = json.loads((tmp_path / "out" / "areas.json").read_text())["images"]
     assert set(images) == {"a", "b", "deep/c d"} and "error" in images["b"]
+
+
+def test_skipped_and_left_out_pictures_are_named_in_one_pass(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    entries = [{"name": "a"}, {"name": "b", "error": "b is torn"}]
+    entries += [{"name": name, "error": "", GUESSED: 0.5} for name in "cd"]
+    report_skipped(iter(entries))
+    assert capsys.readouterr().out == (
+        "1 of 4 images were skipped, which no result counts:\n  b is torn\n"
+    )
+    report_without_class(iter(entries))
+    assert "2 of 4 pictures are left out" in (said := capsys.readouterr().out)
+    assert "the first is c;" in said
+    report_skipped(iter(entries[:1]))
+    report_without_class(iter(entries[:2]))
+    assert capsys.readouterr().out == ""
 
 
 def test_a_picture_that_is_predicted_anew_and_fails_leaves_nothing_of_before(

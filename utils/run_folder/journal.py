@@ -74,9 +74,6 @@ class Entries(Iterable[Entry]):
     def __bool__(self) -> bool:
         return any(True for _ in self)
 
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
 
 def read_journal(folder: Path) -> tuple[dict[str, Any], Entries]:
     """Read header and entries of a run folder; an empty header where none can be read."""

@@ -11,7 +11,7 @@ and `utils.tools.export` writes pseudo labels of its training images.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from datasets.classes import given_classes
@@ -195,20 +195,22 @@ def report(labeller: Labeller, job: Job, entries: Entries) -> None:
         )
 
 
-def report_without_class(entries: Entries) -> None:
+def report_without_class(entries: Iterable[Entry]) -> None:
     """Name the first picture that was left out as CLIP sees no class in it, if any."""
+    total = 0
     count = 0
     first = ""
     for entry in entries:
+        total += 1
         if "error" in entry and GUESSED in entry:
             count += 1
             first = first or entry["name"]
 
     if count:
         print(
-            f"{count} of {len(entries)} pictures are left out, as they show no class by "
-            f"what CLIP sees, the first is {first}; write their tags, or lower "
-            f"--guess_threshold; {AREAS} names them"
+            f"{count} of {total} pictures are left out, as they show no class by what CLIP sees, "
+            f"the first is {first}; write their tags, or lower --guess_threshold; {AREAS} names "
+            "them"
         )
 
 
