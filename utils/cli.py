@@ -7,6 +7,7 @@ from typing import Any
 from datasets.lists import Item
 from datasets.mask_signs import refuse_suspicious
 from datasets.own_pictures import pictures
+from datasets.predictions import Entries, Entry
 from datasets.scoring import mask_rule, masks_found
 from datasets.specs import DatasetSpec
 from datasets.tag_sources import tags_of_images
@@ -23,7 +24,6 @@ from utils.inference.segmenter import Outputs, Segmenter, checkpoint_config
 from utils.metrics import ConfusionMatrix, format_table
 from utils.report.page import report_line
 from utils.run_folder.checkpoint import load_checkpoint
-from utils.run_folder.journal import Entries, Entry
 from utils.run_folder.recorder import add_result, read_results
 from utils.splits import own_split, split_items
 from utils.training.stages import train

@@ -7,10 +7,11 @@ import numpy as np
 
 from datasets.layouts import Item
 from datasets.pictures import load_mask, open_image
+from datasets.predictions import PREDICTION
 from datasets.specs import IGNORE
 from utils.common.errors import UserError
 
-_INNER = ("prediction", "pseudo_labels")  # where run folders and exports have their label maps
+_INNER = (PREDICTION, "pseudo_labels")  # where run folders and exports have their label maps
 
 
 def maps_folder(folder: Path) -> Path:
@@ -19,7 +20,7 @@ def maps_folder(folder: Path) -> Path:
 
 
 def label_maps(files: Mapping[str, Path], photos: Sequence[Item]) -> list[Item]:
-    """Match label PNGs, by name as `label_files` finds them, with photos; in the order of names.
+    """Match label PNGs, by name as `told_files` finds them, with photos; in the order of names.
 
     A name is a path below the folder without suffix, or with the photo's: `a.png` and `a.jpg.png`
     are label maps of `a.jpg`.

@@ -25,6 +25,7 @@ from datasets.forms.detect import FORMS
 from datasets.layouts import INDEX, INDEX_FORMAT, Item, read_list
 from datasets.mask_signs import refuse_suspicious
 from datasets.own_pictures import picture_names, pictures_below
+from datasets.predictions import told_files
 from datasets.prepare.drawn import MASKS, draw_masks, is_export, renewed
 from datasets.specs import DatasetSpec
 from datasets.tables import key_of
@@ -147,7 +148,7 @@ def _masks(
     if not args.masks:
         yield [None] * len(names)
     elif not is_export(args.masks):
-        masks = [find_mask(args.masks, file) for file in names]
+        masks = masks_of(list(names), args.masks)
         _refuse_suspicious(args.images, names, args.masks, masks)
         yield masks
     else:
@@ -224,13 +225,17 @@ def _splits(
     return splits
 
 
-def find_mask(root: Path, file: PurePosixPath) -> str | None:
-    """Return the relative path of a picture's mask: its own path with .png in place of its suffix,
-    or after it; None if none.
+def masks_of(files: Sequence[PurePosixPath], folder: Path) -> list[str | None]:
+    """Return the path of each picture's mask below a folder: the picture's own path with .png in
+    place of its suffix, or after it; None if none.
+
+    Raises UserError where the folder holds no PNG.
     """
-    suffixes = (".png", ".PNG", ".Png")
-    candidates = (f"{path}{suffix}" for path in (file, file.with_suffix("")) for suffix in suffixes)
-    return next((path for path in candidates if (root / path).is_file()), None)
+    masks = {
+        name: file.relative_to(folder).as_posix()
+        for name, file in told_files(folder, "--masks").items()
+    }
+    return [masks.get(str(file), masks.get(str(file.with_suffix("")))) for file in files]
 
 
 def draw(files: Sequence[PurePosixPath], share: float, total: int, seed: int) -> set[PurePosixPath]:

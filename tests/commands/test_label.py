@@ -13,11 +13,11 @@ from helpers import ROOT, run
 from PIL import Image
 
 from datasets.classes import given_classes
+from datasets.predictions import read_journal
 from datasets.specs import IGNORE, VOC
 from datasets.tags import read_all_tags
 from utils.common.entry import command
 from utils.inference.labeller import Labeller
-from utils.run_folder.journal import read_journal
 from utils.tools import label
 
 QUICK = ["--device", "cpu", "--precision", "fp32", "--resize_long", 64, "--workers", 0, "--quiet"]

@@ -13,11 +13,11 @@ from helpers import ROOT, VAL, run
 from PIL import Image
 
 import test_msc_flip_voc
+from datasets.predictions import FILE, read_journal
 from utils.cli import report_skipped
 from utils.inference import predict as testing
 from utils.inference import segmenter
 from utils.inference.predict import GUESSED
-from utils.run_folder.journal import FILE, read_journal
 from utils.tools.label import report_without_class
 
 CHECKPOINT = ROOT / "model" / "toy_voc.pt"

@@ -1,5 +1,6 @@
 """Scoring any folder of label PNGs, and packing predictions for the VOC server."""
 
+import json
 import os
 import tarfile
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from PIL import Image
 
 import test_msc_flip_voc
 from datasets.layouts import items
+from datasets.predictions import FILE
 from datasets.prepare import __main__ as prepare
 from datasets.specs import VOC, palette
 from utils.common.entry import command
@@ -64,6 +66,18 @@ def test_counts_and_table_are_those_of_testing(
     )
     scored = score.score(score.files_to_score(*folders, None), classes=21)
     assert scored.counts.equal(matrix.counts)
+
+
+def test_predictions_that_the_last_run_did_not_make_are_not_scored(
+    predicted: Path, toy_voc: Path
+) -> None:
+    empty = {"size": [0, 0], "results": {}, "pixels": {}, "files": [], "changed": [0]}
+    entry = {"name": "toy_val_000001", "image": "", "mask": None, **empty}
+    (predicted / FILE).write_text(json.dumps(entry))
+    pairs = score.files_to_score(
+        predicted / "prediction", toy_voc / "SegmentationClass", listed=None
+    )
+    assert [path.stem for path, _ in pairs] == ["toy_val_000001"]
 
 
 def test_masks_named_after_the_whole_picture_are_found(

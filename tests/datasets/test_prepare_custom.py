@@ -2,6 +2,7 @@
 predictions.
 """
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ import train_voc
 from datasets.annotations import tags_of_file
 from datasets.classes import read_classes, spec_of
 from datasets.layouts import items
+from datasets.own_pictures import pictures
+from datasets.predictions import FILE
 from datasets.prepare import __main__ as prepare
 from datasets.prepare.custom import draw
 from datasets.specs import BACKGROUND, TEMPLATE, VOC
@@ -224,6 +227,27 @@ def test_masks_are_found_by_path_and_are_no_pictures(photos: Path) -> None:
         "sub dir/深い/写真",
     }
     assert prepared(photos, "--tags", photos / "tags.csv", "--out", photos / "tags.csv") == 2
+
+
+def test_masks_that_the_last_run_did_not_make_are_left_out(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {"dots.v2.final", "sub dir/深い/写真"}
+    run_folder = photos / "run"
+    for item in pictures([photos / "photos"]):
+        file = run_folder / "prediction" / f"{item.name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (40, 32)).save(file)
+    empty = {"size": [0, 0], "results": {}, "pixels": {}, "files": [], "changed": [0]}
+    lines = [json.dumps({"name": name, "image": "", "mask": None, **empty}) for name in told]
+    (run_folder / FILE).write_text("\n".join(lines))
+
+    flags = ["--tags", photos / "tags.csv", "--masks", run_folder / "prediction"]
+    assert prepared(photos, *flags) == 0
+    said = capsys.readouterr().out
+    assert f"{len(ODD) - 2} of {len(ODD)} label maps in {flags[-1]} are left out" in said
+    found = [item for split in ("train", "val") for item in items("custom", photos / "out", split)]
+    assert {item.name for item in found if item.mask} == told
 
 
 def test_folders_are_tags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

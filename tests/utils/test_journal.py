@@ -9,16 +9,8 @@ from pathlib import Path
 import pytest
 
 from datasets.lists import Items
-from utils.run_folder.journal import (
-    ENTRY,
-    FILE,
-    Entry,
-    Journal,
-    begin,
-    read_journal,
-    stamp,
-    unfinished,
-)
+from datasets.predictions import ENTRY, FILE, Entry, read_journal
+from utils.run_folder.journal import Journal, begin, stamp, unfinished
 
 COUNT = 3000
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.predictions import Entry
 from datasets.specs import DatasetSpec
 from datasets.tags import Tags, read_all_tags, write_tags
 from utils.common.errors import UserError
-from utils.run_folder.journal import Entry
 
 GUESSED_TAGS = "guessed_tags.json"
 

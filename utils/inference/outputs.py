@@ -11,14 +11,14 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from datasets.predictions import PREDICTION, Entry
 from datasets.specs import IGNORE, palette
 from utils.common.files import written_whole
 from utils.drawing import UNLABELLED, coloured
-from utils.run_folder.journal import Entry
 
 AREAS = "areas.json"
 # Where the files of a picture are, by its name.
-LABELS = "prediction/{}.png"
+LABELS = PREDICTION + "/{}.png"
 COLOURS = "prediction_cmap/{}.png"
 OVERLAY = "overlay/{}."  # and the suffix
 LOGITS = "logits/{}.npy"

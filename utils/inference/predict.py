@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from datasets.data import MaskedImages
 from datasets.lists import Item, Items
+from datasets.predictions import Entries, Entry
 from utils.common import distributed
 from utils.common.device import loading_processes
 from utils.common.errors import UserError
@@ -24,7 +25,7 @@ from utils.inference.outputs import clear, write_labels, write_logits, write_ove
 from utils.inference.predictor import Predictor
 from utils.metrics import ConfusionMatrix
 from utils.run_folder.claim import claimed
-from utils.run_folder.journal import Entries, Entry, Journal, begin, stamp, unfinished
+from utils.run_folder.journal import Journal, begin, stamp, unfinished
 
 GUESSED = "guessed"  # in an entry of the journal whose tags were not given: the threshold
 

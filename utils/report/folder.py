@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from datasets.classes import spec_of
+from datasets.predictions import read_journal
 from utils.common.errors import UserError
 from utils.config import read_yaml
 from utils.metrics import ConfusionMatrix, final_title
-from utils.run_folder.journal import read_journal
 from utils.run_folder.recorder import read_results
 
 MARKS = ("config.yaml", "results.json", "images.jsonl")  # a run folder has one of these

@@ -17,6 +17,7 @@ from pathlib import Path
 from datasets.classes import given_classes
 from datasets.lists import Item
 from datasets.own_pictures import pictures
+from datasets.predictions import Entries, Entry
 from datasets.specs import DatasetSpec
 from datasets.tag_sources import tags_of_images
 from datasets.toy.write import is_drawn
@@ -35,7 +36,6 @@ from utils.inference.outputs import AREAS, write_areas
 from utils.inference.predict import GUESSED, Job, predict_split
 from utils.inference.refinement import BEST_REFINEMENT, STEPS, Refinement
 from utils.report.page import report_line
-from utils.run_folder.journal import Entries, Entry
 
 MACHINE = ("device", "precision", "workers", "threads", "on_bad_image", "quiet")
 

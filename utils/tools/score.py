@@ -10,10 +10,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datasets.classes import read_classes
-from datasets.folders import label_files, picture_suffixes
+from datasets.folders import picture_suffixes
 from datasets.layouts import Item, read_list
 from datasets.mask_signs import refuse_suspicious
 from datasets.pictures import load_mask
+from datasets.predictions import told_files
 from datasets.specs import IGNORE, SPECS
 from utils.common.console import say_once
 from utils.common.entry import command
@@ -28,8 +29,8 @@ def files_to_score(predictions: Path, masks: Path, listed: str | None) -> list[t
     Raises:
         UserError: a prediction or mask is missing.
     """
-    predicted = label_files(predictions, "--predictions")
-    true = label_files(masks, "--masks")
+    predicted = told_files(predictions, "--predictions")
+    true = told_files(masks, "--masks")
     pictures = [name for name in true if name.lower().endswith(picture_suffixes())]
     # a.JPG.png is the mask of a.JPG
     true = {

@@ -17,11 +17,12 @@ from torch.utils.data import DataLoader
 
 from datasets.classes import spec_of
 from datasets.data import IterationSampler, Split
+from datasets.predictions import read_journal
 from utils.common.device import peak_gigabytes
 from utils.config import Config
 from utils.inference.outputs import write_areas
 from utils.inference.predict import total_scores
-from utils.run_folder.journal import begin, read_journal, unfinished
+from utils.run_folder.journal import begin, unfinished
 from utils.splits import split_items, training_data
 from utils.tools.benchmark.rows import Row, Setting
 from utils.tools.benchmark.simulated import write_coco, write_entries, write_many
