@@ -9,8 +9,8 @@ stamp of image and mask}. An image that could not be read has "error" and no res
 of several appends to `images-r.jsonl`. Of ten million images it has some gigabytes: it is read line
 by line and never held.
 
-A line that is no whole entry, as an interrupt or an editor may leave it, counts as not written: its
-image is predicted again.
+A line that is no whole entry, as an interrupt or an editor may leave it, or one that counts labels
+outside the classes (`is_of_classes`), counts as not written: its image is predicted again.
 """
 
 import itertools
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.folders import label_files
+from datasets.specs import IGNORE
 
 FORMAT = 1
 FILE = "images.jsonl"
@@ -87,6 +88,17 @@ def every_entry(folder: Path) -> Iterator[Entry]:
     """Yield the entries of all files of a journal; of an image there may be several."""
     for path in _files(folder):
         yield from (entry for _, entry in _placed_entries(path))
+
+
+def is_of_classes(entry: Entry, labels: int) -> bool:
+    """Return whether an entry counts labels 0..labels-1 alone, and 255 in the final result, rather
+    than some that no label map of these classes has.
+    """
+    known = {str(label) for label in (*range(labels), IGNORE)}
+    counted = (pair[:2] for pairs in entry["results"].values() for pair in pairs)
+    return entry["pixels"].keys() <= known and all(
+        0 <= label < labels for label in itertools.chain.from_iterable(counted)
+    )
 
 
 def told_files(folder: Path, flag: str) -> dict[str, Path]:
@@ -157,6 +169,7 @@ def _is_entry(content: dict[str, Any]) -> bool:
         and _are(int, content["pixels"].values())
         and _are(list, content["results"].values())
         and all(map(_are_counts, content["results"].values()))
+        and _fit_the_size(content)
         and isinstance(content.get("tags", []), list)
         and _are(str, content.get("tags", []))
     )
@@ -168,6 +181,16 @@ def _are_counts(pairs: list) -> bool:
         _are(list, pairs)
         and set(map(len, pairs)) <= {3}
         and _are(int, itertools.chain.from_iterable(pairs))
+    )
+
+
+def _fit_the_size(content: dict[str, Any]) -> bool:
+    """Return whether no result of an entry has more pixels than its image, or fewer than none."""
+    height, width = content["size"]
+    results = ([pixels for *_, pixels in pairs] for pairs in content["results"].values())
+    return min(height, width) >= 0 and all(
+        min(counts, default=0) >= 0 and sum(counts) <= height * width
+        for counts in (content["pixels"].values(), *results)
     )
 
 

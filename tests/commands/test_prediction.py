@@ -4,6 +4,7 @@ each class is.
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -106,6 +107,13 @@ def test_pictures_of_ones_own_leave_the_test_of_the_training_alone(
     }
 
 
+def edited(file: Path, was: str, now: str) -> None:
+    """Edit the first place of a journal that matches."""
+    text, places = re.subn(was, now, file.read_text(), count=1)
+    assert places == 1
+    file.write_text(text)
+
+
 @pytest.mark.parametrize(
     ("change", "again"),
     [
@@ -117,8 +125,13 @@ def test_pictures_of_ones_own_leave_the_test_of_the_training_alone(
         ),
         (lambda out, data: (out / FILE).unlink(), VAL),
         (lambda out, data: ["--scales", 1], VAL),
+        (lambda out, data: edited(out / FILE, r"\[\[0,\d+", "[[0,21"), 1),
+        (lambda out, data: edited(out / FILE, r'"pixels":{"\d+', '"pixels":{"21'), 1),
     ],
-    ids=["nothing", "a lost PNG", "a new mask", "a lost journal", "another setting"],
+    ids=[
+        *("nothing", "a lost PNG", "a new mask", "a lost journal", "another setting"),
+        *("a label outside the classes", "pixels of a label outside the classes"),
+    ],
 )
 def test_only_what_changed_is_predicted_again(
     change: object, again: int, flags: list[object], toy_voc: Path, tmp_path: Path

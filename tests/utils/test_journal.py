@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from datasets.lists import Items
-from datasets.predictions import ENTRY, FILE, Entry, read_journal
+from datasets.predictions import ENTRY, FILE, Entry, is_of_classes, read_journal
 from utils.run_folder.journal import Journal, begin, stamp, unfinished
 
 COUNT = 3000
@@ -78,6 +78,10 @@ EDITED: list[dict[str, object]] = [
     {"results": {"x": 3}},
     {"pixels": {"0": "many"}},
     {"size": []},
+    {"size": [-1, -1]},
+    {"pixels": {"0": 2}},
+    {"results": {"x": [[0, 1, 1], [1, 1, -1]]}},
+    {"results": {"x": [[0, 1, 10**30]]}},
     {"files": [None]},
     {"tags": "cat"},
 ]
@@ -96,6 +100,25 @@ def test_an_entry_that_was_edited_into_none_counts_as_not_written(
     assert [entry["name"] for entry in read_journal(tmp_path)[1]] == ["a", "c"]
     begin(tmp_path, "sum", {}, found)
     assert list(unfinished(tmp_path, found).names) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("change", "fits"),
+    [
+        ({"pixels": {"2": 1}, "results": {"x": [[0, 2, 1]]}}, True),
+        ({"pixels": {"255": 1}}, True),
+        ({"pixels": {"3": 1}}, False),
+        ({"pixels": {"02": 1}}, False),
+        ({"pixels": {"cat": 1}}, False),
+        ({"results": {"x": [[0, 3, 1]]}}, False),
+        ({"results": {"x": [[-1, 0, 1]]}}, False),
+        ({"results": {"x": [[255, 0, 1]]}}, False),
+    ],
+)
+def test_labels_outside_the_classes_are_seen(
+    change: dict[str, object], fits: bool, tmp_path: Path
+) -> None:
+    assert is_of_classes(entry_of(images(tmp_path), 0, **change), labels=3) == fits
 
 
 @pytest.mark.parametrize("key", sorted(ENTRY))
@@ -151,7 +174,9 @@ def test_a_long_journal_is_never_held(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "a.jpg").touch()
     found = Items((str(k), str(tmp_path / "a.jpg"), "") for k in range(COUNT))
     begin(tmp_path, "sum", {}, found)
-    line = json.dumps(entry_of(found, 0, results={"x": [[k, k, k] for k in range(100)]}))
+    line = json.dumps(
+        entry_of(found, 0, size=[99, 50], results={"x": [[k, k, k] for k in range(100)]})
+    )
     with (tmp_path / FILE).open("a") as file:
         file.writelines(line.replace('"0"', f'"{k}"', 1) + "\n" for k in range(COUNT))
     size = (tmp_path / FILE).stat().st_size

@@ -231,11 +231,14 @@ def test_a_picture_that_is_gone_is_named_and_the_rest_is_shown(folder: Path) -> 
     assert sum(attrs.get("class") == "card" for _, attrs in page.tags) > 15
 
 
-def test_a_line_that_an_interrupt_cut_off_is_left_out(folder: Path) -> None:
+def test_a_line_that_was_cut_off_or_is_of_other_classes_is_left_out(folder: Path) -> None:
     with (folder / "images.jsonl").open("a") as file:
         file.write('{"name": "torn", "resu')
     whole = json.loads((folder / "images.jsonl").read_text().splitlines()[1])
-    (folder / "images-1.jsonl").write_text(json.dumps({**whole, "name": "other"}) + "\n")
+    other = {**whole, "name": "other"}
+    outside = {**whole, "name": "outside", "results": {SINGLE: [[0, len(CLASSES) + 1, 1]]}}
+    lines = [json.dumps(other), json.dumps(outside), ""]
+    (folder / "images-1.jsonl").write_text("\n".join(lines))
     assert len(read_run(folder).images) == 25
 
 

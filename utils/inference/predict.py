@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from datasets.data import MaskedImages
 from datasets.lists import Item, Items
-from datasets.predictions import Entries, Entry
+from datasets.predictions import Entries, Entry, is_of_classes
 from utils.common import distributed
 from utils.common.device import loading_processes
 from utils.common.errors import UserError
@@ -71,10 +71,14 @@ def predict_split(predictor: Predictor, job: Job, ranks: tuple[int, int] = (0, 1
     if main:
         claim = claimed(folder)
 
+    def holds(entry: Entry) -> bool:
+        """Return whether what the journal tells of an image is what would be predicted here."""
+        return job.still_tagged(entry) and is_of_classes(entry, len(predictor.classes))
+
     with claim:
         if main:
             choices = {**predictor.choices(), "overlays": job.overlays}
-            said = begin(folder, predictor.sha256, choices, job.images, job.still_tagged)
+            said = begin(folder, predictor.sha256, choices, job.images, holds)
             if said:
                 print(said)
 

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from datasets.classes import spec_of
-from datasets.predictions import read_journal
+from datasets.predictions import is_of_classes, read_journal
 from utils.common.errors import UserError
 from utils.config import read_yaml
 from utils.metrics import ConfusionMatrix, final_title
 from utils.run_folder.recorder import read_results
 
 MARKS = ("config.yaml", "results.json", "images.jsonl")  # a run folder has one of these
+LABELS = 256  # that a label map can have, where the classes are not known
 Curves = dict[str, list[tuple[int, float]]]  # name -> (iteration, value), ascending
 
 
@@ -100,10 +101,10 @@ def read_run(path: Path) -> RunFolder:
             for title, entry in entries.items()
         }
 
-        options, images = _read_images(path)
+        names = _label_names(config, entries)
+        options, images = _read_images(path, len(names) or LABELS)
         curves = _read_curves(path / "metrics.csv")
         environment = _read_environment(path / "environment.txt")
-        names = _label_names(config, entries)
     except (KeyError, TypeError, ValueError) as error:  # ValueError includes broken JSON and text
         raise UserError(
             f"{path} holds a broken file ({error}); test the checkpoint again to write it anew"
@@ -157,11 +158,16 @@ def _read_environment(path: Path) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition(": ") for line in lines)}
 
 
-def _read_images(path: Path) -> tuple[dict[str, object], list[Scored]]:
-    """Read options of the test and the images that were read, in order of name."""
+def _read_images(path: Path, labels: int) -> tuple[dict[str, object], list[Scored]]:
+    """Read options of the test and the images that were read, in order of name; `labels`: K + 1."""
     header, entries = read_journal(path)
     options = header.get("options", {})
-    images = {entry["name"]: _scored(entry) for entry in entries if "error" not in entry}
+    images = {
+        entry["name"]: _scored(entry)
+        for entry in entries
+        if "error" not in entry and is_of_classes(entry, labels)
+    }
+
     # no tags of every image
     short = {name: value for name, value in options.items() if not isinstance(value, dict)}
     return short, [images[name] for name in sorted(images)]
