@@ -11,10 +11,12 @@ from torch import Tensor
 
 from datasets.transforms import CLIP_MEAN, CLIP_STD, normalise
 from model.cvf import CVF
+from model.method import Phase
 from model.pseudo_labels import channels_of
+from model.resize import resize
 from utils.config import Config
 from utils.inference.crf import CRFSettings, dense_crf
-from utils.inference.seeds import image_seeds, resized
+from utils.inference.seeds import crf_label, image_seeds, padded, resized
 
 CLIP_ES = Config(
     branches="clip",
@@ -57,10 +59,10 @@ def test_a_picture_is_stretched_to_whole_patches_bicubically() -> None:
 
 
 def test_seeds_have_the_size_of_the_picture_however_it_is_brought_to_patches(model: CVF) -> None:
-    padded = replace(CLIP_ES, seed_size="padded")
+    reflected = replace(CLIP_ES, seed_size="padded")
     for size, same in (((64, 48), True), ((50, 70), False)):
         image = picture(*size)
-        one, other = (image_seeds(model, image, tags(1, 3), c) for c in (CLIP_ES, padded))
+        one, other = (image_seeds(model, image, tags(1, 3), c) for c in (CLIP_ES, reflected))
         for seeds in (one, other):
             maps = (seeds.scores["clip"], seeds.cams["clip"])
             assert all(each.shape == (2, *size) for each in maps)
@@ -82,6 +84,27 @@ def test_the_label_is_the_crfs_with_the_recipes_constants(model: CVF) -> None:
     assert torch.equal(seeds.pseudo, labels)
     assert torch.equal(seeds.confident, labels.masked_fill(sure < 0.95, 255))
     assert 0 < (seeds.confident == 255).float().mean() < 1
+
+
+@pytest.mark.parametrize("seed_size", ["padded", "resized"])
+def test_the_crf_gets_the_scores_that_the_network_has_joined(seed_size: str) -> None:
+    torch.manual_seed(0)
+    method = {"branches": "fusion", "self_train": "scores", "self_train_share": 0.7}
+    model = tiny.cvf(**method).eval()
+    config = replace(CLIP_ES, **method, seed_size=seed_size)
+    phase = Phase(self_training=True)
+    image = picture(50, 70)
+    seeds = image_seeds(model, image, tags(1, 3), config, phase)
+
+    pixels = (padded if seed_size == "padded" else resized)(image, config)
+    own = model(pixels, tags(1, 3)[None], phase).labels.seeds.own[0]
+    shown = (64, 80) if seed_size == "padded" else (50, 70)
+    joined = 0.3 * channels_of(seeds.scores["fused"], model.method.background_power_fused)
+    joined += 0.7 * resize(own[None], shown)[0].softmax(dim=0)[:, :50, :70]
+    label, _ = crf_label(image, seeds.keys, joined, config)
+    assert torch.equal(seeds.pseudo, label)
+    alone = image_seeds(model, image, tags(1, 3), config).pseudo
+    assert not torch.equal(seeds.pseudo, alone)
 
 
 def test_cams_and_seeds_give_labels_with_the_backgrounds_power(model: CVF) -> None:

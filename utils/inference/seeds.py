@@ -17,7 +17,13 @@ from model.cvf import CVF
 from model.losses import IGNORE
 from model.method import BEGINNING, Phase
 from model.precision import float32_region
-from model.pseudo_labels import background_powers, channels_of, score_maps
+from model.pseudo_labels import (
+    background_powers,
+    channels_of,
+    join_own,
+    score_maps,
+    with_background,
+)
 from utils.build import STATISTICS
 from utils.common.device import autocast
 from utils.common.errors import UserError
@@ -103,25 +109,36 @@ def image_seeds(
         labels = model(pixels, tags[None], phase).labels
     keys = tags.nonzero()[:, 0].to(image.device)
 
-    def of_image(maps: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {kind: own[:, : size[0], : size[1]] for kind, own in maps.items()}
+    def of_image(maps: Tensor) -> Tensor:
+        """Cut maps (..., *shown) to the image."""
+        return maps[..., : size[0], : size[1]]
 
     before = replace(labels.seeds, clip=labels.seeds.clip_cams, vit=labels.seeds.vit_cams)
     with float32_region(image.device):
-        scores = of_image(score_maps(labels.seeds, shown))
-        cams = of_image(score_maps(before, shown))
+        scores = score_maps(labels.seeds, shown)
+        cams = score_maps(before, shown)
 
     pseudo = labels.combined
     if stretch:
         pseudo = F.interpolate(pseudo[:, None].float(), size, mode="nearest")[:, 0].long()
-    pseudo = confident = pseudo[0, : size[0], : size[1]]
+    pseudo = confident = of_image(pseudo[0])
 
     if config.seed_refinement == "crf":
         kind = "fused" if "fused" in scores else model.method.branches
         power = background_powers(model.method)[kind]
-        pseudo, marginal = crf_label(image, keys, channels_of(scores[kind], power), config)
+        with float32_region(image.device):
+            channels = with_background(scores[kind], labels.seeds.rows, power)
+            channels = join_own(channels, labels.seeds, model.method)
+        pseudo, marginal = crf_label(image, keys, of_image(channels[0]), config)
         confident = pseudo.masked_fill(marginal < config.seed_confidence, IGNORE)
-    return ImageSeeds(keys, scores, cams, pseudo, confident)
+
+    return ImageSeeds(
+        keys,
+        {kind: of_image(maps) for kind, maps in scores.items()},
+        {kind: of_image(maps) for kind, maps in cams.items()},
+        pseudo,
+        confident,
+    )
 
 
 def crf_label(
