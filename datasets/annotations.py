@@ -71,6 +71,7 @@ def matched(
     """
     try:
         rows, usually = rows_of(path, spec.classes, outlines)
+
         yield from _matched(path, rows, Pictures(files, roots), partial or usually)
     except FileNotFoundError:
         raise UserError(f"{flag} {path} does not exist; give {FORMS}") from None

@@ -84,6 +84,7 @@ def rings(numbers: np.ndarray, tolerance: float = 0, inset: float = 0) -> list[n
     """
     loops = _Loops(np.pad(numbers, 1, constant_values=OUTSIDE))
     outer = loops.join_holes()
+
     return [_ring(loops, start, tolerance, inset) for start in outer]
 
 

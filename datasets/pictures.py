@@ -276,6 +276,7 @@ def _fenced(work: Callable[..., Any], name: str, *given: Any, remedy: str = "") 
         if name.startswith("mask "):
             what = name
         remedy = remedy or "replace the file or take it off the list"
+
         raise UserError(f"{what} cannot be read ({_reason(error)}); {remedy}") from error
 
 

@@ -102,6 +102,7 @@ def replace_labels(
     """
     own, probability = own_labels(logits.detach(), allowed)
     sure = (probability > method.self_train_at) & (labels.combined != IGNORE)
+
     if method.self_train == "affinity":
         affinity = torch.where(sure, own, labels.affinity)
         return Replaced(labels.combined, affinity, own, torch.zeros_like(sure))
@@ -157,6 +158,7 @@ def cross_loss(
     """
     if len(opinions) != 2:
         raise ValueError(f"{len(opinions)} predictors; two are needed to learn from each other")
+
     labels = [own_labels(opinion.detach(), allowed)[0] for opinion in opinions]
     first, second = (label.masked_fill(ignored, IGNORE) for label in labels)
     return seg_loss(opinions[0], second, reduce) + seg_loss(opinions[1], first, reduce)

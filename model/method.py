@@ -268,6 +268,7 @@ class Method(DenseSettings, TargetSettings):
                 f"--targets pair needs the labels of two branches, --branches {self.branches} "
                 "makes those of one; use --branches fusion, or --targets hard"
             )
+
         if self.branches == "fusion" and self.label_fusion == "max_id":
             for setting, value, other in (
                 ("targets", "soft", "hard"),

@@ -25,6 +25,7 @@ def collision_loss(
     """
     agreement = (logits.float().softmax(dim=1) * targets).sum(dim=1)
     loss = -(agreement + _EPS).log()
+
     if known is None:
         known = torch.ones_like(loss, dtype=torch.bool)
     return (loss * known).sum() / reduce(known.sum()).clamp(min=1)

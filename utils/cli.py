@@ -204,11 +204,13 @@ def known_tags(
     """
     if not path:
         return {}
+
     if not own:
         raise UserError(
             f"--tags {path} restricts predictions of --images alone; results on a split are "
             "without tags"
         )
+
     return tags_of_images(path, spec, images)
 
 

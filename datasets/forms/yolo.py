@@ -28,12 +28,14 @@ def found(folder: Path) -> Path | None:
     """
     lists = [folder / name for name in _LISTS if (folder / name).is_file()]
     files = [file for file in sorted(folder.glob("*.y*ml")) if _names_in(file)] or lists
+
     named = {tuple(_names(file)) for file in files}
     if len(named) > 1:
         raise UserError(
             f"{files[0]} and {files[1]} name other classes; keep the one that the labels were "
             "written with"
         )
+
     if files and _label_files(folder):
         return files[0]
     return None

@@ -177,6 +177,7 @@ def write_mask(
         labels = paint(image, crowds)
     except UserError as error:
         raise UserError(f"{source}, {error}") from error
+
     write_whole(folder / f"{image.name}.png", mask_png(labels))
     shown = {COCO.label_names[label] for label in labels_in(labels)}
     return sorted({shape.category for shape in image.shapes} - shown)

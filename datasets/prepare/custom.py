@@ -147,15 +147,18 @@ def _masks(
     """
     if not args.masks:
         yield [None] * len(names)
+
     elif not is_export(args.masks):
         masks = masks_of(list(names), args.masks)
         _refuse_suspicious(args.images, names, args.masks, masks)
         yield masks
+
     else:
         with renewed(args.out / MASKS, args.masks) as folder:
             masks = draw_masks(args.masks, args.images, names, spec, folder)
             _refuse_suspicious(args.images, names, folder, masks)
             yield masks
+
         args.masks = args.out / MASKS
 
 

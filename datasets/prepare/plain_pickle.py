@@ -61,6 +61,7 @@ class _Stack:
     def follow(self, name: str, argument: Any) -> None:
         """Carry out one instruction. Raises ValueError for one that plain values do not need."""
         push = self.items.append
+
         match name:
             case "PROTO" | "FRAME":
                 pass
@@ -70,22 +71,26 @@ class _Stack:
                 push(_VALUES[name])
             case _ if name in _EMPTY:
                 push(_EMPTY[name]())
+
             case "TUPLE":
                 push(tuple(self.take_marked()))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 push(tuple(self.take(int(name[-1]))))
+
             case "SETITEM" | "SETITEMS":
                 pairs = self.take(2) if name == "SETITEM" else self.take_marked()
                 _fill(self.top(dict), pairs)
             case "APPEND" | "APPENDS":
                 new = self.take(1) if name == "APPEND" else self.take_marked()
                 self.top(list).extend(new)
+
             case "BINPUT" | "LONG_BINPUT":
                 self.memo[argument] = self.items[-1]
             case "MEMOIZE":
                 self.memo[len(self.memo)] = self.items[-1]
             case "BINGET" | "LONG_BINGET":
                 push(self.memo[argument])
+
             case "GLOBAL":
                 push(_Name(argument))
             case "STACK_GLOBAL":
@@ -95,6 +100,7 @@ class _Stack:
             case "BUILD":
                 (state,) = self.take(1)
                 self.top((_Array, _Kind)).build(*state)
+
             case _:
                 raise ValueError(f"instruction {name} is not one of plain values")
 

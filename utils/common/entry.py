@@ -116,17 +116,21 @@ def _answered(main: Callable[[], None]) -> None:
         make_room_for_sockets()
         with interrupted_by_signals():
             main()
+
     except UserError as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         sys.exit(MISTAKE)
+
     except KeyboardInterrupt as stop:
         kept = "`--resume` continues a training from its last checkpoint"
         print(f"interrupted; what is written is kept: {str(stop) or kept}", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
     except Exception as error:
         if is_left_alone(error):
             print("error: another process of this run has ended before its time", file=sys.stderr)
             sys.exit(LEFT_ALONE)
+
         if (said := explain(error)) is None:
             raise
         print(f"error: {said}", file=sys.stderr)

@@ -107,6 +107,7 @@ class Labeller(OnModel):
             sha256: digest of CLIP's tensors.
         """
         super().__init__(model, spec, config, sha256)
+
         self.refinement = refinement
 
     @classmethod
@@ -208,11 +209,13 @@ class Labeller(OnModel):
         pixels = self._pixels(as_tensor(picture))
         with autocast(self.device, self.config.precision):
             tokens = self.model.clip(pixels)
+
         text = self.model.text
         allowed = torch.ones(1, len(text), dtype=torch.bool, device=text.device)
         with float32_region(self.device):
             patches = tokens[:, 1:].float()
             scores = patch_probabilities(patches, text, self.model.logit_scale, allowed)
+
         return scores[0].mean(dim=0)[: len(self.spec.classes)].cpu()
 
     def guess(self, picture: Picture, threshold: float = PRESENT) -> list[str]:

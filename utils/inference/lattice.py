@@ -182,9 +182,11 @@ def _neighbours(vertices: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.
     own = torch.arange(len(vertices), device=vertices.device, dtype=torch.int32)
     near = [own]
     weights = [torch.ones_like(own, dtype=torch.float32)]
+
     for code in (vertices - step, vertices + step):
         found = torch.searchsorted(vertices, code, out_int32=True).clamp_max_(len(vertices) - 1)
         exists = vertices[found] == code
         near.append(torch.where(exists, found, own))
         weights.append(0.5 * exists)
+
     return torch.stack(near, 1), torch.stack(weights, 1)

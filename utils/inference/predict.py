@@ -224,6 +224,7 @@ def _read_ahead(items: Items, workers: int) -> Iterator[tuple[Item, Future]]:
     """
     data = MaskedImages(items)
     waiting: deque[tuple[Item, Future]] = deque()
+
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for index, item in enumerate(items):
             waiting.append((item, pool.submit(data.__getitem__, index)))

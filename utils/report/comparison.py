@@ -111,12 +111,14 @@ def _classes(runs: Sequence[RunFolder]) -> tuple[str, list[Row]]:
     ]
     if not common:
         return "", []
+
     matrices = [run.results[common[-1]].matrix for run in runs]
     present = torch.stack([matrix.counts.sum(1) for matrix in matrices]).sum(0) > 0
     values = zip(*((100 * matrix.iou()).tolist() for matrix in matrices))
     rows = [
         Row(name, row) for name, row, seen in zip(runs[0].names, values, present.tolist()) if seen
     ]
+
     return common[-1], sorted(rows, key=lambda row: -_spread(row.values))
 
 
@@ -155,12 +157,14 @@ def _cards(runs: Sequence[RunFolder]) -> list[gallery.Card]:
     ]
     common = [name for name in by_name[0] if all(name in images for images in by_name)]
     common.sort(key=lambda name: -_spread([images[name].miou for images in by_name]))
+
     cards = []
     for name in common[:IMAGES]:
         cards_of = (_card(images[name], run) for images, run in zip(by_name, runs))
         made = [card for card in cards_of if card is not None]
         if len(made) == len(runs):
             cards.append(_joined(made, distinct([run.path for run in runs])))
+
     return cards
 
 

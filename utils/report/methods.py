@@ -191,10 +191,12 @@ def same_scores(comparison: Comparison) -> dict[str, str]:
             for measure in comparison.measures
             if (line := measure.line(row.name))
         ]
+
         if own:
             first = seen.setdefault(repr(own), row.name)
             if first != row.name:
                 found[row.name] = first
+
     return found
 
 
@@ -206,13 +208,16 @@ def remarks(comparison: Comparison) -> dict[str, str]:
         parts = list(row.notes)
         if row.name in same:
             parts.append(f"the same scores as {same[row.name]}: nothing scored here depends on it")
+
         if row.reason:
             fate = "not run"
             if any(measure.line(row.name) for measure in comparison.measures):
                 fate = "not run to its end"
             parts.append(f"{fate}: {row.reason}")
+
         if parts:
             said[row.name] = "; ".join(parts)
+
     return said
 
 

@@ -61,9 +61,11 @@ def svg(name: str, size: tuple[float, float], draw: Callable[[Figure], None]) ->
         draw(figure)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+
     text = stream.getvalue()
     for colour, value in THEME.items():
         text = text.replace(colour, value)
+
     return Markup(text[text.index("<svg") :])
 
 

@@ -63,6 +63,7 @@ def save_checkpoint(content: dict[str, Any], path: Path) -> None:
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
+
         raise UserError(
             f"checkpoint {path} cannot be written ({cause.strerror}); the one before is kept, "
             "free space or make the folder writable and go on with --resume"

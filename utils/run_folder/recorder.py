@@ -39,6 +39,7 @@ class Recorder:
         self.quiet = config.quiet
         if not self.active:
             return
+
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         save_config(config, folder / "config.yaml")
         (folder / "environment.txt").write_text(describe_environment(device), encoding="utf-8")

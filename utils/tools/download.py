@@ -118,12 +118,14 @@ def _hub_checksum(address: str, target: Path) -> str:
             f"{address} cannot be fetched ({_reason(error)}); run this command again, or fetch "
             f"the address in a browser and put the file at {target}"
         ) from None
+
     sent = headers.get("X-Linked-Etag") or headers.get("ETag") or ""
     checksum = sent.removeprefix("W/").strip('"').lower()
     if len(checksum) not in (SHA256_DIGITS, SHA1_DIGITS) or not checksum.isalnum():
         raise UserError(
             f"{address} comes without a checksum; fetch it in a browser and put it at {target}"
         )
+
     return checksum
 
 
@@ -142,6 +144,7 @@ def _head(address: str) -> Message:
             if "X-Linked-Etag" in error.headers or urllib.parse.urlsplit(moved).netloc:
                 return error.headers
             address = urllib.parse.urljoin(address, moved)
+
     raise OSError("it leads from address to address")
 
 

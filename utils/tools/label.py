@@ -99,6 +99,7 @@ def known_tags(
     """
     if file is not None:
         return tags_of_images(file, spec, images)
+
     if threshold is None:
         raise UserError(
             "there are no tags; give --tags FILE, or --guess_tags to take the classes that CLIP "

@@ -54,12 +54,14 @@ def _use(file: TensorFile, digest: str, activation: str) -> Rows:
         "--mct_path": lambda: _mct(file),
         "--dino_path": lambda: _dino(file),
     }
+
     reasons = []
     for flag, use in uses.items():
         try:
             return [*use(), ("used as", flag)]
         except UserError as error:
             reasons.append((flag, f"no: {error}"))
+
     return [("used as", "nothing here"), *reasons]
 
 

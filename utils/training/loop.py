@@ -131,9 +131,11 @@ def resume(stage: Stage, run: Run) -> tuple[int, bool]:
     path = checkpoint_of(run.folder, stage.name)
     if not path.is_file():
         return 0, True
+
     content, found = newest_whole(path, "--resume")
     if found != path:
         run.recorder.say(f"{path} cannot be read; going on from {found}")
+
     load_trained_state(stage.module, content["model"])
     load_state(stage.optimiser, content["optimiser"])
     return content["step"], content.get("validated", True)
@@ -226,6 +228,7 @@ def next_batch(
     """
     if run.world > 1:
         return next(loaded)
+
     try:
         with stop.interrupting():
             return next(loaded)
@@ -301,12 +304,15 @@ def train_step(stage: Stage, run: Run, batch: Batch, step: int) -> dict[str, Ten
     batch = on_device(batch, run.device)
     terms, loss = forward(stage, run, batch, step)
     finite = fetch(torch.isfinite(loss))
+
     stage.optimiser.zero_grad(set_to_none=True)
     loss.backward()
     if not finite():
         raise UserError(keep_for_replay(stage, run, batch, terms, step))
+
     distributed.sum_gradients(p for group in stage.optimiser.param_groups for p in group["params"])
     stage.optimiser.step()
+
     return {**{name: term.detach() for name, term in terms.items()}, "loss": loss.detach()}
 
 

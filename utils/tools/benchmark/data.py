@@ -69,6 +69,7 @@ def measure_data(settings: list[Setting]) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         write_coco(Path(folder) / "coco")
         write_many(Path(folder) / "custom", count)
+
         for dataset, title in (("coco", "COCO 2014"), ("custom", f"{count:,} images")):
             config = Config(
                 dataset=dataset,

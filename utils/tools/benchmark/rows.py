@@ -96,6 +96,7 @@ def stage_lines(found: dict[str, dict[str, float]], name: str, unit: Timing) -> 
     """
     rate = VIT_GFLOP / unit.seconds
     whole = sum(stage["seconds"] for stage in found.values())
+
     lines = []
     for title, stage in found.items():
         share = 100 * stage["seconds"] / whole
@@ -104,4 +105,5 @@ def stage_lines(found: dict[str, dict[str, float]], name: str, unit: Timing) -> 
         if work >= 1:
             floor = f"{work:7.0f} GFLOP, {work / rate:.3f} s at the speed of {name}"
         lines.append(f"    {title:40}{stage['seconds']:9.3f} s {share:5.1f}%   {floor}")
+
     return lines

@@ -56,10 +56,12 @@ def read_rows(given: Sequence[str], data: Sequence[str], flags: Mapping[str, Any
     """
     base = load_config(data, flags)
     rows = [_row(each, data, flags, base) for each in dict.fromkeys(given)]
+
     names = [row.name for row in rows]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"--rows has two rows {name}; give one of them another name")
+
     return rows
 
 

@@ -191,10 +191,12 @@ class Bench:
             )
             images = split_items(replace(config, data_root=root), config.val_split)
             entries = predict_split(segmenter, Job(images, folder))
+
             scores = {}
             for title, score in total_scores(entries, len(segmenter.classes)).items():
                 miou = 100 * score.matrix.miou()
                 scores[title] = Score(miou, config.val_split, score.images)
+
             return scores
 
         step, _ = done(run, f"test-{Path(root).name}", settings, config.device, work)
