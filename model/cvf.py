@@ -11,23 +11,17 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from clip.model import ImageFeatures, VisionTransformer
-from model.affinity import build_affinity, map_on_grid, propagate, transition_matrix
-from model.boxes import box_mask
-from model.cam import gradcam
-from model.class_rows import ClassRows
 from model.class_token_vit import ClassTokenViT
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder, predicted_affinity
-from model.dense import dense_cams, patch_probabilities
 from model.dino import DinoFeatures, DinoViT
-from model.distribution import corrected, distribution_affinity
 from model.method import BEGINNING, Method, Phase
 from model.noise import Noise, drop_channels
 from model.outputs import CVFOutput, PseudoLabels, Seeds, Views, VitOutput
-from model.precision import float32_region, to_device
-from model.predictions import cam_weights, tagged_logits
-from model.proxy import cosine_affinity, read_out
+from model.precision import float32_region
+from model.proxy import cosine_affinity
 from model.pseudo_labels import make_labels, seed_labels
 from model.resize import resize_tokens
+from model.seeds import SeedMaker
 from model.text_match import TextMatch
 
 # `Noise` gives each place of the network random numbers of its own, by the number of the place:
@@ -154,7 +148,7 @@ class CVF(nn.Module):
         patch_logits = self._patch_logits(vit)
 
         views = Views(clip, dino, vit, fused, affinity, logits, phase)
-        seeds = self._seeds(views, tags)
+        seeds = self.seed_maker.seeds(views, tags)
         labels = self._labels(images, seeds, valid)
         return CVFOutput(logits, affinity, patch_logits, labels, opinions)
 
@@ -169,6 +163,11 @@ class CVF(nn.Module):
         with float32_region(images.device):
             seeds = seed_labels(labels.seeds, images.shape[-2:], self.method)
         return {**seeds, "pseudo": labels.combined}
+
+    @property
+    def seed_maker(self) -> SeedMaker:
+        """Return what makes seeds, with the tensors where they are now."""
+        return SeedMaker(self.clip, self.logit_scale, self.text, self.method)
 
     @property
     def vit_learns(self) -> bool:
@@ -196,7 +195,7 @@ class CVF(nn.Module):
     @torch.no_grad()
     def _clip_features(self, images: Tensor, after_switch: bool) -> ImageFeatures:
         """Run CLIP's blocks 1..L-1; keep their tokens and the maps that `build_affinity` reads, but
-        for the last block's, which is made later (`_clip_maps`).
+        for the last block's, which is made later (`SeedMaker.clip_maps`).
         """
         method = self.method
         count = (method.late_maps if after_switch else method.early_maps) + method.skipped_maps
@@ -294,108 +293,6 @@ class CVF(nn.Module):
         if match_logits is not None:
             logits = logits + match_logits
         return logits, opinions
-
-    @torch.no_grad()
-    def _seeds(self, views: Views, tags: Tensor) -> Seeds:
-        """Make the CAMs of both branches, and multiply them by the transition matrix; in float32,
-        without autograd.
-        """
-        rows = ClassRows.from_tags(tags, views.affinity.device)
-        method = self.method
-        clip_cams = boxes = clip = vit_cams = vit_seeds = dense = None
-        clip_maps = []
-        if method.reads_densely:
-            dense = self._dense_tokens(views)
-        if method.branches != "vit":
-            clip_cams, last_map = self._clip_cams(views.clip, rows, dense)
-            clip_maps = self._clip_maps(views.clip, last_map)
-
-        with float32_region(views.affinity.device):
-            affinity = self._affinity(views, clip_maps)
-            if dense is not None and method.distribution != "none":
-                allowed = to_device(rows.allowed(len(self.text)), dense.device)
-                p = patch_probabilities(dense[:, 1:], self.text, self.logit_scale, allowed)
-                alike = distribution_affinity(
-                    p, method.distribution_tau, method.distribution_distance
-                )
-                affinity = corrected(affinity, alike, method.distribution)
-
-            transition = transition_matrix(affinity, method.transition_power)
-            weights: Tensor | float = 1.0
-            if method.reweight != "none":
-                weights = cam_weights(views.logits, rows, method.predicted_classes)
-            if clip_cams is not None:
-                if method.uses_boxes:
-                    boxes = box_mask(clip_cams, method.box_threshold, method.clip_box_edges)
-                clip = propagate(transition, rows, clip_cams * weights, boxes)
-            if views.vit is not None and views.vit.cams is not None:
-                within = (
-                    boxes[rows.last]
-                    if method.propagation_mask == "last_class" and boxes is not None
-                    else None
-                )
-                vit_cams = rows.pick(views.vit.cams)
-                vit_seeds = propagate(transition, rows, vit_cams * weights, within)
-
-        own = None
-        if views.phase.self_training and method.self_train == "scores":
-            own = tagged_logits(views.logits, rows)
-        return Seeds(rows, transition, clip_cams, boxes, clip, vit_cams, vit_seeds, own)
-
-    def _clip_maps(self, features: ImageFeatures, last_map: Tensor | None = None) -> list[Tensor]:
-        """Return CLIP's attention between patches, (B, N, N) per block, in block order.
-
-        last_map (B, T, T): the last block's, made here if None. With `cam_skip` that block reads
-        the tokens that Grad-CAM reads, and not those after the block before it.
-        """
-        last = self.clip.blocks[-1]
-        if last_map is None:
-            last_map = last.attn.maps(last.ln_1(features.tokens[-1 - self.method.cam_skip]))
-        maps = [whole[:, 1:, 1:] for whole in (*features.attention, last_map)]
-        if self.method.clip_map == "summed":
-            read = self.method.dense_blocks
-            maps = [*maps[:-read], *(last.attn.heads * means for means in maps[-read:])]
-        return maps
-
-    def _affinity(self, views: Views, clip_maps: list[Tensor]) -> Tensor:
-        """Build the affinity (B, N, N) of the maps of all networks."""
-        vit_map = None if views.vit is None else views.vit.patch_affinity
-        dino_map = None
-        if views.dino is not None and views.dino.attention:
-            mean = torch.stack(views.dino.attention).mean(dim=0)
-            dino_map = map_on_grid(mean, views.dino.grid, views.clip.grid)
-        return build_affinity(
-            clip_maps, vit_map, views.affinity, self.method, views.phase.after_switch, dino_map
-        )
-
-    def _clip_cams(
-        self, features: ImageFeatures, rows: ClassRows, dense: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Make CLIP's class activation maps (n, h, w) in 0..1, of one kind or the mean of both, and
-        the attention map (B, T, T) of its last block, where that is made on the way.
-        """
-        method = self.method
-        cams = []
-        last_map = None
-        if method.cam != "dense":
-            block = method.cam_block  # tokens[-1], after block L-1, are what enters block -1
-            tokens = features.tokens[block - method.cam_skip]
-            grid = features.grid
-            found = gradcam(self.clip, self.logit_scale, tokens, grid, rows, self.text, block)
-            cams.append(found.cams)
-            last_map = found.attention if block == -1 else None
-
-        if method.cam != "gradcam" and dense is not None:
-            kind = method.dense_maps
-            own = dense_cams(dense, self.text, self.logit_scale, rows, features.grid, kind)
-            cams.append(own)
-        return torch.stack(cams).mean(dim=0), last_map
-
-    @record_function("dense read-out")
-    def _dense_tokens(self, views: Views) -> Tensor:
-        """Read CLIP's last blocks out for every token, (B, T, E), in float32."""
-        with float32_region(views.affinity.device):
-            return read_out(self.clip, views, self.method)
 
     @torch.no_grad()
     def _labels(self, images: Tensor, seeds: Seeds, valid: Tensor | None) -> PseudoLabels:

@@ -94,7 +94,7 @@ def check_maps(golden: GoldenFile, model: CVF) -> None:
     images = normalised(golden["image_u8"])
     features = model.clip.features(images, maps=READ - 1)
     expected = golden["attn_last6"]
-    for ours, theirs in zip(model._clip_maps(features), expected, strict=True):
+    for ours, theirs in zip(model.seed_maker.clip_maps(features), expected, strict=True):
         close(ours, theirs[:, 1:, 1:])
     fused = model.fusion(model._read_tokens(features.tokens))
     close(fused.transpose(1, 2).unflatten(2, features.grid), golden["fused"])

@@ -192,14 +192,14 @@ PLUS = {
     "prediction among the tags alone": plus_with(predicted_classes="tags"),
     "CAMs without weights": plus_with(reweight="none"),
     "cosines": plus_with(affinity_head="cosine"),
-    "probability of the channel before": instead("model.cvf.cam_weights", next_channel),
+    "probability of the channel before": instead("model.seeds.cam_weights", next_channel),
     "affinity from CLIP alone": clip_alone,
     "picture resized bicubically": instead("model.dino.resize", bicubic),
     "table without the 0.1": instead("model.dino.OFFSET", 1e-6),
     "the own argmax": own_argmax,
 }
 PLUS_COCO = {
-    "boxes of the weighted CAM": instead("model.cvf.box_mask", weighted_first),
+    "boxes of the weighted CAM": instead("model.seeds.box_mask", weighted_first),
     "boxes up to the border": plus_with(clip_box_edges=False),
     "maps of two blocks less": plus_with(late_maps=6),
 }

@@ -13,6 +13,7 @@ from model.dense import DenseReadout, dense_tokens, tokens_by_proxy
 from model.method import Method, Phase
 from model.predictions import cam_weights
 from model.proxy import proxy_attention, proxy_features
+from model.seeds import SeedMaker
 from utils.common.errors import UserError
 
 SOURCES = ("clip", "vit", "dino", "learned")
@@ -71,12 +72,12 @@ def test_its_constants_act(constant: str, value: float) -> None:
     assert not torch.allclose(cams(model("clip", **{constant: value})), cams(model("clip")))
 
 
-def test_the_proxy_of_clip_is_the_output_of_its_block() -> None:
+def test_the_proxy_of_clip_is_the_output_of_its_block(monkeypatch: pytest.MonkeyPatch) -> None:
     images, tags = tiny.batch()
     network = model("clip", proxy_block=-3)
     kept: list[Any] = []
-    network._seeds = lambda views, tags: kept.append(views)  # type: ignore[method-assign]
-    network._labels = lambda *_: None  # type: ignore[method-assign,assignment]
+    monkeypatch.setattr(SeedMaker, "seeds", lambda _, views, tags: kept.append(views))
+    monkeypatch.setattr(network, "_labels", lambda *_: None)
     network(images, tags, tiny.LATE)
     found = proxy_features(kept[0], network.method)
     assert found is not None

@@ -105,7 +105,9 @@ def test_maps_of_the_blocks_that_are_read_are_summed_on_request() -> None:
     means = model(**choices)
     summed = model(**choices, clip_map="summed")
     features = means.clip.features(images)
-    pairs = zip(means._clip_maps(features), summed._clip_maps(features), strict=True)
+    pairs = zip(
+        means.seed_maker.clip_maps(features), summed.seed_maker.clip_maps(features), strict=True
+    )
     ratios = [(more / less).median().item() for less, more in pairs]
     assert ratios == pytest.approx([1, 1, 2, 2])
 
