@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clip.model import ACTIVATIONS
+from clip.blocks import ACTIVATIONS
 from clip.names import HUB, prefix_of
 from utils.common.errors import UserError
 from utils.common.files import read_json

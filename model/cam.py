@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from clip.model import ResidualBlock, VisionTransformer, attention_weights, mean_of_heads
+from clip.blocks import ResidualBlock, attention_weights, mean_of_heads
+from clip.model import VisionTransformer
 from model.class_rows import ClassRows
 from model.precision import float32_region, to_device
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from clip.model import attend, embed_patches, mean_of_heads
+from clip.blocks import attend, embed_patches, mean_of_heads
 from model.noise import Noise, drop_path
 from model.outputs import VitOutput
 from model.resize import resize

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from clip.model import quick_gelu
+from clip.blocks import quick_gelu
 from model.method import DECODER_HEADS
 from model.precision import float32_region
 from model.transformer import Block

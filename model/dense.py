@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip.model import ResidualBlock, VisionTransformer
+from clip.blocks import ResidualBlock
+from clip.model import VisionTransformer
 from model.cam import normalise
 from model.class_rows import ClassRows
 from model.precision import float32_region, to_device

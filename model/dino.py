@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from clip.model import HEAD_WIDTH, embed_patches, mean_of_heads
+from clip.blocks import HEAD_WIDTH, embed_patches, mean_of_heads
 from model.resize import resize
 from model.transformer import Block
 from model.vit_forms import DINO_HUGGING_FACE, in_deit_names

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip.model import attention_weights, is_half_on_cpu
+from clip.blocks import attention_weights, is_half_on_cpu
 
 Activation = Callable[[Tensor], Tensor]
 Drop = Callable[[Tensor, int], Tensor]

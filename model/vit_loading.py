@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip.model import HEAD_WIDTH
+from clip.blocks import HEAD_WIDTH
 from model.class_token_vit import ClassTokenViT
 from model.vit_forms import CLIP_TOWER, HUGGING_FACE, in_deit_names, refuse_others
 from utils.common.errors import UserError

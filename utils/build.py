@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clip.blocks import ACTIVATIONS
 from clip.loader import TOY_CLIP, load_clip
-from clip.model import ACTIVATIONS, CLIP
+from clip.model import CLIP
 from datasets.classes import spec_of
 from datasets.specs import DatasetSpec
 from datasets.transforms import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD

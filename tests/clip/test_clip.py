@@ -11,8 +11,9 @@ from helpers import clip_tensors, tiny_clip
 from safetensors.torch import load_file, save_file
 
 from clip import text
+from clip.blocks import ResidualBlock, embed_patches, mean_of_heads
 from clip.loader import load_clip
-from clip.model import CLIP, ResidualBlock, VisionTransformer, embed_patches, mean_of_heads
+from clip.model import CLIP, VisionTransformer
 from clip.text import text_features
 from clip.tokenizer import Tokenizer
 from datasets.specs import VOC
