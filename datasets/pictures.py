@@ -5,51 +5,23 @@ Every size is that of the picture as shown: the orientation is read by `metadata
 and applied here, for all formats; the library is given the pixels alone.
 """
 
-import importlib
 import io
 import math
-import time
-import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from datasets.metadata import Stripped, orientation_in, stripped
+from datasets.picture_files import check_size, fenced, library_image, read_file
 from utils.common.console import say_once
 from utils.common.errors import UserError
 from utils.common.opencv import cv2
 
-# A few kB can announce a picture of any size, which would then fill the memory.
-MAX_PIXELS = 150_000_000
-
-# What Pillow may try: pictures alone, none of the formats that start other programs.
-FORMATS = (
-    *("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA"),
-    *("TIFF", "WEBP"),
-)
-HEIC_PLUGIN = "pillow-heif"
-# Content that people take for a picture; bytes 4..12 of it for the first kind.
-_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-_NOT_READ = {
-    b"\xff\x0a": "JPEG XL",
-    b"\0\0\0\x0cJXL ": "JPEG XL",
-    b"8BPS": "Photoshop",
-    b"%PDF": "PDF",
-    b"%!PS": "PostScript",
-    b"<svg": "SVG",
-    b"<!DOCTYPE html": "a web page",
-    b"<html": "a web page",
-    b"version https://git-lfs": "a pointer of Git LFS, whose file was not fetched",
-}
-
 # Values that are white: of fractions, and of 8, 10, 12, 14, 16 and more bits.
 WHITES = (1.0, *(2.0**bits - 1 for bits in (8, 10, 12, 14, 16, 24, 32)))
 _DARKEST = 16
-
-READ_AGAIN_AFTER = (0.1, 1.0)  # seconds: network mounts fail for a moment
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -61,8 +33,6 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _QUARTER_TURNS = (5, 6, 7, 8)  # orientations under which width and height change places
-
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata and sizes, which are handled here
 
 
 class Picture:
@@ -116,7 +86,7 @@ class Picture:
         Raises:
             UserError: the file is cut short or damaged.
         """
-        return _fenced(self._decoded, self.name, scale)
+        return fenced(self._decoded, self.name, scale)
 
     def _decoded(self, scale: float) -> Image.Image:
         image = self._image
@@ -152,7 +122,7 @@ def open_image(source: str | Path | BinaryIO, name: str | Path = "") -> Picture:
         UserError: the file is missing or no picture, or its header announces more than MAX_PIXELS.
     """
     name = str(name or source)
-    return _fenced(_open, name, source, name)
+    return fenced(_open, name, source, name)
 
 
 def load_image(path: str | Path) -> np.ndarray:
@@ -178,7 +148,7 @@ def as_shown(image: Image.Image) -> np.ndarray:
         return Picture(copy, name, turned)
 
     name = str(getattr(image, "filename", "") or "the Pillow image")
-    return np.array(_fenced(load, name).decoded())
+    return np.array(fenced(load, name).decoded())
 
 
 def load_mask(path: str | Path) -> np.ndarray:
@@ -197,15 +167,14 @@ def load_palette_mask(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
 
     def load() -> tuple[str, np.ndarray, list[int] | None]:
         """Return the mode of the file, its values as shown, and its palette."""
-        parts = stripped(_read(path))
-        image = _library_image(parts, str(path))
-        if _pixels(image.size) > MAX_PIXELS:
-            raise Image.DecompressionBombError
+        parts = stripped(read_file(path))
+        image = library_image(parts.content, str(path))
+        check_size(image.size)
         image.load()
         image = _turned(image, _orientation(image, parts))
         return image.mode, np.array(image), image.getpalette()
 
-    mode, labels, colours = _fenced(load, f"mask {path}", remedy="replace the file")
+    mode, labels, colours = fenced(load, f"mask {path}", remedy="replace the file")
     if mode not in ("P", "L"):
         raise UserError(
             f"mask {path} has mode {mode}, not labels; save it as palette (P) or 8-bit grey (L) PNG"
@@ -260,67 +229,25 @@ def eight_bits(values: np.ndarray, white: float = 0) -> tuple[np.ndarray, bool, 
     return shown.clip(0, 255).astype(np.uint8), white != usual or low < 0, white
 
 
-def _fenced(work: Callable[..., Any], name: str, *given: Any, remedy: str = "") -> Any:
-    """Call work(*given), and put whatever a library raises on a file into one sentence."""
-    try:
-        return work(*given)
-    except (UserError, MemoryError):
-        raise
-    except Image.DecompressionBombError as error:
-        raise UserError(
-            f"image {name} has more than {MAX_PIXELS / 1e6:.0f} million pixels; shrink it or take "
-            "it off the list"
-        ) from error
-    except Exception as error:  # formats and versions of the library raise nearly anything
-        what = f"image {name}"
-        if name.startswith("mask "):
-            what = name
-        remedy = remedy or "replace the file or take it off the list"
-
-        raise UserError(f"{what} cannot be read ({_reason(error)}); {remedy}") from error
-
-
 def _open(source: str | Path | BinaryIO, name: str) -> Picture:
-    content = _read(source) if isinstance(source, (str, Path)) else source.read()
+    content = read_file(source) if isinstance(source, (str, Path)) else source.read()
     parts = stripped(content)
+    image: Image.Image | None
     try:
-        image = _library_image(parts, name)
+        image = library_image(parts.content, name)
+        size = image.size
     except UnidentifiedImageError:
         if parts.size is None:
             raise
         image = None  # a TIFF of a kind that Pillow does not know, as of three floating channels
+        size = parts.size
 
-    size = parts.size
-    if image is not None:
-        size = image.size
-    if size is None or _pixels(size) > MAX_PIXELS:
-        raise Image.DecompressionBombError
+    check_size(size)
     if image is None or (image.mode in ("RGB", "RGBA", "LA") and "16" in _raw_mode(image)):
         # Of colours of 16 bits, Pillow keeps the upper 8, and those of 12 bits would be black.
         return _deep_colours(parts, image, name)
 
     return Picture(image, name, _orientation(image, parts), parts.white)
-
-
-def _library_image(parts: Stripped, name: str) -> Image.Image:
-    content = parts.content
-    if content[4:8] == b"ftyp" and content[8:12] in _HEIC_BRANDS:
-        _register_heic(name)
-    kind = next((kind for start, kind in _NOT_READ.items() if content.startswith(start)), "")
-    if kind:
-        raise UserError(f"image {name} is {kind}; replace it by a JPEG or PNG of the picture")
-    Image.init()
-    return Image.open(io.BytesIO(content), formats=[name for name in FORMATS if name in Image.OPEN])
-
-
-def _register_heic(name: str) -> None:
-    try:
-        importlib.import_module("pillow_heif").register_heif_opener()
-    except ImportError:
-        raise UserError(
-            f"image {name} is HEIC, whatever its name, which needs the package {HEIC_PLUGIN}; `pip "
-            f"install {HEIC_PLUGIN}`, or save it as JPEG"
-        ) from None
 
 
 def _deep_colours(parts: Stripped, image: Image.Image | None, name: str) -> Picture:
@@ -352,10 +279,6 @@ def _orientation(image: Image.Image, parts: Stripped) -> int:
     return parts.orientation
 
 
-def _pixels(size: tuple[int, int]) -> int:
-    return size[0] * size[1]
-
-
 def _raw_mode(image: Image.Image) -> str:
     """Tell how the file stores pixels, such as "RGB;16B"; empty where that is not known."""
     tiles = getattr(image, "tile", None)
@@ -365,29 +288,6 @@ def _raw_mode(image: Image.Image) -> str:
     if isinstance(raw, tuple) and raw:
         raw = raw[0]
     return str(raw)
-
-
-def _reason(error: Exception) -> str:
-    """Tell why a file cannot be read; where Pillow knows no such format, it names the bytes in
-    memory, which tells nobody anything.
-    """
-    if isinstance(error, UnidentifiedImageError):
-        return "its content is no picture"
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _read(path: str | Path) -> bytes:
-    """Read a file's bytes, again after a moment where the disk or mount fails. Raises OSError if it
-    goes on failing.
-    """
-    for pause in READ_AGAIN_AFTER:
-        try:
-            return Path(path).read_bytes()
-        except (PermissionError, IsADirectoryError):
-            raise
-        except OSError:
-            time.sleep(pause)
-    return Path(path).read_bytes()
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:

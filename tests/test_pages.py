@@ -16,7 +16,8 @@ from torch.profiler import record_function
 
 from datasets import folders
 from datasets.mask_signs import MOST
-from datasets.pictures import MAX_PIXELS, WHITES
+from datasets.picture_files import MAX_PIXELS
+from datasets.pictures import WHITES
 from model.criterion import criterion
 from model.method import Method
 from utils.config import Config, load_config

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin, features
 
+from datasets.picture_files import MAX_PIXELS
 from datasets.pictures import (
-    MAX_PIXELS,
     as_shown,
     eight_bits,
     load_image,

@@ -20,7 +20,7 @@ import torch
 from helpers import counted, crash, metrics, run, same_weights, signalled
 
 import train_voc
-from datasets import pictures
+from datasets import picture_files, pictures
 from datasets.data import MaskedImages, TaggedImages
 from utils.common.entry import command
 from utils.common.errors import UserError
@@ -302,7 +302,7 @@ def test_a_picture_that_breaks_under_way_is_named_or_skipped_and_counted(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(pictures, "READ_AGAIN_AFTER", (0, 0))
+    monkeypatch.setattr(picture_files, "READ_AGAIN_AFTER", (0, 0))
     broken = without_masks / "JPEGImages" / "toy_train_000005.jpg"
     counted(monkeypatch, 1, lambda: BROKEN[kind](broken))
     flags = [*start, "--data_root", without_masks, "--mct_epochs", 2, "--max_iters", 1]
@@ -376,7 +376,7 @@ def test_a_mount_that_fails_for_a_moment_is_read_again(
             raise left.pop()
         return read_bytes(path)
 
-    monkeypatch.setattr(pictures, "READ_AGAIN_AFTER", (0, 0))
+    monkeypatch.setattr(picture_files, "READ_AGAIN_AFTER", (0, 0))
     monkeypatch.setattr(Path, "read_bytes", flaky)
     if read:
         assert (pictures.load_image(file) == whole).all()

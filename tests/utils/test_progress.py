@@ -12,7 +12,7 @@ from helpers import run, same_weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_voc
-from datasets import pictures
+from datasets import picture_files
 from utils.common import progress as module
 from utils.common.progress import Pace, progress
 from utils.metrics import SINGLE
@@ -119,7 +119,7 @@ def test_a_rehearsal_leaves_it_to_the_run_to_note_bad_pictures(
 ) -> None:
     data = shutil.copytree(toy_voc, tmp_path / "data")
     (data / "JPEGImages" / "toy_val_000000.jpg").write_bytes(b"no picture")
-    monkeypatch.setattr(pictures, "READ_AGAIN_AFTER", (0, 0))
+    monkeypatch.setattr(picture_files, "READ_AGAIN_AFTER", (0, 0))
     monkeypatch.setattr(rehearsal, "FEWEST", 1)
     seen = []
     validate = rehearsal.validate
