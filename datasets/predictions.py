@@ -13,6 +13,7 @@ A line that is no whole entry, as an interrupt or an editor may leave it, or one
 outside the classes (`is_of_classes`), counts as not written: its image is predicted again.
 """
 
+import functools
 import itertools
 import json
 from collections.abc import Iterable, Iterator
@@ -94,11 +95,16 @@ def is_of_classes(entry: Entry, labels: int) -> bool:
     """Return whether an entry counts labels 0..labels-1 alone, and 255 in the final result, rather
     than some that no label map of these classes has.
     """
-    known = {str(label) for label in (*range(labels), IGNORE)}
     counted = (pair[:2] for pairs in entry["results"].values() for pair in pairs)
-    return entry["pixels"].keys() <= known and all(
+    return entry["pixels"].keys() <= _numbers(labels) and all(
         0 <= label < labels for label in itertools.chain.from_iterable(counted)
     )
+
+
+@functools.cache
+def _numbers(labels: int) -> frozenset[str]:
+    """Return labels 0..labels-1 and 255 as the keys of an entry, made once for all entries."""
+    return frozenset(str(label) for label in (*range(labels), IGNORE))
 
 
 def told_files(folder: Path, flag: str) -> dict[str, Path]:

@@ -12,7 +12,12 @@ from helpers import ROOT
 
 from utils.common import device
 from utils.common.cores import usable_cores
-from utils.common.device import choose_device, keep_freed_memory, loading_processes
+from utils.common.device import (
+    choose_device,
+    keep_freed_memory,
+    loading_processes,
+    usual_processes,
+)
 from utils.common.errors import UserError
 
 
@@ -26,6 +31,49 @@ def test_data_are_loaded_by_a_process_per_core(
     monkeypatch.setattr(device, "usable_cores", lambda: cores)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert loading_processes(asked) == given
+
+
+@pytest.mark.parametrize(
+    ("given", "threads", "cores", "gpu", "processes"),
+    [
+        ("auto", 0, 8, False, 4),
+        ("cpu", 0, 8, True, 4),
+        ("cpu", 0, 3, False, 2),
+        ("cpu", 0, 1, False, 1),
+        ("cpu", 2, 4, False, 2),
+        ("cpu", 8, 4, False, 1),
+        ("auto", 0, 8, True, 1),
+        ("cuda", 0, 8, False, 1),  # refused later, in one sentence
+        ("cpu:0", 0, 8, False, 1),
+    ],
+)
+def test_a_training_shares_cores_among_processes_but_no_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+    given: str,
+    threads: int,
+    cores: int,
+    gpu: bool,
+    processes: int,
+) -> None:
+    monkeypatch.setattr(device, "usable_cores", lambda: cores)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    for name in ("OMP_NUM_THREADS", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert usual_processes(given, threads, 8, 16) == processes
+    assert usual_processes(given, threads, 6, 16) == min(processes, 2)
+    assert usual_processes(given, threads, 8, 15) == 1
+
+
+def test_threads_and_processes_of_the_environment_are_heeded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(device, "usable_cores", lambda: 8)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")  # as OpenMP allows; PyTorch reads it once
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert usual_processes("cpu", 0, 8) == 2
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert usual_processes("cpu", 0, 8) == 1
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,6 @@ from utils.training.plan import (
     cpu_time,
     plan,
     planned_evaluation,
-    usual_processes,
 )
 
 DEVICE = torch.device("cpu")
@@ -162,48 +161,6 @@ def test_scores_name_the_images_they_are_over(
     said = capsys.readouterr().out
     assert f"masks: {VAL} of {VAL} images have masks" in said
     assert f"pseudo label (train, spread over {TRAIN}, 6)" in said
-
-
-@pytest.mark.parametrize(
-    ("given", "threads", "cores", "gpu", "processes"),
-    [
-        ("auto", 0, 8, False, 4),
-        ("cpu", 0, 8, True, 4),
-        ("cpu", 0, 3, False, 2),
-        ("cpu", 0, 1, False, 1),
-        ("cpu", 2, 4, False, 2),
-        ("cpu", 8, 4, False, 1),
-        ("auto", 0, 8, True, 1),
-        ("cuda", 0, 8, False, 1),  # refused later, in one sentence
-        ("cpu:0", 0, 8, False, 1),
-    ],
-)
-def test_a_training_shares_cores_among_processes_but_no_gpu(
-    monkeypatch: pytest.MonkeyPatch,
-    given: str,
-    threads: int,
-    cores: int,
-    gpu: bool,
-    processes: int,
-) -> None:
-    monkeypatch.setattr("utils.training.plan.usable_cores", lambda: cores)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    for name in ("OMP_NUM_THREADS", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    assert usual_processes(given, threads, 8, 16) == processes
-    assert usual_processes(given, threads, 6, 16) == min(processes, 2)
-    assert usual_processes(given, threads, 8, 15) == 1
-
-
-def test_threads_and_processes_of_the_environment_are_heeded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("utils.training.plan.usable_cores", lambda: 8)
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    assert usual_processes("cpu", 0, 8) == 2
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert usual_processes("cpu", 0, 8) == 1
 
 
 def test_full_size_on_a_cpu_says_the_days(monkeypatch: pytest.MonkeyPatch) -> None:

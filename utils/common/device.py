@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import functools
+import os
 import platform
 import shutil
 import subprocess
@@ -102,6 +103,30 @@ def loading_processes(workers: int) -> int:
     if workers >= 0:
         return workers
     return max(1, min(MOST_WORKERS, usable_cores() // processes_here()))
+
+
+def usual_processes(device: str, threads: int, *batch_sizes: int) -> int:
+    """Return the number of processes of a training for which none is given: one on a GPU; on a CPU
+    the largest of 1, 2 and 4 that divides every batch size and leaves each its `threads` (0: those
+    of OMP_NUM_THREADS, or one).
+
+    Most operations are too small to be shared between threads, while processes meet once per step.
+    A device that has a number is for one process, and so is what a batch system started.
+    """
+    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if on_gpu or ":" in device or os.environ.get("WORLD_SIZE", "1") != "1":
+        return 1
+
+    each = threads or 1
+    if not threads and os.environ.get("OMP_NUM_THREADS"):
+        each = torch.get_num_threads()
+
+    possible = [1]
+    for count in (2, 4):
+        shared = not any(size % count for size in batch_sizes)
+        if shared and count * each <= usable_cores():
+            possible.append(count)
+    return possible[-1]
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:

@@ -151,6 +151,7 @@ def _launched(rank: int, words: Sequence[str], shared: dict[str, str], folder: P
     )
     if rank == 0:
         return Launched(rank, start(), None)
+
     output = folder / f"{rank}.txt"
     with output.open("wb") as file:
         return Launched(rank, start(stdout=file, stderr=file), output)
@@ -183,19 +184,21 @@ class Passing:
         if self.asked:
             processes.tell(signal.SIGTERM)
 
+    def _tell(self, number: int) -> None:
+        """Send a signal to those that there are."""
+        if self._processes is not None:
+            self._processes.tell(number)
+
     def _end(self, *_: object) -> None:
         """Ask all to end; SIGTERM has no traceback while a process still imports."""
         self.asked = True
-        if self._processes is not None:
-            self._processes.tell(signal.SIGTERM)
+        self._tell(signal.SIGTERM)
 
     def _pause(self, *_: object) -> None:
         """Have all wait with this one, as Ctrl-Z asks, and go on with it."""
-        if self._processes is not None:
-            self._processes.tell(signal.SIGSTOP)
+        self._tell(signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)
-        if self._processes is not None:
-            self._processes.tell(signal.SIGCONT)
+        self._tell(signal.SIGCONT)
 
 
 def launch(count: int, words: Sequence[str], restarts: int = 0) -> int:
@@ -242,6 +245,7 @@ def flags() -> Parser:
         usage="%(prog)s --processes N [--restarts N] SCRIPT [flags]",
         description=__doc__,
     )
+
     add = parser.add_argument
     add("--processes", type=_count, required=True, metavar="N", help="how many")
     add(

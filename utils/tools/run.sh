@@ -10,6 +10,11 @@ variable=$(tr '[:lower:]' '[:upper:]' <<<"$dataset")_ROOT
 shift 3
 # shellcheck source=utils/tools/environment.sh
 source utils/tools/environment.sh
+for number in "NPROC=${NPROC:-1}" "MAX_RESTARTS=${MAX_RESTARTS:-0}"; do
+  case ${number#*=} in
+    *[!0-9]*) refuse "$number is no number" ;;
+  esac
+done
 use_environment requirements.txt
 
 toy=data/toy_$dataset embedded=
@@ -50,17 +55,12 @@ echo "this run yields $yields"
 usual_processes() {
   "$PYTHON" -c '
 import sys, yaml
-from utils.training.plan import usual_processes
+from utils.common.device import usual_processes
 settings = yaml.safe_load(sys.stdin)
 keys = ("device", "threads", "batch_size", "mct_batch_size")
 print(usual_processes(*(settings[key] for key in keys)))
 ' <<<"$settings"
 }
-for number in "NPROC=${NPROC:-1}" "MAX_RESTARTS=${MAX_RESTARTS:-0}"; do
-  case ${number#*=} in
-    *[!0-9]*) refuse "$number is no number" ;;
-  esac
-done
 processes=${NPROC:-$(usual_processes)}
 launch=("$PYTHON")
 if [ "$processes" -gt 1 ]; then

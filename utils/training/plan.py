@@ -2,7 +2,6 @@
 starts.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from datasets.lists import Item, Items
 from datasets.mask_signs import refuse_suspicious
 from datasets.scoring import Scored, masks_found, scored_images
 from datasets.specs import DatasetSpec
-from utils.common.cores import processes_here, usable_cores
+from utils.common.cores import processes_here
 from utils.common.device import used_precision, uses_bf16
 from utils.common.errors import UserError
 from utils.config import Config
@@ -65,27 +64,6 @@ def read_data(config: Config, spec: DatasetSpec) -> Data:
     refuse_suspicious(evaluation.validation)
     refuse_suspicious(evaluation.seeds.items)
     return Data(training, validation, evaluation)
-
-
-def usual_processes(device: str, threads: int, *batch_sizes: int) -> int:
-    """Return the number of processes of a training for which none is given: one on a GPU; on a CPU
-    the largest of 1, 2 and 4 that divides every batch size and leaves each its `threads` (0: one
-    or more).
-
-    Most operations are too small to be shared between threads, while processes meet once per step.
-    A device that has a number is for one process, and so is what a batch system started.
-    """
-    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    if on_gpu or ":" in device or os.environ.get("WORLD_SIZE", "1") != "1":
-        return 1
-
-    each = threads or int(os.environ.get("OMP_NUM_THREADS") or 1)
-    possible = [1]
-    for count in (2, 4):
-        shared = not any(size % count for size in batch_sizes)
-        if shared and count * each <= usable_cores():
-            possible.append(count)
-    return possible[-1]
 
 
 def check_batches(config: Config, world: int) -> None:
