@@ -18,7 +18,7 @@ _DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1,
 _SHARPNESS = 0.3  # differences are divided by 0.3 times the neighbours' standard deviation (AFA)
 _POSITION_WEIGHT = 0.01  # factor of weights by distance, added to those by colour (AFA)
 _EPS = 1e-8
-_CACHED = 2**17  # values per band: a CPU core's cache keeps them while 48 neighbours are added up
+_CACHED = 2**16  # values per band: a CPU core's cache keeps them while 48 neighbours are added up
 
 Offsets = Sequence[tuple[int, int]]  # steps to neighbours, (rows, columns)
 

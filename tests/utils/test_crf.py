@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from utils.common.errors import UserError
-from utils.inference.crf import PLAUSIBLE, CRFSettings, crf, dense_crf, pydensecrf
+from utils.inference.crf import PLAUSIBLE, CRFSettings, _spatial, crf, dense_crf, pydensecrf
 from utils.inference.lattice import Lattice
 
 
@@ -238,3 +238,20 @@ def test_agrees_with_pydensecrf():
     ours, theirs = dense_crf(image, probs), pydensecrf(image, probs)
     torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)
     assert (ours.argmax(0) == theirs.argmax(0)).float().mean() >= 0.999
+
+
+def test_the_kept_filter_by_place_is_that_of_size_and_settings() -> None:
+    torch.manual_seed(0)
+    image = torch.randint(0, 256, (6, 9, 3), dtype=torch.uint8)
+    probs = torch.rand(3, 6, 9).softmax(0)
+    cases = [
+        (image, probs, CRFSettings()),
+        (image.transpose(0, 1), probs.transpose(1, 2), CRFSettings()),
+        (image, probs, CRFSettings(pos_xy_std=1.5)),
+        (image, probs, CRFSettings(pos_w=5.0)),
+    ]
+    kept = [dense_crf(*case) for case in cases]
+    for case, found in zip(cases, kept):
+        _spatial.cache_clear()
+        assert torch.equal(dense_crf(*case), found)
+    assert len({tuple(found.flatten().tolist()) for found in kept}) == len(cases)
