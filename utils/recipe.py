@@ -1,6 +1,7 @@
 """Which recipe a run follows, and what others' numbers may stand beside its own."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 from utils.common.options import Role, options
 from utils.config import Config, load_config
@@ -16,9 +17,15 @@ def recipe_of(config: Config) -> str:
     the seed: a run at another rate is not the recipe's, whichever file it was begun with.
     """
     for name in dict.fromkeys(each.recipe for each in read_references()):
-        if _same(config, load_config(name)):
+        if _same(config, _settings_of(name)):
             return name
     return ""
+
+
+@cache
+def _settings_of(name: str) -> Config:
+    """Return the settings of a configuration of this repository, which is read once."""
+    return load_config(name)
 
 
 def _same(one: Config, other: Config) -> bool:
