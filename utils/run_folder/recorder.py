@@ -126,6 +126,16 @@ class Recorder:
         }
         write_whole(file, "".join(line for line in lines if line not in later).encode())
 
+    def has(self, stage: str, iteration: int) -> bool:
+        """Return whether metrics.csv has values of a stage at an iteration; the same in every
+        process.
+        """
+        file = self.folder / "metrics.csv"
+        if not file.is_file():
+            return False
+        with file.open(newline="", encoding="utf-8") as stream:
+            return any(line.startswith(f"{stage},{iteration},") for line in stream)
+
     def close(self) -> None:
         """Flush TensorBoard."""
         if self.active:

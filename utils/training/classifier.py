@@ -43,12 +43,11 @@ def tagged_validation(
 
 def train_classifier(
     vit: ClassTokenViT, training: Split, run: Run, validation: Split | None = None
-) -> int:
+) -> None:
     """Run stage 1: the class-token ViT learns the tags (MCTformer+; model/README.md, "Training of
     the ViT").
 
-    validation: images on whose tags it is scored now and then, and at the end. Returns the number
-    of its iterations.
+    validation: images on whose tags it is scored now and then, and at the end.
     """
     config = run.config
     # images without tags teach a classifier of tags little and have no contrastive term
@@ -104,9 +103,10 @@ def train_classifier(
         ),
         repeats_last=False,
     )
-    if run_stage(stage, run) and evaluate is not None:
+    run_stage(stage, run)
+    # a run that was ended while it was scored has no score of the last iteration yet
+    if evaluate is not None and not run.recorder.has(TAG_EVALUATION, iterations):
         evaluate(iterations)
-    return iterations
 
 
 def classifier_losses(

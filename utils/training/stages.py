@@ -120,10 +120,11 @@ def train(
                 rehearse(stage_2, model, evaluation, run)
             if vit is not None and not config.mct_path:
                 judges = tagged_validation(config, spec, validation, run)
-                iterations = train_classifier(vit, training, run, judges)
+                train_classifier(vit, training, run, judges)
                 if config.stages == "classifier":  # else stage 2 scores the seeds
+                    run.recorder.rewind("evaluation", -1)
                     alone = replace(evaluation, validation=())
-                    report(model, training, alone, run, iterations)
+                    report(model, training, alone, run, 0)  # as stage 2 would begin
             final = checkpoint_of(folder, "classifier")
 
         if config.stages == "all":
