@@ -220,6 +220,8 @@ def test_costs_and_protocol_are_those_of_the_run(tmp_path: Path) -> None:
         "10 iterations; Gaussian kernel of 3 px, weight 3; bilateral kernel of 64 px and 5 grey "
         "levels" in words
     )
+    other = protocol(replace(run, options={"crf_iterations": 4, "crf_bi_xy_std": 30.0}))
+    assert "Dense CRF: 4 iterations;" in other and "bilateral kernel of 30 px" in other
 
 
 def test_a_picture_that_is_gone_is_named_and_the_rest_is_shown(folder: Path) -> None:
