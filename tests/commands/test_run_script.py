@@ -81,6 +81,13 @@ def test_on_a_cpu_the_cores_are_shared_by_processes_unless_a_batch_is_odd(tmp_pa
     assert train.startswith("train_voc.py")
 
 
+@pytest.mark.skipif((ROOT / "VOCdevkit").exists(), reason="there is data")
+def test_one_process_may_be_started_again_too(tmp_path: Path) -> None:
+    _, (_, train, test) = commands(tmp_path, MAX_RESTARTS="3")
+    launch = "-m utils.tools.launch --processes 1 --restarts 3"
+    assert train.startswith(f"{launch} train_voc.py") and test.startswith(launch)
+
+
 @pytest.mark.parametrize("name", ["NPROC", "MAX_RESTARTS"])
 def test_a_number_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
     done, given = commands(tmp_path, **{name: "two"})
