@@ -141,6 +141,18 @@ def test_a_signal_ends_a_validation_at_once_and_it_is_made_up_for(
     ]
 
 
+def test_a_signal_in_the_last_iteration_of_a_stage_ends_the_run_before_the_next(
+    trained: Path, start: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for at, done in ((1, 2), (3, 4)):  # of stage 1, then of stage 2
+        with monkeypatch.context() as patch:
+            steps = counted(patch, at, signalled)
+            assert run(train_voc.main, *start, "--resume") == 130
+        assert len(steps) == done
+    assert run(train_voc.main, *start, "--resume") == 0
+    assert same_weights(tmp_path / "run", trained)
+
+
 SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"]
 
 
