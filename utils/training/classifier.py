@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from datasets.data import Batch, Split, TaggedImages
@@ -18,6 +19,7 @@ from utils.common import distributed
 from utils.common.errors import UserError
 from utils.config import Config
 from utils.recipe import LossesBeside, references_of
+from utils.settings.training import Stage1Settings
 from utils.splits import training_data, validation_tags
 from utils.training.loop import Run, Stage, run_stage
 from utils.training.optim import adamw, cosine, is_matrix, is_weight
@@ -66,13 +68,6 @@ def train_classifier(
     data = training_data(tagged, config, config.mct_crop_size, crops)
     per_epoch = len(tagged) / config.mct_batch_size
     iterations = math.ceil(config.mct_epochs * len(tagged) / config.mct_batch_size)
-
-    named = list(vit.named_parameters())
-    new = [tensor for name, tensor in named if name.startswith(NEW_TENSORS)]
-    pretrained = [tensor for name, tensor in named if not name.startswith(NEW_TENSORS)]
-    lr = config.mct_lr * config.mct_batch_size / 512
-    groups = [(pretrained, lr), (new, lr * config.mct_head_lr_factor)]
-    decays = is_matrix if config.mct_decay_tables else is_weight
     warmup = 0
     if config.mct_epochs:
         warmup = int(iterations * config.mct_warmup_epochs / config.mct_epochs)
@@ -86,7 +81,7 @@ def train_classifier(
     stage = Stage(
         name="classifier",
         module=vit,
-        optimiser=adamw(groups, config.mct_weight_decay, decays),
+        optimiser=_optimiser(vit, config),
         rate=lambda step: cosine(step, iterations, max(1, warmup), config.mct_lr_floor),
         losses=lambda images, batch, step: classifier_losses(vit, images, batch, step, config),
         data=data,
@@ -107,6 +102,19 @@ def train_classifier(
     # a run that was ended while it was scored has no score of the last iteration yet
     if evaluate is not None and not run.recorder.has(TAG_EVALUATION, iterations):
         evaluate(iterations)
+
+
+def _optimiser(vit: ClassTokenViT, config: Stage1Settings) -> torch.optim.AdamW:
+    """Return the optimiser of stage 1: what the start brings, and what is new, at rates of their
+    own.
+    """
+    named = list(vit.named_parameters())
+    new = [tensor for name, tensor in named if name.startswith(NEW_TENSORS)]
+    pretrained = [tensor for name, tensor in named if not name.startswith(NEW_TENSORS)]
+    lr = config.mct_lr * config.mct_batch_size / 512
+    groups = [(pretrained, lr), (new, lr * config.mct_head_lr_factor)]
+    decays = is_matrix if config.mct_decay_tables else is_weight
+    return adamw(groups, config.mct_weight_decay, decays)
 
 
 def classifier_losses(
