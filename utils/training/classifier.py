@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from datasets.data import Batch, Split, TaggedImages
-from datasets.lists import Item, Items
-from datasets.scoring import spread
+from datasets.lists import Item, Items, spread
 from datasets.specs import DatasetSpec
 from model.class_token_vit import ClassTokenViT
 from model.criterion import classifier_criterion
