@@ -69,7 +69,7 @@ def make_run(folder: Path, images: int = 24, **settings: object) -> Path:
         name, (truth, predicted) = f"<img src=x>{number}", label_maps(number)
         matrix = ConfusionMatrix(len(CLASSES) + 1)
         matrix.update(predicted, truth)
-        total.counts += matrix.counts
+        total.add_pairs(matrix.pairs())
         image, mask = folder / "in" / f"{number}.jpg", folder / "in" / f"{number}.png"
         Image.new("RGB", SIZE[::-1], (0, 10 * number, 99)).save(image)
         Image.fromarray(truth).save(mask)
@@ -90,7 +90,7 @@ def make_run(folder: Path, images: int = 24, **settings: object) -> Path:
         lines.append(entry)
     (folder / "images.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for title in (SINGLE, CRF, TITLES["pseudo"]):
-        add_result(folder, title, "val", images, total, CLASSES)
+        add_result(folder, title, "val", total, CLASSES)
     return folder
 
 

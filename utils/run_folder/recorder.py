@@ -146,18 +146,17 @@ def add_result(
     folder: Path,
     label: str,
     split: str,
-    images: int,
     matrix: ConfusionMatrix,
     classes: Sequence[str],
 ) -> None:
     """Put one labelled result into results.json, keeping the others in their order of first
     appearance.
 
-    matrix: counts over `images` images of `split`; classes: names of labels 1..K.
+    matrix: counts over images of `split`; classes: names of labels 1..K.
     """
     result = {
         "split": split,
-        "images": images,
+        "images": matrix.images,
         "classes": list(classes),
         "counts": matrix.counts.tolist(),
     }
