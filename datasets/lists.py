@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath
-from typing import overload
+from typing import TypeVar, overload
 
 import numpy as np
 
 _ERRORS = "surrogatepass"  # file names may hold bytes that are no text
 _PART = 100_000  # rows of tags that are unpacked at a time
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,12 @@ class Item:
     name: str
     image: Path
     mask: Path | None
+
+
+def spread(sequence: Sequence[T], most: int) -> tuple[T, ...]:
+    """Return at most `most` (0: all) elements at even distances, from the first on."""
+    count = min(most or len(sequence), len(sequence))
+    return tuple(sequence[k * len(sequence) // count] for k in range(count))
 
 
 def own_name(item: Item) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.lists import Item, Items
+from datasets.lists import Item, Items, spread
 from datasets.pictures import Picture, load_palette_mask, open_image
 from datasets.specs import IGNORE, palette
 from utils.common.console import say_once
@@ -33,17 +33,12 @@ def refuse_suspicious(items: Iterable[Item]) -> None:
     meaningless; says once what is odd and may be right.
     """
     images = Items.of(items)
-    masked = images.at(spread(np.flatnonzero(images.masked).tolist()))
+    masked = images.at(spread(np.flatnonzero(images.masked).tolist(), MOST))
     wrong, odd = signs([look(item.mask, item.image) for item in masked if item.mask])
     for sentence in odd:
         say_once(sentence, sentence)
     if wrong:
         raise UserError(wrong[0])
-
-
-def spread(sequence: Sequence) -> Sequence:
-    """Return at most MOST elements, evenly spread."""
-    return sequence[:: max(1, -(-len(sequence) // MOST))]
 
 
 def look(mask: Path, image: Path | None = None) -> Look:

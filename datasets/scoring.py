@@ -11,7 +11,7 @@ import numpy as np
 from datasets.coco_json import coco_year
 from datasets.coco_masks import mask_folders, rule_of, short_name
 from datasets.layouts import voc_mask_folders
-from datasets.lists import Item, Items
+from datasets.lists import Item, Items, spread
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,6 @@ def scored_images(split: str, images: Sequence[Item], most: int = 0) -> Scored:
     """
     masked = np.flatnonzero(Items.of(images).masked).tolist()
     return Scored(split, len(images), len(masked), spread(masked, most))
-
-
-def spread(places: Sequence[int], most: int) -> tuple[int, ...]:
-    """Return at most `most` (0: all) of some places, at even distances, from the first on."""
-    count = min(most or len(places), len(places))
-    return tuple(places[k * len(places) // count] for k in range(count))
 
 
 def masks_found(layout: str, root: str | Path, split: str, images: Sequence[Item]) -> str:

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from clip.blocks import attend, embed_patches, mean_of_heads
+from clip.blocks import embed_patches, mean_of_heads
 from model.noise import Noise, drop_path
 from model.outputs import VitOutput
 from model.resize import resize
-from model.transformer import Block, Drop, Mlp
+from model.token_fusion import TokenFusion
+from model.transformer import Block, Drop
 
 
 class PatchEmbed(nn.Module):
@@ -32,44 +33,6 @@ class PatchEmbed(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Embed the patches of images, (B, 3, H, W) -> (B, D, H // patch, W // patch)."""
         return embed_patches(images, self.proj)
-
-
-class CrossAttention(nn.Module):
-    """Multi-head attention from one set of tokens to another, with separate q, k and v matrices."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.wq, self.wk, self.wv, self.proj = (nn.Linear(dim, dim) for _ in range(4))
-
-    def forward(self, queries: Tensor, context: Tensor) -> Tensor:
-        """Let queries (B, Q, D) attend to a context (B, T, D); return (B, Q, D)."""
-        q, k, v = (
-            linear(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for linear, x in ((self.wq, queries), (self.wk, context), (self.wv, context))
-        )
-        return self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
-
-
-class TokenFusion(nn.Module):
-    """Class tokens read the tokens of one patch size by cross-attention (model/README.md,
-    "ViT").
-    """
-
-    def __init__(self, dim: int, heads: int, hidden: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, 1e-6)
-        self.attn = CrossAttention(dim, heads)
-        self.norm2 = nn.LayerNorm(dim, 1e-6)
-        self.mlp = Mlp(dim, hidden, F.gelu)
-
-    def forward(self, classes: Tensor, patches: Tensor) -> Tensor:
-        """Renew class tokens (B, K, D) by patch tokens (B, P, D); return both in a row (B, K+P, D),
-        the patches unchanged.
-        """
-        context = self.norm1(torch.cat([classes, patches], dim=1))
-        classes = classes + self.attn(context[:, : classes.shape[1]], context)
-        return torch.cat([classes + self.mlp(self.norm2(classes)), patches], dim=1)
 
 
 # What differs between MCTformer's versions (Xu et al., 2022 and 2024).
@@ -171,9 +134,9 @@ class ClassTokenViT(nn.Module):
                 streams = self._exchange(streams)
                 embeddings += [tokens[:, :classes] for tokens in streams]
 
-            patches_too = maps == "all" or (maps == "patch" and patch_block in (0, number + 1))
+            of_patches = patch_block in (0, number + 1)
             rows = 0  # the first tokens whose attention is kept
-            if patches_too:
+            if maps == "all" or (maps == "patch" and of_patches):
                 rows = streams[0].shape[1]
             elif maps != "none":
                 rows = classes
@@ -187,7 +150,7 @@ class ClassTokenViT(nn.Module):
             if rows:
                 mean = mean_of_heads(weights)
                 class_attention = _plus(class_attention, mean[:, :classes])
-                if patches_too and patch_block in (0, number + 1):
+                if of_patches:
                     patch_attention = _plus(patch_attention, mean[:, classes:, classes:])
             if maps == "all":
                 attention.append(weights)

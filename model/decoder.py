@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from clip.blocks import quick_gelu
-from model.method import DECODER_HEADS
+from model.head_settings import DECODER_HEADS
 from model.precision import float32_region
 from model.transformer import Block
 

@@ -13,6 +13,7 @@ from clip.model import VisionTransformer
 from model.dense import dense_tokens, tokens_by_proxy
 from model.method import Method
 from model.outputs import Views
+from model.precision import float32_region
 from model.resize import resize_tokens
 
 
@@ -23,12 +24,14 @@ def centred_cosine(
 
     features (B, N, D) of any width and length -> (B, N, N). scale and shift are the gamma and beta
     of ProxyCLIP. joint: the mean is over the whole batch, as published, so that an image's result
-    depends on its batch; else over each image.
+    depends on its batch; else over each image. In float32, as the mean of near-equal values is
+    taken off them.
     """
-    unit = F.normalize(features.float(), dim=-1)
-    cosine = unit @ unit.transpose(1, 2)
-    mean = cosine.mean() if joint else cosine.mean(dim=(1, 2), keepdim=True)
-    return scale * (cosine - shift * mean)
+    with float32_region(features.device):
+        unit = F.normalize(features.float(), dim=-1)
+        cosine = unit @ unit.transpose(1, 2)
+        mean = cosine.mean() if joint else cosine.mean(dim=(1, 2), keepdim=True)
+        return scale * (cosine - shift * mean)
 
 
 def proxy_attention(

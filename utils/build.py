@@ -148,6 +148,42 @@ def build_cvf(
     """
     torch.manual_seed(config.seed)
     depth = len(clip.visual.blocks)
+    _check_blocks(config, depth, vit)
+
+    labels = num_classes + 1
+    width = config.decoder_width
+    layers = {"inner": depth - 1, "all": depth, "last": 1}[config.clip_layers]
+    fusion = FeatureFusion(layers, clip.visual.width, width)
+    decoder = SegmentationDecoder(labels, width, config.decoder_layers)
+    wide = None
+    if vit is not None:
+        dim = vit.cls_token.shape[-1]
+        wide = LargeFOV(dim, labels, config.wide_width, config.wide_dilation)
+    dino_fusion = None
+    if dino is not None and config.dino_features:
+        dino_fusion = FeatureFusion(1, dino.width, width)
+
+    scale = float(clip.logit_scale)
+    text_match = TextMatch(text.shape[-1], width) if config.text_match else None
+    return CVF(
+        clip.visual,
+        scale,
+        text,
+        vit,
+        fusion,
+        decoder,
+        wide,
+        config,
+        dino,
+        dino_fusion,
+        text_match,
+    )
+
+
+def _check_blocks(config: Config, depth: int, vit: ClassTokenViT | None) -> None:
+    """Raise UserError where a setting counts blocks that a CLIP of `depth` blocks, or the ViT, has
+    not.
+    """
     if not 1 <= -config.cam_block < depth:
         raise UserError(
             f"--cam_block {config.cam_block} is not in this CLIP of {depth} blocks; use -1 to "
@@ -179,35 +215,6 @@ def build_cvf(
             f"--vit_map_block {config.vit_map_block} is not in this ViT; use 0 (all) to "
             f"{len(vit.blocks)}"
         )
-
-    labels = num_classes + 1
-    width = config.decoder_width
-    layers = {"inner": depth - 1, "all": depth, "last": 1}[config.clip_layers]
-    fusion = FeatureFusion(layers, clip.visual.width, width)
-    decoder = SegmentationDecoder(labels, width, config.decoder_layers)
-    wide = None
-    if vit is not None:
-        dim = vit.cls_token.shape[-1]
-        wide = LargeFOV(dim, labels, config.wide_width, config.wide_dilation)
-    dino_fusion = None
-    if dino is not None and config.dino_features:
-        dino_fusion = FeatureFusion(1, dino.width, width)
-
-    scale = float(clip.logit_scale)
-    text_match = TextMatch(text.shape[-1], width) if config.text_match else None
-    return CVF(
-        clip.visual,
-        scale,
-        text,
-        vit,
-        fusion,
-        decoder,
-        wide,
-        config,
-        dino,
-        dino_fusion,
-        text_match,
-    )
 
 
 def clip_of(checkpoint: dict[str, Any], config: Config, given: str | None) -> CLIP:

@@ -251,8 +251,8 @@ def report_scores(segmenter: Segmenter, job: Job, entries: Entries, split: str) 
     """Keep the results and print one table of the run: seeds and pseudo labels of training, then
     the test results.
     """
-    for title, score in total_scores(entries, len(segmenter.classes)).items():
-        add_result(job.folder, title, split, score.images, score.matrix, segmenter.spec.classes)
+    for title, matrix in total_scores(entries, len(segmenter.classes)).items():
+        add_result(job.folder, title, split, matrix, segmenter.spec.classes)
 
     rows = []
     for title, result in read_results(job.folder).items():

@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from model.method import HeadSettings, Method, Phase
+from model.head_settings import HeadSettings
+from model.method import Method, Phase
 from utils.common.errors import UserError, nearest
 from utils.common.files import write_whole
 from utils.common.options import Option, Role, options, shown

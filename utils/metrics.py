@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
+from utils.common import distributed
+
 # Titles of the results of a run: test results, and what `--eval_seeds` scores.
 SINGLE = "single scale"
 MULTI = "multi-scale + flip"
@@ -36,8 +38,8 @@ def final_title(titles: Iterable[str]) -> str:
 
 
 class ConfusionMatrix:
-    """Pixel counts of truth against prediction. `counts` (C, C) int64, rows = truth, may be summed
-    over processes.
+    """Pixel counts of truth against prediction. `counts` (C, C) int64, rows = truth; `images`: how
+    many label maps they are of.
 
     mIoU is over the classes that occur in the truth, background included; 255 is ignored.
     """
@@ -49,6 +51,7 @@ class ConfusionMatrix:
             device: where counts live and are made.
         """
         self.num_classes = num_classes
+        self.images = 0
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
 
     @classmethod
@@ -61,8 +64,8 @@ class ConfusionMatrix:
     def update(
         self, prediction: torch.Tensor | np.ndarray, truth: torch.Tensor | np.ndarray
     ) -> None:
-        """Add the pixels of label maps of one shape, labels 0..255. Pixels whose truth is C or
-        more are ignored.
+        """Add the pixels of an image's label maps of one shape, labels 0..255. Pixels whose truth
+        is C or more are ignored.
 
         Raises:
             ValueError: the shapes differ, a label is outside 0..255, or a counted pixel's
@@ -90,6 +93,14 @@ class ConfusionMatrix:
             raise ValueError(f"prediction has labels outside 0..{self.num_classes - 1}")
 
         self.counts += counts[:, : self.num_classes]
+        self.images += 1
+
+    def sum_over_processes(self) -> None:
+        """Add up what all processes counted; afterwards each has the whole."""
+        images = self.counts.new_tensor([self.images])
+        whole = distributed.total(torch.cat([self.counts.flatten(), images]))
+        self.counts = whole[:-1].view_as(self.counts)
+        self.images = int(whole[-1])
 
     def pairs(self) -> list[list[int]]:
         """Return the counts above 0 as [truth, prediction, pixels], for a file."""
@@ -97,7 +108,10 @@ class ConfusionMatrix:
         return torch.stack([truth, predicted, self.counts[truth, predicted]], 1).tolist()
 
     def add_pairs(self, pairs: list[list[int]]) -> None:
-        """Add counts as `pairs` gave them. Raises IndexError on a label outside 0..C-1."""
+        """Add an image's counts as `pairs` gave them. Raises IndexError on a label outside
+        0..C-1.
+        """
+        self.images += 1
         if pairs:
             truth, predicted, pixels = torch.tensor(pairs, device=self.counts.device).T
             self.counts.index_put_((truth, predicted), pixels, accumulate=True)

@@ -19,7 +19,8 @@ import numpy as np
 
 from datasets.classes import spec_of
 from datasets.layouts import Item, items, layout_of
-from datasets.mask_signs import fits_stored, look, signs, spread
+from datasets.lists import spread
+from datasets.mask_signs import MOST, fits_stored, look, signs
 from datasets.pictures import Picture, load_mask, open_image
 from datasets.prepare.parallel import add_workers, crew
 from datasets.specs import IGNORE, DatasetSpec
@@ -162,7 +163,7 @@ def _suspicions(jobs: dict[str, list[Job]]) -> list[str]:
         masked = [
             job.item for job in todo if job.item.mask is not None and job.item.image.is_file()
         ]
-        wrong, odd = signs([look(item.mask, item.image) for item in spread(masked)])
+        wrong, odd = signs([look(item.mask, item.image) for item in spread(masked, MOST)])
         found += [f"{split}: {sentence}" for sentence in wrong]
         print("".join(f"{split}: {sentence}\n" for sentence in odd), end="")
     return found

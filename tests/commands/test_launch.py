@@ -25,7 +25,7 @@ launch.main()
 # the rank, and a note that this process is there, for the scripts below
 BEGINNING = """
 import os, pathlib, signal, sys, time
-rank = int(os.environ["RANK"])
+rank = int(os.environ.get("RANK", 0))
 (pathlib.Path(sys.argv[1]) / f"{rank} {os.getpid()}").touch()
 """
 
@@ -171,10 +171,21 @@ def test_after_a_fault_all_processes_start_again_so_often(tmp_path: Path) -> Non
     script = "sys.exit(1 if len(os.listdir(sys.argv[1])) < 5 else 0)"
     status, printed, _ = ended(started(tmp_path, script, "--restarts", "3"))
     assert status == 0
-    again = [
-        line for line in printed.splitlines() if line.startswith("starting all processes again")
-    ]
-    assert again[-1] == f"starting all processes again, {len(again)} of 3 times"
+    again = [line for line in printed.splitlines() if line.startswith("starting again")]
+    assert again[-1] == f"starting again, {len(again)} of 3 times"
+
+
+def test_one_process_starts_again_too_in_the_surroundings_that_it_had(tmp_path: Path) -> None:
+    script = """
+told = {"RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "OMP_NUM_THREADS"}
+print(sorted(told & set(os.environ)))
+if len(os.listdir(sys.argv[1])) < 2:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    status, printed, said = ended(started(tmp_path, script, "--restarts", "3", processes=1))
+    assert status == 0 and "[]" in printed and "starting again, 1 of 3 times" in printed
+    cause = "error: the process was ended by signal 9, perhaps for want of memory"
+    assert said == f"{cause}; what is written is kept\n"
 
 
 def test_a_mistake_and_an_interrupt_start_nothing_again(tmp_path: Path) -> None:

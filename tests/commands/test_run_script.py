@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from utils.common.cores import usable_cores
+from utils.common.device import LEAST_MEMORY
 from utils.common.entry import ROOT
+from utils.common.memory import usable_memory
 
 NOTING = """#!/bin/bash
 case "$*" in
@@ -73,12 +75,20 @@ def test_on_a_cpu_the_cores_are_shared_by_processes_unless_a_batch_is_odd(tmp_pa
     usual = {"NPROC": "", "OMP_NUM_THREADS": "", "WORLD_SIZE": "1"}
     done, (_, train, _) = commands(tmp_path, "--device", "cpu", **usual)
     assert done.returncode == 0, done.stderr
-    expected = max(count for count in (1, 2, 4) if count <= usable_cores())
+    most = min(usable_cores(), usable_memory() / LEAST_MEMORY)
+    expected = max(count for count in (1, 2, 4) if count <= max(1, most))
     assert train.startswith(f"-m utils.tools.launch --processes {expected}") or expected == 1
 
     (tmp_path / "log").unlink()
     _, (_, train, _) = commands(tmp_path, "--device", "cpu", "--batch_size", "7", **usual)
     assert train.startswith("train_voc.py")
+
+
+@pytest.mark.skipif((ROOT / "VOCdevkit").exists(), reason="there is data")
+def test_one_process_may_be_started_again_too(tmp_path: Path) -> None:
+    _, (_, train, test) = commands(tmp_path, MAX_RESTARTS="3")
+    launch = "-m utils.tools.launch --processes 1 --restarts 3"
+    assert train.startswith(f"{launch} train_voc.py") and test.startswith(launch)
 
 
 @pytest.mark.parametrize("name", ["NPROC", "MAX_RESTARTS"])

@@ -2,21 +2,23 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from helpers import final_weights, run
+from helpers import crash, final_weights, metrics, run
 from PIL import Image
 
 import train_voc
 from datasets.data import Split
 from datasets.layouts import items
 from datasets.pictures import load_mask
+from model.method import BEGINNING
 from utils.config import load_config
 from utils.metrics import ConfusionMatrix
 from utils.run_folder.recorder import read_results
 from utils.splits import training_data
-from utils.training import loop
+from utils.training import classifier, loop, validation
 
 CLIP_ES = ("--config", "toy_voc", "clip_es")
 FEW = 5  # pictures
@@ -134,6 +136,40 @@ def test_mctformer_plus_ends_with_the_vit(
         == 0
     )
     assert (tmp_path / "run" / "checkpoints" / "final.pt").is_file()
+
+
+def test_stage_1_alone_scores_the_seeds_that_stage_2_would_begin_with(
+    start: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases = []
+
+    def noted(*arguments: Any) -> dict[str, ConfusionMatrix]:
+        phases.append(arguments[-1])
+        return score_seeds(*arguments)
+
+    score_seeds = validation.score_seeds
+    monkeypatch.setattr(validation, "score_seeds", noted)
+    flags = [*start, "--stages", "classifier", "--eval_seeds", "--switch_iters", "1"]
+    assert run(train_voc.main, *flags) == 0
+    rows = metrics(tmp_path / "run")
+    assert any(row.startswith(b"evaluation,0,ViT seed,") for row in rows)
+
+    assert run(train_voc.main, *flags, "--resume") == 0
+    assert phases == [BEGINNING, BEGINNING] and metrics(tmp_path / "run") == rows
+
+
+def test_a_run_that_was_ended_in_its_last_look_at_tags_makes_up_for_it(
+    start: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = [*start, "--stages", "classifier"]
+    with monkeypatch.context() as patch:
+        patch.setattr(classifier, "report_tags", lambda *_: crash())
+        assert run(train_voc.main, *flags) == 130
+
+    for _ in range(2):
+        assert run(train_voc.main, *flags, "--resume") == 0
+        looks = [row for row in metrics(tmp_path / "run") if row.startswith(b"tag evaluation,2,")]
+        assert len(looks) == 2  # class mAP and image mAP
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 
 from datasets.data import Split
-from datasets.lists import Item, Items, TagTable, Texts
+from datasets.lists import Item, Items, TagTable, Texts, spread
 
 ODD = ["a", "", "Küche/深い", "\udce4 as a file system has it", "a"]
 MASKED = Item("b", Path("b.jpg"), Path("m/b.png"))
 PLAIN = Item("c", Path("sub/c.jpg"), None)
+
+
+def test_a_sample_is_spread_over_the_whole_list() -> None:
+    assert spread(range(2003), 200)[::199] == (0, 1992) and len(spread(range(2003), 200)) == 200
+    assert spread([], 3) == () and spread("ab", 3) == spread("ab", 0) == ("a", "b")
 
 
 def test_texts_come_back_as_they_were() -> None:

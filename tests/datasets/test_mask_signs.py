@@ -8,7 +8,7 @@ from helpers import run
 from PIL import Image
 
 from datasets.layouts import Item
-from datasets.mask_signs import MOST, refuse_suspicious, spread
+from datasets.mask_signs import refuse_suspicious
 from datasets.prepare import __main__ as prepare
 from datasets.specs import palette
 from utils.common.console import begin_notices
@@ -106,12 +106,6 @@ def test_sound_masks_are_left_alone(
     begin_notices()
     refuse_suspicious([pair(tmp_path, 0, labels, colours=colours)])
     assert capsys.readouterr().err == ""
-
-
-def test_a_sample_is_spread_over_the_whole_set() -> None:
-    numbers = list(range(10 * MOST + 3))
-    assert len(spread(numbers)) <= MOST and spread(numbers)[-1] > 9 * MOST
-    assert spread([]) == [] and spread([1, 2]) == [1, 2]
 
 
 def test_every_command_that_scores_names_them(

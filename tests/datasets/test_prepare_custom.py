@@ -28,7 +28,7 @@ from datasets.tags import read_tags
 from datasets.toy.write import write_custom
 from utils.common.entry import command
 from utils.common.errors import UserError
-from utils.config import load_config
+from utils.config import Config, load_config
 
 prepare_main = command(prepare.main)
 ODD = (
@@ -190,6 +190,12 @@ def test_odd_names_are_indexed_split_and_tagged(
     assert len(items("custom", photos.with_name("moved") / "out", "train")) == 5
     config = load_config(photos.with_name("moved") / "out" / "config.yaml")
     assert (config.dataset, config.data_root) == ("custom", str(photos / "out"))
+    # the length suits the pictures, and what follows it keeps its share of the default's
+    usual = Config()
+    for name in ("warmup_iters", "eval_every"):
+        share = getattr(usual, name) / usual.max_iters
+        assert getattr(config, name) == round(share * config.max_iters)
+    assert not config.after_switch(config.max_iters)  # as by default
 
 
 def test_a_second_run_gives_the_same_and_keeps_an_edited_configuration(photos: Path) -> None:

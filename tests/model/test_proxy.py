@@ -12,7 +12,7 @@ from model.cvf import CVF
 from model.dense import DenseReadout, dense_tokens, tokens_by_proxy
 from model.method import Method, Phase
 from model.predictions import cam_weights
-from model.proxy import proxy_attention, proxy_features
+from model.proxy import cosine_affinity, proxy_attention, proxy_features
 from model.seeds import SeedMaker
 from utils.common.errors import UserError
 
@@ -56,6 +56,14 @@ def test_an_image_alone_has_the_maps_that_it_has_in_a_batch(proxy: str, parts: s
     batch = model(proxy, dense_parts=parts)(images, tags, tiny.LATE).labels.seeds.clip_cams
     alone = model(proxy, dense_parts=parts)(images[2:], tags[2:], tiny.LATE).labels.seeds.clip_cams
     torch.testing.assert_close(batch[-1:], alone, rtol=0, atol=1e-4)
+
+
+def test_the_predicted_affinity_is_made_in_float32_under_autocast() -> None:
+    fused = torch.randn(2, 12, 32) + 3.0  # alike, so that what is left of their mean is small
+    expected = cosine_affinity(fused)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = cosine_affinity(fused)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
 def test_a_learned_proxy_begins_at_the_switch_over() -> None:

@@ -1,5 +1,6 @@
 """Devices by name, processes that load data, threads that wait, memory that is freed."""
 
+import math
 import os
 import platform
 import subprocess
@@ -19,6 +20,13 @@ from utils.common.device import (
     usual_processes,
 )
 from utils.common.errors import UserError
+from utils.common.memory import usable_memory
+
+
+@pytest.fixture(autouse=True)
+def _much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for any number of processes, whatever this machine has."""
+    monkeypatch.setattr(device, "usable_memory", lambda: math.inf)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +82,49 @@ def test_threads_and_processes_of_the_environment_are_heeded(
     assert usual_processes("cpu", 0, 8) == 2
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert usual_processes("cpu", 0, 8) == 1
+
+
+@pytest.mark.parametrize(("gigabytes", "processes"), [(7.9, 2), (8.1, 4), (3.0, 1), (0.5, 1)])
+def test_no_more_processes_share_a_training_than_memory_holds(
+    monkeypatch: pytest.MonkeyPatch, gigabytes: float, processes: int
+) -> None:
+    monkeypatch.setattr(device, "usable_cores", lambda: 8)
+    monkeypatch.setattr(device, "usable_memory", lambda: gigabytes * 1e9)
+    for name in ("OMP_NUM_THREADS", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert usual_processes("cpu", 0, 8) == processes
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({}, math.inf),
+        ({"meminfo": "MemTotal: 9 kB\nMemAvailable:    5000 kB"}, 5_120_000),
+        ({"memory.max": "max", "memory.current": "7"}, math.inf),
+        (
+            {
+                "memory.max": "9000",
+                "memory.current": "4000",
+                "memory.stat": "anon 1\ninactive_file 500",
+                "meminfo": "MemAvailable: 8 kB",
+            },
+            5500,
+        ),
+        ({"limit": "9000", "usage": "4000", "memory.stat": "total_inactive_file 1"}, 5001),
+    ],
+)
+def test_memory_is_what_the_machine_and_the_container_have_left(
+    files: dict[str, str], left: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(f"{text}\n")
+    containers = (
+        (tmp_path, "memory.max", "memory.current", "inactive_file"),
+        (tmp_path, "limit", "usage", "total_inactive_file"),
+    )
+    monkeypatch.setattr("utils.common.memory._MACHINE", tmp_path / "meminfo")
+    monkeypatch.setattr("utils.common.memory._CONTAINERS", containers)
+    assert usable_memory() == left
 
 
 @pytest.mark.parametrize(

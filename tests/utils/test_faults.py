@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import counted, crash, metrics, run, same_weights, signalled
+from helpers import VAL, counted, crash, metrics, run, same_weights, signalled
 
 import train_voc
 from datasets import picture_files, pictures
@@ -139,6 +139,18 @@ def test_a_signal_ends_a_validation_at_once_and_it_is_made_up_for(
     assert metrics(tmp_path / "run") == [
         row for row in metrics(trained) if b"seed" not in row and b"pseudo" not in row
     ]
+
+
+def test_a_signal_in_the_last_iteration_of_a_stage_ends_the_run_before_the_next(
+    trained: Path, start: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for at, done in ((1, 2), (3, 4)):  # of stage 1, then of stage 2
+        with monkeypatch.context() as patch:
+            steps = counted(patch, at, signalled)
+            assert run(train_voc.main, *start, "--resume") == 130
+        assert len(steps) == done
+    assert run(train_voc.main, *start, "--resume") == 0
+    assert same_weights(tmp_path / "run", trained)
 
 
 SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"]
@@ -315,6 +327,18 @@ def test_a_picture_that_breaks_under_way_is_named_or_skipped_and_counted(
     assert noted and all(str(broken) in entry["reason"] for entry in noted)
     last = (tmp_path / "run" / "train.log").read_text()
     assert f"{len(noted)} times a picture could not be read and was skipped" in last
+
+
+def test_an_image_that_cannot_be_read_is_none_of_those_that_a_score_is_of(
+    start: list[str], toy_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(picture_files, "READ_AGAIN_AFTER", (0, 0))
+    root = shutil.copytree(toy_voc, tmp_path / "data")
+    (root / "JPEGImages" / "toy_val_000001.jpg").write_bytes(b"no picture")
+    flags = ["--data_root", root, "--branches", "clip", "--max_iters", 1, "--eval_images", 0]
+    assert run(train_voc.main, *start, *flags, "--on_bad_image", "skip") == 0
+    said = (tmp_path / "run" / "train.log").read_text()
+    assert f"(val, {VAL - 1} images)" in said
 
 
 @pytest.fixture

@@ -65,6 +65,18 @@ def test_nothing_counted_is_nan():
     assert matrix.present() == 0
 
 
+def test_counts_of_an_image_are_kept_as_pairs_and_images_are_counted():
+    matrix, again = ConfusionMatrix(3), ConfusionMatrix(3)
+    matrix.update(np.array([[0, 2]]), np.array([[1, 2]]))
+    again.add_pairs(matrix.pairs())
+    again.add_pairs([])  # of an image whose every pixel is ignored
+    again.sum_over_processes()  # there is one
+    assert again.counts.tolist() == matrix.counts.tolist() and (matrix.images, again.images) == (
+        1,
+        2,
+    )
+
+
 def test_bad_predictions_are_refused():
     matrix = ConfusionMatrix(3)
     with pytest.raises(ValueError, match="outside 0..2"):

@@ -13,7 +13,7 @@ from utils.metrics import SINGLE
 from utils.recipe import LossesBeside, beside_end, beside_score, recipe_of, references_of
 from utils.references import Reference, Source, read_references
 from utils.report.folder import read_run
-from utils.report.page import bands, write_report
+from utils.report.page import bands, others, write_report
 from utils.run_folder.recorder import read_results
 from utils.training import classifier, pseudo_masks, stages, validation
 
@@ -115,7 +115,7 @@ def test_a_training_prints_and_draws_them(
     )
     for module in (classifier, stages, validation):
         monkeypatch.setattr(module, "references_of", lambda config: known)
-    assert run(train_voc.main, *start, "--eval_images", 0, "--w_attn", 0.5) == 0
+    assert run(train_voc.main, *start, "--eval_images", 0, "--w_attn", 0.5, "--eval_seeds") == 0
 
     folder = tmp_path / "run"
     log = (folder / "train.log").read_text()
@@ -143,6 +143,11 @@ def test_a_training_prints_and_draws_them(
     assert bands(found, "evaluation") == {SINGLE: [(3, 40.0, 42.0)]}
     page = write_report(folder).read_text()
     assert "seg, others" in page and "affinity, others" in page
+
+    labels = {"name": "pseudo label", "split": "train, spread over 24"}
+    ends = (reference(step=4, value=77.0, **labels), reference(step=3, value=70.0, **labels))
+    monkeypatch.setattr("utils.report.page.references_of", lambda config: ends)
+    assert others(found) == {"pseudo label": "77, their log"}
 
 
 def test_a_seeds_run_prints_them_where_every_image_has_a_mask(

@@ -69,7 +69,7 @@ def make_run(folder: Path, images: int = 24, **settings: object) -> Path:
         name, (truth, predicted) = f"<img src=x>{number}", label_maps(number)
         matrix = ConfusionMatrix(len(CLASSES) + 1)
         matrix.update(predicted, truth)
-        total.counts += matrix.counts
+        total.add_pairs(matrix.pairs())
         image, mask = folder / "in" / f"{number}.jpg", folder / "in" / f"{number}.png"
         Image.new("RGB", SIZE[::-1], (0, 10 * number, 99)).save(image)
         Image.fromarray(truth).save(mask)
@@ -90,7 +90,7 @@ def make_run(folder: Path, images: int = 24, **settings: object) -> Path:
         lines.append(entry)
     (folder / "images.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for title in (SINGLE, CRF, TITLES["pseudo"]):
-        add_result(folder, title, "val", images, total, CLASSES)
+        add_result(folder, title, "val", total, CLASSES)
     return folder
 
 
@@ -220,6 +220,8 @@ def test_costs_and_protocol_are_those_of_the_run(tmp_path: Path) -> None:
         "10 iterations; Gaussian kernel of 3 px, weight 3; bilateral kernel of 64 px and 5 grey "
         "levels" in words
     )
+    other = protocol(replace(run, options={"crf_iterations": 4, "crf_bi_xy_std": 30.0}))
+    assert "Dense CRF: 4 iterations;" in other and "bilateral kernel of 30 px" in other
 
 
 def test_a_picture_that_is_gone_is_named_and_the_rest_is_shown(folder: Path) -> None:

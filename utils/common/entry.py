@@ -14,6 +14,7 @@ import torch
 from utils.common.console import begin_notices, lasting_streams, say_once
 from utils.common.errors import INTERRUPTED, LEFT_ALONE, MISTAKE, UserError
 from utils.common.signals import interrupted_by_signals
+from utils.common.temporary import temporary_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 # Bytes of the folder of temporary files: the path of a socket in it may have 104 on some systems.
@@ -144,12 +145,7 @@ def make_room_for_sockets() -> None:
     Where TMPDIR is too long, they lie in another folder, as an over-long one makes loading
     processes wait for ever. Raises UserError where there is none.
     """
-    try:
-        usual = tempfile.gettempdir()
-    except OSError as error:
-        raise UserError(
-            f"no folder for temporary files can be written ({error}); set TMPDIR to one that can"
-        ) from None
+    usual = temporary_folder()
     if os.name != "posix" or len(os.fsencode(usual)) <= _LONGEST_TEMPORARY:
         return
     for folder in ("/tmp", "/var/tmp", "/dev/shm"):

@@ -92,22 +92,12 @@ def predict_split(predictor: Predictor, job: Job, ranks: tuple[int, int] = (0, 1
         return Entries(folder)
 
 
-@dataclass
-class Score:
-    """Confusion over a number of images."""
-
-    matrix: ConfusionMatrix
-    images: int = 0
-
-
-def total_scores(entries: Iterable[Entry], num_labels: int) -> dict[str, Score]:
+def total_scores(entries: Iterable[Entry], num_labels: int) -> dict[str, ConfusionMatrix]:
     """Sum the confusion of all entries by result, in the order of results; empty without masks."""
-    totals: dict[str, Score] = {}
+    totals: dict[str, ConfusionMatrix] = {}
     for entry in entries:
         for title, pairs in entry["results"].items():
-            total = totals.setdefault(title, Score(ConfusionMatrix(num_labels)))
-            total.matrix.add_pairs(pairs)
-            total.images += 1
+            totals.setdefault(title, ConfusionMatrix(num_labels)).add_pairs(pairs)
     return totals
 
 

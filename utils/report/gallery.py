@@ -101,7 +101,7 @@ def cards(chosen: dict[str, list[Scored]], predictions: Path) -> tuple[list[Card
 
 
 def labels_of(cards: Sequence[Card]) -> list[int]:
-    """Return labels 1..K in the truth or prediction of some card, ascending."""
+    """Return labels 1..K in the truth of some card, ascending: what the cards are filtered by."""
     return sorted({label for card in cards for label in card.scored.ious} - {0})
 
 

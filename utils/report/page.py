@@ -11,12 +11,14 @@ from PIL import Image
 
 from utils.common.errors import UserError
 from utils.common.files import write_whole
+from utils.common.options import options
 from utils.config import CONFIG_FILE, Config, completed, from_dict
-from utils.inference.crf import CRFSettings
 from utils.metrics import CAMS, CRF, SINGLE, TEST_TITLES, TITLES, ConfusionMatrix
 from utils.recipe import references_of
+from utils.references import Reference
 from utils.report import gallery, plots
 from utils.report.folder import Curves, Result, RunFolder, read_run
+from utils.settings.running import CRFOptions
 
 LABELS = tuple(TITLES.values())
 RATES = ("lr", "seconds", "memory")  # what metrics.csv holds of a stage beside its loss terms
@@ -114,7 +116,7 @@ def protocol(run: RunFolder) -> str:
         f"mean over scales {scales}, each with its mirror image."
     ]
     if CRF in run.results:
-        crf = CRFSettings()
+        crf = CRFOptions(**{name: used[name] for name in options(CRFOptions)}).crf
         words.append(
             f"Dense CRF: {crf.iterations} iterations; Gaussian kernel of {crf.pos_xy_std:g} px, "
             f"weight {crf.pos_w:g}; bilateral kernel of {crf.bi_xy_std:g} px and "
@@ -191,15 +193,19 @@ def others(run: RunFolder) -> dict[str, str]:
     if config is None:
         return {}
 
-    titles: tuple[str, ...] = TEST_TITLES
-    if config.stages == "seeds":
-        titles = (*CAMS.values(), *LABELS)
+    # CAMs and seeds that a whole training scores on its way are those of no run that ended there
+    titles = {
+        "seeds": (*CAMS.values(), *LABELS),
+        "classifier": LABELS,
+        "all": (*TEST_TITLES, TITLES["pseudo"]),
+    }[config.stages]
     results = {title: run.results[title] for title in titles if title in run.results}
 
     found = {}
-    for each in references_of(config):
+    # a number of the end stands before one of the last iteration in a log
+    for each in sorted(references_of(config), key=lambda each: each.step is None):
         result = results.get(each.name)
-        if result and result.split == each.split and each.step is None:
+        if result and result.split == each.split and _is_last(each, config):
             value = f"{each.value:g}"
             low, high = each.band
             if low < high:
@@ -207,6 +213,12 @@ def others(run: RunFolder) -> dict[str, str]:
             found[each.name] = f"{value}, {each.source.short}"
 
     return found
+
+
+def _is_last(reference: Reference, config: Config) -> bool:
+    """Return whether a number is one of the end of a run of these settings."""
+    at_end = reference.unit == "iterations" and reference.step == config.max_iters
+    return reference.step is None or at_end
 
 
 def bands(run: RunFolder, stage: str) -> plots.Bands:

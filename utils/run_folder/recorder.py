@@ -126,6 +126,16 @@ class Recorder:
         }
         write_whole(file, "".join(line for line in lines if line not in later).encode())
 
+    def has(self, stage: str, iteration: int) -> bool:
+        """Return whether metrics.csv has values of a stage at an iteration; the same in every
+        process.
+        """
+        file = self.folder / "metrics.csv"
+        if not file.is_file():
+            return False
+        with file.open(newline="", encoding="utf-8") as stream:
+            return any(line.startswith(f"{stage},{iteration},") for line in stream)
+
     def close(self) -> None:
         """Flush TensorBoard."""
         if self.active:
@@ -136,18 +146,17 @@ def add_result(
     folder: Path,
     label: str,
     split: str,
-    images: int,
     matrix: ConfusionMatrix,
     classes: Sequence[str],
 ) -> None:
     """Put one labelled result into results.json, keeping the others in their order of first
     appearance.
 
-    matrix: counts over `images` images of `split`; classes: names of labels 1..K.
+    matrix: counts over images of `split`; classes: names of labels 1..K.
     """
     result = {
         "split": split,
-        "images": images,
+        "images": matrix.images,
         "classes": list(classes),
         "counts": matrix.counts.tolist(),
     }

@@ -167,8 +167,7 @@ def summary(sweep: Sweep, refined: ConfusionMatrix, kind: str, split: str) -> tu
     }
 
 
-def main() -> None:
-    """Command line."""
+def _parser() -> Parser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--model_path", required=True, type=Path, metavar="FILE", help="final checkpoint of a run")
@@ -199,7 +198,12 @@ def main() -> None:
         add(f"--{name}", default=argparse.SUPPRESS, help=f"{text} (default: the checkpoint's)")
 
     add("--device", default="auto", help="default: %(default)s")
-    flags = vars(parser.parse_args())
+    return parser
+
+
+def main() -> None:
+    """Command line."""
+    flags = vars(_parser().parse_args())
     path, folder, layout, asked, scored = (
         flags.pop(name) for name in ("model_path", "out", "layout", "kind", "sweep")
     )

@@ -19,9 +19,10 @@ from functools import partial
 from pathlib import Path
 
 from utils.common.cores import usable_cores
-from utils.common.errors import INTERRUPTED, LEFT_ALONE, MISTAKE
+from utils.common.errors import INTERRUPTED, LEFT_ALONE, MISTAKE, UserError
 from utils.common.parser import Parser
 from utils.common.signals import ending_signals
+from utils.common.temporary import temporary_folder
 
 _LOOK_EVERY = 0.1  # seconds
 # seconds for the others to end by themselves once one has failed, and again once asked to
@@ -51,9 +52,14 @@ class Launched:
             said = self.output.read_text(errors="replace")
         status = self.process.returncode
         if status < 0:
-            said += f"error: process {self.rank + 1} of {count} was ended by signal {-status}"
+            which = "the process"
+            if count > 1:
+                which = f"process {self.rank + 1} of {count}"
+            said += f"error: {which} was ended by signal {-status}"
             if -status == signal.SIGKILL:
-                said += ", perhaps for want of memory, of which fewer processes (NPROC) need less"
+                said += ", perhaps for want of memory"
+            if -status == signal.SIGKILL and count > 1:
+                said += ", of which fewer processes (NPROC) need less"
             said += "; what is written is kept\n"
         return said
 
@@ -65,8 +71,8 @@ class Processes:
         """count: of processes. words: a script and its flags, or `-m`, a module and its flags.
         folder: for what they print.
         """
-        shared = _environment(count)
-        self._all = [_launched(rank, words, shared, folder) for rank in range(count)]
+        places = _places(count)
+        self._all = [_launched(rank, words, own, folder) for rank, own in enumerate(places)]
 
     def tell(self, number: int) -> None:
         """Send a signal to all that still run."""
@@ -112,10 +118,13 @@ def _how_little_it_tells(failed: Launched) -> tuple[bool, bool, int]:
     return status == LEFT_ALONE, status not in (MISTAKE, INTERRUPTED), failed.rank
 
 
-def _environment(count: int) -> dict[str, str]:
-    """Return what all processes find in their environment: where they meet, and how many threads
-    each has.
+def _places(count: int) -> list[dict[str, str]]:
+    """Return what each process finds in its environment: its place among them, where they meet, and
+    how many threads it has. One process finds what this one does.
     """
+    if count == 1:
+        return [dict(os.environ)]
+
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -125,7 +134,7 @@ def _environment(count: int) -> dict[str, str]:
     if loopback:  # a machine's name may lead nowhere
         usual["GLOO_SOCKET_IFNAME"] = loopback[0]
 
-    return {
+    shared = {
         **usual,
         **os.environ,
         "TORCHELASTIC_USE_AGENT_STORE": "False",  # left by a torchrun around this
@@ -134,9 +143,10 @@ def _environment(count: int) -> dict[str, str]:
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
     }
+    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
 
 
-def _launched(rank: int, words: Sequence[str], shared: dict[str, str], folder: Path) -> Launched:
+def _launched(rank: int, words: Sequence[str], place: dict[str, str], folder: Path) -> Launched:
     """Start the process of a rank. The first one prints; what others print is kept.
 
     Each has a session of its own, so that Ctrl-C reaches it once, through this process.
@@ -144,7 +154,7 @@ def _launched(rank: int, words: Sequence[str], shared: dict[str, str], folder: P
     start = partial(
         subprocess.Popen,
         [sys.executable, *words],
-        env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        env=place,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
         preexec_fn=_with_parent(),
@@ -223,9 +233,7 @@ def launch(count: int, words: Sequence[str], restarts: int = 0) -> int:
             if status in (MISTAKE, INTERRUPTED):
                 return status
             if attempt < restarts:
-                print(
-                    f"starting all processes again, {attempt + 1} of {restarts} times", flush=True
-                )
+                print(f"starting again, {attempt + 1} of {restarts} times", flush=True)
     return 1
 
 
@@ -281,9 +289,9 @@ def main() -> None:
     """Read the command line, and run what it names."""
     given = read(sys.argv[1:])
     try:
-        tempfile.gettempdir()
-    except OSError as error:
-        print(f"error: {error}; set TMPDIR to a folder that can be written", file=sys.stderr)
+        temporary_folder()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(MISTAKE)
     sys.exit(launch(max(1, given.processes), given.words, given.restarts))
 

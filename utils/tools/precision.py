@@ -15,8 +15,8 @@ from tqdm import tqdm
 from clip.loader import load_clip
 from clip.text import text_features
 from datasets.classes import spec_of
+from datasets.lists import spread
 from datasets.pictures import load_image
-from datasets.scoring import spread
 from model.cvf import CVF
 from model.pseudo_labels import background_powers
 from utils.build import build_cvf, build_dino

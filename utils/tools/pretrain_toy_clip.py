@@ -41,6 +41,7 @@ from utils.common.device import choose_device, prepare_torch
 from utils.common.entry import command
 from utils.common.files import write_whole
 from utils.common.parser import Parser
+from utils.training.average_precision import mean_average_precision
 from utils.training.optim import set_rate
 
 
@@ -124,12 +125,12 @@ def zero_shot_map(model: CLIP, count: int = 400, size: int = 224, seed: int = 98
     device = model.text_projection.device
     text = F.normalize(model.encode_text(Tokenizer()(prompts).to(device)), dim=1)
     scores = []
-    truth = torch.zeros(count, len(VOC.classes))
+    truth = torch.zeros(count, len(VOC.classes), dtype=torch.bool)
 
     for i in range(count):
         rng = np.random.default_rng((seed, i))
         scene = render(rng, size, size, random_classes(rng))
-        truth[i, list(scene.classes)] = 1
+        truth[i, list(scene.classes)] = True
         image = normalise(
             torch.from_numpy(scene.image).permute(2, 0, 1)[None].to(device),
             IMAGENET_MEAN,
@@ -137,10 +138,8 @@ def zero_shot_map(model: CLIP, count: int = 400, size: int = 224, seed: int = 98
         )
         scores.append((F.normalize(model.visual(image)[:, 1:].mean(1), dim=1) @ text.T).cpu())
 
-    order = torch.cat(scores).argsort(0, descending=True)
-    hits = truth.gather(0, order)
-    precision = hits.cumsum(0) / torch.arange(1, count + 1)[:, None]
-    return float(((precision * hits).sum(0) / hits.sum(0).clamp(min=1))[hits.sum(0) > 0].mean())
+    by_class, _ = mean_average_precision(torch.cat(scores), truth)
+    return by_class
 
 
 def build(args: argparse.Namespace) -> CLIP:

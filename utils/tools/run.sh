@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The body of run_voc.sh and run_coco.sh: run.sh DATASET ROOT DEFAULT_ROOT [training flags].
 # Finds the data (or draws the toy set), trains, and tests what can be tested. NPROC=n uses n
-# processes, by default 1 on a GPU and up to 4 on a CPU; MAX_RESTARTS=m lets them resume from the
-# last checkpoint up to m times after one was lost.
+# processes, by default 1 on a GPU and up to 4 on a CPU; MAX_RESTARTS=m lets them, or one alone,
+# resume from the last checkpoint up to m times after one was lost.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 dataset=$1 root=$2 default_root=$3
@@ -30,14 +30,22 @@ esac
 
 # also refuses a wrong flag before anything is drawn
 settings=$("$PYTHON" "train_$dataset.py" "$@" --print_config)
-setting() { # name: its value
-  "$PYTHON" -c 'import sys, yaml; print(yaml.safe_load(sys.stdin)[sys.argv[1]])' "$1" <<<"$settings"
-}
-work_dir=$(setting work_dir)
-device=$(setting device)
-stages=$(setting stages)
+told=$("$PYTHON" -c '
+import os, sys, yaml
+settings = yaml.safe_load(sys.stdin)
+processes = os.environ.get("NPROC")
+if not processes:
+    from utils.common.device import usual_processes
+    keys = ("device", "threads", "batch_size", "mct_batch_size")
+    processes = usual_processes(*(settings[key] for key in keys))
+keys = ("work_dir", "device", "stages", "data_root")
+print(*(settings[key] for key in keys), processes, sep="\n")
+' <<<"$settings")
+for name in work_dir device stages data_root processes; do
+  IFS= read -r "$name"
+done <<<"$told"
 
-if [ "$(setting data_root)" = "$toy" ]; then
+if [ "$data_root" = "$toy" ]; then
   if [ -n "$embedded" ]; then
     echo "no data at $default_root and $variable is not set:" \
       "running the embedded toy set with the toy CLIP"
@@ -52,18 +60,8 @@ case $stages in
 esac
 echo "this run yields $yields"
 
-usual_processes() {
-  "$PYTHON" -c '
-import sys, yaml
-from utils.common.device import usual_processes
-settings = yaml.safe_load(sys.stdin)
-keys = ("device", "threads", "batch_size", "mct_batch_size")
-print(usual_processes(*(settings[key] for key in keys)))
-' <<<"$settings"
-}
-processes=${NPROC:-$(usual_processes)}
 launch=("$PYTHON")
-if [ "$processes" -gt 1 ]; then
+if [ "$processes" -gt 1 ] || [ "${MAX_RESTARTS:-0}" -gt 0 ]; then
   launch+=(-m utils.tools.launch --processes "$processes" --restarts "${MAX_RESTARTS:-0}")
 fi
 "${launch[@]}" "train_$dataset.py" --resume "$@"

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from datasets.data import Batch, Split, TaggedImages
-from datasets.lists import Item, Items
-from datasets.scoring import spread
+from datasets.lists import Item, Items, spread
 from datasets.specs import DatasetSpec
 from model.class_token_vit import ClassTokenViT
 from model.criterion import classifier_criterion
@@ -18,6 +18,7 @@ from utils.common import distributed
 from utils.common.errors import UserError
 from utils.config import Config
 from utils.recipe import LossesBeside, references_of
+from utils.settings.training import Stage1Settings
 from utils.splits import training_data, validation_tags
 from utils.training.loop import Run, Stage, run_stage
 from utils.training.optim import adamw, cosine, is_matrix, is_weight
@@ -43,12 +44,11 @@ def tagged_validation(
 
 def train_classifier(
     vit: ClassTokenViT, training: Split, run: Run, validation: Split | None = None
-) -> int:
+) -> None:
     """Run stage 1: the class-token ViT learns the tags (MCTformer+; model/README.md, "Training of
     the ViT").
 
-    validation: images on whose tags it is scored now and then, and at the end. Returns the number
-    of its iterations.
+    validation: images on whose tags it is scored now and then, and at the end.
     """
     config = run.config
     # images without tags teach a classifier of tags little and have no contrastive term
@@ -67,13 +67,6 @@ def train_classifier(
     data = training_data(tagged, config, config.mct_crop_size, crops)
     per_epoch = len(tagged) / config.mct_batch_size
     iterations = math.ceil(config.mct_epochs * len(tagged) / config.mct_batch_size)
-
-    named = list(vit.named_parameters())
-    new = [tensor for name, tensor in named if name.startswith(NEW_TENSORS)]
-    pretrained = [tensor for name, tensor in named if not name.startswith(NEW_TENSORS)]
-    lr = config.mct_lr * config.mct_batch_size / 512
-    groups = [(pretrained, lr), (new, lr * config.mct_head_lr_factor)]
-    decays = is_matrix if config.mct_decay_tables else is_weight
     warmup = 0
     if config.mct_epochs:
         warmup = int(iterations * config.mct_warmup_epochs / config.mct_epochs)
@@ -87,7 +80,7 @@ def train_classifier(
     stage = Stage(
         name="classifier",
         module=vit,
-        optimiser=adamw(groups, config.mct_weight_decay, decays),
+        optimiser=_optimiser(vit, config),
         rate=lambda step: cosine(step, iterations, max(1, warmup), config.mct_lr_floor),
         losses=lambda images, batch, step: classifier_losses(vit, images, batch, step, config),
         data=data,
@@ -104,9 +97,23 @@ def train_classifier(
         ),
         repeats_last=False,
     )
-    if run_stage(stage, run) and evaluate is not None:
+    run_stage(stage, run)
+    # a run that was ended while it was scored has no score of the last iteration yet
+    if evaluate is not None and not run.recorder.has(TAG_EVALUATION, iterations):
         evaluate(iterations)
-    return iterations
+
+
+def _optimiser(vit: ClassTokenViT, config: Stage1Settings) -> torch.optim.AdamW:
+    """Return the optimiser of stage 1: what the start brings, and what is new, at rates of their
+    own.
+    """
+    named = list(vit.named_parameters())
+    new = [tensor for name, tensor in named if name.startswith(NEW_TENSORS)]
+    pretrained = [tensor for name, tensor in named if not name.startswith(NEW_TENSORS)]
+    lr = config.mct_lr * config.mct_batch_size / 512
+    groups = [(pretrained, lr), (new, lr * config.mct_head_lr_factor)]
+    decays = is_matrix if config.mct_decay_tables else is_weight
+    return adamw(groups, config.mct_weight_decay, decays)
 
 
 def classifier_losses(

@@ -182,7 +182,7 @@ def run_stage(stage: Stage, run: Run) -> bool:
                     stage, run, done, terms, (time.perf_counter() - clock) / (done - start)
                 )
                 bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
-            look = run.world == 1 or done % LOOK_EVERY == 0
+            look = run.world == 1 or done % LOOK_EVERY == 0 or done == end
             stopping = look and distributed.agreed(stop.made, run.device)
             every = stage.eval_every or config.eval_every
             due = stage.evaluate is not None and done % every == 0 and done < end
@@ -190,7 +190,7 @@ def run_stage(stage: Stage, run: Run) -> bool:
                 pace.leave_out(run_validation(stage, run, stop, done))
             if done % config.checkpoint_every == 0 or done == end or stopping:
                 save(stage, run, done, validated=not (due and stopping))
-            if stopping and done < end:
+            if stopping:
                 raise KeyboardInterrupt
     return True
 

@@ -37,7 +37,6 @@ def make_pseudo_masks(model: CVF, images: Split, run: Run) -> Path:
     scores = {
         title: ConfusionMatrix(images.tags.classes + 1, run.device) for title in _titles(model)
     }
-    scored = torch.zeros(1, dtype=torch.int64, device=run.device)
 
     with evaluating(model):
         loader = masked_loader(images.items, config, run.rank, run.world)
@@ -49,12 +48,11 @@ def make_pseudo_masks(model: CVF, images: Split, run: Run) -> Path:
             labels = seeds.confident.cpu().numpy().astype(np.uint8)
             write_whole(folder / f"{sample['name']}.png", mask_png(labels, palette()))
             if "mask" in sample:
-                scored += 1
                 truth = sample["mask"].to(run.device)
                 for title, found in _label_maps(seeds, model).items():
                     scores[title].update(found, truth)
 
-    _record(scores, int(distributed.total(scored)), len(images), run)
+    _record(scores, len(images), run)
     return folder
 
 
@@ -78,12 +76,13 @@ def _label_maps(seeds: ImageSeeds, model: CVF) -> dict[str, torch.Tensor]:
     return found
 
 
-def _record(scores: dict[str, ConfusionMatrix], scored: int, images: int, run: Run) -> None:
-    """Sum the counts of all processes, and say and keep the results, if any of the images has a
+def _record(scores: dict[str, ConfusionMatrix], images: int, run: Run) -> None:
+    """Sum the counts of all processes, and say and keep the results, if any of so many images has a
     mask.
     """
     for matrix in scores.values():
-        matrix.counts = distributed.total(matrix.counts)
+        matrix.sum_over_processes()
+    scored = scores[TITLES["pseudo"]].images  # as of the others
     if not scored or not distributed.is_main():
         return
 
@@ -100,4 +99,4 @@ def _record(scores: dict[str, ConfusionMatrix], scored: int, images: int, run: R
         run.recorder.say(
             f"{title} mIoU {100 * matrix.miou():.2f} ({split}, {scored} images){others}"
         )
-        add_result(run.folder, title, split, scored, matrix, run.facts["classes"])
+        add_result(run.folder, title, split, matrix, run.facts["classes"])

@@ -7,15 +7,20 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from clip.loader import load_clip
+from clip.model import CLIP
 from clip.text import text_features
 from datasets.classes import spec_of
-from datasets.data import Batch, TaggedImages
+from datasets.data import Batch, Split, TaggedImages
+from datasets.specs import DatasetSpec
+from model.class_token_vit import ClassTokenViT
 from model.criterion import criterion
 from model.cvf import CVF
+from model.dino import DinoViT
 from model.noise import Noise
 from utils.build import (
     build_cvf,
@@ -85,14 +90,7 @@ def train(
     clip = load_clip(config.clip_path, config.clip_activation)
     vit = None if config.branches == "clip" else build_vit(config, clip, len(spec.classes))
     dino = build_dino(config)
-    facts = {
-        "classes": list(spec.classes),
-        **clip_facts(clip),
-        **dino_facts(dino),
-        "data": training.fingerprint,
-    }
-    if vit is not None and vit.start:
-        facts["vit_start"] = vit.start
+    facts = _facts(spec, training, clip, vit, dino)
     make_folder(folder)
     with claimed(folder) if rank == 0 else nullcontext():
         unchecked = check_checkpoints(folder, config, facts)
@@ -115,22 +113,37 @@ def train(
         )
         if config.stages == "seeds":
             final = make_pseudo_masks(model, training, run)
-        else:
-            if config.stages == "all":
-                rehearse(stage_2, model, evaluation, run)
-            if vit is not None and not config.mct_path:
-                judges = tagged_validation(config, spec, validation, run)
-                iterations = train_classifier(vit, training, run, judges)
-                if config.stages == "classifier":  # else stage 2 scores the seeds
-                    alone = replace(evaluation, validation=())
-                    report(model, training, alone, run, iterations)
+        if config.stages == "all":
+            rehearse(stage_2, model, evaluation, run)
+        if config.stages != "seeds" and vit is not None and not config.mct_path:
+            train_classifier(vit, training, run, tagged_validation(config, spec, validation, run))
+        if config.stages == "classifier":
             final = checkpoint_of(folder, "classifier")
-
+            run.recorder.rewind("evaluation", -1)
+            alone = replace(evaluation, validation=())
+            report(model, training, alone, run, 0)  # the seeds that stage 2 would begin with
         if config.stages == "all":
             final = train_segmenter(stage_2(), run)
         say_results(run, final)
     distributed.stop()
     return final
+
+
+def _facts(
+    spec: DatasetSpec, training: Split, clip: CLIP, vit: ClassTokenViT | None, dino: DinoViT | None
+) -> dict[str, Any]:
+    """Return what every checkpoint of a run keeps beside settings and tensors, to know them again:
+    classes, frozen networks, the ViT's start, images and tags.
+    """
+    facts = {
+        "classes": list(spec.classes),
+        **clip_facts(clip),
+        **dino_facts(dino),
+        "data": training.fingerprint,
+    }
+    if vit is not None and vit.start:
+        facts["vit_start"] = vit.start
+    return facts
 
 
 def say_results(run: Run, final: Path) -> None:

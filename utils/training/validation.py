@@ -59,7 +59,7 @@ def score_seeds(model: CVF, seeds: Split, run: Run, phase: Phase) -> dict[str, C
                 scores[TITLES[name]].update(label[0, :height, :width], truth)
 
     for matrix in scores.values():
-        matrix.counts = distributed.total(matrix.counts)
+        matrix.sum_over_processes()
     return scores
 
 
@@ -86,17 +86,15 @@ def report(model: CVF, training: Split, evaluation: Evaluation, run: Run, step: 
     references = references_of(config)
     for title, matrix in scores.items():
         split = evaluation.seeds_label
-        images = len(seeds)
         if title == SINGLE:
             split = evaluation.validation_label
-            images = len(evaluation.validation)
         others = beside_score(title, split, step, config.eval_every, references)
         run.recorder.say(
-            f"iteration {step}: {title} mIoU {100 * matrix.miou():.2f} ({split}, {images} images)"
-            f"{others}"
+            f"iteration {step}: {title} mIoU {100 * matrix.miou():.2f} ({split}, "
+            f"{matrix.images} images){others}"
         )
         if title != SINGLE:
-            add_result(run.folder, title, split, images, matrix, run.facts["classes"])
+            add_result(run.folder, title, split, matrix, run.facts["classes"])
 
 
 @torch.no_grad()
@@ -117,5 +115,5 @@ def validate(model: CVF, validation: Sequence[Item], run: Run) -> ConfusionMatri
                 )
             matrix.update(label_map(logits, image.shape[-2:]), sample["mask"].to(run.device))
 
-    matrix.counts = distributed.total(matrix.counts)
+    matrix.sum_over_processes()
     return matrix

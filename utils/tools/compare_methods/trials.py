@@ -193,9 +193,8 @@ class Bench:
             entries = predict_split(segmenter, Job(images, folder))
 
             scores = {}
-            for title, score in total_scores(entries, len(segmenter.classes)).items():
-                miou = 100 * score.matrix.miou()
-                scores[title] = Score(miou, config.val_split, score.images)
+            for title, matrix in total_scores(entries, len(segmenter.classes)).items():
+                scores[title] = Score(100 * matrix.miou(), config.val_split, matrix.images)
 
             return scores
 
