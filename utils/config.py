@@ -122,8 +122,9 @@ def config_file(given: str | Path) -> Path:
     ready = {file.stem: file for folder in (RECIPES, CONFIGS) for file in folder.glob("*.yaml")}
     if str(given) in ready:
         return ready[str(given)]
+    fault = "is a folder, not a file" if os.path.isdir(given) else "does not exist"
     hint = nearest(str(given), ready) or f"; ready ones are {', '.join(sorted(ready))}"
-    raise UserError(f"--config {given} does not exist{hint}")
+    raise UserError(f"--config {given} {fault}{hint}")
 
 
 def _scaled(full: Config, max_iters: int) -> dict[str, int]:

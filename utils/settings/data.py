@@ -97,8 +97,8 @@ class DataSettings(Settings):
             )
         if not 0 < self.scale_min <= self.scale_max:
             raise UserError(
-                f"--scale_min {self.scale_min} must be positive and at most --scale_max "
-                f"{self.scale_max}"
+                f"--scale_min {self.scale_min:g} must be positive and at most --scale_max "
+                f"{self.scale_max:g}"
             )
 
 
