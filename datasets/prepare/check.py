@@ -111,6 +111,9 @@ def _run(args: Namespace) -> None:
     spec = spec_of(args.dataset, args.root, args.classes)
     usual = ["train_aug", "val"] if args.dataset == "voc" else ["train", "val"]
     splits = args.splits or usual
+    if args.fix_list:
+        make_folder(args.fix_list)
+
     jobs = {Path(split).stem: _jobs(args, split, spec) for split in splits}
     start = time.perf_counter()
     total = sum(map(len, jobs.values()))
@@ -278,7 +281,6 @@ def table(reports: dict[str, list[Report]]) -> str:
 
 def write_lists(folder: Path, reports: Mapping[str, Sequence[Report]]) -> None:
     """Write {split}.txt without the wrong images, and faults.csv with every finding."""
-    make_folder(folder)
     with (folder / "faults.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(("split", "image", "kind", "detail"))
