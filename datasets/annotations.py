@@ -102,8 +102,8 @@ def _matched(
 
     if not seen and elsewhere:
         raise UserError(
-            f"{path} names {len(elsewhere)} others, first {elsewhere[0]!r}, lists no picture of "
-            "these; give the pictures that it was made of"
+            f"{path} lists no picture of these, but {len(elsewhere)} others, first "
+            f"{elsewhere[0]!r}; give the pictures that it was made of"
         )
     if not seen:
         raise UserError(f"{path} lists no picture of these; write one per line below the header")

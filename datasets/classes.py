@@ -2,6 +2,7 @@
 background words.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def given_classes(given: str) -> DatasetSpec:
     path = Path(given)
     if given in SPECS and not path.exists():
         return SPECS[given]
-    if path.suffix.lower() in (".yaml", ".yml") or path.is_file():
+    is_folder = os.sep in given and path.is_dir()  # without a separator it may be a class as well
+    if path.suffix.lower() in (".yaml", ".yml") or path.is_file() or is_folder:
         return read_classes(path)
 
     classes = [name for part in given.split(",") if (name := part.strip())]
@@ -122,7 +124,11 @@ def _sections(path: Path) -> dict[str, yaml.Node]:
         root = yaml.compose(path.read_text(encoding="utf-8-sig"), yaml.SafeLoader)
     except FileNotFoundError:
         raise UserError(
-            f"class list {path} does not exist; write one, such as `classes: [cat, dog]`"
+            f"class list {path} does not exist; write a file that holds `classes: [cat, dog]`"
+        ) from None
+    except IsADirectoryError:
+        raise UserError(
+            f"class list {path} is a folder; name the file in it, such as {path / CLASSES}"
         ) from None
     except yaml.MarkedYAMLError as error:
         line = 1

@@ -3,6 +3,7 @@ for lists.
 """
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
 from pathlib import Path, PurePosixPath
@@ -55,10 +56,7 @@ def items(
         raise ValueError(f"layout {layout!r} is none of 'voc', 'coco' and 'custom'")
     root = Path(root)
     if not root.is_dir():
-        raise UserError(
-            f"{layout} root {root} is not a folder; name it by --data_root, in datasets.prepare "
-            "by --root"
-        )
+        raise UserError(f"{layout} root {root} is not a folder; {_remedy(layout, root)}")
     given = Path(list_file) if list_file else None
     if layout == "custom":
         return _indexed(root, given or root / f"{split}.txt", complete)
@@ -72,6 +70,16 @@ def items(
     names = read_list(source) if given else _with_objects(root, split)
     images = _coco_images(root, split, year)
     return _locate(source, names, images, mask_folders(root, split, year), complete)
+
+
+def _remedy(layout: str, root: Path) -> str:
+    """Return what to do where the folder of a data set is not there."""
+    if root.name == f"toy_{layout}":  # as the toy configurations call it
+        return (
+            f"draw it with `python -m datasets.prepare toy --layout {layout} --root "
+            f"{shlex.quote(str(root))}`"
+        )
+    return "name the data set's folder by --data_root, or --root where a command has that"
 
 
 def voc_mask_folders(root: Path) -> tuple[Path, ...]:
@@ -88,8 +96,8 @@ def _voc_list(root: Path, split: str) -> Path:
     if split == "train_aug" and not path.is_file():
         raise UserError(
             f"list {path} does not exist, as VOC itself has none; `python -m datasets.prepare voc "
-            f"--root {root}` makes it from the masks in SegmentationClassAug, with --sbd DIR from "
-            "SBD"
+            f"--root {shlex.quote(str(root))}` makes it from the masks in SegmentationClassAug, "
+            "with --sbd DIR from SBD"
         )
     return path
 
@@ -118,12 +126,24 @@ def _coco_images(root: Path, split: str, year: str) -> Path:
 
 
 def layout_of(root: str | Path) -> str:
-    """Return the layout that a folder looks like: "custom", "coco", else "voc"."""
-    if (Path(root) / INDEX).is_file():
-        return "custom"
-    if (Path(root) / "annotations").is_dir() and not (Path(root) / "ImageSets").is_dir():
-        return "coco"
-    return "voc"
+    """Return the layout that a folder has: "custom", "voc" or "coco".
+
+    Raises:
+        UserError: it holds no data set.
+    """
+    for layout, name in (
+        ("custom", INDEX),
+        ("voc", "ImageSets"),
+        ("coco", "annotations"),  # WeCLIP's COCO has JPEGImages too
+        ("voc", "JPEGImages"),
+    ):
+        if (Path(root) / name).exists():
+            return layout
+
+    raise UserError(
+        f"--root {root} is no data set's folder: it has neither JPEGImages (VOC) nor annotations "
+        f"(COCO) nor {INDEX}, which `python -m datasets.prepare custom` writes; name one that has"
+    )
 
 
 def read_list(path: str | Path) -> list[str]:
