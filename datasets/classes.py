@@ -10,6 +10,7 @@ import yaml
 
 from datasets.specs import BACKGROUND, SPECS, TEMPLATE, DatasetSpec
 from utils.common.errors import UserError, nearest
+from utils.common.files import require_file
 
 CLASSES = "classes.yaml"
 SEPARATOR = ";"  # between the tags of a CSV cell
@@ -120,16 +121,9 @@ def _sections(path: Path) -> dict[str, yaml.Node]:
     """Return the value of each key as YAML nodes, which know their line. Aliases and tags construct
     nothing.
     """
+    require_file(path, "class list", "name a file that holds `classes: [cat, dog]`")
     try:
         root = yaml.compose(path.read_text(encoding="utf-8-sig"), yaml.SafeLoader)
-    except FileNotFoundError:
-        raise UserError(
-            f"class list {path} does not exist; write a file that holds `classes: [cat, dog]`"
-        ) from None
-    except IsADirectoryError:
-        raise UserError(
-            f"class list {path} is a folder; name the file in it, such as {path / CLASSES}"
-        ) from None
     except yaml.MarkedYAMLError as error:
         line = 1
         if error.problem_mark:

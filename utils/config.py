@@ -14,7 +14,7 @@ import yaml
 
 from model.method import HeadSettings, Method, Phase
 from utils.common.errors import UserError, nearest
-from utils.common.files import write_whole
+from utils.common.files import require_file, write_whole
 from utils.common.options import Option, Role, options, shown
 from utils.common.parser import parse_bool
 from utils.compatibility import current_settings
@@ -164,10 +164,9 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _yaml_content(path: Path) -> dict[str, Any]:
+    require_file(path, "--config", "configs/ holds the ready ones")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        raise UserError(f"--config {path} does not exist; configs/ holds the ready ones") from None
     # ValueError: no such date, no UTF-8
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         raise UserError(

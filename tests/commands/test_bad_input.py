@@ -311,7 +311,7 @@ MISTAKES: dict[str, tuple[Callable[[], None], Callable[[Path, Path], list[object
     "folder as class list": (
         command(label.main),
         lambda folder, toy: ["--classes", folder, "--images", toy, "--out", folder / "out"],
-        "is a folder; name the file in it, such as",
+        "is a folder, not a file; name a file that holds `classes: [cat, dog]`",
     ),
     "no folder of labels": (
         command(score.main),

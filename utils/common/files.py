@@ -103,14 +103,16 @@ def is_set(value: object) -> bool:
 
 
 def require_file(path: str | Path, what: str, give: str) -> None:
-    """Raise UserError, `WHAT PATH does not exist; GIVE`, unless a path is a file's; a folder is
-    called one.
+    """Raise UserError, `WHAT PATH does not exist; GIVE`, unless a file is there that can be read; a
+    folder in its place is called one.
     """
     path = Path(path)
     if path.is_dir():
         raise UserError(f"{what} {path} is a folder, not a file; {give}")
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{what} {path} does not exist; {give}")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{what} {path} is closed to this user; make it readable")
 
 
 def make_folder(folder: Path, called: Path | None = None) -> None:
