@@ -310,7 +310,6 @@ def _write_config(out: Path, pictures: int) -> bool:
         f"batch_size: {_BATCH}",
         f"max_iters: {iterations}",
         f"warmup_iters: {iterations // 20}",
-        f"switch_iters: {iterations * 2 // 3}",
         f"eval_every: {iterations // 10}",
         f"work_dir: {json.dumps(f'runs/{out.resolve().name}', ensure_ascii=False)}",
     ]

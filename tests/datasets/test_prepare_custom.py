@@ -190,6 +190,7 @@ def test_odd_names_are_indexed_split_and_tagged(
     assert len(items("custom", photos.with_name("moved") / "out", "train")) == 5
     config = load_config(photos.with_name("moved") / "out" / "config.yaml")
     assert (config.dataset, config.data_root) == ("custom", str(photos / "out"))
+    assert not config.after_switch(config.max_iters)  # as on VOC
 
 
 def test_a_second_run_gives_the_same_and_keeps_an_edited_configuration(photos: Path) -> None:
