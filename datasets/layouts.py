@@ -79,7 +79,10 @@ def _remedy(layout: str, root: Path) -> str:
             f"draw it with `python -m datasets.prepare toy --layout {layout} --root "
             f"{shlex.quote(str(root))}`"
         )
-    return "name the data set's folder by --data_root, or --root where a command has that"
+    flag = "--data_root"
+    if layout != "custom":
+        flag += f" ({layout.upper()}_ROOT=... for run_{layout}.sh)"
+    return f"name the data set's folder by {flag}, or by --root where a command has that"
 
 
 def voc_mask_folders(root: Path) -> tuple[Path, ...]:
@@ -90,9 +93,15 @@ def voc_mask_folders(root: Path) -> tuple[Path, ...]:
 def _voc_list(root: Path, split: str) -> Path:
     """Return the list of a split of VOC.
 
-    Raises UserError where train_aug, which VOC itself lacks, is still to be made.
+    Raises UserError where the folder is not VOC's, or train_aug, which VOC itself lacks, is still
+    to be made.
     """
     path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
+    if not path.is_file() and not (root / "JPEGImages").is_dir():
+        raise UserError(
+            f"{root} has no folder JPEGImages, as VOC 2012 has; name the folder VOC2012 of the "
+            "unpacked archive"
+        )
     if split == "train_aug" and not path.is_file():
         raise UserError(
             f"list {path} does not exist, as VOC itself has none; `python -m datasets.prepare voc "

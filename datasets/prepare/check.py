@@ -86,7 +86,8 @@ def add_command(kinds: Any) -> None:
         "--tags",
         default="",
         metavar="FILE",
-        help="tags file (default: the data set's own annotations)",
+        help="classes of each image, in any form that `datasets.prepare custom` takes (default: "
+        "the data set's own annotations)",
     )
     add(
         "--splits",

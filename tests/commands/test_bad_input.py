@@ -16,6 +16,7 @@ from helpers import ROOT, run
 from vit_files import as_v1, deit, mctformer_plus, saved
 
 import test_msc_flip_voc
+import train_coco
 import train_voc
 from clip.model import CLIP, VisionTransformer
 from datasets.prepare import __main__ as prepare
@@ -302,6 +303,16 @@ MISTAKES: dict[str, tuple[Callable[[], None], Callable[[Path, Path], list[object
         lambda folder, _: ["--config", "toy_voc", "--data_root", folder / "my data" / "toy_voc"],
         "toy_voc is not a folder; draw it with `python -m datasets.prepare toy --layout voc "
         "--root '",
+    ),
+    "folder around VOC": (
+        train_voc.main,
+        lambda _, toy: ["--data_root", toy.parent],
+        "has no folder JPEGImages, as VOC 2012 has; name the folder VOC2012",
+    ),
+    "VOC as COCO": (
+        train_coco.main,
+        lambda _, toy: ["--data_root", toy],
+        "instances_train2014.json does not exist; put COCO's instance annotations there",
     ),
     "a word too many": (
         command(label.main),

@@ -43,7 +43,8 @@ class DataSettings(Settings):
     tags: str = option(
         "",
         "data",
-        "tags file (JSON); empty: tags are made from the data set's own annotations",
+        "classes of each image, in any form that `datasets.prepare custom` takes; empty: the data "
+        "set's own annotations",
         Role.PLACE,
     )
     crop_size: int = option(
