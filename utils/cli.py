@@ -40,8 +40,8 @@ def add_config_choice(parser: Any, default: str) -> None:
         nargs="+",
         default=[str(CONFIGS / default)],
         metavar="FILE",
-        help="YAML files, or names of those in configs/, of which later ones win; they come before "
-        f"the defaults below (default: {Path(default).stem})",
+        help="YAML files, or names of those in configs/, of which later ones win; what they say "
+        f"replaces the defaults below (default: {Path(default).stem})",
     )
 
 

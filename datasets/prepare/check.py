@@ -109,6 +109,11 @@ def add_command(kinds: Any) -> None:
 
 def _run(args: Namespace) -> None:
     args.dataset = args.dataset or layout_of(args.root)
+    if args.classes and args.dataset != "custom":
+        raise UserError(
+            f"--classes {args.classes} is for --dataset custom; {args.dataset} has its own classes"
+        )
+
     spec = spec_of(args.dataset, args.root, args.classes)
     usual = ["train_aug", "val"] if args.dataset == "voc" else ["train", "val"]
     splits = args.splits or usual

@@ -354,6 +354,11 @@ MISTAKES: dict[str, tuple[Callable[[], None], Callable[[Path, Path], list[object
         lambda folder, _: ["check", "--root", folder],
         "it has neither JPEGImages (VOC) nor annotations (COCO) nor index.json",
     ),
+    "classes of VOC": (
+        PREPARED,
+        lambda folder, toy: ["check", "--root", toy, "--classes", "classes.yaml"],
+        "--classes classes.yaml is for --dataset custom; voc has its own classes",
+    ),
     "less than no toy picture": (
         PREPARED,
         lambda folder, _: ["toy", "--root", folder / "toy", "--train", -1],

@@ -194,7 +194,8 @@ def write_whole(path: str | Path, content: bytes) -> None:
             file.write(content)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written ({error.strerror}); name or mount a folder that can"
+            f"{path} cannot be written ({error.strerror}); name another file, or make its folder "
+            "writable"
         ) from error
 
 
