@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from datasets.called import Pictures
+from datasets.called import Pictures, misread
 from datasets.forms.detect import FORMS, rows_of
 from datasets.rows import Row
 from datasets.specs import DatasetSpec
@@ -102,8 +102,8 @@ def _matched(
 
     if not seen and elsewhere:
         raise UserError(
-            f"{path} names {len(elsewhere)} others, first {elsewhere[0]!r}, lists no picture of "
-            "these; give the pictures that it was made of"
+            f"{path} lists no picture of these, but {len(elsewhere)} others, first "
+            f"{elsewhere[0]!r}; give the pictures that it was made of{misread(elsewhere[0])}"
         )
     if not seen:
         raise UserError(f"{path} lists no picture of these; write one per line below the header")

@@ -17,6 +17,15 @@ _RENAMED = (
 _ELSEWHERE = re.compile(r"^(?:[a-z][a-z0-9+.-]*://[^/]*/|[a-z]:/|/)", re.IGNORECASE)
 
 
+def misread(called: str) -> str:
+    """Return what to do where a name may be of a text in another encoding than it was read in; any
+    bytes are some letters in Windows's Western one. Empty for plain letters.
+    """
+    if called.isascii():
+        return ""
+    return "; if these are not the letters that you wrote, save the file as UTF-8"
+
+
 class Pictures:
     """Pictures of one folder by relative path, and by what else names them."""
 
@@ -46,7 +55,9 @@ class Pictures:
             )
         if not found:
             hint = nearest(_key(called), list(self._exact)) or "; write its path below --images"
-            raise UserError(f"{place}: {called!r} is no picture below --images{hint}")
+            raise UserError(
+                f"{place}: {called!r} is no picture below --images{hint}{misread(called)}"
+            )
         return found[0]
 
     def find(self, called: str) -> list[PurePosixPath]:

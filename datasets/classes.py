@@ -2,6 +2,7 @@
 background words.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import yaml
 
 from datasets.specs import BACKGROUND, SPECS, TEMPLATE, DatasetSpec
 from utils.common.errors import UserError, nearest
+from utils.common.files import require_file
 
 CLASSES = "classes.yaml"
 SEPARATOR = ";"  # between the tags of a CSV cell
@@ -44,7 +46,8 @@ def given_classes(given: str) -> DatasetSpec:
     path = Path(given)
     if given in SPECS and not path.exists():
         return SPECS[given]
-    if path.suffix.lower() in (".yaml", ".yml") or path.is_file():
+    is_folder = os.sep in given and path.is_dir()  # without a separator it may be a class as well
+    if path.suffix.lower() in (".yaml", ".yml") or path.is_file() or is_folder:
         return read_classes(path)
 
     classes = [name for part in given.split(",") if (name := part.strip())]
@@ -118,12 +121,9 @@ def _sections(path: Path) -> dict[str, yaml.Node]:
     """Return the value of each key as YAML nodes, which know their line. Aliases and tags construct
     nothing.
     """
+    require_file(path, "class list", "name a file that holds `classes: [cat, dog]`")
     try:
         root = yaml.compose(path.read_text(encoding="utf-8-sig"), yaml.SafeLoader)
-    except FileNotFoundError:
-        raise UserError(
-            f"class list {path} does not exist; write one, such as `classes: [cat, dog]`"
-        ) from None
     except yaml.MarkedYAMLError as error:
         line = 1
         if error.problem_mark:

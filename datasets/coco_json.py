@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from utils.common.errors import UserError
-from utils.common.files import is_set, read_json, sha256_of
+from utils.common.files import is_set, read_json, require_file, sha256_of
 
 _YEARS = ("2014", "2017")
 _AGAIN = "remove it and run `python -m datasets.prepare coco` again"
@@ -161,6 +161,9 @@ def _classes(annotations: Path, tags: Path, *_: tuple[int, int] | None) -> dict[
         if not isinstance(classes, dict) or not classes:
             raise UserError(f"{tags} is no tags file of images; {_AGAIN}")
         return dict(sorted(classes.items()))
+    require_file(
+        annotations, "the file", "put COCO's instance annotations there, or name the data's folder"
+    )
     return classes_of(read_instances(annotations, outlines=False))
 
 

@@ -4,6 +4,7 @@ COCO has no masks of its own. `datasets.prepare coco` makes them and leaves the 
 masks of another origin are used as they are, and every result says so.
 """
 
+import shlex
 from pathlib import Path
 
 from utils.common.errors import UserError
@@ -54,6 +55,6 @@ def remade(folder: Path, crowds: str = "class") -> str:
     root = folder.parent.parent
     split = folder.name[:-4]
     return (
-        f"remove that folder and run `python -m datasets.prepare coco --root {root} "
-        f"--splits {split} --crowds {crowds}`"
+        "remove that folder and run `python -m datasets.prepare coco --root "
+        f"{shlex.quote(str(root))} --splits {split} --crowds {crowds}`"
     )

@@ -134,6 +134,9 @@ def label_files(folder: Path, flag: str) -> dict[str, Path]:
     """Find the PNGs in and below a folder, by path without suffix. Raises UserError naming the flag
     where there are none.
     """
+    if not folder.is_dir():
+        raise UserError(f"{flag} {folder} is not a folder; give a folder of label PNGs")
+
     below = files_below(folder, (".png",))
     if not below.files:
         said = below.explanation()

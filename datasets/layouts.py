@@ -3,6 +3,7 @@ for lists.
 """
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
 from pathlib import Path, PurePosixPath
@@ -55,10 +56,7 @@ def items(
         raise ValueError(f"layout {layout!r} is none of 'voc', 'coco' and 'custom'")
     root = Path(root)
     if not root.is_dir():
-        raise UserError(
-            f"{layout} root {root} is not a folder; name it by --data_root, in datasets.prepare "
-            "by --root"
-        )
+        raise UserError(f"{layout} root {root} is not a folder; {_remedy(layout, root)}")
     given = Path(list_file) if list_file else None
     if layout == "custom":
         return _indexed(root, given or root / f"{split}.txt", complete)
@@ -74,6 +72,19 @@ def items(
     return _locate(source, names, images, mask_folders(root, split, year), complete)
 
 
+def _remedy(layout: str, root: Path) -> str:
+    """Return what to do where the folder of a data set is not there."""
+    if root.name == f"toy_{layout}":  # as the toy configurations call it
+        return (
+            f"draw it with `python -m datasets.prepare toy --layout {layout} --root "
+            f"{shlex.quote(str(root))}`"
+        )
+    flag = "--data_root"
+    if layout != "custom":
+        flag += f" ({layout.upper()}_ROOT=... for run_{layout}.sh)"
+    return f"name the data set's folder by {flag}, or by --root where a command has that"
+
+
 def voc_mask_folders(root: Path) -> tuple[Path, ...]:
     """Return the folders that may hold the masks of VOC, the one that is asked first in front."""
     return root / "SegmentationClassAug", root / "SegmentationClass"
@@ -82,14 +93,20 @@ def voc_mask_folders(root: Path) -> tuple[Path, ...]:
 def _voc_list(root: Path, split: str) -> Path:
     """Return the list of a split of VOC.
 
-    Raises UserError where train_aug, which VOC itself lacks, is still to be made.
+    Raises UserError where the folder is not VOC's, or train_aug, which VOC itself lacks, is still
+    to be made.
     """
     path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
+    if not path.is_file() and not (root / "JPEGImages").is_dir():
+        raise UserError(
+            f"{root} has no folder JPEGImages, as VOC 2012 has; name the folder VOC2012 of the "
+            "unpacked archive"
+        )
     if split == "train_aug" and not path.is_file():
         raise UserError(
             f"list {path} does not exist, as VOC itself has none; `python -m datasets.prepare voc "
-            f"--root {root}` makes it from the masks in SegmentationClassAug, with --sbd DIR from "
-            "SBD"
+            f"--root {shlex.quote(str(root))}` makes it from the masks in SegmentationClassAug, "
+            "with --sbd DIR from SBD"
         )
     return path
 
@@ -118,12 +135,24 @@ def _coco_images(root: Path, split: str, year: str) -> Path:
 
 
 def layout_of(root: str | Path) -> str:
-    """Return the layout that a folder looks like: "custom", "coco", else "voc"."""
-    if (Path(root) / INDEX).is_file():
-        return "custom"
-    if (Path(root) / "annotations").is_dir() and not (Path(root) / "ImageSets").is_dir():
-        return "coco"
-    return "voc"
+    """Return the layout that a folder has: "custom", "voc" or "coco".
+
+    Raises:
+        UserError: it holds no data set.
+    """
+    for layout, name in (
+        ("custom", INDEX),
+        ("voc", "ImageSets"),
+        ("coco", "annotations"),  # WeCLIP's COCO has JPEGImages too
+        ("voc", "JPEGImages"),
+    ):
+        if (Path(root) / name).exists():
+            return layout
+
+    raise UserError(
+        f"--root {root} is no data set's folder: it has neither JPEGImages (VOC) nor annotations "
+        f"(COCO) nor {INDEX}, which `python -m datasets.prepare custom` writes; name one that has"
+    )
 
 
 def read_list(path: str | Path) -> list[str]:

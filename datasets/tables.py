@@ -49,6 +49,8 @@ def read_table(path: Path, classes: Sequence[str]) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = next((row for row in reader if any(cell.strip() for cell in row)), [])
+        if not header:
+            raise UserError(f"{path} is empty; write the header {HEADER} and a line per picture")
         columns = _Columns(path, reader.line_num, header, classes)
         for row in reader:
             if any(cell.strip() for cell in row):

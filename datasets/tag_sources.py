@@ -85,7 +85,7 @@ def find_tags(
     Raises:
         UserError: as the reader in question does.
     """
-    if file and not is_tags_file(file) and Path(file).exists():
+    if file and not is_tags_file(file):
         tags = tags_of_file(Path(file), [PurePosixPath(name) for name in names], spec, partial=True)
         listed = {str(name): sorted(classes) for name, classes in tags.items()}
         return tags_of_all(file, listed, names, spec)

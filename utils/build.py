@@ -219,9 +219,9 @@ def _check_blocks(config: Config, depth: int, vit: ClassTokenViT | None) -> None
 
 def clip_of(checkpoint: dict[str, Any], config: Config, given: str | None) -> CLIP:
     """Return the CLIP a checkpoint was trained with: embedded, or found by path, in any file that
-    holds the same one.
+    holds the same one. A file that is given is read, and refused where it holds another.
     """
-    if checkpoint["clip_sha256"] == sha256_of(TOY_CLIP):
+    if not given and checkpoint["clip_sha256"] == sha256_of(TOY_CLIP):
         return load_clip(TOY_CLIP)
 
     activation = checkpoint.get("clip_activation", "quick_gelu")
@@ -230,7 +230,7 @@ def clip_of(checkpoint: dict[str, Any], config: Config, given: str | None) -> CL
             f"the checkpoint names a CLIP with the activation {short(activation)}, which there is "
             "not; train or copy it again"
         )
-    if "clip" in checkpoint:
+    if "clip" in checkpoint and not given:
         try:
             return CLIP.from_state_dict(checkpoint["clip"], activation).requires_grad_(False)
         except (AttributeError, TypeError, ValueError) as error:

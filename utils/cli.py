@@ -4,12 +4,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets.lists import Item
 from datasets.mask_signs import refuse_suspicious
 from datasets.own_pictures import pictures
 from datasets.predictions import Entries, Entry
 from datasets.scoring import mask_rule, masks_found
-from datasets.specs import DatasetSpec
 from datasets.tag_sources import tags_of_images
 from utils.build import testing_script
 from utils.common import distributed
@@ -18,6 +16,7 @@ from utils.common.errors import UserError
 from utils.common.gpu import check_gpu
 from utils.common.parser import Parser, parse_bool
 from utils.config import CONFIGS, Config, add_config_flags, as_yaml, load_config
+from utils.inference.crf import find_pydensecrf
 from utils.inference.outputs import write_areas
 from utils.inference.predict import GUESSED, Job, predict_split, total_scores
 from utils.inference.segmenter import Outputs, Segmenter, checkpoint_config
@@ -41,8 +40,8 @@ def add_config_choice(parser: Any, default: str) -> None:
         nargs="+",
         default=[str(CONFIGS / default)],
         metavar="FILE",
-        help="YAML files, or names of those in configs/, of which later ones win; they come before "
-        f"the defaults below (default: {Path(default).stem})",
+        help="YAML files, or names of those in configs/, of which later ones win; what they say "
+        f"replaces the defaults below (default: {Path(default).stem})",
     )
 
 
@@ -85,8 +84,11 @@ def evaluate_command(dataset: str, description: str) -> None:
     model_path, split, own, tags = (
         flags.pop(name) for name in ("model_path", "eval_set", "images", "tags")
     )
+    _check_together(split, own, tags)
     crf = not flags.pop("no_crf")
     backend = flags.pop("crf_backend").replace("auto", FASTER_CRF)
+    if crf and backend == "pydensecrf":
+        find_pydensecrf()
     options = Outputs(crf, backend, flags.pop("save_logits"), flags.pop("sliding"))
     if flags.pop("print_config"):
         stored = load_checkpoint(Path(model_path), "--model_path")["config"]
@@ -117,7 +119,8 @@ def evaluate_command(dataset: str, description: str) -> None:
         refuse_suspicious(images)
         source = f"{split} in {config.data_root}"
 
-    job = Job(images, folder, bool(own), known_tags(tags, segmenter.spec, images, bool(own)))
+    known = tags_of_images(tags, segmenter.spec, images) if tags else {}
+    job = Job(images, folder, bool(own), known)
     said = [plan(segmenter, model_path, job, source)]
     if not own:
         own_name = own_split(config, split)
@@ -194,24 +197,19 @@ def _evaluation_parser(description: str) -> Parser:
     return parser
 
 
-def known_tags(
-    path: str, spec: DatasetSpec, images: Sequence[Item], own: bool
-) -> dict[str, list[str]]:
-    """Return the classes of those images that the tags file knows, by name; none without a file.
-
-    Raises:
-        UserError: the file cannot be used, names no image, or scores would be made with tags.
+def _check_together(split: str, own: Sequence[str] | None, tags: str) -> None:
+    """Raise UserError where flags exclude each other: a split beside pictures of one's own, or tags
+    without these, as scores would be made with them.
     """
-    if not path:
-        return {}
-
-    if not own:
+    if own and split:
         raise UserError(
-            f"--tags {path} restricts predictions of --images alone; results on a split are "
+            f"--eval_set {split} and --images are two things to predict; leave one of them out"
+        )
+    if tags and not own:
+        raise UserError(
+            f"--tags {tags} restricts predictions of --images alone; results on a split are "
             "without tags"
         )
-
-    return tags_of_images(path, spec, images)
 
 
 def plan(segmenter: Segmenter, model_path: str, job: Job, source: str) -> str:

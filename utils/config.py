@@ -15,7 +15,7 @@ import yaml
 from model.head_settings import HeadSettings
 from model.method import Method, Phase
 from utils.common.errors import UserError, nearest
-from utils.common.files import write_whole
+from utils.common.files import require_file, write_whole
 from utils.common.options import Option, Role, options, shown
 from utils.common.parser import parse_bool
 from utils.compatibility import current_settings
@@ -123,8 +123,9 @@ def config_file(given: str | Path) -> Path:
     ready = {file.stem: file for folder in (RECIPES, CONFIGS) for file in folder.glob("*.yaml")}
     if str(given) in ready:
         return ready[str(given)]
+    fault = "is a folder, not a file" if os.path.isdir(given) else "does not exist"
     hint = nearest(str(given), ready) or f"; ready ones are {', '.join(sorted(ready))}"
-    raise UserError(f"--config {given} does not exist{hint}")
+    raise UserError(f"--config {given} {fault}{hint}")
 
 
 def _scaled(full: Config, max_iters: int) -> dict[str, int]:
@@ -164,10 +165,9 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _yaml_content(path: Path) -> dict[str, Any]:
+    require_file(path, "--config", "configs/ holds the ready ones")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        raise UserError(f"--config {path} does not exist; configs/ holds the ready ones") from None
     # ValueError: no such date, no UTF-8
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         raise UserError(

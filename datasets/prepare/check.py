@@ -87,7 +87,8 @@ def add_command(kinds: Any) -> None:
         "--tags",
         default="",
         metavar="FILE",
-        help="tags file (default: the data set's own annotations)",
+        help="classes of each image, in any form that `datasets.prepare custom` takes (default: "
+        "the data set's own annotations)",
     )
     add(
         "--splits",
@@ -109,9 +110,17 @@ def add_command(kinds: Any) -> None:
 
 def _run(args: Namespace) -> None:
     args.dataset = args.dataset or layout_of(args.root)
+    if args.classes and args.dataset != "custom":
+        raise UserError(
+            f"--classes {args.classes} is for --dataset custom; {args.dataset} has its own classes"
+        )
+
     spec = spec_of(args.dataset, args.root, args.classes)
     usual = ["train_aug", "val"] if args.dataset == "voc" else ["train", "val"]
     splits = args.splits or usual
+    if args.fix_list:
+        make_folder(args.fix_list)
+
     jobs = {Path(split).stem: _jobs(args, split, spec) for split in splits}
     start = time.perf_counter()
     total = sum(map(len, jobs.values()))
@@ -279,7 +288,6 @@ def table(reports: dict[str, list[Report]]) -> str:
 
 def write_lists(folder: Path, reports: Mapping[str, Sequence[Report]]) -> None:
     """Write {split}.txt without the wrong images, and faults.csv with every finding."""
-    make_folder(folder)
     with (folder / "faults.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(("split", "image", "kind", "detail"))

@@ -78,7 +78,7 @@ def add_command(kinds: Any) -> None:
         "--val_list",
         type=Path,
         metavar="FILE",
-        help="pictures to validate with, one path a line (default: drawn)",
+        help="pictures to validate with, one path per line (default: drawn)",
     )
     add(
         "--val_share",

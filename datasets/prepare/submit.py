@@ -1,8 +1,8 @@
 """`python -m datasets.prepare submit voc`: predictions become the archive that the VOC evaluation
 server accepts.
 
-The archive holds results/VOC2012/Segmentation/{comp}_{split}_cls/NAME.png: one palette PNG an image
-of the list, at the image's own size, with labels 0..20. Source: VOC 2012 development kit,
+The archive holds results/VOC2012/Segmentation/{comp}_{split}_cls/NAME.png: one palette PNG per
+image of the list, at the image's own size, with labels 0..20. Source: VOC 2012 development kit,
 "Submission of results".
 """
 

@@ -18,7 +18,7 @@ from datasets.specs import VOC
 from datasets.tag_sources import VOC_TAGS, differences, tags_from_masks, tags_from_voc_xml
 from datasets.tags import Tags, write_tags
 from utils.common.errors import UserError
-from utils.common.files import write_whole
+from utils.common.files import make_folder, write_whole
 
 FULL = {"train_aug": 10582, "train": 1464, "val": 1449}  # images in the lists of the whole data set
 
@@ -69,6 +69,7 @@ def run(args: Namespace) -> None:
     """
     root = Path(args.root)
     _check_layout(root, args.tags_from)
+    make_folder(Path(args.out or root))
     workers = args.workers
     if args.sbd and workers == 0:
         workers = 1  # SciPy's reader may crash on a damaged .mat

@@ -104,7 +104,13 @@ def _holds_toy(folder: Path) -> bool:
 
 def add_command(kinds: Any) -> None:
     """Add the sub-command `toy` to an argparse sub-parsers object."""
-    parser = kinds.add_parser("toy", help="draw the procedural toy data set")
+    parser = kinds.add_parser(
+        "toy",
+        help="draw the procedural toy data set",
+        description="`python -m datasets.prepare toy`: draw pictures of the twenty VOC classes "
+        "with exact masks, a pure function of the seed, in the folders of VOC or COCO, or as one's "
+        "own pictures might lie.",
+    )
     add = parser.add_argument
 
     add(
@@ -149,10 +155,14 @@ def _write(
     """Fill a temporary sibling folder and rename it when it is whole, so that a half-written set is
     never found.
     """
-    if size < _LEAST_SIZE:
-        raise UserError(f"size {size} of the toy data set is too small; use {_LEAST_SIZE} or more.")
-    if seed < 0:
-        raise UserError(f"seed {seed} of the toy data set is negative; use 0 or more.")
+    for name, number, least in (
+        ("size", size, _LEAST_SIZE),
+        ("seed", seed, 0),
+        ("train", train, 0),
+        ("val", val, 0),
+    ):
+        if number < least:
+            raise UserError(f"--{name} {number} of the toy data set must be at least {least}")
 
     wanted = {
         "format": _FORMAT,
@@ -183,17 +193,28 @@ def _is_written(root: Path, wanted: Mapping[str, object]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        found = json.loads((root / _MARKER).read_text())
-    except (OSError, ValueError):
-        found = "no toy data set"
+        found = dict(json.loads((root / _MARKER).read_text()))
+    except (OSError, ValueError, TypeError):
+        raise UserError(
+            f"{root} is there already and holds no toy data set; name a new folder"
+        ) from None
 
     if found != wanted:
         raise UserError(
-            f"{root} holds {found}, not the toy data set {wanted}; remove it or name another "
-            "folder."
+            f"{root} holds another toy data set, of {_told(found, wanted)}; name a new folder, or "
+            "remove this one"
         )
 
     return True
+
+
+def _told(found: Mapping[str, object], wanted: Mapping[str, object]) -> str:
+    """Say in which values the set that was found differs from the one that is wanted."""
+    return ", ".join(
+        f"{key} {found.get(key)}, not {value}"
+        for key, value in wanted.items()
+        if found.get(key) != value
+    )
 
 
 def _scenes(split: str, count: int, size: int, seed: int) -> Iterator[tuple[int, Scene]]:

@@ -16,6 +16,7 @@ from helpers import ROOT, run
 from vit_files import as_v1, deit, mctformer_plus, saved
 
 import test_msc_flip_voc
+import train_coco
 import train_voc
 from clip.model import CLIP, VisionTransformer
 from datasets.prepare import __main__ as prepare
@@ -25,7 +26,18 @@ from utils.common import distributed
 from utils.common.device import choose_device
 from utils.common.entry import command
 from utils.common.errors import UserError
-from utils.tools import figure, report, shrink
+from utils.tools import (
+    download,
+    export,
+    figure,
+    label,
+    pretrain_toy_clip,
+    report,
+    score,
+    shrink,
+    throughput,
+)
+from utils.tools.compare_methods import __main__ as compare_methods
 from utils.training import loop
 
 
@@ -267,6 +279,118 @@ def test_bad_input_is_refused_before_any_training(
     assert not list(tmp_path.rglob("checkpoints/*"))
 
 
+SHIPPED = ROOT / "model" / "toy_voc.pt"
+EXPORT: list[object] = ["--model_path", SHIPPED, "--device", "cpu"]
+PREPARED = command(prepare.main)
+MISTAKES: dict[str, tuple[Callable[[], None], Callable[[Path, Path], list[object]], str]] = {
+    "folder as checkpoint": (
+        test_msc_flip_voc.main,
+        lambda folder, _: ["--model_path", folder],
+        "is a folder, not a file; give the path of a checkpoint",
+    ),
+    "folder as configuration": (
+        train_voc.main,
+        lambda folder, _: ["--config", folder],
+        "is a folder, not a file",
+    ),
+    "no tags file": (
+        train_voc.main,
+        lambda folder, toy: ["--data_root", toy, "--tags", folder / "absent.csv"],
+        "absent.csv does not exist; give a table with the header image,tags",
+    ),
+    "toy that is not drawn": (
+        train_voc.main,
+        lambda folder, _: ["--config", "toy_voc", "--data_root", folder / "my data" / "toy_voc"],
+        "toy_voc is not a folder; draw it with `python -m datasets.prepare toy --layout voc "
+        "--root '",
+    ),
+    "folder around VOC": (
+        train_voc.main,
+        lambda _, toy: ["--data_root", toy.parent],
+        "has no folder JPEGImages, as VOC 2012 has; name the folder VOC2012",
+    ),
+    "VOC as COCO": (
+        train_coco.main,
+        lambda _, toy: ["--data_root", toy],
+        "instances_train2014.json does not exist; put COCO's instance annotations there",
+    ),
+    "a word too many": (
+        command(label.main),
+        lambda folder, toy: ["--classes", "cat", "dog", "--images", toy, "--out", folder],
+        "the word 'dog' belongs to no flag; see --help",
+    ),
+    "folder as class list": (
+        command(label.main),
+        lambda folder, toy: ["--classes", folder, "--images", toy, "--out", folder / "out"],
+        "is a folder, not a file; name a file that holds `classes: [cat, dog]`",
+    ),
+    "no folder of labels": (
+        command(score.main),
+        lambda folder, toy: ["--predictions", folder / "absent", "--masks", toy],
+        "absent is not a folder; give a folder of label PNGs",
+    ),
+    "file as export": (
+        command(export.main),
+        lambda folder, toy: [*EXPORT, "--data_root", toy, "--out", text_file(folder)],
+        "notes.pt cannot be made",
+    ),
+    "file as work_dir of a comparison": (
+        command(compare_methods.main),
+        lambda folder, toy: ["--data_root", toy, "--work_dir", text_file(folder)],
+        "notes.pt cannot be made",
+    ),
+    "file as folder of weights": (
+        command(download.main),
+        lambda folder, _: ["clip", "--folder", text_file(folder)],
+        "notes.pt cannot be made",
+    ),
+    "file as folder of lists": (
+        PREPARED,
+        lambda folder, toy: ["check", "--root", toy, "--fix_list", text_file(folder)],
+        "notes.pt cannot be made",
+    ),
+    "no data set to check": (
+        PREPARED,
+        lambda folder, _: ["check", "--root", folder],
+        "it has neither JPEGImages (VOC) nor annotations (COCO) nor index.json",
+    ),
+    "classes of VOC": (
+        PREPARED,
+        lambda folder, toy: ["check", "--root", toy, "--classes", "classes.yaml"],
+        "--classes classes.yaml is for --dataset custom; voc has its own classes",
+    ),
+    "less than no toy picture": (
+        PREPARED,
+        lambda folder, _: ["toy", "--root", folder / "toy", "--train", -1],
+        "--train -1 of the toy data set must be at least 0",
+    ),
+    "no crop": (
+        command(throughput.main),
+        lambda _, toy: ["--root", toy, "--crops", 320, 0],
+        "--crops 0 must be at least 1",
+    ),
+    "no step": (
+        command(pretrain_toy_clip.main),
+        lambda folder, _: ["--out", folder / "new.safetensors", "--steps", 0],
+        "--steps 0 must be at least 1",
+    ),
+    "no multiple of heads": (
+        command(pretrain_toy_clip.main),
+        lambda folder, _: ["--out", folder / "new.safetensors", "--width", 100],
+        "--width 100 is no multiple of 64; use e.g. 192",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_sentence_before_any_work(
+    case: str, tmp_path: Path, toy_voc: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main, words, said = MISTAKES[case]
+    refused(capsys, main, said, *words(tmp_path, toy_voc))
+    assert {path.name for path in tmp_path.iterdir()} <= {"notes.pt"}
+
+
 def test_a_list_that_names_a_missing_image_is_refused(
     start: list[str], toy_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -356,7 +480,7 @@ def test_preparing_data_refuses_as_training_does(
     refused(
         capsys,
         main,
-        "size 8 of the toy data set is too small",
+        "--size 8 of the toy data set must be at least 64",
         "toy",
         "--root",
         tmp_path / "a",

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, run
 
 from utils.common.cores import usable_cores
+from utils.tools import launch
 
 LAUNCH = """
 import sys
@@ -69,6 +70,21 @@ def notes(folder: Path) -> dict[int, int]:
     """The process ids that were noted, by rank."""
     names = [path.name.split() for path in (folder / "notes").iterdir()]
     return {int(rank): int(number) for rank, number in names}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["2", "absent.py"], "error: there is no script absent.py; name one"),
+        (["2", "-m", "utils.tools.absent"], "error: there is no module utils.tools.absent; name"),
+        (["0", "train_voc.py"], "error: argument --processes: '0' is too few; see --help"),
+    ],
+)
+def test_what_cannot_be_launched_is_told(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(launch.main, "--processes", *words) == 2
+    assert capsys.readouterr().err.startswith(said)
 
 
 def test_each_process_knows_its_place_and_its_share_of_the_cores(tmp_path: Path) -> None:

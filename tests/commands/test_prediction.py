@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -255,6 +256,30 @@ def test_tags_restrict_the_images_they_name(
         assert said in capsys.readouterr().err or words is not photos
 
 
+def test_flags_that_cannot_go_together_leave_what_was_predicted_as_it_is(
+    photos: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(test_msc_flip_voc.main, *photos) == 0
+    journal = tmp_path / "out" / "images.jsonl"
+    before = journal.read_bytes()
+    capsys.readouterr()
+    (tmp_path / "page.pt").write_text("<html></html>")
+
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    with_crf = [word for word in photos if word != "--no_crf"]
+    for words, said in (
+        ([*with_crf, "--crf_backend", "pydensecrf"], "--crf_backend pydensecrf is not installed"),
+        ([*photos, "--eval_set", "val"], "--eval_set val and --images are two things to predict"),
+        ([*photos, "--clip_path", tmp_path / "page.pt"], "page.pt cannot be read (it is a web"),
+    ):
+        assert run(test_msc_flip_voc.main, *words) == 2
+        assert said in capsys.readouterr().err
+    assert journal.read_bytes() == before
+
+
 def test_patterns_are_expanded(photos: list[object], tmp_path: Path) -> None:
     photos[3] = tmp_path / "in" / "**" / "*.jpg"
     assert run(test_msc_flip_voc.main, *photos) == 0
@@ -272,9 +297,7 @@ def test_a_folder_that_cannot_be_written_is_named(
 
     monkeypatch.setattr(testing, "write_labels", full)
     assert run(test_msc_flip_voc.main, *photos) == 1
-    assert (
-        "No space left on device; free space or name another --work_dir" in capsys.readouterr().err
-    )
+    assert "No space left on device; free space or name another folder" in capsys.readouterr().err
 
 
 def test_the_effective_settings_are_printed(

@@ -142,6 +142,15 @@ def test_paths_that_lead_elsewhere_are_no_pictures(called: str, tmp_path: Path) 
         read(tmp_path / "t.csv", f'image,tags\n"{called}",cat\n')
 
 
+@pytest.mark.parametrize("encoding", ["cp1251", "gbk"])
+def test_names_in_another_encoding_are_told_as_such(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes("image,tags\nв.jpg,cat\n".encode(encoding))
+    for partial in (False, True):
+        with pytest.raises(UserError, match="not the letters that you wrote, save the file as UTF"):
+            tags_of_file(path, [PurePosixPath("в.jpg")], SPEC, partial=partial)
+
+
 INSTANCES = {
     "images": [
         {"id": 1, "file_name": "sub\\a.jpg", "height": 4, "width": 5},

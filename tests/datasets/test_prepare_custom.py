@@ -288,7 +288,7 @@ BAD_TABLES: dict[str, tuple[str | bytes, str]] = {
     "no image": ('[{"tags": ["cat"]}]', "entry 1 names no image"),
     "XML": ("<annotation><object>", "is not valid XML"),
     "other XML": ("<svg/>", "holds <svg> where VOC has <annotation>"),
-    "empty": ("", "line 1 is ''"),
+    "empty": ("", "is empty; write the header image,tags and a line per picture"),
     "no rows": ("image,tags\n\n", "lists no picture"),
     "cells": ("image,tags\na;b/c (1).JPEG,cat,dog\n", "line 2 has 3 cells"),
     "unknown class": (

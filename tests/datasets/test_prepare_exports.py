@@ -136,7 +136,7 @@ BAD: dict[Callable[[Path], None], str] = {
     box: "boxes or points there alone; give it as --tags",
     outside: "object 1 (cat) has a polygon outside the picture of 32 x 24; correct it",
     other_size: "is of a picture of 32 x 24, but",
-    other_pictures: "names 1 others, first 'x.jpg', lists no picture of these; give the pictures",
+    other_pictures: "lists no picture of these, but 1 others, first 'x.jpg'; give the pictures",
     all_to_validate: "all 1 pictures are for validation",
     broken: "cannot be read",
 }

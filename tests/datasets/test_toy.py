@@ -212,9 +212,9 @@ def test_writing_again_does_nothing_and_other_contents_are_refused(
     before = mask.stat().st_mtime_ns
     write_voc(voc, TRAIN, VAL, SIZE, SEED)
     assert mask.stat().st_mtime_ns == before
-    with pytest.raises(UserError, match=str(voc)):
+    with pytest.raises(UserError, match=f"another toy data set, of seed {SEED}, not {SEED + 1}"):
         write_voc(voc, TRAIN, VAL, SIZE, SEED + 1)
     (tmp_path / "holiday.jpg").touch()
-    with pytest.raises(UserError, match="another folder"):
+    with pytest.raises(UserError, match="holds no toy data set; name a new folder"):
         write_coco(tmp_path, TRAIN, VAL, SIZE, SEED)
     assert not list(voc.parent.glob(".*"))

@@ -1,8 +1,10 @@
 """Settings: which source wins, what is refused, what scales, and what the ready files say."""
 
 import errno
+import sys
 from argparse import ArgumentParser
 from dataclasses import asdict, fields, replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,14 @@ def flags(*arguments: str) -> dict[str, Any]:
     parser = Parser(allow_abbrev=False)
     add_config_flags(parser)
     return vars(parser.parse_args(list(arguments)))
+
+
+def test_help_shows_a_module_as_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec("a.b.__main__", None))
+    assert Parser().prog == "python -m a.b"
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setattr(sys, "argv", ["folder/train_voc.py"])
+    assert Parser().prog == "train_voc.py"
 
 
 def test_defaults_then_base_then_yaml_then_flags(tmp_path: Path) -> None:
@@ -129,7 +139,7 @@ def test_a_bad_flag_is_one_sentence_and_status_2(
         ("box_threshold: 40\n", "--box_threshold 40 must be at most 1"),
         ("scales: []\n", "--scales"),
         ("scales: [1, 0]\n", "--scales"),
-        ("scale_min: 3\n", "--scale_min 3.0 must be positive and at most --scale_max 2.0"),
+        ("scale_min: 3\n", "--scale_min 3 must be positive and at most --scale_max 2"),
         ("decoder_width: 100\n", "--decoder_width 100 is not a multiple of the decoder's 8 heads"),
         ("a: [\n", "not readable YAML"),
         ("- 1\n", "must hold `key: value` lines"),

@@ -45,9 +45,9 @@ WORKER = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. \n
         ),
         (
             OSError(errno.EROFS, "Read-only file system", "runs/a"),
-            "runs/a: Read-only file system; make it writable",
+            "runs/a: Read-only file system; make it readable and writable",
         ),
-        (PermissionError(errno.EACCES, "Permission denied", "runs/a"), "make it writable"),
+        (PermissionError(errno.EACCES, "Permission denied", "runs/a"), "make it readable"),
         (OSError(errno.EMFILE, "Too many open files"), "lower --workers"),
         (
             FileExistsError(errno.EEXIST, "File exists", "runs/a"),

@@ -22,11 +22,10 @@ _LONGEST_TEMPORARY = 60
 
 
 _REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free space or name another folder"),
     **dict.fromkeys(
-        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free space or name another --work_dir"
-    ),
-    **dict.fromkeys(
-        (errno.EROFS, errno.EACCES, errno.EPERM), "make it writable or name another --work_dir"
+        (errno.EROFS, errno.EACCES, errno.EPERM),
+        "make it readable and writable, or name another file or folder",
     ),
     **dict.fromkeys(
         (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT), "check the disk or mount"

@@ -102,9 +102,23 @@ def is_set(value: object) -> bool:
     return str(value).strip().casefold() in ("1", "1.0", "true", "yes", "y")
 
 
+def require_file(path: str | Path, what: str, give: str) -> None:
+    """Raise UserError, `WHAT PATH does not exist; GIVE`, unless a file is there that can be read; a
+    folder in its place is called one.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{what} {path} is a folder, not a file; {give}")
+    if not path.exists():
+        raise UserError(f"{what} {path} does not exist; {give}")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{what} {path} is closed to this user; make it readable")
+
+
 def make_folder(folder: Path, called: Path | None = None) -> None:
     """Make a folder, and those above it, where it is not there. Raises UserError, which names the
-    folder as the user did (`called`, by default itself), where that is not possible.
+    folder as the user did (`called`, by default itself), where that is not possible, or where it
+    is there and nothing can be written in it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -113,6 +127,11 @@ def make_folder(folder: Path, called: Path | None = None) -> None:
         raise UserError(
             f"the folder {called or folder} cannot be made ({reason}); name another"
         ) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(
+            f"nothing can be written in the folder {called or folder}; make it writable or name "
+            "another"
+        )
 
 
 def partial_of(path: Path, own: bool = False) -> Path:
@@ -175,7 +194,8 @@ def write_whole(path: str | Path, content: bytes) -> None:
             file.write(content)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written ({error.strerror}); name or mount a folder that can"
+            f"{path} cannot be written ({error.strerror}); name another file, or make its folder "
+            "writable"
         ) from error
 
 

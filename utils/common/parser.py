@@ -1,6 +1,7 @@
 """Flags of the commands."""
 
 import argparse
+import sys
 from typing import Any, NoReturn
 
 from utils.common.errors import MISTAKE, nearest
@@ -13,15 +14,23 @@ def parse_bool(text: str) -> bool:
     return text.lower() == "true"
 
 
+def called_as() -> str | None:
+    """Return how the running module is called, `python -m NAME`; None where a script runs."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None:
+        return None
+    return f"python -m {spec.name.removesuffix('.__main__')}"
+
+
 class Parser(argparse.ArgumentParser):
     """argparse that says what is wrong in one sentence, naming the nearest flag when one is
     mistyped; exit status 2.
 
-    Flags are not abbreviated.
+    Flags are not abbreviated. `--help` shows a module as it is called.
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**{"allow_abbrev": False, **options})
+        super().__init__(**{"allow_abbrev": False, "prog": called_as(), **options})
 
     def error(self, message: str) -> NoReturn:
         """Print the message in one sentence and exit with 2."""
@@ -31,7 +40,11 @@ class Parser(argparse.ArgumentParser):
         """Parse as argparse does, but a flag that is left over is an error."""
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:  # here, where a sub-command knows its own flags
-            self.error(
-                f"unknown flag {unknown[0]}{nearest(unknown[0], self._option_string_actions)}"
-            )
+            self.error(self._left_over(unknown[0]))
         return parsed, unknown
+
+    def _left_over(self, word: str) -> str:
+        """Say of a word that nothing takes what it is."""
+        if not word.startswith("-"):
+            return f"the word {word!r} belongs to no flag"
+        return f"unknown flag {word}{nearest(word, self._option_string_actions)}"

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from utils.common.errors import UserError
+from utils.common.files import require_file
 from utils.common.stored_tensors import (
     AGAIN,
     OTHER,
@@ -85,11 +86,7 @@ def open_tensors(path: Path, what: str) -> TensorFile:
 
     Raises UserError, with the reason, when the file is missing, truncated or of no such form.
     """
-    if not path.is_file():
-        raise UserError(
-            f"{what} {path} does not exist; check the path or fetch it with `python -m "
-            "utils.tools.download`"
-        )
+    require_file(path, what, "check the path or fetch it with `python -m utils.tools.download`")
 
     try:
         file = _open(path, what)

@@ -7,6 +7,7 @@ Potentials" (NIPS 2011).
 
 from collections.abc import Callable
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -169,6 +170,18 @@ def softmax_rows(energy: torch.Tensor) -> torch.Tensor:
     return powers.div_(powers.sum(1, keepdim=True))
 
 
+def find_pydensecrf() -> Any:
+    """Return the class of the C++ library. Raises UserError where it is not installed."""
+    try:
+        from pydensecrf.densecrf import DenseCRF2D
+    except ImportError as error:
+        raise UserError(
+            "--crf_backend pydensecrf is not installed; `pip install pydensecrf2` (Python up to "
+            "3.12, needs a compiler) or use --crf_backend torch"
+        ) from error
+    return DenseCRF2D
+
+
 def pydensecrf(
     image: torch.Tensor, probs: torch.Tensor, settings: CRFSettings = CRFSettings()
 ) -> torch.Tensor:
@@ -178,18 +191,11 @@ def pydensecrf(
         UserError: it is not installed.
         ValueError: image and probs do not fit.
     """
-    try:
-        from pydensecrf.densecrf import DenseCRF2D
-    except ImportError as error:
-        raise UserError(
-            "crf_backend pydensecrf is not installed; `pip install pydensecrf2` (Python up to "
-            "3.12, needs a compiler) or use crf_backend torch"
-        ) from error
-
+    library = find_pydensecrf()
     check_sizes(image, probs)
     count, height, width = probs.shape
     unary = -probs.float().clamp(MIN_PROB, 1).log().flatten(1).cpu().numpy()
-    model = DenseCRF2D(width, height, count)
+    model = library(width, height, count)
     model.setUnaryEnergy(np.ascontiguousarray(unary))
     model.addPairwiseGaussian(sxy=settings.pos_xy_std, compat=settings.pos_w)
     pixels = np.ascontiguousarray(image.cpu().numpy())

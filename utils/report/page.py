@@ -1,5 +1,6 @@
 """report.html of one run: a page that stands alone, a function of the run folder."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ def report_line(folder: Path) -> str:
     except Exception as error:  # whatever it is, the run's numbers are on disk and more important
         return (
             f"warning: no report.html ({type(error).__name__}: {error}); `python -m "
-            f"utils.tools.report {folder}`"
+            f"utils.tools.report {shlex.quote(str(folder))}`"
         )
 
 

@@ -14,7 +14,7 @@ from clip.model import CLIP
 from model.dino import DinoViT
 from utils.common import disk
 from utils.common.errors import UserError
-from utils.common.files import written_whole
+from utils.common.files import require_file, written_whole
 from utils.common.options import Role
 from utils.common.safe_tensors import load_plain
 from utils.compatibility import current_tensors
@@ -65,8 +65,9 @@ def save_checkpoint(content: dict[str, Any], path: Path) -> None:
             raise
 
         raise UserError(
-            f"checkpoint {path} cannot be written ({cause.strerror}); the one before is kept, "
-            "free space or make the folder writable and go on with --resume"
+            f"checkpoint {path} cannot be written ({cause.strerror}); the one before is kept, if "
+            "there was one; free space or make the folder writable; a training goes on with "
+            "--resume"
         ) from None
 
 
@@ -101,10 +102,7 @@ def load_checkpoint(path: Path, flag: str) -> dict[str, Any]:
 
     Raises UserError when it is missing, truncated or not one of ours.
     """
-    if not path.is_file():
-        raise UserError(
-            f"{flag} {path} does not exist; give the path of a checkpoint that training wrote"
-        )
+    require_file(path, flag, "give the path of a checkpoint that training wrote")
 
     try:
         content = load_plain(path)

@@ -43,7 +43,8 @@ class DataSettings(Settings):
     tags: str = option(
         "",
         "data",
-        "tags file (JSON); empty: tags are made from the data set's own annotations",
+        "classes of each image, in any form that `datasets.prepare custom` takes; empty: the data "
+        "set's own annotations",
         Role.PLACE,
     )
     crop_size: int = option(
@@ -97,8 +98,8 @@ class DataSettings(Settings):
             )
         if not 0 < self.scale_min <= self.scale_max:
             raise UserError(
-                f"--scale_min {self.scale_min} must be positive and at most --scale_max "
-                f"{self.scale_max}"
+                f"--scale_min {self.scale_min:g} must be positive and at most --scale_max "
+                f"{self.scale_max:g}"
             )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 
 from utils.common.errors import UserError
-from utils.common.options import Role, Settings, option
+from utils.common.options import Role, Settings, option, shown
 from utils.settings.crf import CRFSettings
 
 CRF_GROUP = "dense CRF"
@@ -72,7 +72,7 @@ class EvaluationSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.scales or min(self.scales) <= 0:
-            raise UserError(f"--scales {self.scales} must be one or more positive numbers")
+            raise UserError(f"--scales {shown(self.scales)} must be one or more positive numbers")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from utils.common.disk import put_in_place
 from utils.common.entry import command
 from utils.common.errors import UserError
-from utils.common.files import partial_of, sha256_of
+from utils.common.files import make_folder, partial_of, sha256_of
 from utils.common.parser import Parser
 from utils.common.weights import PUBLIC, PublicFile
 
@@ -81,8 +81,8 @@ def _fetch(
         return target
 
     partial = partial_of(target)
+    make_folder(target.parent)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         _receive(address, partial)
     except (OSError, http.client.HTTPException) as error:
         raise UserError(

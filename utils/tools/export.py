@@ -2,9 +2,12 @@
 --model_path CKPT --out DIR`.
 
 For each image of a split, made with its tags as at the end of training:
-  seeds/NAME.npz or .npy    class scores at image size, 0..1, without background, float16, after the
-  transition matrix pseudo_labels/NAME.png    refined labels with the VOC palette: 0 background,
-  class + 1; for any segmentation network
+
+  seeds/NAME.npz or .npy  class scores at image size, 0..1, without background, float16, after the
+                          transition matrix
+  pseudo_labels/NAME.png  refined labels with the VOC palette: 0 background, class + 1; for any
+                          segmentation network
+
 --layout npz: `keys` (n,) int64, classes 0..K-1, and `scores` (n, H, W); read without pickle.
 --layout irn: a pickled dict of `keys`, `cam` (a quarter of the size) and `high_res`, as IRN
 (jiwoon-ahn/irn) and what builds on it read in eval_cam, cam_to_ir_label and make_sem_seg_labels.
@@ -33,7 +36,7 @@ from utils.build import restore
 from utils.common.device import choose_device, prepare_torch
 from utils.common.entry import command
 from utils.common.errors import UserError
-from utils.common.files import npy_of, write_whole
+from utils.common.files import make_folder, npy_of, write_whole
 from utils.common.parser import Parser
 from utils.common.progress import progress
 from utils.config import Config
@@ -191,7 +194,7 @@ def _parser() -> Parser:
 
     for name, text in (
         ("data_root", "folder of the data set"),
-        ("tags", "tags file"),
+        ("tags", "classes of each image, in any form that `datasets.prepare custom` takes"),
         ("clip_path", "CLIP weights"),
         ("dino_path", "DINO weights"),
     ):
@@ -220,6 +223,7 @@ def main() -> None:
         require_masks(images, "--sweep")
 
     tags = image_tags(config, spec, images)
+    make_folder(folder)
     kind = asked or kinds_of(config.branches)[-1]
     sweep = None
     if scored:

@@ -6,6 +6,7 @@ real outputs.
 """
 
 import argparse
+import io
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from utils.build import restore
 from utils.common.device import choose_device
 from utils.common.entry import command
 from utils.common.errors import UserError
+from utils.common.files import make_folder, write_whole
 from utils.common.parser import Parser
 from utils.config import Config
 from utils.drawing import stacked, titled_row
@@ -60,14 +62,6 @@ def main() -> None:
     )
     parser.add_argument("--device", default="auto", help="default: %(default)s")
     args = parser.parse_args()
-    checkpoint = load_checkpoint(Path(args.model_path), "--model_path")
-    config = checkpoint_config(checkpoint["config"], Path(args.model_path), {})
-    model, spec = restore(checkpoint, config)
-    if spec != VOC:
-        raise UserError(
-            f"--model_path {args.model_path} knows the classes of {spec.name}; give one trained "
-            "on VOC's"
-        )
     if min(args.pictures) < 0:
         raise UserError(
             f"--pictures {min(args.pictures)} is negative; pictures are numbered from 0"
@@ -78,6 +72,16 @@ def main() -> None:
         raise UserError(
             f"--size {args.size} is too small for a toy picture; use {LEAST_SIDE} or more"
         )
+    make_folder(Path(args.out).parent)
+
+    checkpoint = load_checkpoint(Path(args.model_path), "--model_path")
+    config = checkpoint_config(checkpoint["config"], Path(args.model_path), {})
+    model, spec = restore(checkpoint, config)
+    if spec != VOC:
+        raise UserError(
+            f"--model_path {args.model_path} knows the classes of {spec.name}; give one trained "
+            "on VOC's"
+        )
 
     model.to(choose_device(args.device))
     rows = []
@@ -86,7 +90,10 @@ def main() -> None:
         scene = render(rng, args.size, args.size, random_classes(rng))
         rows.append(titled_row(toy_row(model, spec, scene, config)))
 
-    stacked(rows).save(args.out, quality=92)
+    stream = io.BytesIO()
+    form = Image.registered_extensions()[Path(args.out).suffix.lower()]
+    stacked(rows).save(stream, form, quality=92)
+    write_whole(args.out, stream.getvalue())
     print(args.out)
 
 

@@ -5,7 +5,9 @@ once. `torchrun` does the same on several machines, with a traceback of its own.
 """
 
 import argparse
+import contextlib
 import ctypes
+import importlib.util
 import os
 import signal
 import socket
@@ -249,13 +251,12 @@ def _interrupted(failed: Launched) -> int:
 def flags() -> Parser:
     """Return the parser of this command's flags, which come before the other command."""
     parser = Parser(
-        prog="python -m utils.tools.launch",
         usage="%(prog)s --processes N [--restarts N] SCRIPT [flags]",
         description=__doc__,
     )
 
     add = parser.add_argument
-    add("--processes", type=_count, required=True, metavar="N", help="how many")
+    add("--processes", type=_positive, required=True, metavar="N", help="how many")
     add(
         "--restarts",
         type=_count,
@@ -272,6 +273,13 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no number")
     return int(text)
+
+
+def _positive(text: str) -> int:
+    """Read a number of something of which there is one at least, for argparse."""
+    if not (count := _count(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is too few")
+    return count
 
 
 def read(words: Sequence[str]) -> argparse.Namespace:
@@ -293,7 +301,24 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(MISTAKE)
-    sys.exit(launch(max(1, given.processes), given.words, given.restarts))
+    if (missing := _missing(given.words)) is not None:
+        print(f"error: {missing}", file=sys.stderr)
+        sys.exit(MISTAKE)
+    sys.exit(launch(given.processes, given.words, given.restarts))
+
+
+def _missing(words: Sequence[str]) -> str | None:
+    """Say which script or module is not there; None where it is."""
+    if words[0] != "-m":
+        if Path(words[0]).is_file():
+            return None
+        return f"there is no script {words[0]}; name one, such as train_voc.py"
+
+    name = " ".join(words[1:2])
+    with contextlib.suppress(ImportError, ValueError):  # of a package that is not there
+        if importlib.util.find_spec(name) is not None:
+            return None
+    return f"there is no module {name or 'after -m'}; name one, such as utils.tools.label"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ contrast, so that the gradient at its input points to local evidence.
 import argparse
 import math
 import time
+from pathlib import Path
 
 import numpy as np
 import safetensors.torch
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from clip.activation import METADATA
+from clip.blocks import HEAD_WIDTH
 from clip.loader import load_clip
 from clip.model import CLIP, VisionTransformer
 from clip.tokenizer import Tokenizer
@@ -39,10 +41,26 @@ from datasets.toy.scene import random_classes, render
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD, normalise
 from utils.common.device import choose_device, prepare_torch
 from utils.common.entry import command
-from utils.common.files import write_whole
+from utils.common.errors import UserError
+from utils.common.files import make_folder, write_whole
 from utils.common.parser import Parser
 from utils.training.average_precision import mean_average_precision
 from utils.training.optim import set_rate
+
+# flags that are whole numbers: default, least value, help
+_NUMBERS = (
+    ("steps", 4000, 1, "training steps"),
+    ("batch", 48, 1, "canvases per step"),
+    ("pictures", 9000, 3, "small pictures held at a time"),
+    ("refresh", 4, 1, "how often the pictures are rendered anew"),
+    ("snapshot", 500, 0, "steps between saves; 0 for none"),
+    ("seed", 0, 0, "all randomness follows from it"),
+    ("width", 192, HEAD_WIDTH, "channels of the image tower"),
+    ("layers", 6, 1, "blocks of the image tower"),
+    ("embed_dim", 128, 1, "channels of the joint space"),
+    ("text_width", 128, HEAD_WIDTH, "channels of the text tower"),
+    ("text_layers", 3, 1, "blocks of the text tower"),
+)
 
 
 def contrast(
@@ -257,31 +275,38 @@ def save(model: CLIP, path: str) -> None:
 def main() -> None:
     """Command line."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="clip/toy_clip.safetensors")
     parser.add_argument(
-        "--start", default="", metavar="FILE", help="go on from these weights with a new schedule"
+        "--out",
+        default="clip/toy_clip.safetensors",
+        metavar="FILE",
+        help="file to write, in place of one that is there (default: %(default)s, the toy CLIP "
+        "that every toy configuration reads)",
     )
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--batch", type=int, default=48, help="canvases per step")
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--pictures", type=int, default=9000, help="small pictures held at a time")
     parser.add_argument(
-        "--refresh", type=int, default=4, help="how often the pictures are rendered anew"
+        "--start",
+        default="",
+        metavar="FILE",
+        help="go on from these weights with a new schedule (default: from nothing)",
     )
-    parser.add_argument("--snapshot", type=int, default=500, help="steps between saves; 0 for none")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lr", type=float, default=1e-3, help="default: %(default)s")
     parser.add_argument("--device", default="auto", help="default: %(default)s")
-
-    for name, default in (
-        ("width", 192),
-        ("layers", 6),
-        ("embed_dim", 128),
-        ("text_width", 128),
-        ("text_layers", 3),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    for name, default, _, text in _NUMBERS:
+        parser.add_argument(
+            f"--{name}",
+            type=int,
+            default=default,
+            metavar="N",
+            help=f"{text} (default: %(default)s)",
+        )
 
     args = parser.parse_args()
+    for name, default, least, _ in _NUMBERS:
+        if (number := getattr(args, name)) < least:
+            raise UserError(f"--{name} {number} must be at least {least}")
+        if least == HEAD_WIDTH and number % HEAD_WIDTH:
+            raise UserError(f"--{name} {number} is no multiple of {HEAD_WIDTH}; use e.g. {default}")
+    make_folder(Path(args.out).parent)
+
     start = time.time()
     save(train(args), args.out)
     print(

@@ -76,8 +76,13 @@ def main() -> None:
         help="as in training (default: 0, images stay as they are)",
     )
     args = parser.parse_args()
-    if args.images < 1:
-        raise UserError(f"--images {args.images} must be at least 1")
+    for name, number, least in (
+        ("images", args.images, 1),
+        ("crops", min(args.crops), 1),
+        ("train_long", args.train_long, 0),
+    ):
+        if number < least:
+            raise UserError(f"--{name} {number} must be at least {least}")
 
     classes = len(spec_of(args.dataset, args.root).classes)
     images = list(islice(cycle(items(args.dataset, args.root, args.split)), args.images))

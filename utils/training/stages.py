@@ -2,6 +2,7 @@
 from both branches' pseudo labels (stage 2).
 """
 
+import shlex
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -156,11 +157,12 @@ def say_results(run: Run, final: Path) -> None:
     if distributed.is_main():
         run.recorder.say(report_line(run.folder))
 
+    word = shlex.quote(str(final))
     yields = {
         "seeds": f"pseudo labels: {final}",
-        "classifier": f"class-token ViT: {final}\nit goes on from there with --mct_path {final}",
+        "classifier": f"class-token ViT: {final}\nit goes on from there with --mct_path {word}",
         "all": f"checkpoint: {final}\n"
-        f"test: python {testing_script(run.config)} --model_path {final}",
+        f"test: python {testing_script(run.config)} --model_path {word}",
     }
     run.recorder.say(yields[run.config.stages])
     run.recorder.close()

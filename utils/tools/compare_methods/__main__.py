@@ -1,4 +1,4 @@
-"""Compare methods on equal terms: `python -m utils.tools.compare_methods`.
+r"""Compare methods on equal terms: `python -m utils.tools.compare_methods`.
 
     # all recipes and ours on the toy, five seeds, two validation sets
     python -m utils.tools.compare_methods --rows weclip excel weclip_plus cdclip cvf best \
@@ -37,6 +37,7 @@ from utils.cli import protocol
 from utils.common.device import choose_device, describe_environment
 from utils.common.entry import command
 from utils.common.errors import UserError, nearest
+from utils.common.files import make_folder
 from utils.common.options import options
 from utils.common.parser import Parser
 from utils.common.weights import find_weights
@@ -78,6 +79,7 @@ def main() -> None:
     )
     _check_data(bench)
     reference = _reference(args.reference, rows)
+    make_folder(work_dir)
     numbers, page = work_dir / "comparison.json", work_dir / "comparison.html"
     trials: Trials = {row.name: {} for row in rows}
     reasons = {row.name: row.reason for row in rows}
