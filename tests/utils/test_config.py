@@ -85,6 +85,8 @@ def test_every_field_is_a_flag_and_absent_flags_change_nothing() -> None:
         (["--lerning_rate", "1"], "unknown flag --lerning_rate"),
         (["--crop_sise", "64"], "unknown flag --crop_sise, did you mean '--crop_size'?"),
         (["--crop", "64"], "unknown flag --crop"),  # no abbreviations
+        (["--local-rank=0"], "--local-rank=0 comes from torch.distributed.launch; start several"),
+        (["--local_rank", "0"], "utils.tools.launch --processes N`, or by torchrun"),
         (["--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
         (["--branches", "both"], "argument --branches: invalid choice: 'both'"),
         (["--eval_seeds", "maybe"], "'maybe' is not true or false"),

@@ -1,9 +1,15 @@
 """Flags of the commands."""
 
 import argparse
+import re
 from typing import Any, NoReturn
 
 from utils.common.errors import MISTAKE, nearest
+
+_SEVERAL = (
+    "start several processes by `python -m utils.tools.launch --processes N`, or by torchrun, "
+    "which take the same script and flags"
+)
 
 
 def parse_bool(text: str) -> bool:
@@ -31,6 +37,8 @@ class Parser(argparse.ArgumentParser):
         """Parse as argparse does, but a flag that is left over is an error."""
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:  # here, where a sub-command knows its own flags
+            if re.match(r"--local[-_]rank\b", unknown[0]):
+                self.error(f"{unknown[0]} comes from torch.distributed.launch; {_SEVERAL}")
             self.error(
                 f"unknown flag {unknown[0]}{nearest(unknown[0], self._option_string_actions)}"
             )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datasets.classes import read_classes
+from datasets.classes import given_classes
 from datasets.folders import picture_suffixes
 from datasets.layouts import Item, read_list
 from datasets.mask_signs import refuse_suspicious
@@ -101,13 +101,15 @@ def main() -> None:
         help="whose classes (default: %(default)s)",
     )
     kind.add_argument(
-        "--classes", type=Path, metavar="FILE", help="class list (YAML) of a custom data set"
+        "--classes",
+        metavar="FILE|NAMES",
+        help="class list (YAML), names apart by commas ('cat, dog'), voc or coco",
     )
     add("--list", metavar="FILE", help="names to score, one per line (default: all predictions)")
     args = parser.parse_args()
     spec = SPECS[args.dataset]
     if args.classes:
-        spec = read_classes(args.classes)
+        spec = given_classes(args.classes)
     pairs = files_to_score(args.predictions, args.masks, args.list)
     refuse_suspicious(Item(true.stem, predicted, true) for predicted, true in pairs)
     if args.predictions.resolve() == args.masks.resolve():
