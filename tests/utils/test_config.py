@@ -18,6 +18,7 @@ from utils.config import (
     add_config_flags,
     from_dict,
     load_config,
+    read_yaml,
     save_config,
 )
 
@@ -77,6 +78,21 @@ def test_every_field_is_a_flag_and_absent_flags_change_nothing() -> None:
         "train_vit": False,
         "scales": [1.0, 1.5],
     }
+
+
+def test_a_path_may_begin_with_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = flags("--data_root=~/VOC", "--work_dir", "~/runs", "--tags", "~other")
+    assert found == {
+        "data_root": f"{tmp_path}/VOC",
+        "work_dir": f"{tmp_path}/runs",
+        "tags": "~other",
+    }
+    (tmp_path / "c.yaml").write_text("data_root: ~/VOC\nwork_dir: a/~/b\n")
+    read = read_yaml(tmp_path / "c.yaml")
+    assert read == {"data_root": f"{tmp_path}/VOC", "work_dir": "a/~/b"}
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,10 @@ def load_checkpoint(path: Path, flag: str) -> dict[str, Any]:
     Raises UserError when it is missing, truncated or not one of ours.
     """
     if not path.is_file():
+        wrong = "is a folder" if path.is_dir() else "does not exist"
         raise UserError(
-            f"{flag} {path} does not exist; give the path of a checkpoint that training wrote"
+            f"{flag} {path} {wrong}; give the path of a checkpoint that training wrote, such as "
+            "checkpoints/final.pt of a run folder"
         )
 
     try:
