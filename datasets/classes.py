@@ -3,6 +3,7 @@ background words.
 """
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -186,9 +187,10 @@ def _first_unfit(classes: Sequence[str]) -> int | None:
     """Return the place of the first name that cannot stand for a class; None if all can."""
     seen = {"background"}  # label 0
     for place, name in enumerate(classes):
-        if name.casefold() in seen or SEPARATOR in name or not name.isprintable():
+        key = unicodedata.normalize("NFC", name).casefold()
+        if key in seen or SEPARATOR in name or not name.isprintable():
             return place
-        seen.add(name.casefold())
+        seen.add(key)
     return None
 
 

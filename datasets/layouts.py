@@ -209,6 +209,11 @@ def _locate(
     _check_names(source, names)
     folders = {name.rpartition("/")[0] for name in names}
     images = _listing(image_dir, folders)
+    stems = [_stem(name, images) for name in names]
+    if stems != names:
+        _check_names(source, stems)
+        names = stems
+
     masks = [(folder, _listing(folder, folders)) for folder in mask_dirs]
     if complete:
         suffixes = picture_suffixes()
@@ -216,6 +221,14 @@ def _locate(
         _check_complete(source, names, missing, image_dir)
 
     return Items(_located(names, image_dir, images, masks))
+
+
+def _stem(name: str, images: Listing) -> str:
+    """Return the name of an image whose list gives its file's whole name, without the suffix."""
+    stem, dot, suffix = name.rpartition(".")
+    if name not in images and f"{dot}{suffix}" in images.get(stem, ()):
+        return stem
+    return name
 
 
 def _located(
@@ -289,12 +302,29 @@ def _indexed(root: Path, source: Path, complete: bool) -> Items:
 
 
 def _check_complete(source: Path, names: list[str], missing: list[str], image_dir: Path) -> None:
-    if missing:
-        raise UserError(
-            f"{len(missing)} of the {len(names)} images listed in {source} are not in "
-            f"{image_dir}, first {missing[0]};"
-            " complete the images or shorten the list"
-        )
+    if not missing:
+        return
+    there = ""
+    if len(missing) == len(names):
+        there = found_instead(image_dir)
+    raise UserError(
+        f"{len(missing)} of the {len(names)} images listed in {source} are not in {image_dir}, "
+        f"first {missing[0]}{there}; complete the images or correct the list"
+    )
+
+
+def found_instead(folder: Path) -> str:
+    """Tell, after a comma, what lies in a folder that lacks all that is looked for: names of other
+    files, or a folder that was unpacked one level too deep. Empty where nothing does.
+    """
+    if not folder.is_dir():
+        return ""
+    first = min((each for each in os.listdir(folder) if not each.startswith(".")), default="")
+    if not first:
+        return ", the folder being empty"
+    if (folder / first).is_dir():
+        return f", but the folder {folder / first} is, whose files may belong one level higher"
+    return f", but names like {first} are"
 
 
 def _is_plain(name: object) -> bool:

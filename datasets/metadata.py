@@ -39,6 +39,9 @@ _TIFF_PIXELS = {
     *(529, 530, 531, 532, 50674),
 }
 _TIFF_BITS = 258  # bits per sample
+_TIFF_CHANNELS = 277
+_TIFF_PLANES = 284  # 2: the channels lie apart from each other
+_TIFF_EXTRA = 338  # what channels beyond the colours are; 0: no transparency
 _TIFF_MOST = (281, 341)  # largest value, declared by the writer
 
 # Types of numbers in a directory: their code in `struct`. Text is none: no viewer turns by it.
@@ -54,14 +57,21 @@ class Stripped:
     """A picture file without metadata, and what was read of that.
 
     content: the bytes that decode to the pixels as stored. orientation: 1..8 as in EXIF, 1 where
-    none is legible. white: largest value that the file declares, 0 where it declares none. size:
-    (width, height) in px as stored, of TIFF alone.
+    none is legible. white: largest value that the file declares, 0 where it declares none.
+
+    Of TIFF alone: size, (width, height) in px as stored; channels and their bits; apart: whether
+    the channels lie apart from each other; opaque: whether it says that no channel is transparency,
+    as of infrared beside colours.
     """
 
     content: bytes
     orientation: int = 1
     white: int = 0
     size: tuple[int, int] | None = None
+    channels: int = 0
+    bits: int = 8
+    apart: bool = False
+    opaque: bool = False
 
 
 def stripped(content: bytes) -> Stripped:
@@ -154,7 +164,7 @@ def _tiff(content: bytes) -> Stripped:
     directory = _Directory(content, *_TIFF_STARTS[content[:4]])
     found = {entry.tag: entry.number for entry in directory.entries}
     most = max((found.get(tag) or 0 for tag in _TIFF_MOST), default=0)
-    bits = found.get(_TIFF_BITS) or 1
+    bits = int(found.get(_TIFF_BITS) or 1)
     white = 0
     if 255 < most < 2**bits - 1 and math.isfinite(most):
         white = int(most)
@@ -164,8 +174,21 @@ def _tiff(content: bytes) -> Stripped:
     if width and height:
         size = (width, height)
 
-    orientation = _orientation(found.get(ORIENTATION))
-    return Stripped(directory.rewritten(_TIFF_PIXELS), orientation, white, size)
+    channels = int(found.get(_TIFF_CHANNELS) or 1)
+    tags = set(_TIFF_PIXELS)
+    if channels == 1:
+        tags.discard(_TIFF_PLANES)  # which says nothing, and is in Pillow's way
+
+    return Stripped(
+        directory.rewritten(tags),
+        _orientation(found.get(ORIENTATION)),
+        white,
+        size,
+        channels=channels,
+        bits=bits,
+        apart=found.get(_TIFF_PLANES) == 2,
+        opaque=found.get(_TIFF_EXTRA) == 0,
+    )
 
 
 @dataclass(frozen=True)

@@ -232,6 +232,13 @@ def eight_bits(values: np.ndarray, white: float = 0) -> tuple[np.ndarray, bool, 
 def _open(source: str | Path | BinaryIO, name: str) -> Picture:
     content = read_file(source) if isinstance(source, (str, Path)) else source.read()
     parts = stripped(content)
+    if parts.apart and parts.channels > 1 and parts.bits > 8:
+        raise UserError(
+            f"image {name} is a TIFF whose {parts.channels} channels of {parts.bits} bits lie "
+            "apart (planar), which libraries misread; save it with its channels interleaved, such "
+            "as by `gdal_translate -co INTERLEAVE=PIXEL`"
+        )
+
     image: Image.Image | None
     try:
         image = library_image(parts.content, name)
@@ -252,20 +259,29 @@ def _open(source: str | Path | BinaryIO, name: str) -> Picture:
 
 def _deep_colours(parts: Stripped, image: Image.Image | None, name: str) -> Picture:
     """Read a picture by OpenCV, which keeps all bits of colours; else as Pillow can."""
-    flags = cv2.IMREAD_UNCHANGED
-    values = cv2.imdecode(np.frombuffer(parts.content, np.uint8), flags)
+    values = cv2.imdecode(np.frombuffer(parts.content, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None and image is None:
-        raise UnidentifiedImageError
-    if values is None or values.dtype == np.uint8:
-        return Picture(image or Image.fromarray(values), name, parts.orientation)
+        raise ValueError(
+            f"a TIFF of {parts.channels} channels of {parts.bits} bits that is damaged, or of a "
+            "form that no library here reads"
+        )
+    if image is not None and (values is None or values.dtype == np.uint8):
+        return Picture(image, name, parts.orientation)
 
     values = np.atleast_3d(values)
-    colours, stretched, white = eight_bits(values[..., :3][..., ::-1], parts.white)
-    if values.shape[-1] == 4:
-        colours = np.dstack([colours, eight_bits(values[..., 3], np.iinfo(np.uint16).max)[0]])
+    colours = values[..., :3][..., ::-1]
+    deep = values.dtype != np.uint8
+    stretched = False
+    white = 0.0
+    if deep:
+        colours, stretched, white = eight_bits(colours, parts.white)
+
+    if values.shape[-1] == 4 and not parts.opaque:
+        whole = 1 if values.dtype.kind == "f" else np.iinfo(values.dtype).max
+        colours = np.dstack([colours, eight_bits(values[..., 3], whole)[0]])
 
     picture = Picture(Image.fromarray(colours.squeeze()), name, parts.orientation)
-    picture.deep = True
+    picture.deep = deep
     picture._note(values.dtype, stretched, white)
     return picture
 

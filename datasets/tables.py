@@ -7,6 +7,7 @@ tags, or one column per class.
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -86,10 +87,11 @@ def split_words(text: str, classes: Sequence[str]) -> list[str]:
 
 
 def key_of(name: str) -> str:
-    """Return a name as people compare it: without case, and with one space for each _, - or gap
-    within.
+    """Return a name as people compare it: without case, with one space for each _, - or gap within,
+    and letters with their marks composed, which macOS writes apart.
     """
-    return " ".join(filter(None, re.split(r"[\s_-]+", name.casefold())))
+    composed = unicodedata.normalize("NFC", name)
+    return " ".join(filter(None, re.split(r"[\s_-]+", composed.casefold())))
 
 
 def _likeness(text: str, delimiter: str) -> tuple[bool, int]:

@@ -7,6 +7,7 @@ DeiT's own names, which timm uses too, are those of this project.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -76,17 +77,39 @@ OTHERS = {
 
 
 def in_deit_names(state: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
-    """Name the tensors of a ViT as DeiT does: float32, q, k and v of a block joined in one.
+    """Name the tensors of a ViT as DeiT does: float32, q, k and v of a block joined in one, without
+    what a training puts before every name.
 
     names: one of the tables above. What it does not know keeps its name.
     """
-    renamed = {_deit_name(name, names): tensor.float() for name, tensor in state.items()}
+    prefix = _prefix(state, names)
+    renamed = {
+        _deit_name(name.removeprefix(prefix), names): tensor.float()
+        for name, tensor in state.items()
+    }
     for query in [name for name in renamed if ".attn.q." in name]:
         parts = [query.replace(".attn.q.", f".attn.{part}.") for part in "qkv"]
         if len({renamed[name].shape for name in parts if name in renamed}) == 1:
             joined = torch.cat([renamed.pop(name) for name in parts if name in renamed])
             renamed[query.replace(".attn.q.", ".attn.qkv.")] = joined
     return renamed
+
+
+def _prefix(state: Collection[str], names: dict[str, str]) -> str:
+    """Find what stands before the names of the one ViT that there is, such as `module.` of several
+    processes or `_orig_mod.` of a compiled model; perhaps nothing.
+    """
+    token = "cls_token"
+    theirs = [name for name, own in names.items() if own == token]
+    found = set()
+    for name in state:
+        ending = next((each for each in (*theirs, token) if f".{name}".endswith(f".{each}")), None)
+        if ending:
+            found.add(name.removesuffix(ending))
+
+    if len(found) != 1:
+        return ""
+    return found.pop()
 
 
 def _deit_name(name: str, names: dict[str, str]) -> str:

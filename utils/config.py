@@ -17,7 +17,7 @@ from model.method import Method, Phase
 from utils.common.errors import UserError, nearest
 from utils.common.files import require_file, write_whole
 from utils.common.options import Option, Role, options, shown
-from utils.common.parser import parse_bool
+from utils.common.parser import at_home, parse_bool
 from utils.compatibility import current_settings
 from utils.settings.data import DataSettings, WeightSettings
 from utils.settings.running import (
@@ -161,7 +161,10 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     inherited: dict[str, Any] = {}
     for base in bases:
         inherited |= read_yaml(path.parent / base, (*above, path.resolve()))
-    return {**inherited, **values}
+    placed = {
+        name: at_home(value) if isinstance(value, str) else value for name, value in values.items()
+    }
+    return {**inherited, **placed}
 
 
 def _yaml_content(path: Path) -> dict[str, Any]:

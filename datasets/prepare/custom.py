@@ -9,7 +9,6 @@ import json
 import os
 import shlex
 import shutil
-import unicodedata
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -191,7 +190,7 @@ def tags_of_folders(root: Path, files: Sequence[PurePosixPath], spec: DatasetSpe
     known = {key_of(name): name for name in spec.classes}
     tags = {}
     for file in files:
-        folders = [key_of(unicodedata.normalize("NFC", part)) for part in file.parent.parts]
+        folders = [key_of(part) for part in file.parent.parts]
         tags[file] = {known[folder] for folder in folders if folder in known}
         if not tags[file] and NOTHING not in folders:
             raise UserError(

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets.layouts import items, read_list
+from datasets.layouts import found_instead, items, read_list
 from datasets.lists import Items
 from datasets.prepare.parallel import Each, add_workers, crew
 from datasets.prepare.sbd import augment, list_from_masks
@@ -131,9 +131,13 @@ def _advice(root: Path) -> str:
     """Return how to come by the list train_aug."""
     if (root / "SegmentationClassAug.zip").is_file():
         return f"unpack SegmentationClassAug.zip in {root} and run this again for train_aug"
+    folder = root / "SegmentationClassAug"
+    there = found_instead(folder)
+    if there:
+        there = f"; no mask is in {folder}{there}"
     return (
-        f"train_aug is made from masks in {root / 'SegmentationClassAug'} or from SBD (--sbd DIR), "
-        "or train with --train_split train"
+        f"train_aug is made from masks in {folder} or from SBD (--sbd DIR), or train with "
+        f"--train_split train{there}"
     )
 
 

@@ -6,10 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from utils.common.entry import ROOT
+from utils.common.entry import ROOT, check_numpy
+from utils.common.errors import UserError
+from utils.common.opencv import be_silent
 
 # An interpreter in whose folder files say what it lacks; `made` is what its -m venv makes.
 PYTHON = """#!/bin/bash
@@ -189,3 +193,38 @@ def test_opencv_that_cannot_be_imported_is_one_sentence_of_every_command(tmp_pat
     assert ran.returncode == 2, ran.stderr
     assert "error: OpenCV cannot be imported (libGL.so.1: cannot open)" in ran.stderr
     assert "opencv-python-headless" in ran.stderr and "Traceback" not in ran.stderr
+
+
+def test_numpy_that_pytorch_cannot_use_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: torch.Tensor) -> None:
+        raise RuntimeError("Numpy is not available")
+
+    check_numpy()
+    monkeypatch.setattr(torch.Tensor, "numpy", fail)
+    with pytest.raises(UserError, match=r"cannot use NumPy \d.*not available.*'numpy<2'"):
+        check_numpy()
+
+
+def test_plots_are_drawn_whatever_backend_a_notebook_has_left() -> None:
+    code = "import os; import utils.report.plots; print(os.environ['MPLBACKEND'])"
+    left = "module://of_another.environment"
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "MPLBACKEND": left},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (0, f"{left}\n"), ran.stderr
+
+
+@pytest.mark.parametrize("place", ["utils.logging", "utils", ""])
+def test_opencv_is_silenced_where_its_version_has_the_switch(place: str) -> None:
+    asked: list[int] = []
+    library = SimpleNamespace(setLogLevel=asked.append)
+    for name in reversed(place.split(".") if place else []):
+        library = SimpleNamespace(**{name: library})
+    be_silent(library)
+    be_silent(SimpleNamespace(utils=SimpleNamespace()))
+    assert asked == [0]

@@ -64,6 +64,8 @@ def test_counts_and_table_are_those_of_testing(
     assert capsys.readouterr().out.startswith(
         format_table([("prediction (4)", matrix)], VOC.label_names)
     )
+    named = ("--predictions", folders[0], "--masks", folders[1], "--classes", "voc")
+    assert run(score_main, *named) == 0 and f"{matrix.miou():.2f}" in capsys.readouterr().out
     scored = score.score(score.files_to_score(*folders, None), classes=21)
     assert scored.counts.equal(matrix.counts)
 

@@ -1,8 +1,10 @@
 """Tags in every form that spreadsheets, people and annotation tools write."""
 
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from PIL import Image
 
 import test_msc_flip_voc
 from datasets.annotations import tags_of_file
+from datasets.classes import given_classes
 from datasets.coco_json import read_instances
 from datasets.lists import Item
 from datasets.own_pictures import picture_names
@@ -251,6 +254,22 @@ def test_an_own_class_gets_a_hint_that_leads_somewhere(tmp_path: Path) -> None:
     file.write_text(json.dumps(content))
     with pytest.raises(UserError, match="use `python -m datasets.prepare custom`"):
         tags_from_coco_json(tmp_path, "val", ["sub/a"], COCO)
+
+
+@pytest.mark.parametrize("listed", ["NFC", "NFD"])
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+def test_letters_with_marks_are_the_same_composed_and_apart(
+    listed: Literal["NFC", "NFD"], written: Literal["NFC", "NFD"], tmp_path: Path
+) -> None:
+    name = "Café au lait"
+    spec = given_classes(f"{unicodedata.normalize(listed, name)}, dog")
+    place = tmp_path / "t.csv"
+    for text in ("image,tags\na,{}\n", "image,{}\na,1\n"):
+        place.write_text(text.format(unicodedata.normalize(written, name)), encoding="utf-8")
+        found = tags_of_file(place, FILES, spec)
+        assert list(found.values()) == [{spec.classes[0]}]
+    with pytest.raises(UserError, match="each once whatever its case"):
+        given_classes("Café, " + unicodedata.normalize("NFD", "café"))
 
 
 @pytest.fixture

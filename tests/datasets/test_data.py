@@ -69,6 +69,8 @@ def test_list_file_replaces_the_split(voc):
         ("..\\a\n", "plain image names"),
         ("C:/a\n", "plain image names"),
         ("a\nb\na\n", "'a' twice"),
+        ("a\nb\na.jpg\n", "'a' twice"),
+        ("x\ny\n", "2 of the 2 images .* first x, but names like a.jpg are; complete"),
     ],
 )
 def test_bad_lists_are_refused(voc, text, message):
@@ -81,6 +83,14 @@ def test_missing_root_and_missing_split_are_named(voc):
         items("voc", voc / "nowhere", "train")
     with pytest.raises(UserError, match="trian.txt does not exist"):
         items("voc", voc, "trian")
+
+
+def test_a_list_may_have_the_whole_names_of_files(voc):
+    found = items("voc", voc, "", write_list(voc, "b.jpg\na\n"))
+    assert [item.name for item in found] == ["b", "a"]
+    assert found[0].mask == voc / "SegmentationClassAug/b.png"
+    Image.new("RGB", (4, 4)).save(voc / "JPEGImages/b.jpg.png")
+    assert items("voc", voc, "", write_list(voc, "b.jpg\n"))[0].name == "b.jpg"
 
 
 def test_names_may_hold_folders_and_dots(voc):

@@ -394,7 +394,7 @@ def test_deep_pictures_are_read_with_all_their_bits(
     ramp = np.linspace(0, 1 if kind is np.float32 else 4095, 64).astype(kind)
     values = np.ascontiguousarray(np.broadcast_to(ramp[None, :, None], (16, 64, channels)))
     name = tmp_path / ("a.tif" if kind is np.float32 else "a.png")
-    cv2.imwrite(str(name), values.squeeze())
+    cv2.imwrite(str(name), values.squeeze(), [cv2.IMWRITE_TIFF_COMPRESSION, 1])
     for _ in range(2):
         picture = open_image(name)
         shown = np.array(picture.decoded())
@@ -402,6 +402,76 @@ def test_deep_pictures_are_read_with_all_their_bits(
         assert abs(int(shown[0, 32, 0]) - 129) < 3 and picture.deep
         assert picture.stretched == (kind is np.uint16)
     assert capsys.readouterr().err.count("is shown as white") == (kind is np.uint16)
+
+
+def tiff(values: np.ndarray, *, extra: int | None = None, apart: bool = False) -> bytes:
+    """Write (H, W, C) values as an uncompressed TIFF: extra is its ExtraSamples, apart plane by
+    plane.
+    """
+    height, width, channels = values.shape
+    planes = channels if apart else 1
+    pixels = (values.transpose(2, 0, 1) if apart else values).tobytes()
+    end = 8 + len(pixels)
+    lists = {  # tag: its values, which stand behind the pixels
+        258: [8 * values.itemsize] * channels,
+        339: [3 if values.dtype.kind == "f" else 1] * channels,
+        273: [8 + n * len(pixels) // planes for n in range(planes)],
+        279: [len(pixels) // planes] * planes,
+    }
+    tags = {256: width, 257: height, 259: 1, 262: 2 if channels > 2 else 1, 277: channels}
+    tags |= {278: height, 284: 2 if apart else 1}
+    if extra is not None:
+        tags[338] = extra
+
+    entries = {tag: struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()}
+    behind = b""
+    for tag, numbers in lists.items():
+        if len(numbers) == 1:
+            entries[tag] = struct.pack("<HHII", tag, 4, 1, numbers[0])
+            continue
+        entries[tag] = struct.pack("<HHII", tag, 4, len(numbers), end + len(behind))
+        behind += struct.pack(f"<{len(numbers)}I", *numbers)
+
+    directory = b"".join(entries[tag] for tag in sorted(entries))
+    header = struct.pack("<2sHI", b"II", 42, end + len(behind))
+    return header + pixels + behind + struct.pack("<H", len(entries)) + directory + bytes(4)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize(
+    ("extra", "fourth", "middle"),
+    [(0, 0.2, 128), (2, 1.0, 128), (2, 0.0, 255)],  # infrared; opaque; transparent
+)
+def test_a_fourth_channel_is_transparency_where_the_file_says_so(
+    kind: type, extra: int, fourth: float, middle: int
+) -> None:
+    whole = 1 if kind is np.float32 else np.iinfo(kind).max
+    values = np.full((8, 8, 4), whole / 2)
+    values[0, 0, :3] = whole
+    values[..., 3] = whole * fourth
+    content = tiff(values.astype(kind), extra=extra)
+    shown = np.array(open_image(io.BytesIO(content), "a.tif").decoded())
+    assert shown.shape == (8, 8, 3) and abs(int(shown[4, 4, 0]) - middle) <= 1
+
+
+def test_planes_that_pillow_does_not_know_keep_their_colours() -> None:
+    values = np.broadcast_to(np.array([200, 100, 50, 20], np.uint8), (8, 8, 4))
+    content = tiff(values, extra=0, apart=True)
+    picture = open_image(io.BytesIO(content), "a.tif")
+    assert np.array(picture.decoded())[3, 3].tolist() == [200, 100, 50] and not picture.deep
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_deep_planes_that_libraries_misread_are_refused(kind: type) -> None:
+    content = tiff(np.zeros((8, 8, 3), kind), apart=True)
+    with pytest.raises(UserError, match="lie apart .* save it with its channels interleaved"):
+        open_image(io.BytesIO(content), "a.tif")
+    open_image(io.BytesIO(tiff(np.zeros((8, 8, 1), kind), apart=True)), "grey.tif").decoded()
+
+
+def test_a_tiff_that_no_library_reads_is_said_to_be_one() -> None:
+    with pytest.raises(UserError, match="a TIFF of 9 channels of 16 bits"):
+        open_image(io.BytesIO(tiff(np.zeros((8, 8, 9), np.uint16))), "a.tif")
 
 
 @pytest.mark.parametrize(

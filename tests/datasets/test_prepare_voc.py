@@ -127,6 +127,15 @@ def test_the_packed_masks_are_pointed_to(voc: Path, capsys: pytest.CaptureFixtur
     assert "unpack SegmentationClassAug.zip in" in capsys.readouterr().out
 
 
+def test_masks_that_were_unpacked_too_deep_are_pointed_to(
+    voc: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inner = voc / "SegmentationClassAug" / "SegmentationClassAug"
+    inner.mkdir(parents=True)
+    assert prepare_voc(voc) == 0
+    assert f"but the folder {inner} is, whose files may belong one level" in capsys.readouterr().out
+
+
 def test_a_second_run_writes_nothing(
     voc: Path, sbd_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

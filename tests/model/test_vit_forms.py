@@ -15,10 +15,19 @@ import torch
 import torch.nn.functional as F
 from golden_file import GoldenFile, close, same
 from torch import Tensor
-from vit_files import DATA, as_v1, as_v2, deit, in_hugging_face_names, mctformer_plus
+from vit_files import (
+    DATA,
+    as_v1,
+    as_v2,
+    deit,
+    dino,
+    dino_in_hugging_face_names,
+    in_hugging_face_names,
+    mctformer_plus,
+)
 
 from model.class_token_vit import ClassTokenViT
-from model.dino import load_dino
+from model.dino import dino_identity, load_dino
 from model.outputs import VitOutput
 from model.vit_forms import HUGGING_FACE, in_deit_names
 from model.vit_loading import deit_identity, from_clip, from_deit, load_mct
@@ -245,3 +254,35 @@ def test_other_weights_are_refused_and_named(case: str) -> None:
         load(state, source="file.pth") if load is load_mct else load(state, 5, source="file.pth")
     assert str(refused.value).startswith("file.pth ") and said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model.net."])
+def test_what_a_training_puts_before_every_name_is_taken_off(prefix: str) -> None:
+    def named(state: State) -> State:
+        return {prefix + name: tensor for name, tensor in state.items()}
+
+    one = deit()
+    for state in (one, in_hugging_face_names(one)):
+        assert deit_identity(named(state)) == deit_identity(one)
+        from_deit(named(state), 7)
+
+    one = dino()
+    for state in (one, dino_in_hugging_face_names(one)):
+        assert dino_identity(load_dino(named(state))) == dino_identity(load_dino(one))
+
+    one = mctformer_plus()
+    tensors = load_mct(named(one)).state_dict()
+    assert all(torch.equal(t, tensors[name]) for name, t in load_mct(one).state_dict().items())
+
+
+def test_one_of_several_vits_is_not_chosen_and_what_is_beside_one_is_named() -> None:
+    both = {f"{who}.{name}": t for who in ("student", "teacher") for name, t in deit().items()}
+    with pytest.raises(UserError, match="has no tensor cls_token"):
+        from_deit(both, 7)
+
+    one = {f"model.{name}": tensor for name, tensor in mctformer_plus().items()}
+    with pytest.raises(UserError, match="unexpected: criterion.weight"):
+        load_mct({**one, "criterion.weight": torch.ones(1)})
+    whole = {f"vit.{name}": tensor for name, tensor in mctformer_plus().items()}
+    with pytest.raises(UserError, match="is a whole CVF"):
+        load_mct({**whole, "fusion.merge.bias": torch.ones(1)})

@@ -20,6 +20,7 @@ from utils.config import (
     add_config_flags,
     from_dict,
     load_config,
+    read_yaml,
     save_config,
 )
 
@@ -89,12 +90,29 @@ def test_every_field_is_a_flag_and_absent_flags_change_nothing() -> None:
     }
 
 
+def test_a_path_may_begin_with_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = flags("--data_root=~/VOC", "--work_dir", "~/runs", "--tags", "~other")
+    assert found == {
+        "data_root": f"{tmp_path}/VOC",
+        "work_dir": f"{tmp_path}/runs",
+        "tags": "~other",
+    }
+    (tmp_path / "c.yaml").write_text("data_root: ~/VOC\nwork_dir: a/~/b\n")
+    read = read_yaml(tmp_path / "c.yaml")
+    assert read == {"data_root": f"{tmp_path}/VOC", "work_dir": "a/~/b"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--lerning_rate", "1"], "unknown flag --lerning_rate"),
         (["--crop_sise", "64"], "unknown flag --crop_sise, did you mean '--crop_size'?"),
         (["--crop", "64"], "unknown flag --crop"),  # no abbreviations
+        (["--local-rank=0"], "--local-rank=0 comes from torch.distributed.launch; start several"),
+        (["--local_rank", "0"], "utils.tools.launch --processes N`, or by torchrun"),
         (["--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
         (["--branches", "both"], "argument --branches: invalid choice: 'both'"),
         (["--eval_seeds", "maybe"], "'maybe' is not true or false"),

@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 import vit_files
 from helpers import ROOT, run
 from vit_files import saved
@@ -249,3 +250,15 @@ def children(parent: int) -> list[int]:
         ["pgrep", "-P", str(parent)], capture_output=True, text=True, check=True
     ).stdout
     return [int(line) for line in listed.split()]
+
+
+def test_threads_let_go_of_tensors_before_the_group_is_destroyed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    let_go = threading.Event()
+    threading.Timer(0.05, let_go.set).start()
+    found: list[bool] = []
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: found.append(let_go.is_set()))
+    distributed.stop()
+    assert found == [True]

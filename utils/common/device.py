@@ -184,6 +184,8 @@ def prepare_torch(threads: int) -> None:
     magnifies rounding.
     """
     keep_freed_memory()
+    for kind in (np.float32, np.float64):
+        np.finfo(kind)  # NumPy 1 measures numbers at the first call, and warns of denormals lost
     torch.set_flush_denormal(True)
     torch.backends.cudnn.allow_tf32 = False
     if threads:

@@ -52,6 +52,7 @@ _PATIENCE = timedelta(minutes=5)  # for all processes to come
 _LONGEST = timedelta(days=7)
 _SILENCE = 10  # seconds of waiting until that is said
 _LOOK_EVERY = 0.2  # seconds between two looks whether all are there
+_LETTING_GO = 0.5  # seconds for threads to let go of tensors
 
 # Its functions have the group as default argument, which is read when the module is imported: by
 # the first step of an optimiser at the latest. They would hold that group until Python ends.
@@ -119,9 +120,12 @@ def stop() -> None:
     """Leave the process group, if there is one, and end Gloo's threads.
 
     A thread of Gloo that lets go of the last tensor while Python ends aborts the process (PyTorch's
-    issue 190489), so nothing may hold the group when this returns.
+    issue 190489), so nothing may hold the group when this returns. It needs Python's lock for that,
+    which older versions of PyTorch (2.2) hold while they wait for the thread to end: it gets the
+    time before.
     """
     if dist.is_initialized():
+        time.sleep(_LETTING_GO)
         dist.destroy_process_group()
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -91,6 +92,17 @@ def check_imports() -> None:
             )
 
 
+def check_numpy() -> None:
+    """Refuse to run where PyTorch cannot exchange arrays with the NumPy that is installed."""
+    try:
+        torch.zeros(1).numpy()
+    except RuntimeError as error:
+        raise UserError(
+            f"PyTorch {torch.__version__} cannot use NumPy {version('numpy')} ({error}); `pip "
+            "install 'numpy<2'` where PyTorch is older than 2.3, else install both again"
+        ) from None
+
+
 def command(main: Callable[[], None]) -> Callable[[], None]:
     """Wrap an entry point: a user's mistake prints one sentence and exits with 2, a fault of the
     machine with 1.
@@ -113,6 +125,7 @@ def _answered(main: Callable[[], None]) -> None:
     """Run `main` with every fault that is not a bug put into one sentence and an exit status."""
     try:
         check_imports()
+        check_numpy()
         make_room_for_sockets()
         with interrupted_by_signals():
             main()

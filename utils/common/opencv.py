@@ -5,6 +5,8 @@ from typing import Any
 
 from utils.common.errors import UserError
 
+_SILENT = 0  # OpenCV's LOG_LEVEL_SILENT
+
 
 class _Broken:
     """Stands for a module that cannot be imported, until something of it is needed."""
@@ -19,11 +21,22 @@ class _Broken:
         )
 
 
+def be_silent(library: Any) -> None:
+    """Have it print nothing: what it says of damaged files is said in one sentence by whoever reads
+    them. Versions have the switch in different places.
+    """
+    tools = getattr(library, "utils", None)
+    for place in (getattr(tools, "logging", None), tools, library):
+        switch = getattr(place, "setLogLevel", None)
+        if switch is not None:
+            switch(_SILENT)
+            return
+
+
 cv2: ModuleType | _Broken
 try:
     import cv2
 
-    # What it says of damaged files is said in one sentence by whoever reads them.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    be_silent(cv2)
 except ImportError as error:
     cv2 = _Broken(error)

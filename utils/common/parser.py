@@ -1,10 +1,17 @@
 """Flags of the commands."""
 
 import argparse
+import os
+import re
 import sys
 from typing import Any, NoReturn
 
 from utils.common.errors import MISTAKE, nearest
+
+_SEVERAL = (
+    "start several processes by `python -m utils.tools.launch --processes N`, or by torchrun, "
+    "which take the same script and flags"
+)
 
 
 def parse_bool(text: str) -> bool:
@@ -22,6 +29,19 @@ def called_as() -> str | None:
     return f"python -m {spec.name.removesuffix('.__main__')}"
 
 
+def at_home(word: str) -> str:
+    """Put the home folder in place of `~` in a path, or a flag with a path, that begins with `~/`.
+
+    A folder of that name would be made otherwise.
+    """
+    flag, equals, path = word.partition("=")
+    if equals and flag.startswith("--") and path.startswith("~/"):
+        return f"{flag}={os.path.expanduser(path)}"
+    if word.startswith("~/"):
+        return os.path.expanduser(word)
+    return word
+
+
 class Parser(argparse.ArgumentParser):
     """argparse that says what is wrong in one sentence, naming the nearest flag when one is
     mistyped; exit status 2.
@@ -37,8 +57,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(MISTAKE, f"error: {message}; see --help\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse as argparse does, but a flag that is left over is an error."""
-        parsed, unknown = super().parse_known_args(args, namespace)
+        """Parse as argparse does, but a flag that is left over is an error, and `~/` is the home
+        folder in `--flag=~/folder` too, where shells leave it as it is.
+        """
+        words = sys.argv[1:] if args is None else args
+        parsed, unknown = super().parse_known_args([at_home(word) for word in words], namespace)
         if unknown:  # here, where a sub-command knows its own flags
             self.error(self._left_over(unknown[0]))
         return parsed, unknown
@@ -47,4 +70,6 @@ class Parser(argparse.ArgumentParser):
         """Say of a word that nothing takes what it is."""
         if not word.startswith("-"):
             return f"the word {word!r} belongs to no flag"
+        if re.match(r"--local[-_]rank\b", word):
+            return f"{word} comes from torch.distributed.launch; {_SEVERAL}"
         return f"unknown flag {word}{nearest(word, self._option_string_actions)}"

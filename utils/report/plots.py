@@ -7,14 +7,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from markupsafe import Markup
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from utils.metrics import ConfusionMatrix
 from utils.report.folder import Curves
+from utils.report.library import Figure, LogLocator, NullFormatter, matplotlib
 
 # by name: iteration, least and greatest of what others had there
 Bands = dict[str, list[tuple[int, float, float]]]

@@ -102,7 +102,12 @@ def load_checkpoint(path: Path, flag: str) -> dict[str, Any]:
 
     Raises UserError when it is missing, truncated or not one of ours.
     """
-    require_file(path, flag, "give the path of a checkpoint that training wrote")
+    require_file(
+        path,
+        flag,
+        "give the path of a checkpoint that training wrote, such as checkpoints/final.pt of a run "
+        "folder",
+    )
 
     try:
         content = load_plain(path)

@@ -103,7 +103,7 @@ def main() -> None:
     kind.add_argument(
         "--classes",
         metavar="FILE|NAMES",
-        help="class list (YAML) of a custom data set, or names apart by commas ('cat, dog')",
+        help="class list (YAML), names apart by commas ('cat, dog'), voc or coco",
     )
     add("--list", metavar="FILE", help="names to score, one per line (default: all predictions)")
     args = parser.parse_args()
