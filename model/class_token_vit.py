@@ -129,6 +129,9 @@ class ClassTokenViT(nn.Module):
         attention = []
         class_attention: Tensor | None = None
         patch_attention: Tensor | None = None
+        drawn = None
+        if noise is not None and drop_rate > 0:
+            drawn = noise.first(4 * len(self.blocks))
         for number, block in enumerate(self.blocks):
             if self.streams == 2 and number == len(self.blocks) // 2:
                 streams = self._exchange(streams)
@@ -141,7 +144,7 @@ class ClassTokenViT(nn.Module):
             elif maps != "none":
                 rows = classes
 
-            drops = self._drops(number, noise, drop_rate)
+            drops = self._drops(number, drawn, drop_rate)
             small, weights = block(streams[0], rows, drops[0])
             large = [block(tokens, 0, drops[1])[0] for tokens in streams[1:]]
             streams = [small, *large]
@@ -201,18 +204,20 @@ class ClassTokenViT(nn.Module):
             small = block(small)[0]
         return self._map(small, images, self.patch)
 
-    def _drops(self, number: int, noise: Noise | None, rate: float) -> list[Drop | None]:
+    def _drops(self, number: int, drawn: Tensor | None, rate: float) -> list[Drop | None]:
         """Tell how block `number`, from 0, drops the residual branches of each stream; None: not at
         all.
 
-        Each of a block's four branches (2 streams, attention and MLP) draws at a place of its own.
+        drawn (B, 4 L): a number in [0, 1) for each of the four branches of every block (2 streams,
+        attention and MLP). rate: the last block's.
         """
         rate = rate * number / max(1, len(self.blocks) - 1)
-        if noise is None or rate == 0:
+        if drawn is None or rate == 0:
             return [None, None]
+        own = drawn[:, 4 * number :]
 
         def drop(branch: Tensor, which: int, stream: int) -> Tensor:
-            return drop_path(branch, rate, noise, 4 * number + 2 * stream + which)
+            return drop_path(branch, rate, own[:, 2 * stream + which])
 
         return [functools.partial(drop, stream=stream) for stream in range(2)]
 

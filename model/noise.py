@@ -44,7 +44,13 @@ class Noise:
 
         site: number of the place in the network that draws.
         """
-        places = torch.arange(count, device=self.keys.device) + site * _SITE
+        return self._drawn(torch.arange(count, device=self.keys.device) + site * _SITE)
+
+    def first(self, sites: int) -> Tensor:
+        """Draw (B, sites) float32 in [0, 1): the first number of each of the sites 0..sites-1."""
+        return self._drawn(torch.arange(sites, device=self.keys.device) * _SITE)
+
+    def _drawn(self, places: Tensor) -> Tensor:
         bits = _mixed(_mixed(self.keys)[:, None] + (places + 1) * _STEP)
         return _shifted(bits, 64 - _DIGITS).float() / 2**_DIGITS
 
@@ -65,15 +71,14 @@ def drop_channels(features: Tensor, rate: float, noise: Noise | None, site: int)
     return features * kept[:, None].to(features.dtype)
 
 
-def drop_path(branch: Tensor, rate: float, noise: Noise | None, site: int) -> Tensor:
-    """Set a residual branch (B, ...) of some samples to 0 and raise the others to match.
+def drop_path(branch: Tensor, rate: float, drawn: Tensor) -> Tensor:
+    """Set a residual branch (B, ...) to 0 for the samples whose number in `drawn` (B,), in [0, 1),
+    is below the rate, and raise the others to match.
 
     Source: stochastic depth of Huang et al. (2016).
     """
-    if noise is None or rate == 0:
-        return branch
-    kept = noise.kept(site, 1, rate)
-    return branch * kept.view(-1, *[1] * (branch.ndim - 1)).to(branch.dtype)
+    kept = (drawn >= rate).to(branch.dtype) / (1 - rate)
+    return branch * kept.view(-1, *[1] * (branch.ndim - 1))
 
 
 def _mixed(numbers: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ _POSITION_WEIGHT = 0.01  # factor of weights by distance, added to those by colo
 _EPS = 1e-8
 _CACHED = 2**16  # values per band: a CPU core's cache keeps them while 48 neighbours are added up
 
+_GATHERED = 2**26  # values gathered at a time on a GPU: 0.27 GB
+
 Offsets = Sequence[tuple[int, int]]  # steps to neighbours, (rows, columns)
 
 
@@ -62,20 +64,52 @@ def one_by_one(
 def at_once(
     images: Tensor, masks: Sequence[Tensor], iterations: int, offsets: Offsets
 ) -> list[Tensor]:
-    """Refine as a GPU does it fastest, in few operations, with a copy of its image's weights for
-    every mask.
+    """Refine as a GPU does it fastest, in few operations: all neighbours of all pixels of some
+    images are gathered at once.
     """
-    counts = [len(own) for own in masks]
-    owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    weights = neighbour_weights(images, offsets)[to_device(owners, images.device)]
-    return list(_rounds(torch.cat([*masks]), weights, iterations, offsets).split(counts))
+    height, width = images.shape[-2:]
+    places = _places(height, width, offsets, images.device)
+    values = images.shape[1] * len(offsets) * height * width
+    some = max(1, _GATHERED // values)
+
+    refined: list[Tensor] = []
+    for first in range(0, len(masks), some):
+        own = masks[first : first + some]
+        weights = _weights_at_once(images[first : first + some], places, offsets)
+        counts = [len(each) for each in own]
+        owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        weights = weights[to_device(owners, images.device)]
+        scores = torch.cat([*own]).flatten(1)
+        for _ in range(iterations):
+            scores = scores[:, places].mul_(weights).sum(dim=1)
+        refined += scores.unflatten(1, (height, width)).split(counts)
+    return refined
+
+
+def _places(height: int, width: int, offsets: Offsets, device: torch.device) -> Tensor:
+    """Number the neighbours at n offsets of the pixels of a map, (n, H*W) int64, row by row; those
+    beyond the border are the pixels on it.
+    """
+    rows, columns = to_device(torch.tensor(offsets), device).T[..., None]
+    rows = (torch.arange(height, device=device) + rows).clamp_(0, height - 1)
+    columns = (torch.arange(width, device=device) + columns).clamp_(0, width - 1)
+    return (rows[:, :, None] * width + columns[:, None]).flatten(1)
+
+
+def _weights_at_once(images: Tensor, places: Tensor, offsets: Offsets) -> Tensor:
+    """Weigh neighbours as `neighbour_weights` does, (B, n, H*W), those of all pixels at once."""
+    pixels = images.flatten(2)
+    around = pixels[:, :, places]
+    scale = (around.std(dim=2, keepdim=True) + _EPS) * _SHARPNESS
+    unlike = around.sub_(pixels[:, :, None]).div_(scale).square_().mean(dim=1)
+    closeness = to_device(_closeness(offsets, images.dtype), images.device)
+    return torch.softmax(-unlike, dim=1).add_(_POSITION_WEIGHT * closeness[:, None])
 
 
 def _rounds(masks: Tensor, weights: Tensor, iterations: int, offsets: Offsets) -> Tensor:
-    """Smooth masks (r, H, W) in so many rounds.
+    """Smooth masks (r, H, W) of one image in so many rounds.
 
-    weights (r, n, H, W) of the n neighbours at `offsets`; (1, n, H, W) where all masks have one
-    image.
+    weights (1, n, H, W) of the n neighbours at `offsets`.
     """
     reach = _reach(offsets)
     bands = _bands(masks)
@@ -91,7 +125,8 @@ def _rounds(masks: Tensor, weights: Tensor, iterations: int, offsets: Offsets) -
         read = turn % 2
         written = 1 - read
         inner[written].zero_()
-        _add_products(sums[written], by_neighbour, neighbours[read])
+        # one call, which takes them in turn and leaves Python to the other threads
+        torch._foreach_addcmul_(sums[written], by_neighbour, neighbours[read])
         _repeat_border(copies[written], reach)
 
     return inner[iterations % 2]
@@ -99,7 +134,7 @@ def _rounds(masks: Tensor, weights: Tensor, iterations: int, offsets: Offsets) -
 
 def _bands(maps: Tensor) -> int:
     """Tell in how many bands of rows maps are worked through."""
-    return 1 if maps.is_cuda else math.ceil(maps.numel() / _CACHED)
+    return math.ceil(maps.numel() / _CACHED)
 
 
 def _by_band(maps: Sequence[Tensor], bands: int) -> list[Tensor]:
@@ -107,15 +142,6 @@ def _by_band(maps: Sequence[Tensor], bands: int) -> list[Tensor]:
     return [
         part for band in zip(*(own.tensor_split(bands, dim=-2) for own in maps)) for part in band
     ]
-
-
-def _add_products(sums: list[Tensor], weights: list[Tensor], maps: list[Tensor]) -> None:
-    """Add weights[n] * maps[n] to sums[n], for every n; a tensor may be there several times."""
-    if sums[0].is_cuda:
-        for total, weight, values in zip(sums, weights, maps):
-            total.addcmul_(weight, values)
-    else:  # one call, which takes them in turn and leaves Python to the other threads
-        torch._foreach_addcmul_(sums, weights, maps)
 
 
 def neighbour_weights(images: Tensor, offsets: Offsets) -> Tensor:

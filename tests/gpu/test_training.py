@@ -34,7 +34,7 @@ def test_a_training_and_its_test_agree_with_the_cpu(
     folder = tmp_path / "run"
     data = ("--data_root", toy_voc)
     status = run(
-        train_voc.main, *data, "--work_dir", folder, "--eval_seeds", *quick, "--device", device
+        train_voc.main, *data, "--work_dir", folder, *quick, "--eval_seeds", "--device", device
     )
     assert status == 0
 

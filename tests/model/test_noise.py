@@ -53,17 +53,22 @@ def test_dropped_channels_are_whole_and_the_mean_stays() -> None:
 
 def test_a_dropped_path_is_that_of_whole_samples() -> None:
     branch = torch.ones(2000, 3, 4)
-    dropped = drop_path(branch, 0.25, noise(list(range(2000))), 0)
+    dropped = drop_path(branch, 0.25, noise(list(range(2000))).first(3)[:, 2])
     assert (dropped == dropped[:, :1, :1]).all()
     assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
     assert dropped.mean().item() == pytest.approx(1, abs=0.04)
 
 
-@pytest.mark.parametrize("drop", [drop_channels, drop_path])
-def test_nothing_is_dropped_without_noise_or_rate(drop) -> None:
+def test_the_first_numbers_of_all_sites_are_those_of_each() -> None:
+    drawn = noise([5, 9])
+    each = torch.cat([drawn.uniform(site, 1) for site in range(4)], dim=1)
+    assert torch.equal(drawn.first(4), each)
+
+
+def test_nothing_is_dropped_without_noise_or_rate() -> None:
     features = torch.randn(2, 3, 4)
-    assert drop(features, 0.5, None, 0) is features
-    assert drop(features, 0.0, noise([1, 2]), 0) is features
+    assert drop_channels(features, 0.5, None, 0) is features
+    assert drop_channels(features, 0.0, noise([1, 2]), 0) is features
 
 
 def test_half_precision_stays() -> None:

@@ -2,9 +2,11 @@
 
 import math
 
+import pytest
 import torch
 from torch import Tensor
 
+from model import par
 from model.par import at_once, one_by_one, refine
 
 DIRECTIONS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
@@ -78,7 +80,9 @@ def test_masks_keep_their_size_and_no_rounds_change_nothing() -> None:
     assert refine(images, masks, 2)[0].shape == masks[0].shape
 
 
-def test_at_once_is_the_same_as_one_by_one():
+@pytest.mark.parametrize("gathered", [1, 2 * 3 * 3 * 120, 2**26])  # one image, two, all at a time
+def test_at_once_is_the_same_as_one_by_one(monkeypatch: pytest.MonkeyPatch, gathered: int) -> None:
+    monkeypatch.setattr(par, "_GATHERED", gathered)
     torch.manual_seed(0)
     images, masks = torch.randn(3, 3, 12, 10), [torch.rand(c, 12, 10) for c in (3, 1, 2)]
     offsets = [(0, 1), (-2, 0), (3, 3)]
