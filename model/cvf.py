@@ -4,7 +4,7 @@ CLIP. Letters of shapes and words such as "seeds" or "switch-over" are explained
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from model.outputs import CVFOutput, PseudoLabels, Seeds, Views, VitOutput
 from model.precision import float32_region
 from model.proxy import cosine_affinity
 from model.pseudo_labels import make_labels, seed_labels
+from model.replay import Replay
 from model.resize import resize_tokens
 from model.seeds import SeedMaker
 from model.text_match import TextMatch
@@ -93,6 +94,7 @@ class CVF(nn.Module):
         self.logit_scale = float(logit_scale)
         self.method = method
         self.register_buffer("text", text.detach(), persistent=False)
+        self._replay = Replay()
 
     def train(self, mode: bool = True) -> "CVF":
         """As `nn.Module.train`, but CLIP and DINO stay in eval mode."""
@@ -180,8 +182,11 @@ class CVF(nn.Module):
         """What the ViT says of the images; None without a ViT."""
         if self.vit is None:
             return None
-        with nullcontext() if self.vit_learns else torch.no_grad():
-            return self.vit(images, "patch", self.method.vit_map_block)
+        look = partial(self.vit, maps="patch", patch_block=self.method.vit_map_block)
+        if self.vit_learns:
+            return look(images)
+        with torch.no_grad():
+            return self._replay(("ViT", self.text.data_ptr()), look, images)
 
     def _patch_logits(self, vit: VitOutput | None) -> Tensor | None:
         """Pool head(`x_patch`) to logits (B, K), for the patch loss: small patches alone, unlike
@@ -199,7 +204,9 @@ class CVF(nn.Module):
         """
         method = self.method
         count = (method.late_maps if after_switch else method.early_maps) + method.skipped_maps
-        return self.clip.features(images, maps=0 if method.branches == "vit" else count - 1)
+        maps = 0 if method.branches == "vit" else count - 1
+        look = partial(self.clip.features, maps=maps)
+        return self._replay(("CLIP", maps, self.text.data_ptr()), look, images)
 
     @torch.no_grad()
     def _clip_tokens(self, images: Tensor) -> tuple[list[Tensor], tuple[int, int]]:

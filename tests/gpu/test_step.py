@@ -1,6 +1,7 @@
 """A training step on the device against one on the CPU in float32, and that it never waits."""
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import torch
 from helpers import device_named
 from torch import Tensor
 
+from model import replay
 from model.cvf import CVF
-from utils.common.device import prepare_torch
+from utils.common.device import autocast, prepare_torch
 from utils.config import Config
 from utils.training.loop import Run, Stage, train_step
 from utils.training.optim import adamw
@@ -116,3 +118,29 @@ def test_a_wait_is_noticed() -> None:
     values = torch.rand(4, device=device_named("cuda"))
     with waits_refused(values.device), pytest.raises(RuntimeError, match="synchroniz"):
         values.sum().item()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_is_replayed_is_what_would_be_computed(
+    device: torch.device, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = tiny.cvf().to(device).requires_grad_(False).eval()
+    _, tags = tiny.batch()
+    pictures = [torch.randn(3, 3, 64, 48) for _ in range(2 * replay.RECORDED_AT)]
+
+    def outputs() -> list[Tensor]:
+        """All that is predicted and labelled, picture after picture."""
+        found = []
+        with torch.no_grad(), autocast(device, precision):
+            for images in pictures:
+                output = model(images.to(device), tags)
+                segmented = model.segment(images.to(device))
+                found += [output.logits, output.labels.combined.float(), segmented]
+        return [each.float().cpu() for each in found]
+
+    replayed = outputs()
+    monkeypatch.setattr(replay, "MOST", 0)
+    model = copy.deepcopy(model)
+    for one, other in zip(replayed, outputs(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
