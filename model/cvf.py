@@ -108,6 +108,10 @@ class CVF(nn.Module):
         """Segment normalised images (B, 3, H, W): logits (B, K+1, h, w), as `forward` has them, but
         without tags, CAMs and attention maps.
         """
+        # a copy, as the next images of this size are written over what is replayed
+        return self._replay(("segment", self.text.data_ptr()), self._segment, images).clone()
+
+    def _segment(self, images: Tensor) -> Tensor:
         tokens, grid = self._clip_tokens(images)
         match_features, match_logits = self._match_texts(tokens[-1], grid)
         dino = None

@@ -2,6 +2,7 @@
 of AFA, Ru et al., 2022). The maps are called masks, as in that paper, but hold scores.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -44,16 +45,20 @@ def refine(
     if images.shape[-2:] != size:
         images = F.interpolate(images, size=size, mode="bilinear", align_corners=True)
 
-    offsets = [(dy * d, dx * d) for d in dilations for dy, dx in _DIRECTIONS]
     if images.is_cuda:
-        return at_once(images, masks, iterations, offsets)
-    return one_by_one(images, masks, iterations, offsets)
+        return at_once(images, masks, iterations, dilations)
+    return one_by_one(images, masks, iterations, dilations)
+
+
+def _offsets(dilations: Sequence[int]) -> Offsets:
+    return [(dy * d, dx * d) for d in dilations for dy, dx in _DIRECTIONS]
 
 
 def one_by_one(
-    images: Tensor, masks: Sequence[Tensor], iterations: int, offsets: Offsets
+    images: Tensor, masks: Sequence[Tensor], iterations: int, dilations: Sequence[int]
 ) -> list[Tensor]:
     """Refine as a CPU does it fastest: its caches hold one image, its threads take one each."""
+    offsets = _offsets(dilations)
 
     def refined(image: Tensor, own: Tensor) -> Tensor:
         return _rounds(own, neighbour_weights(image[None], offsets), iterations, offsets)
@@ -62,12 +67,13 @@ def one_by_one(
 
 
 def at_once(
-    images: Tensor, masks: Sequence[Tensor], iterations: int, offsets: Offsets
+    images: Tensor, masks: Sequence[Tensor], iterations: int, dilations: Sequence[int]
 ) -> list[Tensor]:
-    """Refine as a GPU does it fastest, in few operations: all neighbours of all pixels of some
-    images are gathered at once.
+    """Refine as a GPU does it fastest, in few operations: those of all pixels and neighbours at one
+    dilation are one, for some images at a time.
     """
     height, width = images.shape[-2:]
+    offsets = _offsets(dilations)
     places = _places(height, width, offsets, images.device)
     values = images.shape[1] * len(offsets) * height * width
     some = max(1, _GATHERED // values)
@@ -76,14 +82,46 @@ def at_once(
     for first in range(0, len(masks), some):
         own = masks[first : first + some]
         weights = _weights_at_once(images[first : first + some], places, offsets)
+        squares = _as_squares(weights.unflatten(2, (height, width)), len(dilations))
         counts = [len(each) for each in own]
-        owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-        weights = weights[to_device(owners, images.device)]
-        scores = torch.cat([*own]).flatten(1)
+        owners = torch.tensor([image for image, count in enumerate(counts) for _ in range(count)])
+        squares = squares[:, to_device(owners, images.device)]
+
+        scores = torch.cat([*own])
         for _ in range(iterations):
-            scores = scores[:, places].mul_(weights).sum(dim=1)
-        refined += scores.unflatten(1, (height, width)).split(counts)
+            around = _squares_around(_pad(scores, max(dilations)), dilations)
+            parts = [(share * near).sum(dim=(1, 2)) for share, near in zip(squares, around)]
+            scores = functools.reduce(torch.add, parts)
+        refined += scores.split(counts)
     return refined
+
+
+def _as_squares(weights: Tensor, count: int) -> Tensor:
+    """Lay the weights (B, 8 * count, H, W) of the neighbours at so many dilations out as squares
+    (count, B, 3, 3, H, W), in whose middle, the pixel itself, is 0.
+    """
+    by_dilation = weights.unflatten(1, (count, 8)).transpose(0, 1)
+    nothing = torch.zeros_like(by_dilation[:, :, :1])
+    middle = len(_DIRECTIONS) // 2
+    square = torch.cat([by_dilation[:, :, :middle], nothing, by_dilation[:, :, middle:]], dim=2)
+    return square.unflatten(2, (3, 3))
+
+
+def _squares_around(padded: Tensor, dilations: Sequence[int]) -> list[Tensor]:
+    """Return views (r, 3, 3, H, W) of maps (r, H, W) that were padded by the largest dilation: at
+    each pixel itself and its neighbours, by dilation.
+    """
+    reach = max(dilations)
+    of_map, of_row, of_column = padded.stride()
+    height, width = (side - 2 * reach for side in padded.shape[1:])
+    return [
+        padded.as_strided(
+            (len(padded), 3, 3, height, width),
+            (of_map, d * of_row, d * of_column, of_row, of_column),
+            (reach - d) * (of_row + of_column),
+        )
+        for d in dilations
+    ]
 
 
 def _places(height: int, width: int, offsets: Offsets, device: torch.device) -> Tensor:

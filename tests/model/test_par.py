@@ -80,12 +80,11 @@ def test_masks_keep_their_size_and_no_rounds_change_nothing() -> None:
     assert refine(images, masks, 2)[0].shape == masks[0].shape
 
 
-@pytest.mark.parametrize("gathered", [1, 2 * 3 * 3 * 120, 2**26])  # one image, two, all at a time
+@pytest.mark.parametrize("gathered", [1, 2 * 3 * 16 * 120, 2**26])  # one image, two, all at a time
 def test_at_once_is_the_same_as_one_by_one(monkeypatch: pytest.MonkeyPatch, gathered: int) -> None:
     monkeypatch.setattr(par, "_GATHERED", gathered)
     torch.manual_seed(0)
     images, masks = torch.randn(3, 3, 12, 10), [torch.rand(c, 12, 10) for c in (3, 1, 2)]
-    offsets = [(0, 1), (-2, 0), (3, 3)]
-    expected = one_by_one(images, masks, 4, offsets)
-    for one, other in zip(expected, at_once(images, masks, 4, offsets), strict=True):
+    expected = one_by_one(images, masks, 4, (1, 3))
+    for one, other in zip(expected, at_once(images, masks, 4, (1, 3)), strict=True):
         torch.testing.assert_close(one, other)
