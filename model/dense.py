@@ -7,6 +7,7 @@ The published ways differ in few choices, which are the settings of `DenseReadou
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -146,13 +147,14 @@ def self_attention(
         named = {"q": query, "k": key, "v": value}
         pairs = [(named[part], named[part]) for part in readout.parts]
 
-    total = torch.zeros(())
+    maps = []
     for one, other in pairs:
         products = one @ other.transpose(-2, -1) * one.shape[-1] ** -0.5
         if prior is not None:
             products = products + prior
-        total = total.to(products) + products.softmax(dim=-1)
+        maps.append(products.softmax(dim=-1))
 
+    total = functools.reduce(torch.add, maps)
     if readout.average:
         return total / len(pairs)
     return total

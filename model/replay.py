@@ -5,6 +5,7 @@ A GPU is done with most operations here before the CPU has launched the next one
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
@@ -21,13 +22,14 @@ class Replay:
     """Runs functions of images, without gradients, by CUDA graphs; on a CPU as they are.
 
     A result is valid until the same function is run on images of the same size again, as its
-    tensors are written anew then. Tensors that a function reads beside the images must stay where
-    they are, as parameters do that are trained in place.
+    tensors are written anew then. Tensors that a function reads beside the images are on the GPU
+    and stay where they are, as parameters do that are trained in place. What cannot be recorded is
+    run as on a CPU, with a warning.
     """
 
     def __init__(self) -> None:
         self._met: Counter[Hashable] = Counter()
-        self._graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, Tensor, Any]] = {}
+        self._graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, Tensor, Any] | None] = {}
         self._pool: Any = None  # memory that all graphs share
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Replay:
@@ -40,18 +42,23 @@ class Replay:
         """Return function(images). name: tells the function, and where its tensors are, from
         others.
         """
-        if not images.is_cuda or torch.is_grad_enabled():
+        if images.device.type != "cuda" or torch.is_grad_enabled():
             return function(images)
 
         half = torch.is_autocast_enabled()
         key = (name, images.shape, images.dtype, images.device, half)
         self._met[key] += 1
         if key not in self._graphs and self._met[key] >= RECORDED_AT and len(self._graphs) < MOST:
-            self._graphs[key] = self._recorded(function, images, half)
-        if key not in self._graphs:
-            return function(images)
+            try:
+                self._graphs[key] = self._recorded(function, images, half)
+            except RuntimeError as error:
+                warnings.warn(f"{name} runs without a CUDA graph: {error}", stacklevel=2)
+                self._graphs[key] = None
 
-        graph, given, result = self._graphs[key]
+        recorded = self._graphs.get(key)
+        if recorded is None:
+            return function(images)
+        graph, given, result = recorded
         given.copy_(images)
         graph.replay()
         return result
