@@ -20,7 +20,7 @@ from model.outputs import CVFOutput, PseudoLabels, Seeds, Views, VitOutput
 from model.precision import float32_region
 from model.proxy import cosine_affinity
 from model.pseudo_labels import make_labels, seed_labels
-from model.replay import Replay
+from model.replay import Replay, Result
 from model.resize import resize_tokens
 from model.seeds import SeedMaker
 from model.text_match import TextMatch
@@ -109,7 +109,7 @@ class CVF(nn.Module):
         without tags, CAMs and attention maps.
         """
         # a copy, as the next images of this size are written over what is replayed
-        return self._replay(("segment", self.text.data_ptr()), self._segment, images).clone()
+        return self._replayed("segment", self._segment, images).clone()
 
     def _segment(self, images: Tensor) -> Tensor:
         tokens, grid = self._clip_tokens(images)
@@ -182,6 +182,10 @@ class CVF(nn.Module):
             return False
         return any(tensor.requires_grad for tensor in self.vit.parameters())
 
+    def _replayed(self, name: str, function: Callable[[Tensor], Result], images: Tensor) -> Result:
+        """Run a function of this network by `Replay`, anew once the network has been moved."""
+        return self._replay((name, self.text.data_ptr()), function, images)
+
     def _vit_output(self, images: Tensor) -> VitOutput | None:
         """What the ViT says of the images; None without a ViT."""
         if self.vit is None:
@@ -190,7 +194,7 @@ class CVF(nn.Module):
         if self.vit_learns:
             return look(images)
         with torch.no_grad():
-            return self._replay(("ViT", self.text.data_ptr()), look, images)
+            return self._replayed("ViT", look, images)
 
     def _patch_logits(self, vit: VitOutput | None) -> Tensor | None:
         """Pool head(`x_patch`) to logits (B, K), for the patch loss: small patches alone, unlike
@@ -210,7 +214,7 @@ class CVF(nn.Module):
         count = (method.late_maps if after_switch else method.early_maps) + method.skipped_maps
         maps = 0 if method.branches == "vit" else count - 1
         look = partial(self.clip.features, maps=maps)
-        return self._replay(("CLIP", maps, self.text.data_ptr()), look, images)
+        return self._replayed(f"CLIP with {maps} maps", look, images)
 
     @torch.no_grad()
     def _clip_tokens(self, images: Tensor) -> tuple[list[Tensor], tuple[int, int]]:

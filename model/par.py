@@ -20,7 +20,6 @@ _SHARPNESS = 0.3  # differences are divided by 0.3 times the neighbours' standar
 _POSITION_WEIGHT = 0.01  # factor of weights by distance, added to those by colour (AFA)
 _EPS = 1e-8
 _CACHED = 2**16  # values per band: a CPU core's cache keeps them while 48 neighbours are added up
-
 _GATHERED = 2**26  # values gathered at a time on a GPU: 0.27 GB
 
 Offsets = Sequence[tuple[int, int]]  # steps to neighbours, (rows, columns)
