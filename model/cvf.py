@@ -108,8 +108,7 @@ class CVF(nn.Module):
         """Segment normalised images (B, 3, H, W): logits (B, K+1, h, w), as `forward` has them, but
         without tags, CAMs and attention maps.
         """
-        # a copy, as the next images of this size are written over what is replayed
-        return self._replayed("segment", self._segment, images).clone()
+        return self._replayed("segment", self._segment, images)
 
     def _segment(self, images: Tensor) -> Tensor:
         tokens, grid = self._clip_tokens(images)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -21,10 +22,10 @@ RECORDED_AT = 3  # so often has a size been met when its graph is recorded
 class Replay:
     """Runs functions of images, without gradients, by CUDA graphs; on a CPU as they are.
 
-    A result is valid until the same function is run on images of the same size again, as its
-    tensors are written anew then. Tensors that a function reads beside the images are on the GPU
-    and stay where they are, as parameters do that are trained in place. What cannot be recorded is
-    run as on a CPU, with a warning.
+    A result holds tensors in lists and dataclasses; they are copies, as all graphs work in the same
+    memory. Tensors that a function reads beside the images are on the GPU and stay where they are,
+    as parameters do that are trained in place. What cannot be recorded is run as on a CPU, with a
+    warning.
     """
 
     def __init__(self) -> None:
@@ -61,7 +62,7 @@ class Replay:
         graph, given, result = recorded
         given.copy_(images)
         graph.replay()
-        return result
+        return _copied(result)
 
     def _recorded(
         self, function: Callable[[Tensor], Result], images: Tensor, half: bool
@@ -80,3 +81,15 @@ class Replay:
             result = function(given)
         self._pool = graph.pool()
         return graph, given, result
+
+
+def _copied(result: Any) -> Any:
+    """Copy the tensors of a result; what holds them is made anew."""
+    if isinstance(result, Tensor):
+        return result.clone()
+    if isinstance(result, list):
+        return [_copied(part) for part in result]
+    if not is_dataclass(result) or isinstance(result, type):
+        return result
+    parts = {part.name: _copied(getattr(result, part.name)) for part in fields(result)}
+    return replace(result, **parts)

@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from clip.model import ImageFeatures
 from model import replay
 from model.replay import RECORDED_AT, Replay
+
+RESULT = ImageFeatures([torch.ones(1, 5, 2), torch.zeros(1, 5, 2)], [torch.ones(1, 5, 5)], (2, 2))
 
 
 def on_gpu(side: int) -> Tensor:
@@ -22,17 +25,19 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Have functions recorded without a GPU; the sizes of what was recorded."""
     sizes: list[Any] = []
 
-    def record(self: Replay, function: Any, images: Tensor, half: bool) -> tuple[Any, Any, str]:
+    def record(self: Replay, function: Any, images: Tensor, half: bool) -> tuple[Any, Any, Any]:
         sizes.append(images.shape[-1])
-        return SimpleNamespace(replay=lambda: None), images, "replayed"
+        return SimpleNamespace(replay=lambda: None), images, RESULT
 
     monkeypatch.setattr(Replay, "_recorded", record)
     return sizes
 
 
 def run(again: Replay, images: Tensor, name: str = "network") -> str:
+    """Run a network and tell where its result is from."""
     with torch.no_grad():
-        return again(name, lambda images: "computed", images)
+        result = again(name, lambda images: None, images)
+    return "replayed" if result else "computed"
 
 
 def test_a_size_that_returns_is_recorded_once(recorded: list[Any]) -> None:
@@ -73,3 +78,15 @@ def test_nothing_is_recorded_on_a_cpu_or_with_gradients(recorded: list[Any]) -> 
         assert run(again, torch.zeros(1, 3, 8, 8)) == "computed"
         assert again("network", lambda images: "computed", on_gpu(8)) == "computed"
     assert not recorded
+
+
+def test_a_replayed_result_is_a_copy(recorded: list[Any]) -> None:
+    again = Replay()
+    with torch.no_grad():
+        for _ in range(RECORDED_AT):
+            result = again("network", lambda images: RESULT, on_gpu(64))
+    assert result is not RESULT
+    assert result.grid == RESULT.grid
+    for ours, theirs in zip(result.tokens + result.attention, RESULT.tokens + RESULT.attention):
+        assert torch.equal(ours, theirs)
+        assert ours.data_ptr() != theirs.data_ptr()
