@@ -102,6 +102,7 @@ def _voc_list(root: Path, split: str) -> Path:
             f"{root} has no folder JPEGImages, as VOC 2012 has; name the folder VOC2012 of the "
             "unpacked archive"
         )
+
     if split == "train_aug" and not path.is_file():
         raise UserError(
             f"list {path} does not exist, as VOC itself has none; `python -m datasets.prepare voc "

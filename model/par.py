@@ -71,17 +71,14 @@ def at_once(
     """Refine as a GPU does it fastest, in few operations: those of all pixels and neighbours at one
     dilation are one, for some images at a time.
     """
-    height, width = images.shape[-2:]
     offsets = _offsets(dilations)
-    places = _places(height, width, offsets, images.device)
-    values = images.shape[1] * len(offsets) * height * width
-    some = max(1, _GATHERED // values)
+    some = max(1, _GATHERED // (len(offsets) * images[0].numel()))
 
     refined: list[Tensor] = []
     for first in range(0, len(masks), some):
         own = masks[first : first + some]
-        weights = _weights_at_once(images[first : first + some], places, offsets)
-        squares = _as_squares(weights.unflatten(2, (height, width)), len(dilations))
+        weights = _weights_at_once(images[first : first + some], offsets)
+        squares = _as_squares(weights, len(dilations))
         counts = [len(each) for each in own]
         owners = torch.tensor([image for image, count in enumerate(counts) for _ in range(count)])
         squares = squares[:, to_device(owners, images.device)]
@@ -123,24 +120,16 @@ def _squares_around(padded: Tensor, dilations: Sequence[int]) -> list[Tensor]:
     ]
 
 
-def _places(height: int, width: int, offsets: Offsets, device: torch.device) -> Tensor:
-    """Number the neighbours at n offsets of the pixels of a map, (n, H*W) int64, row by row; those
-    beyond the border are the pixels on it.
-    """
-    rows, columns = to_device(torch.tensor(offsets), device).T[..., None]
-    rows = (torch.arange(height, device=device) + rows).clamp_(0, height - 1)
-    columns = (torch.arange(width, device=device) + columns).clamp_(0, width - 1)
-    return (rows[:, :, None] * width + columns[:, None]).flatten(1)
+def _weights_at_once(images: Tensor, offsets: Offsets) -> Tensor:
+    """Weigh neighbours as `neighbour_weights` does, (B, n, H, W), those of all pixels at once."""
+    reach = _reach(offsets)
+    padded = _pad(images.flatten(0, 1), reach)
+    around = torch.stack(_neighbours(padded, offsets, reach), dim=1).unflatten(0, images.shape[:2])
 
-
-def _weights_at_once(images: Tensor, places: Tensor, offsets: Offsets) -> Tensor:
-    """Weigh neighbours as `neighbour_weights` does, (B, n, H*W), those of all pixels at once."""
-    pixels = images.flatten(2)
-    around = pixels[:, :, places]
     scale = (around.std(dim=2, keepdim=True) + _EPS) * _SHARPNESS
-    unlike = around.sub_(pixels[:, :, None]).div_(scale).square_().mean(dim=1)
+    unlike = around.sub_(images[:, :, None]).div_(scale).square_().mean(dim=1)
     closeness = to_device(_closeness(offsets, images.dtype), images.device)
-    return torch.softmax(-unlike, dim=1).add_(_POSITION_WEIGHT * closeness[:, None])
+    return torch.softmax(-unlike, dim=1).add_(_POSITION_WEIGHT * closeness[:, None, None])
 
 
 def _rounds(masks: Tensor, weights: Tensor, iterations: int, offsets: Offsets) -> Tensor:
@@ -187,8 +176,7 @@ def neighbour_weights(images: Tensor, offsets: Offsets) -> Tensor:
     """
     reach = _reach(offsets)
     padded = _pad(images, reach)
-    closeness = to_device(_closeness(offsets, images.dtype), images.device)
-    added = _POSITION_WEIGHT * closeness[:, None, None]
+    added = _POSITION_WEIGHT * _closeness(offsets, images.dtype)[:, None, None]
     weights = images.new_empty(len(images), len(offsets), *images.shape[-2:])
     bands = _bands(images)
     top = 0

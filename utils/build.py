@@ -194,6 +194,7 @@ def _check_blocks(config: Config, depth: int, vit: ClassTokenViT | None) -> None
             f"--cam_skip {config.cam_skip} leaves no block of this CLIP of {depth} before "
             f"--cam_block {config.cam_block}; use 0 to {depth - 1 + config.cam_block}"
         )
+
     if config.proxy == "clip" and -config.proxy_block > depth:
         raise UserError(
             f"--proxy_block {config.proxy_block} is not in this CLIP of {depth} blocks; use -2 to "
@@ -204,6 +205,7 @@ def _check_blocks(config: Config, depth: int, vit: ClassTokenViT | None) -> None
             f"--dense_blocks {config.dense_blocks} are too many for this CLIP of {depth} blocks; "
             f"use 1 to {depth - 1}"
         )
+
     if config.branches != "vit" and config.skipped_maps >= depth:
         raise UserError(
             f"--skipped_maps {config.skipped_maps} leaves no attention map of this CLIP of "
