@@ -54,8 +54,12 @@ class Noise:
         bits = _mixed(_mixed(self.keys)[:, None] + (places + 1) * _STEP)
         return _shifted(bits, 64 - _DIGITS).float() / 2**_DIGITS
 
+    def kept(self, site: int, count: int, rate: float) -> Tensor:
+        """Draw (B, count) float32: 0 with probability `rate`, else 1 / (1 - rate), mean 1."""
+        return _factors(self.uniform(site, count), rate)
 
-def kept(drawn: Tensor, rate: float) -> Tensor:
+
+def _factors(drawn: Tensor, rate: float) -> Tensor:
     """Turn numbers in [0, 1) of any shape into factors of mean 1: 0 with probability `rate`, else
     1 / (1 - rate), float32.
     """
@@ -70,8 +74,8 @@ def drop_channels(features: Tensor, rate: float, noise: Noise | None, site: int)
     """
     if noise is None or rate == 0:
         return features
-    factors = kept(noise.uniform(site, features.shape[-1]), rate)
-    return features * factors[:, None].to(features.dtype)
+    kept = noise.kept(site, features.shape[-1], rate)
+    return features * kept[:, None].to(features.dtype)
 
 
 def drop_path(branch: Tensor, rate: float, drawn: Tensor) -> Tensor:
@@ -80,7 +84,7 @@ def drop_path(branch: Tensor, rate: float, drawn: Tensor) -> Tensor:
 
     Source: stochastic depth of Huang et al. (2016).
     """
-    factors = kept(drawn, rate).view(-1, *[1] * (branch.ndim - 1))
+    factors = _factors(drawn, rate).view(-1, *[1] * (branch.ndim - 1))
     return branch * factors.to(branch.dtype)
 
 
