@@ -4,7 +4,8 @@ of AFA, Ru et al., 2022). The maps are called masks, as in that paper, but hold 
 
 import functools
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,8 @@ _CACHED = 2**16  # values per band: a CPU core's cache keeps them while 48 neigh
 _GATHERED = 2**26  # values gathered at a time on a GPU: 0.27 GB
 
 Offsets = Sequence[tuple[int, int]]  # steps to neighbours, (rows, columns)
+# masks, weights, owners, offsets and iterations of `rounds_by_operations`, and its result
+Rounds = Callable[[Tensor, Tensor, Tensor, Offsets, int], Tensor]
 
 
 @record_function("PAR")
@@ -68,56 +71,57 @@ def one_by_one(
 def at_once(
     images: Tensor, masks: Sequence[Tensor], iterations: int, dilations: Sequence[int]
 ) -> list[Tensor]:
-    """Refine as a GPU does it fastest, in few operations: those of all pixels and neighbours at one
-    dilation are one, for some images at a time.
+    """Refine as a GPU does it fastest, in few operations: those of all pixels and neighbours are
+    one, for some images at a time.
     """
     offsets = _offsets(dilations)
     some = max(1, _GATHERED // (len(offsets) * images[0].numel()))
+    rounds = rounds_at_once(images.device)
 
     refined: list[Tensor] = []
     for first in range(0, len(masks), some):
         own = masks[first : first + some]
         weights = _weights_at_once(images[first : first + some], offsets)
-        squares = _as_squares(weights, len(dilations))
         counts = [len(each) for each in own]
         owners = torch.tensor([image for image, count in enumerate(counts) for _ in range(count)])
-        squares = squares[:, to_device(owners, images.device)]
-
-        scores = torch.cat([*own])
-        for _ in range(iterations):
-            around = _squares_around(_pad(scores, max(dilations)), dilations)
-            parts = [(share * near).sum(dim=(1, 2)) for share, near in zip(squares, around)]
-            scores = functools.reduce(torch.add, parts)
-        refined += scores.split(counts)
+        owners = to_device(owners, images.device)
+        refined += rounds(torch.cat([*own]), weights, owners, offsets, iterations).split(counts)
     return refined
 
 
-def _as_squares(weights: Tensor, count: int) -> Tensor:
-    """Lay the weights (B, 8 * count, H, W) of the neighbours at so many dilations out as squares
-    (count, B, 3, 3, H, W), in whose middle, the pixel itself, is 0.
+@functools.cache
+def rounds_at_once(device: torch.device) -> Rounds:
+    """Return what does rounds of all masks at once on a device: Triton's kernel where it can be
+    compiled, otherwise operations of PyTorch, with a warning on a GPU.
     """
-    by_dilation = weights.unflatten(1, (count, 8)).transpose(0, 1)
-    nothing = torch.zeros_like(by_dilation[:, :, :1])
-    middle = len(_DIRECTIONS) // 2
-    square = torch.cat([by_dilation[:, :, :middle], nothing, by_dilation[:, :, middle:]], dim=2)
-    return square.unflatten(2, (3, 3))
+    if device.type != "cuda":
+        return rounds_by_operations
+
+    try:
+        from model.par_kernel import rounds
+
+        pixel = torch.ones(1, 1, 1, 1, device=device)
+        rounds(pixel[0], pixel, torch.zeros(1, dtype=torch.long, device=device), [(0, 1)], 1)
+        return rounds
+    except Exception as error:  # whatever is missing: Triton, a compiler, a folder to write to
+        warnings.warn(f"PAR runs without its Triton kernel, slower: {error}", stacklevel=2)
+        return rounds_by_operations
 
 
-def _squares_around(padded: Tensor, dilations: Sequence[int]) -> list[Tensor]:
-    """Return views (r, 3, 3, H, W) of maps (r, H, W) that were padded by the largest dilation: at
-    each pixel itself and its neighbours, by dilation.
+def rounds_by_operations(
+    masks: Tensor, weights: Tensor, owners: Tensor, offsets: Offsets, iterations: int
+) -> Tensor:
+    """Smooth masks (r, H, W) of some images in so many rounds.
+
+    weights (B, n, H, W) of the n neighbours at `offsets`; owners (r,): the image of each mask.
     """
-    reach = max(dilations)
-    of_map, of_row, of_column = padded.stride()
-    height, width = (side - 2 * reach for side in padded.shape[1:])
-    return [
-        padded.as_strided(
-            (len(padded), 3, 3, height, width),
-            (of_map, d * of_row, d * of_column, of_row, of_column),
-            (reach - d) * (of_row + of_column),
-        )
-        for d in dilations
-    ]
+    reach = _reach(offsets)
+    weights = weights[owners]
+
+    for _ in range(iterations):
+        around = torch.stack(_neighbours(_pad(masks, reach), offsets, reach), dim=1)
+        masks = around.mul_(weights).sum(dim=1)
+    return masks
 
 
 def _weights_at_once(images: Tensor, offsets: Offsets) -> Tensor:

@@ -67,3 +67,21 @@ def test_a_run_that_was_cut_off_goes_on_on_the_other_device(
 
     last, key = losses(tmp_path / "run"), ("segmenter", "4", "loss")
     assert last[key] == pytest.approx(losses(trained)[key], rel=1e-2)
+
+
+def test_processes_exchange_by_the_library_of_their_device(
+    device: torch.device, trained: Path, toy_voc: Path, quick: list[str], tmp_path: Path
+) -> None:
+    # A group of one shows what tensors are exchanged where; NCCL wants a GPU of its own for each.
+    library = {"cuda": "nccl", "cpu": "gloo"}[device.type]
+    meeting = f"file://{tmp_path / 'meeting'}"
+    torch.distributed.init_process_group(library, init_method=meeting, rank=0, world_size=1)
+    folder = tmp_path / "run"
+    status = run(
+        train_voc.main, "--data_root", toy_voc, "--work_dir", folder, *quick, "--device", device
+    )
+    assert status == 0
+    assert not torch.distributed.is_initialized()
+
+    last = ("segmenter", "4", "loss")
+    assert losses(folder)[last] == pytest.approx(losses(trained)[last], rel=1e-2)

@@ -1,13 +1,15 @@
 """Pixel-adaptive refinement against a loop over pixels, and what must hold for any image."""
 
+import importlib
 import math
+import sys
 
 import pytest
 import torch
 from torch import Tensor
 
 from model import par
-from model.par import at_once, one_by_one, refine
+from model.par import at_once, one_by_one, refine, rounds_by_operations
 
 DIRECTIONS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 
@@ -88,3 +90,24 @@ def test_at_once_is_the_same_as_one_by_one(monkeypatch: pytest.MonkeyPatch, gath
     expected = one_by_one(images, masks, 4, (1, 3))
     for one, other in zip(expected, at_once(images, masks, 4, (1, 3)), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_the_kernel_does_what_the_operations_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # runs without a GPU, as Triton's modules read it
+    kernel = importlib.import_module("model.par_kernel")
+    torch.manual_seed(0)
+    offsets = [(0, 1), (-3, 2), (24, -24), (0, -40)]
+    weights, masks = torch.rand(2, 4, 21, 30), torch.rand(3, 21, 30)
+    owners = torch.tensor([1, 0, 0])
+    expected = rounds_by_operations(masks, weights, owners, offsets, 3)
+    torch.testing.assert_close(kernel.rounds(masks, weights, owners, offsets, 3), expected)
+
+
+def test_without_a_compiler_a_gpu_is_told_so_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "model.par_kernel", None)
+    par.rounds_at_once.cache_clear()
+    with pytest.warns(UserWarning, match="PAR runs without its Triton kernel"):
+        found = par.rounds_at_once(torch.device("cuda"))
+    par.rounds_at_once.cache_clear()
+    assert found is rounds_by_operations
