@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import embedding_bag
 
 from utils.common.errors import UserError
-from utils.inference.lattice import Lattice
+from utils.inference.lattice import Lattice, weighted_rows
 from utils.settings.crf import CRFSettings
 
 MIN_PROB = 1e-5  # probabilities are clipped here before the logarithm
@@ -155,9 +154,7 @@ def _update(
     """Return new marginals (n, C) of n points from what their corners (n, k) hold in the table (M,
     C).
     """
-    return softmax_rows(
-        embedding_bag(corners, table, mode="sum", per_sample_weights=shares).add_(log_probs)
-    )
+    return softmax_rows(weighted_rows(table, corners, shares).add_(log_probs))
 
 
 def softmax_rows(energy: torch.Tensor) -> torch.Tensor:
