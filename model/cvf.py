@@ -3,8 +3,10 @@ class-token ViT make pseudo labels, and a decoder is trained on them. A frozen D
 CLIP. Letters of shapes and words such as "seeds" or "switch-over" are explained on that page.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +18,11 @@ from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder, predicte
 from model.dino import DinoFeatures, DinoViT
 from model.method import BEGINNING, Method, Phase
 from model.noise import Noise, drop_channels
-from model.outputs import CVFOutput, PseudoLabels, Seeds, Views, VitOutput
+from model.outputs import CVFOutput, PseudoLabels, Reading, Seeds, Views, VitOutput
 from model.precision import float32_region
 from model.proxy import cosine_affinity
 from model.pseudo_labels import make_labels, seed_labels
-from model.replay import Replay, Result
+from model.replay import Replay, Result, mapped
 from model.resize import resize_tokens
 from model.seeds import SeedMaker
 from model.text_match import TextMatch
@@ -142,20 +144,20 @@ class CVF(nn.Module):
         dino = self._dino_features(images)
         vit = self._vit_output(images)
 
-        match_features, match_logits = self._match_texts(clip.tokens[-1], clip.grid)
-        streams = self._fused(
-            self._read_tokens(clip.tokens), dino, clip.grid, match_features, noise
-        )
-        fused = streams[0] if len(streams) == 1 else torch.cat(streams, dim=-1)
-        affinity = AFFINITY_HEADS[self.method.affinity_head](fused)
         x_patch = None if vit is None else vit.x_patch
-        logits, opinions = self._logits(streams, x_patch, clip.grid, match_logits)
+        height, width = images.shape[-2:]
+        read = self._replayed(
+            f"decoder of {height} x {width} px",
+            self._read,
+            *(clip.tokens, dino, x_patch, clip.grid, noise),
+            learned=self._reading_parameters(),
+        )
         patch_logits = self._patch_logits(vit)
 
-        views = Views(clip, dino, vit, fused, affinity, logits, phase)
+        views = Views(clip, dino, vit, read.fused, read.affinity, read.logits, phase)
         seeds = self.seed_maker.seeds(views, tags)
         labels = self._labels(images, seeds, valid)
-        return CVFOutput(logits, affinity, patch_logits, labels, opinions)
+        return CVFOutput(read.logits, read.affinity, patch_logits, labels, read.opinions)
 
     @torch.no_grad()
     def seeds(self, images: Tensor, tags: Tensor, phase: Phase = BEGINNING) -> dict[str, Tensor]:
@@ -181,19 +183,30 @@ class CVF(nn.Module):
             return False
         return any(tensor.requires_grad for tensor in self.vit.parameters())
 
-    def _replayed(self, name: str, function: Callable[[Tensor], Result], images: Tensor) -> Result:
+    def _replayed(
+        self,
+        name: str,
+        function: Callable[..., Result],
+        *given: Any,
+        learned: Sequence[Tensor] = (),
+    ) -> Result:
         """Run a function of this network by `Replay`, anew once the network has been moved."""
-        return self._replay((name, self.text.data_ptr()), function, images)
+        return self._replay((name, self.text.data_ptr()), function, *given, learned=learned)
 
     def _vit_output(self, images: Tensor) -> VitOutput | None:
-        """What the ViT says of the images; None without a ViT."""
+        """What the ViT says of the images, of which it learns by its patches alone; None without a
+        ViT.
+        """
         if self.vit is None:
             return None
-        look = partial(self.vit, maps="patch", patch_block=self.method.vit_map_block)
-        if self.vit_learns:
-            return look(images)
-        with torch.no_grad():
-            return self._replayed("ViT", look, images)
+        learned = [tensor for tensor in self.vit.parameters() if tensor.requires_grad]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(learned)):
+            return self._replayed("ViT", self._look_by_vit, images, learned=learned)
+
+    def _look_by_vit(self, images: Tensor) -> VitOutput:
+        assert self.vit is not None
+        output = self.vit(images, maps="patch", patch_block=self.method.vit_map_block)
+        return replace(mapped(output, Tensor.detach), x_patch=output.x_patch)
 
     def _patch_logits(self, vit: VitOutput | None) -> Tensor | None:
         """Pool head(`x_patch`) to logits (B, K), for the patch loss: small patches alone, unlike
@@ -252,6 +265,32 @@ class CVF(nn.Module):
         if self.dino is None:
             return None
         return self.dino.look(images, DINO_MAPS if self.method.dino_map else 0)
+
+    def _reading_parameters(self) -> list[Tensor]:
+        """Return what `_read` learns."""
+        parts = (self.fusion, self.dino_fusion, self.decoder, self.wide, self.text_match)
+        tensors = [tensor for part in parts if part is not None for tensor in part.parameters()]
+        if self.alpha is not None:
+            tensors.append(self.alpha)
+        return [tensor for tensor in tensors if tensor.requires_grad]
+
+    def _read(
+        self,
+        tokens: list[Tensor],
+        dino: DinoFeatures | None,
+        x_patch: Tensor | None,
+        grid: tuple[int, int],
+        noise: Noise | None,
+    ) -> Reading:
+        """Read what the backbones say: CLIP's tokens (B, 1+N, C) after blocks 1..L-1 on a grid
+        (h, w), DINO's features and the ViT's patches (B, D, h, w).
+        """
+        match_features, match_logits = self._match_texts(tokens[-1], grid)
+        streams = self._fused(self._read_tokens(tokens), dino, grid, match_features, noise)
+        fused = streams[0] if len(streams) == 1 else torch.cat(streams, dim=-1)
+        affinity = AFFINITY_HEADS[self.method.affinity_head](fused)
+        logits, opinions = self._logits(streams, x_patch, grid, match_logits)
+        return Reading(fused, affinity, logits, opinions)
 
     def _fused(
         self,

@@ -44,6 +44,18 @@ class VitOutput:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What the parts that learn make of what the backbones say: `fused` and `affinity` of `Views`,
+    `logits` and `opinions` of `CVFOutput`.
+    """
+
+    fused: Tensor
+    affinity: Tensor
+    logits: Tensor
+    opinions: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
 class Views:
     """What the networks say of a batch, from which seeds are made.
 

@@ -1,4 +1,4 @@
-"""CUDA graphs: what a network does with images of one size is sent to the GPU as a whole.
+"""CUDA graphs: what a network does with tensors of one shape is sent to the GPU as a whole.
 
 A GPU is done with most operations here before the CPU has launched the next one.
 """
@@ -7,89 +7,207 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Result = TypeVar("Result")
-MOST = 64  # graphs that are kept; images of further sizes are run as on a CPU
-RECORDED_AT = 3  # so often has a size been met when its graph is recorded
+MOST = 64  # graphs that are kept; what has further shapes is run as on a CPU
+RECORDED_AT = 3  # so often have shapes been met when a graph is recorded
 
 
 class Replay:
-    """Runs functions of images, without gradients, by CUDA graphs; on a CPU as they are.
+    """Runs functions by CUDA graphs; on a CPU as they are.
 
-    A result holds tensors in lists and dataclasses; they are copies, as all graphs work in the same
-    memory. Tensors that a function reads beside the images are on the GPU and stay where they are,
-    as parameters do that are trained in place. What cannot be recorded is run as on a CPU, with a
+    What a function is given and its result are tensors, or hold them in lists, tuples and
+    dataclasses. Tensors that it reads beside them are on the GPU and stay where they are, as
+    parameters do that are trained in place. What cannot be recorded is run as on a CPU, with a
     warning.
     """
 
     def __init__(self) -> None:
         self._met: Counter[Hashable] = Counter()
-        self._graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, Tensor, Any] | None] = {}
-        self._pool: Any = None  # memory that all graphs share
+        self._graphs: dict[Hashable, _Graph | _LearningGraph | None] = {}
+        self._pool: Any = None  # memory that all graphs without gradients share
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Replay:
         """Begin anew: a copy of a network has its tensors elsewhere."""
         return Replay()
 
     def __call__(
-        self, name: Hashable, function: Callable[[Tensor], Result], images: Tensor
+        self,
+        name: Hashable,
+        function: Callable[..., Result],
+        *given: Any,
+        learned: Sequence[Tensor] = (),
     ) -> Result:
-        """Return function(images). name: tells the function, and where its tensors are, from
-        others.
+        """Return function(*given).
+
+        name: tells the function, where its tensors are and all that is not a tensor from others.
+        learned: tensors beside those given that get gradients, which are 0, not None, for what only
+        unused results depend on; without them nothing is recorded where gradients are made.
         """
-        if images.device.type != "cuda" or torch.is_grad_enabled():
-            return function(images)
+        tensors = tensors_of(given)
+        learns = torch.is_grad_enabled()
+        if tensors[0].device.type != "cuda" or (learns and not learned):
+            return function(*given)
 
         half = torch.is_autocast_enabled()
-        key = (name, images.shape, images.dtype, images.device, half)
+        kinds = [(each.shape, each.dtype, each.device, each.requires_grad) for each in tensors]
+        key = (name, learns, half, *kinds)
         self._met[key] += 1
         if key not in self._graphs and self._met[key] >= RECORDED_AT and len(self._graphs) < MOST:
             try:
-                self._graphs[key] = self._recorded(function, images, half)
+                self._graphs[key] = self._recorded(function, given, learned if learns else ())
             except RuntimeError as error:
                 warnings.warn(f"{name} runs without a CUDA graph: {error}", stacklevel=2)
                 self._graphs[key] = None
 
         recorded = self._graphs.get(key)
         if recorded is None:
-            return function(images)
-        graph, given, result = recorded
-        given.copy_(images)
-        graph.replay()
-        return _copied(result)
+            return function(*given)
+        return recorded(tensors)
 
     def _recorded(
-        self, function: Callable[[Tensor], Result], images: Tensor, half: bool
-    ) -> tuple[torch.cuda.CUDAGraph, Tensor, Result]:
-        """Record a function that has been run on such images before: the graph, the tensor that it
-        reads the images from, and its result.
-        """
-        given = images.clone()
+        self, function: Callable[..., Any], given: Sequence[Any], learned: Sequence[Tensor]
+    ) -> _Graph | _LearningGraph:
+        """Record a function that has been run on such tensors before."""
+        given = mapped(given, lambda each: each.detach().clone().requires_grad_(each.requires_grad))
         graph = torch.cuda.CUDAGraph()
-        # Other threads load data meanwhile. Weights that autocast has kept in half precision are
-        # gone when the graph is replayed, so it makes them itself.
+        # What a learning graph leaves for its gradients must not be written over by others.
+        pool = None if learned else self._pool
+        # Weights that autocast has kept in half precision are gone when the graph is replayed, so
+        # it makes them itself.
+        half = torch.is_autocast_enabled()
         with (
-            torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
+            capture(graph, pool),
             torch.autocast("cuda", torch.bfloat16, enabled=half, cache_enabled=False),
         ):
-            result = function(given)
+            result = function(*given)
+
+        if learned:
+            return _LearningGraph(graph, tensors_of(given), result, learned)
         self._pool = graph.pool()
-        return graph, given, result
+        return _Graph(graph, tensors_of(given), result)
 
 
-def _copied(result: Any) -> Any:
-    """Copy the tensors of a result; what holds them is made anew."""
-    if isinstance(result, Tensor):
-        return result.clone()
-    if isinstance(result, list):
-        return [_copied(part) for part in result]
-    if not is_dataclass(result) or isinstance(result, type):
-        return result
-    parts = {part.name: _copied(getattr(result, part.name)) for part in fields(result)}
-    return replace(result, **parts)
+class _Graph:
+    """A recorded function without gradients; results are copies, as graphs share their memory.
+
+    given: the tensors that the graph reads, and result: what it writes.
+    """
+
+    def __init__(self, graph: torch.cuda.CUDAGraph, given: list[Tensor], result: Any) -> None:
+        self.graph = graph
+        self.given = given
+        self.result = result
+
+    def __call__(self, given: list[Tensor]) -> Any:
+        torch._foreach_copy_(self.given, given)
+        self.graph.replay()
+        return mapped(self.result, Tensor.clone)
+
+
+class _LearningGraph:
+    """A recorded function and its backward pass, a graph each.
+
+    A result is good until the next replay, and so are gradients. `asked`: gradients of those
+    `outputs` that have any; `gradients`: what is found for the tensors given and learned, None
+    where nothing depends on them.
+    """
+
+    def __init__(
+        self,
+        graph: torch.cuda.CUDAGraph,
+        given: list[Tensor],
+        result: Any,
+        learned: Sequence[Tensor],
+    ) -> None:
+        outputs = tensors_of(result)
+        ends = [each for each in outputs if each.requires_grad]
+        starts = [each for each in (*given, *learned) if each.requires_grad]
+        self.asked = [torch.empty_like(end) for end in ends]
+        self.backward = torch.cuda.CUDAGraph()
+        # as training does, outside autocast
+        with capture(self.backward, graph.pool()), torch.autocast("cuda", enabled=False):
+            found = torch.autograd.grad(ends, starts, self.asked, allow_unused=True)
+
+        by_start = dict(zip(map(id, starts), found))
+        self.gradients = [by_start.get(id(each)) for each in (*given, *learned)]
+        self.forward = graph
+        self.given = given
+        self.learned = learned
+        self.result = mapped(result, Tensor.detach)
+        self.outputs = tensors_of(self.result)
+        self.have_gradients = [each.requires_grad for each in outputs]
+        self.turn = 0  # replays so far
+
+    def __call__(self, given: list[Tensor]) -> Any:
+        outputs = iter(_Replayed.apply(self, *given, *self.learned))
+        return mapped(self.result, lambda _: next(outputs))
+
+
+class _Replayed(torch.autograd.Function):
+    """A replay of a `_LearningGraph`, as autograd sees it."""
+
+    @staticmethod
+    def forward(ctx: Any, graphs: _LearningGraph, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Replay the function on the tensors given, which those that are learned follow."""
+        torch._foreach_copy_(graphs.given, list(tensors[: len(graphs.given)]))
+        graphs.forward.replay()
+        graphs.turn += 1
+        ctx.graphs = graphs
+        ctx.turn = graphs.turn
+        ctx.set_materialize_grads(False)
+        outputs = tuple(each.detach() for each in graphs.outputs)
+        known = zip(outputs, graphs.have_gradients, strict=True)
+        ctx.mark_non_differentiable(*(each for each, has in known if not has))
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *asked: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Replay the backward pass. Raises RuntimeError if the function was replayed since."""
+        graphs = ctx.graphs
+        if ctx.turn != graphs.turn:
+            raise RuntimeError("a function was replayed again before its backward pass")
+
+        needed = [each for each, has in zip(asked, graphs.have_gradients, strict=True) if has]
+        for standing, gradient in zip(graphs.asked, needed, strict=True):
+            if gradient is None:
+                standing.zero_()
+            else:
+                standing.copy_(gradient)
+        graphs.backward.replay()
+        return None, *(None if each is None else each.detach() for each in graphs.gradients)
+
+
+def capture(graph: torch.cuda.CUDAGraph, pool: Any) -> AbstractContextManager:
+    """Record within what is done on the GPU; other threads load data meanwhile."""
+    return torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local")
+
+
+def mapped(whole: Any, change: Callable[[Tensor], Any]) -> Any:
+    """Make lists, tuples and dataclasses anew, with their tensors changed."""
+    if isinstance(whole, Tensor):
+        return change(whole)
+    if isinstance(whole, (list, tuple)):
+        parts = [mapped(part, change) for part in whole]
+        return parts if isinstance(whole, list) else tuple(parts)
+    if not is_dataclass(whole) or isinstance(whole, type):
+        return whole
+    return replace(
+        whole, **{part.name: mapped(getattr(whole, part.name), change) for part in fields(whole)}
+    )
+
+
+def tensors_of(whole: Any) -> list[Tensor]:
+    """Return the tensors in lists, tuples and dataclasses, in the order of `mapped`."""
+    found: list[Tensor] = []
+    mapped(whole, found.append)
+    return found

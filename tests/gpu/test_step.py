@@ -2,7 +2,8 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from model import replay
 from model.cvf import CVF
 from utils.common.device import autocast, prepare_torch
 from utils.config import Config
+from utils.training.classifier import classifier_losses, seen_in_training
 from utils.training.loop import Run, Stage, train_step
 from utils.training.optim import adamw
 from utils.training.stages import pseudo_label_losses
@@ -106,7 +108,9 @@ def test_a_step_never_waits_for_the_device(device: torch.device, precision: str)
     model, config = tiny.cvf().to(device), settings(precision)
     stage, run = make_stage(model, config), Run(config, device, 0, 1, Path(), None)
     batch = make_batch(pinned=device.type == "cuda")
-    train_step(stage, run, batch, 0)  # the first makes the optimiser's state and loads kernels
+    # the first makes the optimiser's state and loads kernels, the last records graphs
+    for step in (0, SWITCH) * replay.RECORDED_AT:
+        train_step(stage, run, batch, step)
     with waits_refused(device):
         for step in (1, SWITCH):
             terms = train_step(stage, run, batch, step)
@@ -144,3 +148,49 @@ def test_what_is_replayed_is_what_would_be_computed(
     model = copy.deepcopy(model)
     for one, other in zip(replayed, outputs(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+def segmenter(device: torch.device, precision: str) -> tuple[Stage, Run]:
+    """Stage 2 with all that may stand beside CLIP, and channels dropped."""
+    beside = {"dino": True, "dino_use": "both", "text_match": True}
+    model, config = tiny.cvf(**beside, fusion_dropout=0.1).to(device), settings(precision)
+    return make_stage(model, config), Run(config, device, 0, 1, Path(), None)
+
+
+def classifier(device: torch.device, precision: str) -> tuple[Stage, Run]:
+    """Stage 1, with paths dropped."""
+    vit = tiny.vit().to(device).train()
+    config = Config(precision=precision, mct_drop_path=0.3)
+    losses = partial(classifier_losses, seen_in_training(vit, config), config)
+    optimiser = adamw([(vit.parameters(), 1e-4)], config.weight_decay)
+    stage = Stage("classifier", vit, optimiser, lambda _: 1.0, losses, None, 1, 3)
+    return stage, Run(config, device, 0, 1, Path(), None)
+
+
+@pytest.mark.parametrize("make", [classifier, segmenter])
+@pytest.mark.parametrize(("precision", "apart"), [("fp32", 1e-4), ("bf16", 1e-2)])
+def test_what_learns_by_graphs_learns_the_same(
+    device: torch.device,
+    precision: str,
+    apart: float,
+    make: Callable[[torch.device, str], tuple[Stage, Run]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def last_step() -> tuple[list[float], Tensor]:
+        """Terms and gradients of the last of some steps, each on other pictures."""
+        prepare_torch(0)
+        torch.manual_seed(0)
+        stage, run = make(device, precision)
+        for step in range(2 * replay.RECORDED_AT):
+            batch = make_batch()
+            batch["image"] = batch["image"].roll(step, -1)
+            terms = train_step(stage, run, batch, step)
+
+        found = [p.grad.flatten().cpu() for p in stage.module.parameters() if p.grad is not None]
+        return [float(term) for term in terms.values()], torch.cat(found)
+
+    terms, gradients = last_step()
+    monkeypatch.setattr(replay, "MOST", 0)
+    expected, expected_gradients = last_step()
+    assert terms == pytest.approx(expected, rel=apart)
+    assert (gradients - expected_gradients).norm() <= 10 * apart * expected_gradients.norm()

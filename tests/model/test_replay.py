@@ -1,5 +1,6 @@
 """When functions are recorded and replayed; what graphs give is tested on a GPU (tests/gpu)."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -9,15 +10,20 @@ from torch import Tensor
 
 from clip.model import ImageFeatures
 from model import replay
-from model.replay import RECORDED_AT, Replay
+from model.replay import RECORDED_AT, Replay, _Graph, _LearningGraph
 
 RESULT = ImageFeatures([torch.ones(1, 5, 2), torch.zeros(1, 5, 2)], [torch.ones(1, 5, 5)], (2, 2))
 
 
+class OnGpu(Tensor):
+    """A tensor that says that it is on a GPU."""
+
+    device = torch.device("cuda")  # type: ignore[assignment]
+
+
 def on_gpu(side: int) -> Tensor:
-    """Something that passes for images of that size on a GPU."""
-    facts = {"shape": (1, 3, side, side), "dtype": torch.float32, "device": torch.device("cuda")}
-    return cast(Tensor, SimpleNamespace(**facts, copy_=lambda images: None))
+    """Images of that size, as if on a GPU."""
+    return torch.zeros(1, 3, side, side).as_subclass(OnGpu)
 
 
 @pytest.fixture
@@ -25,9 +31,10 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Have functions recorded without a GPU; the sizes of what was recorded."""
     sizes: list[Any] = []
 
-    def record(self: Replay, function: Any, images: Tensor, half: bool) -> tuple[Any, Any, Any]:
-        sizes.append(images.shape[-1])
-        return SimpleNamespace(replay=lambda: None), images, RESULT
+    def record(self: Replay, function: Any, given: Any, learned: Any) -> _Graph:
+        sizes.append(given[0].shape[-1])
+        graph = SimpleNamespace(replay=lambda: None)
+        return _Graph(cast(torch.cuda.CUDAGraph, graph), [given[0].clone()], RESULT)
 
     monkeypatch.setattr(Replay, "_recorded", record)
     return sizes
@@ -90,3 +97,64 @@ def test_a_replayed_result_is_a_copy(recorded: list[Any]) -> None:
     for ours, theirs in zip(result.tokens + result.attention, RESULT.tokens + RESULT.attention):
         assert torch.equal(ours, theirs)
         assert ours.data_ptr() != theirs.data_ptr()
+
+
+class Repeated:
+    """Passes for a graph: does again, in place, what was done within a capture."""
+
+    def __init__(self) -> None:
+        self.replay: Any = None
+
+    def pool(self) -> None:
+        """Has no memory of its own."""
+
+
+def learning(weight: Tensor, monkeypatch: pytest.MonkeyPatch) -> _LearningGraph:
+    """A graph, as without a GPU, of x -> (weight * x, x > 0)."""
+    monkeypatch.setattr(replay, "capture", lambda *_: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Repeated)
+    x = torch.zeros(2, requires_grad=True)
+    product = weight * x
+    graph = Repeated()
+    graphs = _LearningGraph(
+        cast(torch.cuda.CUDAGraph, graph), [x], [product, x > 0], [weight, torch.ones(3)]
+    )
+
+    def forward() -> None:
+        graphs.outputs[0].copy_(weight.detach() * x.detach())
+        graphs.outputs[1].copy_(x.detach() > 0)
+
+    def backward() -> None:
+        found = (weight.detach() * graphs.asked[0], x.detach() * graphs.asked[0])
+        for standing, gradient in zip(graphs.gradients, found):
+            cast(Tensor, standing).copy_(gradient)
+
+    graph.replay = forward
+    cast(Repeated, graphs.backward).replay = backward
+    return graphs
+
+
+def test_gradients_of_a_replay_reach_what_is_given_and_what_is_learned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weight = torch.tensor([2.0, 3.0], requires_grad=True)
+    graphs = learning(weight, monkeypatch)
+
+    for start in (1.0, 5.0):
+        given = torch.tensor([start, -1.0], requires_grad=True)
+        weight.grad = None
+        product, above = graphs([given])
+        (3 * product).sum().backward()
+        assert product.tolist() == [2 * start, -3]
+        assert above.tolist() == [True, False]
+        assert not above.requires_grad
+        assert given.grad is not None and given.grad.tolist() == [6, 9]
+        assert weight.grad is not None and weight.grad.tolist() == [3 * start, -3]
+
+
+def test_a_backward_pass_after_another_replay_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = learning(torch.ones(2, requires_grad=True), monkeypatch)
+    first, _ = graphs([torch.ones(2)])
+    graphs([torch.ones(2)])
+    with pytest.raises(RuntimeError, match="replayed again before its backward pass"):
+        first.sum().backward()

@@ -1,7 +1,7 @@
 """Stage 1: the class-token ViT learns the tags of images, and is scored on those of others."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,6 +14,8 @@ from datasets.specs import DatasetSpec
 from model.class_token_vit import ClassTokenViT
 from model.criterion import classifier_criterion
 from model.noise import Noise
+from model.outputs import VitOutput
+from model.replay import Replay
 from utils.common import distributed
 from utils.common.errors import UserError
 from utils.config import Config
@@ -82,7 +84,7 @@ def train_classifier(
         module=vit,
         optimiser=_optimiser(vit, config),
         rate=lambda step: cosine(step, iterations, max(1, warmup), config.mct_lr_floor),
-        losses=lambda images, batch, step: classifier_losses(vit, images, batch, step, config),
+        losses=partial(classifier_losses, seen_in_training(vit, config), config),
         data=data,
         iterations=iterations,
         batch_size=config.mct_batch_size,
@@ -116,12 +118,31 @@ def _optimiser(vit: ClassTokenViT, config: Stage1Settings) -> torch.optim.AdamW:
     return adamw(groups, config.mct_weight_decay, decays)
 
 
+def seen_in_training(vit: ClassTokenViT, config: Config) -> Callable[[Tensor, Noise], VitOutput]:
+    """Return the forward of stage 1, of images (B, 3, H, W) and noise; what a GPU keeps for it goes
+    with it.
+    """
+
+    def look(images: Tensor, noise: Noise) -> VitOutput:
+        """Look at a batch as training does."""
+        return vit(images, noise=noise, drop_rate=config.mct_drop_path)
+
+    return partial(Replay(), "ViT", look, learned=list(vit.parameters()))
+
+
 def classifier_losses(
-    vit: ClassTokenViT, images: Tensor, batch: Batch, step: int, config: Config
+    look: Callable[[Tensor, Noise], VitOutput],
+    config: Config,
+    images: Tensor,
+    batch: Batch,
+    step: int,
 ) -> dict[str, Tensor]:
-    """Compute the losses of one batch of tagged images in stage 1."""
+    """Compute the losses of one batch of tagged images in stage 1.
+
+    look: of `seen_in_training`.
+    """
     noise = Noise.of(config.seed, step, batch["index"], images.device)
-    output = vit(images, noise=noise, drop_rate=config.mct_drop_path)
+    output = look(images, noise)
     output = replace(output, cls_logits=output.cls_logits.float() * config.vit_logit_scale)
     by_image = config.mct_contrast == "images"
     return classifier_criterion(output, batch["tags"], distributed.total, by_image)

@@ -29,7 +29,7 @@ from utils.inference.multi_scale import multi_scale, resize_long
 from utils.run_folder.recorder import Recorder
 from utils.tools.benchmark.rows import Row, Setting, timed, yardstick_of
 from utils.tools.benchmark.timing import peak_memory, stages
-from utils.training.classifier import classifier_losses
+from utils.training.classifier import classifier_losses, seen_in_training
 from utils.training.loop import Run, Stage, train_step
 from utils.training.optim import adamw
 from utils.training.stages import freeze, pseudo_label_losses
@@ -144,12 +144,9 @@ def classifier_step(setting: Setting) -> Step:
     vit = ClassTokenViT(classes, input_size=config.mct_crop_size, streams=config.mct_streams)
     vit = vit.to(setting.device).train()
 
-    def losses(images: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
-        return classifier_losses(vit, images, batch, step, config)
-
-    return one_step(
-        vit, losses, tagged_batch(config, config.mct_batch_size, config.mct_crop_size), setting
-    )
+    losses = partial(classifier_losses, seen_in_training(vit, config), config)
+    batch = tagged_batch(config, config.mct_batch_size, config.mct_crop_size)
+    return one_step(vit, losses, batch, setting)
 
 
 def measure_step(settings: list[Setting]) -> Iterator[Row]:
