@@ -12,7 +12,8 @@ ENVIRONMENT = ROOT / "utils" / "tools" / "environment.sh"
 WORKFLOW = ROOT / ".github" / "workflows" / "tests.yml"
 MODULES = {"pillow": "PIL", "opencv-python": "cv2", "pyyaml": "yaml", "pytest-xdist": "xdist"}
 UNUSED = {"torchvision"}  # installed beside torch, so that the two fit; nothing imports it
-OPTIONAL = {"pydensecrf", "gradio", "starlette"}  # the last two of the demo page
+# Gradio and Starlette are of the demo page; Triton comes with PyTorch where there is one for it.
+OPTIONAL = {"pydensecrf", "gradio", "starlette", "triton"}
 PACKAGES = ("clip", "datasets", "model", "utils")
 CHECKS = ["ruff check .", "ruff format --check .", "mypy"]
 

@@ -58,12 +58,17 @@ def _summary(taken: list[tuple[float, float]]) -> Timing:
 
 
 def peak_memory(work: Work, device: torch.device) -> int:
-    """Measure peak memory in bytes: GPU allocations, or the resident size of the process.
+    """Measure peak memory in bytes: what PyTorch holds of a GPU, with the memory of CUDA graphs, or
+    the resident size of the process.
 
     Where the system does not forget an earlier peak, that counts too; 0 where it tells none.
     """
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
+        work()
+        return torch.cuda.max_memory_reserved(device)
+
     reset = Path("/proc/self/clear_refs")  # Linux forgets the peak so far
     if reset.exists():
         with contextlib.suppress(OSError):  # where only the system's owner may
@@ -71,7 +76,7 @@ def peak_memory(work: Work, device: torch.device) -> int:
 
     work()
     status = Path("/proc/self/status")
-    if device.type != "cuda" and status.exists():
+    if status.exists():
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
 
