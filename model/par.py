@@ -116,12 +116,16 @@ def rounds_by_operations(
     weights (B, n, H, W) of the n neighbours at `offsets`; owners (r,): the image of each mask.
     """
     reach = _reach(offsets)
-    weights = weights[owners]
+    some = max(1, _GATHERED // weights[0].numel())
 
-    for _ in range(iterations):
-        around = torch.stack(_neighbours(_pad(masks, reach), offsets, reach), dim=1)
-        masks = around.mul_(weights).sum(dim=1)
-    return masks
+    refined: list[Tensor] = []
+    for own, images in zip(masks.split(some), owners.split(some)):
+        shares = weights[images]
+        for _ in range(iterations):
+            around = torch.stack(_neighbours(_pad(own, reach), offsets, reach), dim=1)
+            own = around.mul_(shares).sum(dim=1)
+        refined.append(own)
+    return torch.cat(refined)
 
 
 def _weights_at_once(images: Tensor, offsets: Offsets) -> Tensor:
