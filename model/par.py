@@ -104,7 +104,8 @@ def rounds_at_once(device: torch.device) -> Rounds:
         rounds(pixel[0], pixel, torch.zeros(1, dtype=torch.long, device=device), [(0, 1)], 1)
         return rounds
     except Exception as error:  # whatever is missing: Triton, a compiler, a folder to write to
-        warnings.warn(f"PAR runs without its Triton kernel, slower: {error}", stacklevel=2)
+        reason = " ".join(str(error).split())[:200]
+        warnings.warn(f"PAR runs without its Triton kernel, slower: {reason}", stacklevel=2)
         return rounds_by_operations
 
 

@@ -70,7 +70,8 @@ def _smooth(  # type: ignore[no-untyped-def]
     for neighbour in range(COUNT):
         below = tl.minimum(tl.maximum(y + tl.load(steps + 2 * neighbour), 0), height - 1)
         beside = tl.minimum(tl.maximum(x + tl.load(steps + 2 * neighbour + 1), 0), width - 1)
-        share = tl.load(shares + neighbour * area + pixels, mask=inside)
+        share = tl.load(shares + pixels, mask=inside)
         total += share * tl.load(mask + below * width + beside, mask=inside)
+        shares += area
 
     tl.store(result + row.to(tl.int64) * area + pixels, total, mask=inside)

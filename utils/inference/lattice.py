@@ -82,7 +82,7 @@ def weighted_rows(table: torch.Tensor, rows: torch.Tensor, shares: torch.Tensor)
     )
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)  # what the CRF of one picture needs in turns; a large one has megabytes
 def _starts(count: int, each: int, device: torch.device) -> torch.Tensor:
     """Return where each of `count` sums of so many rows begins: made at every call, they would take
     a quarter of the CRF's time on a GPU.
