@@ -3,7 +3,7 @@ class-token ViT make pseudo labels, and a decoder is trained on them. A frozen D
 CLIP. Letters of shapes and words such as "seeds" or "switch-over" are explained on that page.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from model.outputs import CVFOutput, PseudoLabels, Reading, Seeds, Views, VitOut
 from model.precision import float32_region
 from model.proxy import cosine_affinity
 from model.pseudo_labels import make_labels, seed_labels
-from model.replay import Replay, Result, mapped
+from model.replay import Replay, mapped
 from model.resize import resize_tokens
 from model.seeds import SeedMaker
 from model.text_match import TextMatch
@@ -106,11 +106,16 @@ class CVF(nn.Module):
             self.dino.eval()
         return self
 
+    def _apply(self, *given: Any, **named: Any) -> "CVF":
+        """As `nn.Module._apply`, which moves a network: what was recorded is of its old place."""
+        self._replay = Replay()
+        return super()._apply(*given, **named)
+
     def segment(self, images: Tensor) -> Tensor:
         """Segment normalised images (B, 3, H, W): logits (B, K+1, h, w), as `forward` has them, but
         without tags, CAMs and attention maps.
         """
-        return self._replayed("segment", self._segment, images)
+        return self._replay("segment", self._segment, images)
 
     def _segment(self, images: Tensor) -> Tensor:
         tokens, grid = self._clip_tokens(images)
@@ -146,7 +151,7 @@ class CVF(nn.Module):
 
         x_patch = None if vit is None else vit.x_patch
         height, width = images.shape[-2:]
-        read = self._replayed(
+        read = self._replay(
             f"decoder of {height} x {width} px",
             self._read,
             *(clip.tokens, dino, x_patch, clip.grid, noise),
@@ -183,16 +188,6 @@ class CVF(nn.Module):
             return False
         return any(tensor.requires_grad for tensor in self.vit.parameters())
 
-    def _replayed(
-        self,
-        name: str,
-        function: Callable[..., Result],
-        *given: Any,
-        learned: Sequence[Tensor] = (),
-    ) -> Result:
-        """Run a function of this network by `Replay`, anew once the network has been moved."""
-        return self._replay((name, self.text.data_ptr()), function, *given, learned=learned)
-
     def _vit_output(self, images: Tensor) -> VitOutput | None:
         """What the ViT says of the images, of which it learns by its patches alone; None without a
         ViT.
@@ -201,7 +196,7 @@ class CVF(nn.Module):
             return None
         learned = [tensor for tensor in self.vit.parameters() if tensor.requires_grad]
         with torch.set_grad_enabled(torch.is_grad_enabled() and bool(learned)):
-            return self._replayed("ViT", self._look_by_vit, images, learned=learned)
+            return self._replay("ViT", self._look_by_vit, images, learned=learned)
 
     def _look_by_vit(self, images: Tensor) -> VitOutput:
         assert self.vit is not None
@@ -226,7 +221,7 @@ class CVF(nn.Module):
         count = (method.late_maps if after_switch else method.early_maps) + method.skipped_maps
         maps = 0 if method.branches == "vit" else count - 1
         look = partial(self.clip.features, maps=maps)
-        return self._replayed(f"CLIP with {maps} maps", look, images)
+        return self._replay(f"CLIP with {maps} maps", look, images)
 
     @torch.no_grad()
     def _clip_tokens(self, images: Tensor) -> tuple[list[Tensor], tuple[int, int]]:

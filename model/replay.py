@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -26,8 +27,8 @@ class Replay:
 
     What a function is given and its result are tensors, or hold them in lists, tuples and
     dataclasses. Tensors that it reads beside them are on the GPU and stay where they are, as
-    parameters do that are trained in place. What cannot be recorded is run as on a CPU, with a
-    warning.
+    parameters do that are trained in place. Results and gradients are copies, as the next replay
+    writes over what a graph holds. What cannot be recorded is run as on a CPU, with a warning.
     """
 
     def __init__(self) -> None:
@@ -41,14 +42,14 @@ class Replay:
 
     def __call__(
         self,
-        name: Hashable,
+        name: str,
         function: Callable[..., Result],
         *given: Any,
         learned: Sequence[Tensor] = (),
     ) -> Result:
         """Return function(*given).
 
-        name: tells the function, where its tensors are and all that is not a tensor from others.
+        name: tells the function, and all it is given that is not a tensor, from others.
         learned: tensors beside those given that get gradients, which are 0, not None, for what only
         unused results depend on; without them nothing is recorded where gradients are made.
         """
@@ -57,16 +58,20 @@ class Replay:
         if tensors[0].device.type != "cuda" or (learns and not learned):
             return function(*given)
 
+        if not learns:
+            learned = ()
         half = torch.is_autocast_enabled()
         kinds = [(each.shape, each.dtype, each.device, each.requires_grad) for each in tensors]
-        key = (name, learns, half, *kinds)
+        key = (name, half, *kinds, *map(id, learned))
         self._met[key] += 1
         if key not in self._graphs and self._met[key] >= RECORDED_AT and len(self._graphs) < MOST:
             try:
-                self._graphs[key] = self._recorded(function, given, learned if learns else ())
+                self._graphs[key] = self._recorded(function, given, learned)
             except RuntimeError as error:
-                warnings.warn(f"{name} runs without a CUDA graph: {error}", stacklevel=2)
+                reason = str(error).partition("\n")[0]
+                warnings.warn(f"{name} runs without a CUDA graph: {reason}", stacklevel=2)
                 self._graphs[key] = None
+                self._pool = None  # PyTorch may take it for one that is still being recorded to
 
         recorded = self._graphs.get(key)
         if recorded is None:
@@ -78,6 +83,7 @@ class Replay:
     ) -> _Graph | _LearningGraph:
         """Record a function that has been run on such tensors before."""
         given = mapped(given, lambda each: each.detach().clone().requires_grad_(each.requires_grad))
+        device = tensors_of(given)[0].device
         graph = torch.cuda.CUDAGraph()
         # What a learning graph leaves for its gradients must not be written over by others.
         pool = None if learned else self._pool
@@ -85,8 +91,8 @@ class Replay:
         # it makes them itself.
         half = torch.is_autocast_enabled()
         with (
-            capture(graph, pool),
-            torch.autocast("cuda", torch.bfloat16, enabled=half, cache_enabled=False),
+            capture(graph, pool, device),
+            torch.autocast("cuda", enabled=half, cache_enabled=False),
         ):
             result = function(*given)
 
@@ -97,7 +103,7 @@ class Replay:
 
 
 class _Graph:
-    """A recorded function without gradients; results are copies, as graphs share their memory.
+    """A recorded function without gradients.
 
     given: the tensors that the graph reads, and result: what it writes.
     """
@@ -116,9 +122,8 @@ class _Graph:
 class _LearningGraph:
     """A recorded function and its backward pass, a graph each.
 
-    A result is good until the next replay, and so are gradients. `asked`: gradients of those
-    `outputs` that have any; `gradients`: what is found for the tensors given and learned, None
-    where nothing depends on them.
+    `asked`: gradients of those `outputs` that have any; `gradients`: what is found for the tensors
+    given and learned, None where nothing depends on them.
     """
 
     def __init__(
@@ -134,7 +139,10 @@ class _LearningGraph:
         self.asked = [torch.empty_like(end) for end in ends]
         self.backward = torch.cuda.CUDAGraph()
         # as training does, outside autocast
-        with capture(self.backward, graph.pool()), torch.autocast("cuda", enabled=False):
+        with (
+            capture(self.backward, graph.pool(), outputs[0].device),
+            torch.autocast("cuda", enabled=False),
+        ):
             found = torch.autograd.grad(ends, starts, self.asked, allow_unused=True)
 
         by_start = dict(zip(map(id, starts), found))
@@ -164,7 +172,7 @@ class _Replayed(torch.autograd.Function):
         ctx.graphs = graphs
         ctx.turn = graphs.turn
         ctx.set_materialize_grads(False)
-        outputs = tuple(each.detach() for each in graphs.outputs)
+        outputs = tuple(each.clone() for each in graphs.outputs)
         known = zip(outputs, graphs.have_gradients, strict=True)
         ctx.mark_non_differentiable(*(each for each, has in known if not has))
         return outputs
@@ -175,7 +183,10 @@ class _Replayed(torch.autograd.Function):
         """Replay the backward pass. Raises RuntimeError if the function was replayed since."""
         graphs = ctx.graphs
         if ctx.turn != graphs.turn:
-            raise RuntimeError("a function was replayed again before its backward pass")
+            raise RuntimeError(
+                "a function was replayed again before its backward pass; call backward() after "
+                "each forward pass"
+            )
 
         needed = [each for each, has in zip(asked, graphs.have_gradients, strict=True) if has]
         for standing, gradient in zip(graphs.asked, needed, strict=True):
@@ -184,12 +195,34 @@ class _Replayed(torch.autograd.Function):
             else:
                 standing.copy_(gradient)
         graphs.backward.replay()
-        return None, *(None if each is None else each.detach() for each in graphs.gradients)
+        found = [each for each in graphs.gradients if each is not None]
+        copies = [torch.empty_like(each) for each in found]
+        torch._foreach_copy_(copies, found)  # one operation, where parameters are hundreds
+        own = iter(copies)
+        return None, *(None if each is None else next(own) for each in graphs.gradients)
 
 
-def capture(graph: torch.cuda.CUDAGraph, pool: Any) -> AbstractContextManager:
-    """Record within what is done on the GPU; other threads load data meanwhile."""
-    return torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local")
+@contextmanager
+def capture(graph: torch.cuda.CUDAGraph, pool: Any, device: torch.device) -> Iterator[None]:
+    """Record within what is done on a GPU, which need not be PyTorch's current one; other threads
+    load data meanwhile.
+
+    `torch.cuda.graph` leaves its stream the current one where recording fails, so that is undone
+    here.
+    """
+    with (
+        torch.cuda.stream(torch.cuda.current_stream(device)),
+        torch.cuda.graph(graph, pool, _recording_stream(device), "thread_local"),
+    ):
+        yield
+
+
+@cache
+def _recording_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of a GPU on which all its graphs are recorded, as only those of one stream
+    share memory.
+    """
+    return torch.cuda.Stream(device)
 
 
 def mapped(whole: Any, change: Callable[[Tensor], Any]) -> Any:

@@ -1,16 +1,21 @@
 """When functions are recorded and replayed; what graphs give is tested on a GPU (tests/gpu)."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import tiny
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from clip.model import ImageFeatures
 from model import replay
-from model.replay import RECORDED_AT, Replay, _Graph, _LearningGraph
+from model.replay import RECORDED_AT, Replay, _Graph
 
 RESULT = ImageFeatures([torch.ones(1, 5, 2), torch.zeros(1, 5, 2)], [torch.ones(1, 5, 5)], (2, 2))
 
@@ -69,11 +74,11 @@ def test_what_cannot_be_recorded_is_computed_with_one_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(*given: Any) -> None:
-        raise RuntimeError("not within a capture")
+        raise RuntimeError("not within a capture\nand much more")
 
     monkeypatch.setattr(Replay, "_recorded", refuse)
     again = Replay()
-    with pytest.warns(UserWarning, match="network runs without a CUDA graph: not within") as told:
+    with pytest.warns(UserWarning, match="^network runs without .*: not within a capture$") as told:
         found = [run(again, on_gpu(64)) for _ in range(RECORDED_AT + 2)]
     assert set(found) == {"computed"}
     assert len(told) == 1
@@ -99,62 +104,168 @@ def test_a_replayed_result_is_a_copy(recorded: list[Any]) -> None:
         assert ours.data_ptr() != theirs.data_ptr()
 
 
-class Repeated:
-    """Passes for a graph: does again, in place, what was done within a capture."""
+class Tape(TorchDispatchMode):
+    """Passes for a graph: does again, into the same tensors, what was done within a capture."""
+
+    made = 0
 
     def __init__(self) -> None:
-        self.replay: Any = None
+        super().__init__()
+        self.done: list[tuple[Any, ...]] = []
+        Tape.made += 1
 
     def pool(self) -> None:
         """Has no memory of its own."""
 
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: tuple[type, ...],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.done.append((func, args, kwargs or {}, result))
+        return result
 
-def learning(weight: Tensor, monkeypatch: pytest.MonkeyPatch) -> _LearningGraph:
-    """A graph, as without a GPU, of x -> (weight * x, x > 0)."""
-    monkeypatch.setattr(replay, "capture", lambda *_: nullcontext())
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Repeated)
-    x = torch.zeros(2, requires_grad=True)
-    product = weight * x
-    graph = Repeated()
-    graphs = _LearningGraph(
-        cast(torch.cuda.CUDAGraph, graph), [x], [product, x > 0], [weight, torch.ones(3)]
-    )
-
-    def forward() -> None:
-        graphs.outputs[0].copy_(weight.detach() * x.detach())
-        graphs.outputs[1].copy_(x.detach() > 0)
-
-    def backward() -> None:
-        found = (weight.detach() * graphs.asked[0], x.detach() * graphs.asked[0])
-        for standing, gradient in zip(graphs.gradients, found):
-            cast(Tensor, standing).copy_(gradient)
-
-    graph.replay = forward
-    cast(Repeated, graphs.backward).replay = backward
-    return graphs
+    @torch.no_grad()
+    def replay(self) -> None:
+        """Do all of it again."""
+        for func, args, kwargs, result in self.done:
+            for old, new in zip(tree_leaves(result), tree_leaves(func(*args, **kwargs))):
+                old.copy_(new)
 
 
-def test_gradients_of_a_replay_reach_what_is_given_and_what_is_learned(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    weight = torch.tensor([2.0, 3.0], requires_grad=True)
-    graphs = learning(weight, monkeypatch)
+@pytest.fixture
+def _taped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have functions recorded on tapes."""
+    monkeypatch.setattr(replay, "capture", lambda graph, *_: graph)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Tape)
+    monkeypatch.setattr(Tape, "made", 0)
 
-    for start in (1.0, 5.0):
-        given = torch.tensor([start, -1.0], requires_grad=True)
+
+def numbers(*values: float) -> Tensor:
+    """A leaf with gradients, as if on a GPU."""
+    return torch.tensor(values, dtype=torch.float32).as_subclass(OnGpu).requires_grad_()
+
+
+@pytest.mark.usefixtures("_taped")
+def test_gradients_of_a_replay_reach_what_is_given_and_what_is_learned() -> None:
+    weight, unused = numbers(2, 3), numbers(1)
+    again = Replay()
+
+    for start in range(2 * RECORDED_AT):
+        given = numbers(start, -1)
         weight.grad = None
-        product, above = graphs([given])
+        product, seen = again(
+            "product", lambda x: (weight * x, 2 * x.detach()), given, learned=[weight, unused]
+        )
         (3 * product).sum().backward()
         assert product.tolist() == [2 * start, -3]
-        assert above.tolist() == [True, False]
-        assert not above.requires_grad
+        assert seen.tolist() == [2 * start, -2]
+        assert not seen.requires_grad
         assert given.grad is not None and given.grad.tolist() == [6, 9]
         assert weight.grad is not None and weight.grad.tolist() == [3 * start, -3]
+        assert unused.grad is None
+    assert Tape.made == 2
 
 
-def test_a_backward_pass_after_another_replay_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    graphs = learning(torch.ones(2, requires_grad=True), monkeypatch)
-    first, _ = graphs([torch.ones(2)])
-    graphs([torch.ones(2)])
-    with pytest.raises(RuntimeError, match="replayed again before its backward pass"):
-        first.sum().backward()
+@pytest.mark.usefixtures("_taped")
+def test_results_and_gradients_outlast_the_next_replay() -> None:
+    weight, again = numbers(2), Replay()
+    results = []
+    for start in range(2 * RECORDED_AT):
+        if start == RECORDED_AT:  # from here on all are replayed, and gradients add up
+            weight.grad = None
+        results.append(again("product", lambda x: weight * x, numbers(start), learned=[weight]))
+        results[-1].backward()
+
+    assert [each.item() for each in results] == [2 * start for start in range(2 * RECORDED_AT)]
+    assert weight.grad is not None
+    assert weight.grad.item() == sum(range(RECORDED_AT, 2 * RECORDED_AT))
+
+
+@pytest.mark.usefixtures("_taped")
+def test_a_result_that_is_not_used_adds_nothing_to_gradients() -> None:
+    first, second, again = numbers(2), numbers(3), Replay()
+    for _ in range(RECORDED_AT):
+        results = again(
+            "two", lambda x: [first * x, second * x], numbers(5), learned=[first, second]
+        )
+        sum(results).backward()
+
+    first.grad = second.grad = None
+    results = again("two", lambda x: [first * x, second * x], numbers(5), learned=[first, second])
+    results[0].backward()
+    assert first.grad is not None and first.grad.item() == 5
+    assert second.grad is not None and second.grad.item() == 0
+
+
+@pytest.mark.usefixtures("_taped")
+def test_what_begins_to_learn_later_gets_gradients_too() -> None:
+    first, second, again = numbers(2), numbers(3), Replay()
+    second.requires_grad_(False)
+    for learned in ([first], [first, second]):
+        learned[-1].requires_grad_()
+        for _ in range(RECORDED_AT):
+            again("product", lambda x: first * second * x, numbers(1), learned=learned).backward()
+
+    assert second.grad is not None and float(second.grad) == 2 * RECORDED_AT
+    assert Tape.made == 4
+
+
+@pytest.mark.usefixtures("_taped")
+def test_a_backward_pass_after_another_replay_is_refused() -> None:
+    weight, again = numbers(2), Replay()
+    for _ in range(RECORDED_AT):
+        first = again("product", lambda x: weight * x, numbers(1), learned=[weight])
+    again("product", lambda x: weight * x, numbers(1), learned=[weight])
+    with pytest.raises(RuntimeError, match="replayed again before its backward pass; call"):
+        first.backward()
+
+
+def test_a_recording_is_of_the_tensors_device_and_gives_the_stream_back_where_it_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = torch.device("cuda", 1)
+    current = ["usual"]
+
+    @contextmanager
+    def stream(name: str) -> Iterator[None]:
+        before = current[0]
+        current[0] = name
+        try:
+            yield
+        finally:
+            current[0] = before
+
+    class Graph:
+        """As `torch.cuda.graph`, whose end may fail before it puts the stream back."""
+
+        def __init__(self, graph: Any, pool: Any, stream: str, mode: str) -> None:
+            self.stream = stream
+
+        def __enter__(self) -> None:
+            current[0] = self.stream
+
+        def __exit__(self, *raised: Any) -> None:
+            raise RuntimeError("invalidated")
+
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"usual one of {device}")
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"another of {device}")
+    monkeypatch.setattr(torch.cuda, "graph", Graph)
+    replay._recording_stream.cache_clear()
+    with pytest.raises(RuntimeError), replay.capture(cast(Any, None), None, device):
+        within = current[0]
+    replay._recording_stream.cache_clear()
+    assert within == "another of cuda:1"
+    assert current == ["usual"]
+
+
+def test_a_network_that_is_moved_forgets_what_was_recorded() -> None:
+    model = tiny.cvf()
+    before = model._replay
+    assert model.train()._replay is before
+    assert model.to(torch.float64)._replay is not before
