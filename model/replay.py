@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Result = TypeVar("Result")
-MOST = 64  # graphs that are kept; what has further shapes is run as on a CPU
+MOST = 64  # graphs that are kept; what has further, rarer shapes is run as on a CPU
 RECORDED_AT = 3  # so often have shapes been met when a graph is recorded
 
 
@@ -64,7 +64,7 @@ class Replay:
         kinds = [(each.shape, each.dtype, each.device, each.requires_grad) for each in tensors]
         key = (name, half, *kinds, *map(id, learned))
         self._met[key] += 1
-        if key not in self._graphs and self._met[key] >= RECORDED_AT and len(self._graphs) < MOST:
+        if self._to_be_recorded(key):
             try:
                 self._graphs[key] = self._recorded(function, given, learned)
             except RuntimeError as error:
@@ -72,11 +72,28 @@ class Replay:
                 warnings.warn(f"{name} runs without a CUDA graph: {reason}", stacklevel=2)
                 self._graphs[key] = None
                 self._pool = None  # PyTorch may take it for one that is still being recorded to
+            if len(self._graphs) > MOST:
+                del self._graphs[self._rarest()]
 
         recorded = self._graphs.get(key)
         if recorded is None:
             return function(*given)
         return recorded(tensors)
+
+    def _to_be_recorded(self, key: Hashable) -> bool:
+        """Tell whether the time has come; once there is no room, not before something is met twice
+        as often as what has to go for it.
+        """
+        met = self._met[key]
+        if key in self._graphs or met < RECORDED_AT:
+            return False
+        if len(self._graphs) < MOST:
+            return True
+        return bool(self._graphs) and met > 2 * self._met[self._rarest()]
+
+    def _rarest(self) -> Hashable:
+        """Return the key of the graph whose shapes have been met least."""
+        return min(self._graphs, key=self._met.__getitem__)
 
     def _recorded(
         self, function: Callable[..., Any], given: Sequence[Any], learned: Sequence[Tensor]

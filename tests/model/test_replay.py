@@ -70,6 +70,20 @@ def test_no_more_than_so_many_are_kept(
     assert found[48][-1] == "computed"
 
 
+def test_what_is_met_much_more_often_takes_the_place_of_the_rarest(
+    recorded: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "MOST", 1)
+    again = Replay()
+    for _ in range(RECORDED_AT):
+        run(again, on_gpu(64))
+
+    found = [run(again, on_gpu(48)) for _ in range(2 * RECORDED_AT + 1)]
+    assert found == ["computed"] * 2 * RECORDED_AT + ["replayed"]
+    assert run(again, on_gpu(64)) == "computed"
+    assert recorded == [64, 48]
+
+
 def test_what_cannot_be_recorded_is_computed_with_one_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
