@@ -60,9 +60,9 @@ class Replay:
 
         if not learns:
             learned = ()
-        half = torch.is_autocast_enabled()
+        mode = (torch.is_autocast_enabled(), torch.is_inference_mode_enabled())
         kinds = [(each.shape, each.dtype, each.device, each.requires_grad) for each in tensors]
-        key = (name, half, *kinds, *map(id, learned))
+        key = (name, *mode, *kinds, *map(id, learned))
         self._met[key] += 1
         if self._to_be_recorded(key):
             try:

@@ -230,6 +230,17 @@ def test_what_begins_to_learn_later_gets_gradients_too() -> None:
 
 
 @pytest.mark.usefixtures("_taped")
+def test_what_was_recorded_in_inference_mode_is_not_written_to_outside_it() -> None:
+    again = Replay()
+    for mode in (torch.inference_mode, torch.no_grad):
+        with mode():
+            for start in range(RECORDED_AT + 1):
+                result = again("double", lambda x: 2 * x, on_gpu(8) + start)
+                assert torch.equal(result, torch.full_like(result, 2 * start))
+    assert Tape.made == 2
+
+
+@pytest.mark.usefixtures("_taped")
 def test_a_backward_pass_after_another_replay_is_refused() -> None:
     weight, again = numbers(2), Replay()
     for _ in range(RECORDED_AT):
