@@ -194,8 +194,8 @@ class CVF(nn.Module):
         """
         if self.vit is None:
             return None
-        learned = [tensor for tensor in self.vit.parameters() if tensor.requires_grad]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(learned)):
+        learned = list(self.vit.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.vit_learns):
             return self._replay("ViT", self._look_by_vit, images, learned=learned)
 
     def _look_by_vit(self, images: Tensor) -> VitOutput:
@@ -262,12 +262,12 @@ class CVF(nn.Module):
         return self.dino.look(images, DINO_MAPS if self.method.dino_map else 0)
 
     def _reading_parameters(self) -> list[Tensor]:
-        """Return what `_read` learns."""
+        """Return the parameters of what `_read` runs, but for frozen backbones."""
         parts = (self.fusion, self.dino_fusion, self.decoder, self.wide, self.text_match)
         tensors = [tensor for part in parts if part is not None for tensor in part.parameters()]
         if self.alpha is not None:
             tensors.append(self.alpha)
-        return [tensor for tensor in tensors if tensor.requires_grad]
+        return tensors
 
     def _read(
         self,

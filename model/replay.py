@@ -50,16 +50,16 @@ class Replay:
         """Return function(*given).
 
         name: tells the function, and all it is given that is not a tensor, from others.
-        learned: tensors beside those given that get gradients, which are 0, not None, for what only
-        unused results depend on; without them nothing is recorded where gradients are made.
+        learned: tensors beside those given that get gradients, if they require any: 0, not None,
+        where only unused results depend on them. Without such tensors nothing is recorded where
+        gradients are made.
         """
         tensors = tensors_of(given)
         learns = torch.is_grad_enabled()
+        learned = [each for each in learned if learns and each.requires_grad]
         if tensors[0].device.type != "cuda" or (learns and not learned):
             return function(*given)
 
-        if not learns:
-            learned = ()
         mode = (torch.is_autocast_enabled(), torch.is_inference_mode_enabled())
         kinds = [(each.shape, each.dtype, each.device, each.requires_grad) for each in tensors]
         key = (name, *mode, *kinds, *map(id, learned))
@@ -227,9 +227,10 @@ def capture(graph: torch.cuda.CUDAGraph, pool: Any, device: torch.device) -> Ite
     `torch.cuda.graph` leaves its stream the current one where recording fails, so that is undone
     here.
     """
+    own = _recording_stream(device)
     with (
         torch.cuda.stream(torch.cuda.current_stream(device)),
-        torch.cuda.graph(graph, pool, _recording_stream(device), "thread_local"),
+        torch.cuda.graph(graph, pool, stream=own, capture_error_mode="thread_local"),
     ):
         yield
 

@@ -102,7 +102,7 @@ def test_the_kernel_does_what_the_operations_do(monkeypatch: pytest.MonkeyPatch)
 
     torch.manual_seed(0)
     offsets = [(0, 1), (-3, 2), (24, -24), (0, -40)]
-    weights, masks = torch.rand(2, 4, 21, 30), torch.rand(3, 21, 30)
+    weights, masks = torch.rand(2, 4, 30, 21).mT, torch.rand(3, 30, 21).mT  # not contiguous
     owners = torch.tensor([1, 0, 0])
     expected = rounds_by_operations(masks, weights, owners, offsets, 3)
     torch.testing.assert_close(kernel.rounds(masks, weights, owners, offsets, 3), expected)

@@ -219,11 +219,13 @@ def test_a_result_that_is_not_used_adds_nothing_to_gradients() -> None:
 @pytest.mark.usefixtures("_taped")
 def test_what_begins_to_learn_later_gets_gradients_too() -> None:
     first, second, again = numbers(2), numbers(3), Replay()
-    second.requires_grad_(False)
-    for learned in ([first], [first, second]):
-        learned[-1].requires_grad_()
+    for learns in (False, True):
+        second.requires_grad_(learns)
         for _ in range(RECORDED_AT):
-            again("product", lambda x: first * second * x, numbers(1), learned=learned).backward()
+            result = again(
+                "product", lambda x: first * second * x, numbers(1), learned=[first, second]
+            )
+            result.backward()
 
     assert second.grad is not None and float(second.grad) == 2 * RECORDED_AT
     assert Tape.made == 4
@@ -268,7 +270,7 @@ def test_a_recording_is_of_the_tensors_device_and_gives_the_stream_back_where_it
     class Graph:
         """As `torch.cuda.graph`, whose end may fail before it puts the stream back."""
 
-        def __init__(self, graph: Any, pool: Any, stream: str, mode: str) -> None:
+        def __init__(self, graph: Any, pool: Any, stream: str, capture_error_mode: str) -> None:
             self.stream = stream
 
         def __enter__(self) -> None:
