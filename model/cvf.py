@@ -264,7 +264,10 @@ class CVF(nn.Module):
     def _reading_parameters(self) -> list[Tensor]:
         """Return the parameters of what `_read` runs, but for frozen backbones."""
         parts = (self.fusion, self.dino_fusion, self.decoder, self.wide, self.text_match)
-        tensors = [tensor for part in parts if part is not None for tensor in part.parameters()]
+        tensors: list[Tensor] = []
+        for part in parts:
+            if part is not None:
+                tensors += part.parameters()
         if self.alpha is not None:
             tensors.append(self.alpha)
         return tensors

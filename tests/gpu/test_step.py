@@ -124,6 +124,29 @@ def test_a_wait_is_noticed() -> None:
         values.sum().item()
 
 
+@pytest.mark.gpu
+def test_what_cannot_be_recorded_leaves_the_stream_as_it_was() -> None:
+    device = device_named("cuda")
+    usual = torch.cuda.current_stream(device)
+    again = replay.Replay()
+    with torch.no_grad(), pytest.warns(UserWarning, match="sum runs without a CUDA graph"):
+        for start in range(2 * replay.RECORDED_AT):
+            values = torch.full((2,), float(start), device=device)
+            assert again("sum", lambda x: x.sum().item(), values) == 2 * start
+    assert torch.cuda.current_stream(device) == usual
+
+
+@pytest.mark.gpu
+def test_a_gpu_that_is_not_the_current_one_replays_what_it_is_given() -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("there is no second GPU")
+    again = replay.Replay()
+    with torch.no_grad():
+        for start in range(2 * replay.RECORDED_AT):
+            values = torch.full((2,), float(start), device="cuda:1")
+            assert again("double", lambda x: 2 * x, values).tolist() == [2 * start] * 2
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_what_is_replayed_is_what_would_be_computed(
     device: torch.device, precision: str, monkeypatch: pytest.MonkeyPatch
