@@ -45,8 +45,9 @@ def rehearse_steps(stage: Stage, run: Run) -> float:
     stage.module.train()
     for _ in range(STEPS):
         clock = time.perf_counter()
-        _, loss = forward(stage, run, batch, 0)
-        loss.backward()
+        # the loss has no name, as what holds on to the graph of a step may keep the next from
+        # being recorded (`model.replay`)
+        forward(stage, run, batch, 0)[1].backward()
         synchronise(run.device)
         seconds = time.perf_counter() - clock
         stage.optimiser.zero_grad(set_to_none=True)
