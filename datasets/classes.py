@@ -12,6 +12,7 @@ import yaml
 from datasets.specs import BACKGROUND, SPECS, TEMPLATE, DatasetSpec
 from utils.common.errors import UserError, nearest
 from utils.common.files import require_file
+from utils.common.yaml_files import yaml_nodes
 
 CLASSES = "classes.yaml"
 SEPARATOR = ";"  # between the tags of a CSV cell
@@ -119,25 +120,9 @@ def _described(
 
 
 def _sections(path: Path) -> dict[str, yaml.Node]:
-    """Return the value of each key as YAML nodes, which know their line. Aliases and tags construct
-    nothing.
-    """
+    """Return the value of each key as YAML nodes, which know their line."""
     require_file(path, "class list", "name a file that holds `classes: [cat, dog]`")
-    try:
-        root = yaml.compose(path.read_text(encoding="utf-8-sig"), yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = 1
-        if error.problem_mark:
-            line += error.problem_mark.line
-        raise UserError(
-            f"{path}, line {line} is not YAML ({error.problem}); mend that line"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(
-            f"{path} cannot be read as YAML text ({reason}); save it as plain UTF-8 text"
-        ) from None
-
+    root = yaml_nodes(path)
     if not isinstance(root, yaml.MappingNode):
         raise UserError(
             f"{path} must hold `classes: [...]` and may hold {', '.join(_KEYS[1:])}; write "
@@ -152,8 +137,6 @@ def _sections(path: Path) -> dict[str, yaml.Node]:
             rest = f"; of a list of another tool, write {_as_list(names)} alone" if names else ""
             hint = nearest(name, _KEYS) or rest or "; remove it"
             raise UserError(f"{_place(path, key)} has the key {name!r}{hint}")
-        if name in sections:
-            raise UserError(f"{_place(path, key)} has the key {name!r} a second time; keep one")
         sections[name] = value
 
     return sections

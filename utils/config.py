@@ -18,6 +18,7 @@ from utils.common.errors import UserError, nearest
 from utils.common.files import require_file, write_whole
 from utils.common.options import Option, Role, options, shown
 from utils.common.parser import at_home, parse_bool
+from utils.common.yaml_files import yaml_values
 from utils.compatibility import current_settings
 from utils.settings.data import DataSettings, WeightSettings
 from utils.settings.running import (
@@ -169,13 +170,7 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 def _yaml_content(path: Path) -> dict[str, Any]:
     require_file(path, "--config", "configs/ holds the ready ones")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    # ValueError: no such date, no UTF-8
-    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
-        raise UserError(
-            f"--config {path} is not readable YAML: {' '.join(str(error).split())[:160]}"
-        ) from None
+    content = yaml_values(path, f"--config {path}") or {}
     if not isinstance(content, dict):
         raise UserError(f"--config {path} must hold `key: value` lines")
     return content

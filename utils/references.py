@@ -7,9 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from utils.common.errors import UserError
+from utils.common.yaml_files import yaml_values
 
 REFERENCES = Path(__file__).with_suffix(".yaml")
 
@@ -79,7 +78,7 @@ class Reference:
 @cache
 def read_references(path: Path = REFERENCES) -> tuple[Reference, ...]:
     """Read every number of the file. Raises UserError on an entry that is not what it should be."""
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = yaml_values(path)
     _check(content, {"sources": dict, "numbers": list}, {}, f"{path}")
 
     sources = {}

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import yaml
 
 from datasets.folders import files_below
 from datasets.forms.shapes import outline
 from datasets.rows import Region, Row, row_of
 from utils.common.errors import UserError
 from utils.common.files import decoded_text
+from utils.common.yaml_files import yaml_values
 
 _LISTS = ("obj.names", "classes.txt")
 _NO_LABELS = ("train", "val", "valid", "test", "classes", "labels", "requirements")
@@ -105,12 +105,7 @@ def _names_in(file: Path) -> list[str]:
     """Return the names of classes in a YAML file, in the order of their numbers; none if it has no
     `names`.
     """
-    try:
-        content = yaml.safe_load(decoded_text(file, file.read_bytes()))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no such date
-        reason = " ".join(str(error).split())[:80]
-        raise UserError(f"{file} is not YAML ({reason}); mend it") from error
-
+    content = yaml_values(file, text=decoded_text(file, file.read_bytes()))
     if not isinstance(content, dict):
         return []
     names = content.get("names")

@@ -114,6 +114,10 @@ def test_a_class_list_says_what_it_means(tmp_path: Path) -> None:
         ("background: [sky]\n", "has no list `classes`"),
         ("clases: [a]\n", "line 1 has the key 'clases', did you mean 'classes'?"),
         ("classes: [a]\nclasses: [b]\n", "line 2 has the key 'classes' a second time"),
+        (
+            "classes: [cat]\nprompts:\n  cat: x\n  'cat ': y\n",
+            "line 4 has the key 'cat' a second time; keep one",
+        ),
         ("classes: a\n", "line 1 should be a list"),
         ("classes:\n- a\n- [b]\n", "line 3 should be a name"),
         ("classes:\n- a\n-\n", "line 3 should be a name"),
@@ -127,7 +131,7 @@ def test_a_class_list_says_what_it_means(tmp_path: Path) -> None:
         ),
         ("classes: [cat]\ntemplate: a photo\n", "line 2 has the template 'a photo'"),
         ("classes: [cat]\ntemplate: '{} {0.__class__}'\n", "line 2 has the template"),
-        (b"classes: [\xff]\n", "cannot be read as YAML text"),
+        (b"classes: [\xff]\n", "is not YAML ('utf-8' codec can't decode"),
         ("[" * 1200, "c.yaml"),
     ],
 )
