@@ -374,6 +374,11 @@ MISTAKES: dict[str, tuple[Callable[[], None], Callable[[Path, Path], list[object
         lambda folder, _: ["--out", folder / "new.safetensors", "--steps", 0],
         "--steps 0 must be at least 1",
     ),
+    "no file for a toy CLIP": (
+        command(pretrain_toy_clip.main),
+        lambda _, __: ["--steps", 1],
+        "the following arguments are required: --out",
+    ),
     "no multiple of heads": (
         command(pretrain_toy_clip.main),
         lambda folder, _: ["--out", folder / "new.safetensors", "--width", 100],

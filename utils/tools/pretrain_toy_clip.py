@@ -1,7 +1,7 @@
 """Train the toy CLIP that the embedded default uses, by image-text contrast on captioned toy
 pictures (never on masks).
 
-    python -m utils.tools.pretrain_toy_clip --out clip/toy_clip.safetensors
+    python -m utils.tools.pretrain_toy_clip --out first.safetensors
 
 Pictures are rendered with known contents, captioned with random wordings of what they show, and
 laid out as mosaics: a canvas holds 1, 4 or 9 pictures, and the mean patch feature of each cell is
@@ -277,10 +277,10 @@ def main() -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--out",
-        default="clip/toy_clip.safetensors",
+        required=True,
         metavar="FILE",
-        help="file to write, in place of one that is there (default: %(default)s, the toy CLIP "
-        "that every toy configuration reads)",
+        help="file to write, in place of one that is there; clip/toy_clip.safetensors is the toy "
+        "CLIP that every toy configuration reads",
     )
     parser.add_argument(
         "--start",
