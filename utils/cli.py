@@ -14,7 +14,7 @@ from utils.common import distributed
 from utils.common.device import prepare_torch, used_precision
 from utils.common.errors import UserError
 from utils.common.gpu import check_gpu
-from utils.common.parser import Parser, parse_bool
+from utils.common.parser import Parser, parse_bool, refuse_idle
 from utils.config import CONFIGS, Config, add_config_flags, as_yaml, load_config
 from utils.inference.crf import find_pydensecrf
 from utils.inference.outputs import write_areas
@@ -86,7 +86,10 @@ def evaluate_command(dataset: str, description: str) -> None:
     )
     _check_together(split, own, tags)
     crf = not flags.pop("no_crf")
-    backend = flags.pop("crf_backend").replace("auto", FASTER_CRF)
+    if not crf:
+        idle = "is of the CRF, which --no_crf leaves out; give one of the two"
+        refuse_idle(flags, ("crf_backend",), idle)
+    backend = (flags.pop("crf_backend") or "auto").replace("auto", FASTER_CRF)
     if crf and backend == "pydensecrf":
         find_pydensecrf()
     options = Outputs(crf, backend, flags.pop("save_logits"), flags.pop("sliding"))
@@ -186,9 +189,8 @@ def _evaluation_parser(description: str) -> Parser:
     add("--no_crf", action="store_true", help="leave the dense CRF out")
     add(
         "--crf_backend",
-        default="auto",
         choices=("auto", "torch", "pydensecrf"),
-        help=f"auto takes the faster one, {FASTER_CRF} (default: %(default)s)",
+        help=f"auto takes the faster one, {FASTER_CRF} (default: auto)",
     )
     add("--save_logits", action="store_true", help="also write multi-scale logits (float16 .npy)")
     add("--print_config", action="store_true", help="print the effective settings as YAML and stop")

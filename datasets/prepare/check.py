@@ -27,6 +27,7 @@ from datasets.specs import IGNORE, DatasetSpec
 from datasets.tag_sources import find_tags
 from utils.common.errors import UserError
 from utils.common.files import make_folder
+from utils.common.parser import refuse_idle
 
 MISSING = "image missing"
 BROKEN = "image truncated or unreadable"
@@ -110,10 +111,9 @@ def add_command(kinds: Any) -> None:
 
 def _run(args: Namespace) -> None:
     args.dataset = args.dataset or layout_of(args.root)
-    if args.classes and args.dataset != "custom":
-        raise UserError(
-            f"--classes {args.classes} is for --dataset custom; {args.dataset} has its own classes"
-        )
+    if args.dataset != "custom":
+        idle = f"is for --dataset custom; {args.dataset} has its own classes"
+        refuse_idle(vars(args), ("classes",), idle)
 
     spec = spec_of(args.dataset, args.root, args.classes)
     usual = ["train_aug", "val"] if args.dataset == "voc" else ["train", "val"]

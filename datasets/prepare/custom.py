@@ -32,7 +32,9 @@ from datasets.tag_sources import TAGS
 from datasets.tags import Tags, write_tags
 from utils.common.errors import UserError
 from utils.common.files import make_folder, write_whole
+from utils.common.parser import refuse_idle
 
+_VAL_SHARE = 0.1
 _EPOCHS = 12  # as often as stage 2 sees each VOC picture in 30000 iterations
 _BATCH = 4
 _FEWEST = 2000  # iterations
@@ -82,16 +84,14 @@ def add_command(kinds: Any) -> None:
     add(
         "--val_share",
         type=float,
-        default=0.1,
         metavar="X",
-        help="share drawn without a list (default: %(default)s)",
+        help=f"share drawn without a list (default: {_VAL_SHARE})",
     )
     add(
         "--seed",
         type=int,
-        default=0,
         metavar="INT",
-        help="of the drawn split (default: %(default)s)",
+        help="of the drawn split (default: 0)",
     )
     add(
         "--out",
@@ -106,6 +106,9 @@ def add_command(kinds: Any) -> None:
 
 def _run(args: Namespace) -> None:
     """Write index, lists, tags, class list and configuration, and say what was found."""
+    if args.val_list:
+        idle = "is of a drawn split, and --val_list gives one; leave one of them out"
+        refuse_idle(vars(args), ("val_share", "seed"), idle)
     spec = read_classes(args.classes)
     _check_folders(args)
     outside = [folder for folder in (args.masks, args.out) if folder]
@@ -213,7 +216,10 @@ def _splits(
         chosen = {found.named(name, place) for name in read_list(args.val_list)}
     else:
         scorable = [file for file, mask in zip(files, masks) if mask] or files
-        chosen = draw(scorable, args.val_share, len(files), args.seed)
+        share = _VAL_SHARE
+        if args.val_share is not None:
+            share = args.val_share
+        chosen = draw(scorable, share, len(files), args.seed or 0)
 
     splits = {
         "train": [file for file in files if file not in chosen],

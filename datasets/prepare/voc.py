@@ -19,6 +19,7 @@ from datasets.tag_sources import VOC_TAGS, differences, tags_from_masks, tags_fr
 from datasets.tags import Tags, write_tags
 from utils.common.errors import UserError
 from utils.common.files import make_folder, write_whole
+from utils.common.parser import refuse_idle
 
 FULL = {"train_aug": 10582, "train": 1464, "val": 1449}  # images in the lists of the whole data set
 
@@ -50,7 +51,7 @@ def add_command(kinds: Any) -> None:
         "objects marked difficult in the XML give tags too, as in the field's "
         "cls_labels.npy (default: true)"
     )
-    add("--difficult", choices=("true", "false"), default="true", help=difficult)
+    add("--difficult", choices=("true", "false"), help=difficult)
     add(
         "--out",
         metavar="DIR",
@@ -68,6 +69,9 @@ def run(args: Namespace) -> None:
     Raises UserError where a folder, list, image or annotation is missing or malformed.
     """
     root = Path(args.root)
+    if args.tags_from == "masks":
+        idle = "is of objects in the XML, and --tags_from masks reads none; leave one of them out"
+        refuse_idle(vars(args), ("difficult",), idle)
     _check_layout(root, args.tags_from)
     make_folder(Path(args.out or root))
     workers = args.workers
@@ -149,7 +153,9 @@ def _write_tags(root: Path, split: str, out: Path, args: Namespace, each: Each) 
     if args.tags_from == "masks":
         tags = tags_from_masks(found, VOC, partial(each, title=f"masks of {split}"))
     else:
-        tags = tags_from_voc_xml(root, [item.name for item in found], VOC, args.difficult == "true")
+        tags = tags_from_voc_xml(
+            root, [item.name for item in found], VOC, args.difficult != "false"
+        )
 
     path = out / VOC_TAGS[split]
     new = write_tags(path, VOC, tags)

@@ -30,6 +30,7 @@ from utils.tools import (
     download,
     export,
     figure,
+    health,
     label,
     pretrain_toy_clip,
     report,
@@ -37,6 +38,7 @@ from utils.tools import (
     shrink,
     throughput,
 )
+from utils.tools.benchmark import __main__ as benchmark
 from utils.tools.compare_methods import __main__ as compare_methods
 from utils.training import loop
 
@@ -394,6 +396,85 @@ def test_a_mistake_is_one_sentence_before_any_work(
     main, words, said = MISTAKES[case]
     refused(capsys, main, said, *words(tmp_path, toy_voc))
     assert {path.name for path in tmp_path.iterdir()} <= {"notes.pt"}
+
+
+IDLE: dict[str, tuple[Callable[[], None], list[object], str]] = {
+    "a way of the CRF without it": (
+        test_msc_flip_voc.main,
+        ["--model_path", SHIPPED, "--no_crf", "--crf_backend", "torch"],
+        "--crf_backend torch is of the CRF, which --no_crf leaves out; give one of the two",
+    ),
+    "images of no seeds": (
+        command(health.main),
+        ["--no_seeds", "--images", 9],
+        "--images 9 is of the seeds, which --no_seeds leaves out; give one of the two",
+    ),
+    "images of labels beside stage 2": (
+        command(compare_methods.main),
+        ["--labels_split", "val"],
+        "--labels_split val is of --labels_only; add that, or leave it out",
+    ),
+    "seed of a given split": (
+        PREPARED,
+        [
+            "custom",
+            *("--images", "a", "--classes", "b", "--out", "c"),
+            "--val_list",
+            "d",
+            "--seed",
+            0,
+        ],
+        "--seed 0 is of a drawn split, and --val_list gives one; leave one of them out",
+    ),
+    "difficult objects of masks": (
+        PREPARED,
+        ["voc", "--tags_from", "masks", "--difficult", "true"],
+        "--difficult true is of objects in the XML, and --tags_from masks reads none; leave one",
+    ),
+    "size of a CLIP that is there": (
+        command(pretrain_toy_clip.main),
+        ["--out", "new.safetensors", "--start", "toy", "--width", 192],
+        "--width 192 is of a new CLIP, and --start brings its own; leave one of them out",
+    ),
+    "photographs for no CRF": (
+        command(benchmark.main),
+        ["--part", "step", "--images", "photos"],
+        "--images photos is of --part crf; add one of these, or leave it out",
+    ),
+    "a list that is not measured": (
+        command(benchmark.main),
+        ["--names", 10],
+        "--names 10 is of --part data; add one of these, or leave it out",
+    ),
+    "a second setting of nothing": (
+        command(benchmark.main),
+        ["--part", "crf", "data", "--against", "precision=fp32"],
+        "--against precision=fp32 is of --part step, stage1, image, par, counts; add one of these",
+    ),
+    "repeats of what is counted": (
+        command(benchmark.main),
+        ["--part", "counts", "--repeats", 3],
+        "--repeats 3 is of --part step, stage1, image, par, crf; add one of these",
+    ),
+    "a checkpoint for random regions": (
+        command(benchmark.main),
+        ["--model_path", SHIPPED],
+        "is for the CRF on photographs; add --images DIR",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", IDLE)
+def test_a_flag_that_would_do_nothing_is_refused(
+    case: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main, words, said = IDLE[case]
+    refused(capsys, main, said, *words)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_list_that_names_a_missing_image_is_refused(

@@ -255,7 +255,14 @@ def changed(name: str, value: object) -> Callable[[list[object]], list[object]]:
         (changed("--tags", "nowhere.csv"), "--tags nowhere.csv does not exist"),
         (lambda flags: [*flags[:2], *flags[4:]], "there are no tags; give --tags FILE, or --guess"),
         (lambda flags: [*flags, "--min_confidence", 2], "--min_confidence 2 must lie between"),
-        (lambda flags: [*flags, "--guess_threshold", 0], "--guess_threshold 0 must lie between"),
+        (
+            lambda flags: [*flags, "--guess_tags", "--guess_threshold", 0],
+            "--guess_threshold 0 must lie between",
+        ),
+        (
+            lambda flags: [*flags, "--guess_threshold", 0.1],
+            "--guess_threshold 0.1 is of guessed tags; add --guess_tags, or leave it out",
+        ),
         (lambda flags: [*flags, "--clip_path", "nowhere.pt"], "nowhere.pt does not exist"),
     ],
 )

@@ -4,9 +4,11 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from utils.common.errors import MISTAKE, nearest
+from utils.common.errors import MISTAKE, UserError, nearest
+from utils.common.options import shown
 
 _SEVERAL = (
     "start several processes by `python -m utils.tools.launch --processes N`, or by torchrun, "
@@ -19,6 +21,23 @@ def parse_bool(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
     return text.lower() == "true"
+
+
+def refuse_idle(given: Mapping[str, Any], names: tuple[str, ...], why: str) -> None:
+    """Refuse flags that would do nothing beside the others, lest their user think that they do.
+
+    Args:
+        given: flags by name; None or "" is one that was left out.
+        names: of those that would do nothing.
+        why: the rest of a sentence that begins with the flag and its value, with the fix.
+
+    Raises:
+        UserError: one of them was given.
+    """
+    for name in names:
+        value = given.get(name)
+        if value is not None and value != "":
+            raise UserError(f"--{name} {shown(value)} {why}")
 
 
 def called_as() -> str | None:

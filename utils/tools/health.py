@@ -13,7 +13,7 @@ from utils.cli import add_config_choice
 from utils.common.device import prepare_torch
 from utils.common.entry import command
 from utils.common.errors import UserError
-from utils.common.parser import Parser
+from utils.common.parser import Parser, refuse_idle
 from utils.config import Config, add_config_flags, load_config
 from utils.health.findings import SUSPICIOUS, WRONG, Finding, caught, suiting
 from utils.health.parts import (
@@ -73,22 +73,25 @@ def main() -> None:
     first.add_argument(
         "--images",
         type=int,
-        default=IMAGES,
         metavar="N",
-        help="training images whose CLIP seeds are scored, evenly spread (default: %(default)s)",
+        help=f"training images whose CLIP seeds are scored, evenly spread (default: {IMAGES})",
     )
     first.add_argument("--no_seeds", action="store_true", help="leave the seeds out")
     add_config_flags(parser)
 
     flags = vars(parser.parse_args())
     given, images, no_seeds = (flags.pop(name) for name in ("config", "images", "no_seeds"))
-    if images < 2:
+    if no_seeds:
+        idle = "is of the seeds, which --no_seeds leaves out; give one of the two"
+        refuse_idle({"images": images}, ("images",), idle)
+        images = 0
+    elif images is None:
+        images = IMAGES
+    elif images < 2:
         raise UserError(f"--images {images} must be at least 2; --no_seeds leaves the seeds out")
     config = load_config(given, flags)
     prepare_torch(config.threads)
 
-    if no_seeds:
-        images = 0
     verdicts = []
     for finding in check(config, images, print):
         print(finding)

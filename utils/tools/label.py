@@ -27,7 +27,7 @@ from utils.common.device import prepare_torch, used_precision
 from utils.common.entry import command
 from utils.common.errors import UserError
 from utils.common.options import options
-from utils.common.parser import Parser
+from utils.common.parser import Parser, refuse_idle
 from utils.config import Config, add_config_flags
 from utils.inference.guessed_tags import GUESSED_TAGS, labelled, refuse_changed, write_guessed
 from utils.inference.kept_scores import SCORES, KeptScores
@@ -80,12 +80,20 @@ def main() -> None:
     distributed.stop()
 
 
-def chosen_threshold(guess: bool, threshold: float) -> float | None:
-    """Return the threshold of guessed tags; None where none are guessed. UserError outside 0..1."""
+def chosen_threshold(guess: bool, threshold: float | None) -> float | None:
+    """Return the threshold of guessed tags, the usual one if None is given; None where none are
+    guessed.
+
+    Raises UserError on one outside 0..1, or where none are guessed.
+    """
+    if not guess:
+        idle = "is of guessed tags; add --guess_tags, or leave it out"
+        refuse_idle({"guess_threshold": threshold}, ("guess_threshold",), idle)
+        return None
+    if threshold is None:
+        return PRESENT
     if not 0 < threshold <= 1:
         raise UserError(f"--guess_threshold {threshold:g} must lie between 0 and 1")
-    if not guess:
-        return None
     return threshold
 
 
@@ -253,10 +261,9 @@ def _parser() -> Parser:
     add(
         "--guess_threshold",
         type=float,
-        default=PRESENT,
         metavar="X",
         help="score, 0..1, from which a class is guessed: about the share of the picture that CLIP "
-        "gives it (default: %(default)s)",
+        f"gives it (default: {PRESENT})",
     )
 
     add = parser.add_argument_group("how").add_argument

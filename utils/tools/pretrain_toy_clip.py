@@ -43,7 +43,7 @@ from utils.common.device import choose_device, prepare_torch
 from utils.common.entry import command
 from utils.common.errors import UserError
 from utils.common.files import make_folder, write_whole
-from utils.common.parser import Parser
+from utils.common.parser import Parser, refuse_idle
 from utils.training.average_precision import mean_average_precision
 from utils.training.optim import set_rate
 
@@ -61,6 +61,7 @@ _NUMBERS = (
     ("text_width", 128, HEAD_WIDTH, "channels of the text tower"),
     ("text_layers", 3, 1, "blocks of the text tower"),
 )
+_SIZES = ("width", "layers", "embed_dim", "text_width", "text_layers")
 
 
 def contrast(
@@ -294,14 +295,20 @@ def main() -> None:
         parser.add_argument(
             f"--{name}",
             type=int,
-            default=default,
             metavar="N",
-            help=f"{text} (default: %(default)s)",
+            help=f"{text} (default: {default})",
         )
 
     args = parser.parse_args()
+    if args.start:
+        idle = "is of a new CLIP, and --start brings its own; leave one of them out"
+        refuse_idle(vars(args), _SIZES, idle)
     for name, default, least, _ in _NUMBERS:
-        if (number := getattr(args, name)) < least:
+        number = getattr(args, name)
+        if number is None:
+            number = default
+            setattr(args, name, default)
+        if number < least:
             raise UserError(f"--{name} {number} must be at least {least}")
         if least == HEAD_WIDTH and number % HEAD_WIDTH:
             raise UserError(f"--{name} {number} is no multiple of {HEAD_WIDTH}; use e.g. {default}")

@@ -21,7 +21,7 @@ from utils.common.device import choose_device, prepare_torch, uses_bf16
 from utils.common.entry import command
 from utils.common.errors import UserError
 from utils.common.options import options
-from utils.common.parser import Parser
+from utils.common.parser import Parser, refuse_idle
 from utils.config import CONFIGS, Config, add_config_flags, from_dict, load_config, typed
 from utils.tools.benchmark.counts import measure_counts
 from utils.tools.benchmark.data import measure_data
@@ -38,6 +38,14 @@ TIMED = {
     "crf": measure_crf,
 }
 PARTS = {**TIMED, "counts": measure_counts, "data": measure_data}
+# flags that act on some parts alone
+PARTS_OF = {
+    "repeats": tuple(TIMED),
+    "against": tuple(name for name in PARTS if name not in ("crf", "data")),
+    "images": ("crf",),
+    "names": ("data",),
+}
+REPEATS = 5
 
 
 def against(config: Config, pairs: list[str]) -> Config:
@@ -64,6 +72,20 @@ def against(config: Config, pairs: list[str]) -> Config:
     return from_dict({**asdict(config), **changes}, "--against")
 
 
+def _check_used(own: dict[str, Any]) -> None:
+    """Raise UserError on a flag of this command that nothing would use, or on a count below 1."""
+    for name, parts in PARTS_OF.items():
+        if not set(parts) & set(own["part"]):
+            idle = f"is of --part {', '.join(parts)}; add one of these, or leave it out"
+            refuse_idle(own, (name,), idle)
+    if not own["images"]:
+        refuse_idle(own, ("model_path",), "is for the CRF on photographs; add --images DIR")
+
+    for name in ("repeats", "names"):
+        if own[name] is not None and own[name] < 1:
+            raise UserError(f"--{name} {own[name]} must be at least 1")
+
+
 def main() -> None:
     """Command line."""
     parser = Parser(description=__doc__)
@@ -77,9 +99,7 @@ def main() -> None:
         default=list(TIMED),
         help=f"default: {' '.join(TIMED)}",
     )
-    parser.add_argument(
-        "--repeats", type=int, default=5, metavar="INT", help="default: %(default)s"
-    )
+    parser.add_argument("--repeats", type=int, metavar="INT", help=f"default: {REPEATS}")
     parser.add_argument(
         "--against", nargs="+", metavar="KEY=VALUE", help="second setting, measured in turns"
     )
@@ -94,9 +114,8 @@ def main() -> None:
     parser.add_argument(
         "--names",
         type=int,
-        default=Setting.names,
         metavar="INT",
-        help="images of the longer of the lists of `--part data` (default: %(default)s)",
+        help=f"images of the longer of the lists of `--part data` (default: {Setting.names})",
     )
     parser.add_argument("--json", metavar="FILE", help="also write every figure here")
     add_config_flags(parser)
@@ -108,17 +127,12 @@ def main() -> None:
         )
     }
     config = load_config(own["config"], flags)
+    _check_used(own)
     if own["images"] and not any(own["images"].glob("*.jpg")):
         raise UserError(
             f"--images {own['images']} holds no .jpg file; name a folder of photographs"
         )
-    if own["model_path"] and not own["images"]:
-        raise UserError(
-            f"--model_path {own['model_path']} is for the CRF on photographs; add --images DIR"
-        )
-    for name in ("repeats", "names"):
-        if own[name] < 1:
-            raise UserError(f"--{name} {own[name]} must be at least 1")
+    own |= {"repeats": own["repeats"] or REPEATS, "names": own["names"] or Setting.names}
 
     prepare_torch(config.threads)
     device = choose_device(config.device)

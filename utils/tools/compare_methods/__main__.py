@@ -39,7 +39,7 @@ from utils.common.entry import command
 from utils.common.errors import UserError, nearest
 from utils.common.files import make_folder
 from utils.common.options import options
-from utils.common.parser import Parser
+from utils.common.parser import Parser, refuse_idle
 from utils.common.weights import find_weights
 from utils.config import Config, add_config_flags, load_config
 from utils.inference.segmenter import Outputs
@@ -162,6 +162,9 @@ def _arguments() -> tuple[argparse.Namespace, dict[str, Any]]:
     for name in ("seed", "stages"):
         if name in flags:
             raise UserError(f"--{name} is no flag of a comparison; give {TAKEN[name]} instead")
+    if not args.labels_only:
+        idle = "is of --labels_only; add that, or leave it out"
+        refuse_idle(vars(args), ("labels_split",), idle)
     return args, flags
 
 
