@@ -2,12 +2,12 @@
 `utils.run_folder.journal` writes it.
 
 The first line is the header, {"format": 1, "checkpoint": SHA-256, "options": {all that changes what
-is predicted}}. One line per image follows, appended when its files are whole: {"name", "image":
-path, "mask": path or null, "size": [h, w], "results": {title: [[truth, predicted, pixels], ...]},
-"pixels": {label: pixels} of the final result, "files": [path in the run folder, ...], "changed":
-stamp of image and mask}. An image that could not be read has "error" and no result. Process r > 0
-of several appends to `images-r.jsonl`. Of ten million images it has some gigabytes: it is read line
-by line and never held.
+is predicted}, "classes": [name of label 0, 1, ...], not in older ones}. One line per image follows,
+appended when its files are whole: {"name", "image": path, "mask": path or null, "size": [h, w],
+"results": {title: [[truth, predicted, pixels], ...]}, "pixels": {label: pixels} of the final
+result, "files": [path in the run folder, ...], "changed": stamp of image and mask}. An image that
+could not be read has "error" and no result. Process r > 0 of several appends to `images-r.jsonl`.
+Of ten million images it has some gigabytes: it is read line by line and never held.
 
 A line that is no whole entry, as an interrupt or an editor may leave it, or one that counts labels
 outside the classes (`is_of_classes`), counts as not written: its image is predicted again.

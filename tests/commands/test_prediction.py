@@ -213,6 +213,9 @@ def test_a_picture_that_is_predicted_anew_and_fails_leaves_nothing_of_before(
 def test_areas_are_those_of_the_labels(photos: list[object], tmp_path: Path) -> None:
     assert run(test_msc_flip_voc.main, *photos, "--sliding") == 0
     content = json.loads((tmp_path / "out" / "areas.json").read_text())
+    page = (tmp_path / "out" / "report.html").read_text()
+    found = {name for image in content["images"].values() for name in image["classes"]}
+    assert found and all(f"</span>{name} " in page for name in found)
     assert content["tags"] == "none" and "windows of 64 px" in content["protocol"]
     for name, image in content["images"].items():
         labels = np.array(Image.open(tmp_path / "out" / "prediction" / f"{name}.png"))

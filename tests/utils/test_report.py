@@ -200,6 +200,40 @@ def test_the_scores_and_the_counts_are_those_of_the_results(folder: Path) -> Non
     assert share == pytest.approx(float(expected))
 
 
+def without_truth(folder: Path, **header: object) -> None:
+    """Make a run one of pictures that have no masks: a third is cat, a half has no label."""
+    (folder / "results.json").unlink()
+    first, *entries = map(json.loads, (folder / "images.jsonl").read_text().splitlines())
+    pixels = {"0": 144, "1": 288, str(IGNORE): 432}
+    entries = [{**entry, "mask": None, "results": {}, "pixels": pixels} for entry in entries]
+    lines = [json.dumps(line) + "\n" for line in ({**first, **header}, *entries)]
+    (folder / "images.jsonl").write_text("".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("header", "cat"),
+    [({"classes": ["background", *CLASSES]}, "cat"), ({}, "label 1")],
+    ids=["named", "of an older version"],
+)
+def test_a_prediction_without_truth_names_its_classes_and_colours(
+    folder: Path, header: dict[str, object], cat: str
+) -> None:
+    without_truth(folder, **header)
+    page = Page(write_report(folder))
+    text = " ".join(page.text.split())
+    assert f"{read_run(folder).names[:1]}" == ("('background',)" if header else "()")
+    assert (
+        text.count(f"{cat} 33 not labelled 50") == 6 and "numbers after class names are %" in text
+    )
+    assert f"Class any {cat} Labels over image" in text
+
+    colours = [attrs["style"] for _, attrs in page.tags if attrs.get("class") == "swatch"]
+    shown = [f"--colour: {gallery.COLOURS[label]}" for label in (0, 1, IGNORE)]
+    assert colours == 6 * shown
+    chosen = [attrs["data-labels"] for _, attrs in page.tags if attrs.get("class") == "card"]
+    assert chosen == 6 * [f"0 1 {IGNORE}"]
+
+
 def test_costs_and_protocol_are_those_of_the_run(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path, images=1, resize_long=333, scales=[1.25, 0.5]))
     assert [(cost.stage, cost.iterations, cost.memory) for cost in costs(run)] == [

@@ -78,7 +78,7 @@ def predict_split(predictor: Predictor, job: Job, ranks: tuple[int, int] = (0, 1
     with claim:
         if main:
             choices = {**predictor.choices(), "overlays": job.overlays}
-            said = begin(folder, predictor.sha256, choices, job.images, holds)
+            said = begin(folder, predictor.sha256, choices, job.images, holds, predictor.classes)
             if said:
                 print(said)
 

@@ -37,7 +37,7 @@ def write_comparison(folders: Sequence[Path], path: Path) -> Path:
     differ in classes.
     """
     runs = [read_run(folder) for folder in folders]
-    scored = [run for run in runs if run.names] or runs[:1]
+    scored = [run for run in runs if run.results] or runs[:1]
     for run in scored:
         if run.names != scored[0].names:
             raise UserError(
@@ -50,7 +50,7 @@ def write_comparison(folders: Sequence[Path], path: Path) -> Path:
         "titles": distinct(folders),
         "scores": scores(runs),
         "classes": _classes(runs),
-        "names": scored[0].names,
+        "names": gallery.names_of(scored[0].names),
         "protocol": protocol(scored[0]),
         "curves": _curves(runs, distinct(folders)),
         "costs": [costs(run) for run in runs],

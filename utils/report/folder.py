@@ -3,8 +3,8 @@ is.
 """
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ class Result:
 
 @dataclass(frozen=True)
 class Scored:
-    """An image of the test: its files, its mIoU, 0..1 over the classes in its truth, and the IoU of
-    each by label.
+    """An image of the test: its files, its mIoU, 0..1 over the classes in its truth, the IoU of
+    each by label, and the share of the picture, 0..1, that is predicted as each label.
 
     Without truth `miou` is nan and `ious` is empty.
     """
@@ -45,6 +45,12 @@ class Scored:
     mask: Path | None
     miou: float
     ious: dict[int, float]
+    shares: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Return the labels that are told of it: those of its truth, else those predicted."""
+        return tuple(self.ious or self.shares)
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ def read_run(path: Path) -> RunFolder:
         }
 
         names = _label_names(config, entries)
-        options, images = _read_images(path, len(names) or LABELS)
+        options, told, images = _read_images(path, len(names) or LABELS)
         curves = _read_curves(path / "metrics.csv")
         environment = _read_environment(path / "environment.txt")
     except (KeyError, TypeError, ValueError) as error:  # ValueError includes broken JSON and text
@@ -110,7 +116,7 @@ def read_run(path: Path) -> RunFolder:
             f"{path} holds a broken file ({error}); test the checkpoint again to write it anew"
         ) from error
 
-    return RunFolder(path, names, results, curves, config, environment, options, images)
+    return RunFolder(path, names or told, results, curves, config, environment, options, images)
 
 
 def _label_names(config: dict[str, object], entries: dict[str, dict]) -> tuple[str, ...]:
@@ -158,8 +164,12 @@ def _read_environment(path: Path) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition(": ") for line in lines)}
 
 
-def _read_images(path: Path, labels: int) -> tuple[dict[str, object], list[Scored]]:
-    """Read options of the test and the images that were read, in order of name; `labels`: K + 1."""
+def _read_images(
+    path: Path, labels: int
+) -> tuple[dict[str, object], tuple[str, ...], list[Scored]]:
+    """Read options of the test, names of labels where they are told, and the images that were read,
+    in order of name; `labels`: K + 1.
+    """
     header, entries = read_journal(path)
     options = header.get("options", {})
     images = {
@@ -170,7 +180,8 @@ def _read_images(path: Path, labels: int) -> tuple[dict[str, object], list[Score
 
     # no tags of every image
     short = {name: value for name, value in options.items() if not isinstance(value, dict)}
-    return short, [images[name] for name in sorted(images)]
+    classes = tuple(map(str, header.get("classes", ())))
+    return short, classes, [images[name] for name in sorted(images)]
 
 
 def _scored(record: dict) -> Scored:
@@ -194,4 +205,8 @@ def _scored(record: dict) -> Scored:
     mask = None
     if record.get("mask"):
         mask = Path(record["mask"])
-    return Scored(record["name"], Path(record["image"]), mask, matrix.miou(), ious)
+
+    pixels = {int(label): count for label, count in record["pixels"].items()}
+    total = max(1, sum(pixels.values()))
+    shares = {label: pixels[label] / total for label in sorted(pixels)}
+    return Scored(record["name"], Path(record["image"]), mask, matrix.miou(), ious, shares)

@@ -15,6 +15,7 @@ from PIL import Image
 from datasets.pictures import load_image, load_mask
 from datasets.specs import IGNORE, palette
 from utils.common.errors import UserError
+from utils.drawing import UNLABELLED
 from utils.report.folder import Scored
 
 GROUPS = ("best", "median", "worst")
@@ -101,8 +102,14 @@ def cards(chosen: dict[str, list[Scored]], predictions: Path) -> tuple[list[Card
 
 
 def labels_of(cards: Sequence[Card]) -> list[int]:
-    """Return labels 1..K in the truth of some card, ascending: what the cards are filtered by."""
-    return sorted({label for card in cards for label in card.scored.ious} - {0})
+    """Return labels 1..K that are told of some card, ascending: what the cards are filtered by."""
+    return sorted({label for card in cards for label in card.scored.labels} - {0, IGNORE})
+
+
+def names_of(names: Sequence[str]) -> dict[int, str]:
+    """Return what each label 0..255 is called, by the names of those that have one."""
+    numbered = {label: f"label {label}" for label in range(IGNORE)}
+    return {**numbered, **dict(enumerate(names)), IGNORE: UNLABELLED}
 
 
 def thumbnail(picture: Image.Image, long: int = LONG) -> str:

@@ -76,6 +76,7 @@ def write_report(folder: Path) -> Path:
         "cards": cards,
         "gone": gone,
         "labels_shown": gallery.labels_of(cards),
+        "names": gallery.names_of(run.names),
         "colours": gallery.COLOURS,
         "panels": _panels(run),
         "changed": changed(run.config),

@@ -3,7 +3,7 @@ stopped: `images.jsonl`, whose form `datasets.predictions` tells.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,19 @@ def begin(
     options: dict[str, Any],
     items: Items,
     holds: Callable[[Entry], bool] = lambda _: True,
+    classes: Sequence[str] = (),
 ) -> str:
     """Start or continue the journal of a folder; keep the entries of `items` that are still valid
-    and for which `holds`.
+    and for which `holds`. `classes` are the names of its labels, background first.
 
     Returns what became of a former journal, as a sentence for the user; empty where there was none.
     """
-    header = {"format": FORMAT, "checkpoint": checkpoint, "options": options}
+    header = {
+        "format": FORMAT,
+        "checkpoint": checkpoint,
+        "options": options,
+        "classes": list(classes),
+    }
     began = (folder / FILE).is_file()
     former, _ = read_journal(folder)
     other = _difference(former, header)
