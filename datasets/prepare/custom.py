@@ -31,7 +31,7 @@ from datasets.tables import key_of
 from datasets.tag_sources import TAGS
 from datasets.tags import Tags, write_tags
 from utils.common.errors import UserError
-from utils.common.files import make_folder, write_whole
+from utils.common.files import make_folder, require_place, write_whole
 from utils.common.parser import refuse_idle
 
 _VAL_SHARE = 0.1
@@ -109,6 +109,7 @@ def _run(args: Namespace) -> None:
     if args.val_list:
         idle = "is of a drawn split, and --val_list gives one; leave one of them out"
         refuse_idle(vars(args), ("val_share", "seed"), idle)
+    require_place(args.out / TAGS, "--out")
     spec = read_classes(args.classes)
     _check_folders(args)
     outside = [folder for folder in (args.masks, args.out) if folder]

@@ -22,7 +22,7 @@ from datasets.layouts import Item, items
 from datasets.pictures import load_mask, mask_png, open_image
 from datasets.specs import VOC, palette
 from utils.common.errors import UserError
-from utils.common.files import written_whole
+from utils.common.files import require_place, written_whole
 
 
 def add_command(kinds: Any) -> None:
@@ -67,6 +67,7 @@ def add_command(kinds: Any) -> None:
 def _run(args: Namespace) -> None:
     folder = f"{args.comp}_{args.split}_cls"
     out = args.out or args.work_dir / f"{folder}.tgz"
+    require_place(out, "--out")
     if not (args.work_dir / "prediction").is_dir():
         raise UserError(
             f"--work_dir {args.work_dir} has no folder prediction; predict --eval_set "

@@ -17,7 +17,7 @@ from datasets.prepare.plain_pickle import read_plain
 from datasets.specs import SPECS, DatasetSpec
 from datasets.tags import Tags, read_all_tags, write_tags
 from utils.common.errors import UserError
-from utils.common.files import npy_of, write_whole
+from utils.common.files import npy_of, require_place, write_whole
 
 _LARGEST_FILE = 1 << 29  # bytes; COCO's is 40 MB
 _FORM = (
@@ -52,6 +52,7 @@ def run(args: Namespace) -> None:
     """Read one form, write the other. Raises UserError where the given file is not of its
     form.
     """
+    require_place(args.out, "--out")
     spec = SPECS[args.dataset]
     if args.import_npy:
         tags = read_npy(args.import_npy, spec)

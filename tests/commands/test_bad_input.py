@@ -477,6 +477,29 @@ def test_a_flag_that_would_do_nothing_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+# flags that name a file, which stands at the end, and the rest of a command that works long for it
+WORK: dict[str, tuple[Callable[[], None], list[object]]] = {
+    "benchmark": (command(benchmark.main), ["--part", "step", "--json"]),
+    "figure": (command(figure.main), ["--model_path", SHIPPED, "--out"]),
+    "pretrain_toy_clip": (command(pretrain_toy_clip.main), ["--out"]),
+    "report": (command(report.main), ["one", "two", "--out"]),
+    "shrink": (command(shrink.main), ["--model_path", SHIPPED, "--out"]),
+    "prepare tags": (PREPARED, ["tags", "--export_npy", "tags.json", "--out"]),
+    "prepare submit": (PREPARED, ["submit", "voc", "--work_dir", "run", "--out"]),
+    "prepare custom": (PREPARED, ["custom", "--images", "in", "--classes", "c.yaml", "--out"]),
+}
+
+
+@pytest.mark.parametrize("case", WORK)
+def test_what_cannot_be_written_is_refused_before_the_work(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main, words = WORK[case]
+    place = text_file(tmp_path) / "result.png"
+    refused(capsys, main, "notes.pt is not a folder; name another file", *words, place)
+    assert text_file(tmp_path).read_text() == "not weights\n"
+
+
 def test_a_list_that_names_a_missing_image_is_refused(
     start: list[str], toy_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from utils.common.errors import UserError
-from utils.common.files import write_whole, written_whole
+from utils.common.files import require_place, write_whole, written_whole
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -19,6 +19,39 @@ def test_a_file_is_written_whole_with_its_folders_or_refused(tmp_path: Path) -> 
     assert contents(tmp_path / "a") == {"b.txt": b"two"}
     with pytest.raises(UserError, match="b.txt/c cannot be written"):
         write_whole(tmp_path / "a/b.txt/c", b"")
+
+
+@pytest.mark.parametrize("path", ["new.json", "a/b/new.json", "there.json"])
+def test_a_place_that_takes_a_file_passes_and_nothing_is_made(path: str, tmp_path: Path) -> None:
+    (tmp_path / "there.json").write_bytes(b"one")
+    require_place(tmp_path / path, "--out")
+    assert contents(tmp_path) == {"there.json": b"one"}
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("folder", "--out .*folder is a folder, not a file; name another file"),
+        ("pipe", "--out .*pipe is a device, not a file"),
+        ("file/new.json", "new.json cannot be written, as .*file is not a folder; name another"),
+        ("file/a/b.json", "b.json cannot be written, as .*file is not a folder"),
+        ("closed/a.json", "a.json cannot be written, as nothing can be written in .*closed;"),
+        ("closed/new/a.json", "a.json cannot be written, as nothing can be written in .*closed;"),
+        ("n" * 250, "cannot be written .File name too long.; name another file"),
+        ("n" * 300 + "/a.json", "cannot be written .File name too long.; name another file"),
+    ],
+)
+def test_a_place_that_takes_no_file_is_refused(
+    path: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    os.mkfifo(tmp_path / "pipe")
+    access = os.access  # by which root may write anywhere
+    monkeypatch.setattr(os, "access", lambda at, how: at.name != "closed" and access(at, how))
+    with pytest.raises(UserError, match=said):
+        require_place(tmp_path / path, "--out")
 
 
 def break_off(path: Path, fault: type[BaseException]) -> None:

@@ -134,6 +134,37 @@ def make_folder(folder: Path, called: Path | None = None) -> None:
         )
 
 
+def require_place(path: str | Path, flag: str) -> None:
+    """See that a file can be written, before the long work whose result it holds; nothing is made.
+
+    Raises UserError, which begins with the flag and the path, where a folder or a device bears the
+    name, or where its folder is not there and cannot be made, or takes no file.
+    """
+    path = Path(path)
+    try:
+        fault = _why_not(path)
+    except OSError as error:
+        fault = f"cannot be written ({error.strerror})"
+    if fault:
+        raise UserError(f"{flag} {path} {fault}; name another file")
+
+
+def _why_not(path: Path) -> str:
+    """Say why a file cannot be written; "" where it can. OSError where the name is none."""
+    if path.is_dir():
+        return "is a folder, not a file"
+    if path.exists() and not path.is_file():
+        return "is a device, not a file"
+
+    partial_of(path).exists()  # raises an error where the name is too long
+    folder = next(above for above in path.absolute().parents if above.exists())
+    if not folder.is_dir():
+        return f"cannot be written, as {folder} is not a folder"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"cannot be written, as nothing can be written in {folder}"
+    return ""
+
+
 def partial_of(path: Path, own: bool = False) -> Path:
     """Name the place where a file's bytes gather until it is whole: `NAME.partial` beside it.
 

@@ -20,7 +20,7 @@ from utils.build import restore
 from utils.common.device import choose_device
 from utils.common.entry import command
 from utils.common.errors import UserError
-from utils.common.files import make_folder, write_whole
+from utils.common.files import require_place, write_whole
 from utils.common.parser import Parser
 from utils.config import Config
 from utils.drawing import stacked, titled_row
@@ -72,7 +72,7 @@ def main() -> None:
         raise UserError(
             f"--size {args.size} is too small for a toy picture; use {LEAST_SIDE} or more"
         )
-    make_folder(Path(args.out).parent)
+    require_place(args.out, "--out")
 
     checkpoint = load_checkpoint(Path(args.model_path), "--model_path")
     config = checkpoint_config(checkpoint["config"], Path(args.model_path), {})

@@ -13,7 +13,6 @@ contrast, so that the gradient at its input points to local evidence.
 import argparse
 import math
 import time
-from pathlib import Path
 
 import numpy as np
 import safetensors.torch
@@ -42,7 +41,7 @@ from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD, normalise
 from utils.common.device import choose_device, prepare_torch
 from utils.common.entry import command
 from utils.common.errors import UserError
-from utils.common.files import make_folder, write_whole
+from utils.common.files import require_place, write_whole
 from utils.common.parser import Parser, refuse_idle
 from utils.training.average_precision import mean_average_precision
 from utils.training.optim import set_rate
@@ -312,7 +311,7 @@ def main() -> None:
             raise UserError(f"--{name} {number} must be at least {least}")
         if least == HEAD_WIDTH and number % HEAD_WIDTH:
             raise UserError(f"--{name} {number} is no multiple of {HEAD_WIDTH}; use e.g. {default}")
-    make_folder(Path(args.out).parent)
+    require_place(args.out, "--out")
 
     start = time.time()
     save(train(args), args.out)

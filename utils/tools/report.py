@@ -9,6 +9,7 @@ from pathlib import Path
 
 from utils.common.entry import command
 from utils.common.errors import UserError
+from utils.common.files import require_place
 from utils.common.parser import Parser
 from utils.report.comparison import write_comparison
 from utils.report.page import write_report
@@ -27,7 +28,9 @@ def main() -> None:
     if len(args.runs) == 1:
         print(write_report(args.runs[0]))
     else:
-        print(write_comparison(args.runs, args.out or args.runs[0].parent / "comparison.html"))
+        page = args.out or args.runs[0].parent / "comparison.html"
+        require_place(page, "--out")
+        print(write_comparison(args.runs, page))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from utils.common.entry import command
 from utils.common.errors import UserError
+from utils.common.files import require_place
 from utils.common.parser import Parser
 from utils.run_folder.checkpoint import load_checkpoint, save_checkpoint
 
@@ -26,6 +27,8 @@ def main() -> None:
     )
     parser.add_argument("--out", required=True, metavar="FILE", help="file to write")
     args = parser.parse_args()
+    require_place(args.out, "--out")
+
     content = load_checkpoint(Path(args.model_path), "--model_path")
     if content.get("stage") == "classifier":
         raise UserError(

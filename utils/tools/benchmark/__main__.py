@@ -20,6 +20,7 @@ import torch
 from utils.common.device import choose_device, prepare_torch, uses_bf16
 from utils.common.entry import command
 from utils.common.errors import UserError
+from utils.common.files import require_place, write_whole
 from utils.common.options import options
 from utils.common.parser import Parser, refuse_idle
 from utils.config import CONFIGS, Config, add_config_flags, from_dict, load_config, typed
@@ -134,6 +135,9 @@ def main() -> None:
         )
     own |= {"repeats": own["repeats"] or REPEATS, "names": own["names"] or Setting.names}
 
+    if own["json"]:
+        require_place(own["json"], "--json")
+
     prepare_torch(config.threads)
     device = choose_device(config.device)
     crf_on = (own["images"], own["model_path"])
@@ -157,7 +161,7 @@ def main() -> None:
             "yardsticks": {n: asdict(t) for n, t in units.items()},
             "rows": [asdict(row) for row in rows],
         }
-        Path(own["json"]).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        write_whole(own["json"], json.dumps(content, indent=1).encode())
 
 
 if __name__ == "__main__":
