@@ -1,5 +1,10 @@
 """Test a CVF checkpoint on MS COCO 2014: `python test_msc_flip_coco.py --model_path CKPT`."""
 
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(__file__))  # which PYTHONSAFEPATH keeps Python from
+
 from utils.cli import evaluate_command
 from utils.common.entry import command
 

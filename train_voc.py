@@ -2,6 +2,11 @@
 every setting.
 """
 
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(__file__))  # which PYTHONSAFEPATH keeps Python from
+
 from utils.cli import train_command
 from utils.common.entry import command
 

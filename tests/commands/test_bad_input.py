@@ -3,6 +3,7 @@ traceback.
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -599,10 +600,13 @@ def test_preparing_data_refuses_as_training_does(
     assert not list(tmp_path.iterdir())
 
 
-def started(script: str, folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+def started(
+    script: str, folder: Path, *arguments: object, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """A script started from `folder` in a process of its own."""
     words = [sys.executable, ROOT / script, *map(str, arguments)]
-    return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    own = {**os.environ, **environment}
+    return subprocess.run(words, cwd=folder, env=own, capture_output=True, text=True, check=False)
 
 
 def test_a_broken_picture_in_a_loading_process_is_one_sentence(
@@ -620,3 +624,12 @@ def test_a_script_runs_as_a_command_from_anywhere(tmp_path: Path) -> None:
     ran = started("test_msc_flip_coco.py", tmp_path, "--model_paht", "x")
     assert (ran.returncode, ran.stdout, len(ran.stderr.splitlines())) == (2, "", 1)
     assert ran.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in ROOT.glob("*.py")))
+def test_a_script_finds_its_packages_where_python_does_not_look_beside_it(
+    script: str, tmp_path: Path
+) -> None:
+    ran = started(script, tmp_path, "--absent", "x", PYTHONSAFEPATH="1")
+    assert ran.returncode == 2 and ran.stderr.startswith("error: "), ran.stderr
+    assert len(ran.stderr.splitlines()) == 1

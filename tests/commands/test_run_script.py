@@ -136,3 +136,16 @@ def test_a_recipe_of_real_data_does_not_fall_back_to_the_toy_set(tmp_path: Path)
     assert "running the embedded toy set" in done.stdout
     assert given[0] == "-m datasets.prepare toy --layout voc --root data/toy_voc"
     assert given[2].split()[2] == "runs/toy_voc_weclip/checkpoints/final.pt"
+
+
+def test_the_scripts_find_modules_where_python_does_not_look_beside_them() -> None:
+    script = f'source {ROOT}/utils/tools/environment.sh; "$0" -m utils.tools.launch --help'
+    done = subprocess.run(
+        ["bash", "-c", script, sys.executable],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONSAFEPATH": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0 and done.stdout.startswith("usage: python -m utils.tools.launch")

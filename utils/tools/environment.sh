@@ -3,6 +3,9 @@
 # requirements files: the active environment if it has them all, else .venv in this folder, made,
 # mended and filled if needed.
 
+# the packages of this folder are found from within it, as scripts and `python -m` do by default
+unset PYTHONSAFEPATH
+
 refuse() { # words of a sentence
   echo "error: $*" >&2
   exit 2
