@@ -19,8 +19,10 @@ from utils.tools import launch
 
 LAUNCH = """
 import sys
+from utils import processes
 from utils.tools import launch
-launch._PATIENCE = float(sys.argv.pop(1))
+processes._PATIENCE = float(sys.argv.pop(1))
+processes._LAST_WORK = float(sys.argv.pop(1))
 launch.main()
 """
 # the rank, and a note that this process is there, for the scripts below
@@ -32,16 +34,22 @@ rank = int(os.environ.get("RANK", 0))
 
 
 def started(
-    folder: Path, script: str, *flags: str, processes: int = 2, patience: float = 30
+    folder: Path,
+    script: str,
+    *flags: str,
+    processes: int = 2,
+    patience: float = 30,
+    last_work: float = 600,
 ) -> subprocess.Popen[str]:
     """Start a script in several processes, with a folder for their notes as its argument.
 
-    patience: seconds for the others once one has failed.
+    patience: seconds for the others once one has failed. last_work: for all once asked to end.
     """
     path = folder / "script.py"
     path.write_text(BEGINNING + script)
     (folder / "notes").mkdir()
-    words = [sys.executable, "-c", LAUNCH, str(patience), "--processes", str(processes), *flags]
+    times = [str(patience), str(last_work)]
+    words = [sys.executable, "-c", LAUNCH, *times, "--processes", str(processes), *flags]
     return subprocess.Popen(
         [*words, str(path), str(folder / "notes")],
         cwd=ROOT,
@@ -137,7 +145,9 @@ def test_the_others_end_where_one_was_killed(tmp_path: Path) -> None:
     os.kill(notes(tmp_path)[1], signal.SIGKILL)
     status, _, said = ended(process)
     assert status == 1
-    assert said.startswith("error: process 2 of 2 was ended by signal 9, perhaps for want of mem")
+    killed, cause = said.splitlines()
+    assert killed.startswith("note: process 1 of 2 does not end and is killed; what it wrote")
+    assert cause.startswith("error: process 2 of 2 was ended by signal 9, perhaps for want of mem")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -161,6 +171,52 @@ sys.exit(130)
     assert ended(process)[0] == 130
     for rank in range(2):
         assert len(list(tmp_path.glob(f"asked {rank} *"))) == 1
+
+
+# Counts how often it is asked to end, and does not, as one that is stuck.
+STUCK = """
+folder = pathlib.Path(sys.argv[1]).parent
+signal.signal(signal.SIGTERM, lambda *_: (folder / f"asked {rank} {time.monotonic()}").touch())
+(folder / f"ready {rank}").touch()
+while True:
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("status", [None, 130], ids=["all are stuck", "one ends"])
+def test_a_process_that_does_not_end_when_asked_is_killed(
+    tmp_path: Path, processes: int, status: int | None
+) -> None:
+    script = STUCK
+    if status is not None:
+        script = script.replace("while True", "while rank or not list(folder.glob('asked 0 *'))")
+        script += f"sys.exit({status})\n"
+    process = started(tmp_path, script, processes=processes, patience=0.2, last_work=1)
+    wait_until(lambda: len(list(tmp_path.glob("ready *"))) == processes)
+    process.send_signal(signal.SIGTERM)
+    ended_with, _, said = ended(process)
+
+    stuck = [rank for rank in range(processes) if rank or status is None]
+    assert ended_with == 130
+    assert said.count("does not end and is killed; what it wrote before is kept\n") == len(stuck)
+    assert said.count("s more, or 0 s from a second Ctrl-C on") == bool(stuck)
+    for rank in stuck:
+        first, second = sorted(
+            float(path.name.split()[2]) for path in tmp_path.glob(f"asked {rank} *")
+        )
+        assert second - first > 0.8  # not before the time for the last work is over
+
+
+def test_a_second_request_cuts_the_time_for_the_last_work_short(tmp_path: Path) -> None:
+    process = started(tmp_path, STUCK, patience=0.2, last_work=600)
+    wait_until(lambda: len(list(tmp_path.glob("ready *"))) == 2)
+    for times in (1, 2):
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda times=times: len(list(tmp_path.glob("asked *"))) >= 2 * times)
+    status, _, said = ended(process)
+    assert status == 130 and said.count("does not end and is killed") == 2
+    assert said.endswith("interrupted; what is written is kept\n")
 
 
 def test_an_interrupt_before_anything_has_begun_is_told_as_one(tmp_path: Path) -> None:
