@@ -60,6 +60,7 @@ def _parsed(path: Path, called: str, text: str | None, parse: Callable[..., Any]
         if text is None:
             text = path.read_text(encoding="utf-8-sig")
         return parse(text, Loader=_Loader)
+
     except _KeyTwice as error:
         raise UserError(
             f"{called}{_line(error)} has the key {error.problem!r:.80} a second time; keep one"
