@@ -5,7 +5,9 @@ A GPU is done with most operations here before the CPU has launched the next one
 
 from __future__ import annotations
 
+import threading
 import warnings
+import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,17 +30,21 @@ class Replay:
     What a function is given and its result are tensors, or hold them in lists, tuples and
     dataclasses. Tensors that it reads beside them are on the GPU and stay where they are, as
     parameters do that are trained in place. Results and gradients are copies, as the next replay
-    writes over what a graph holds. What cannot be recorded is run as on a CPU, with a warning.
+    writes over what a graph holds. What cannot be recorded is run as on a CPU, with a warning, and
+    so is, without one, what is called again before the backward pass of the call before.
+
+    Threads may share it if they share a stream, as they do unless they ask for others.
     """
 
     def __init__(self) -> None:
         self._met: Counter[Hashable] = Counter()
         self._graphs: dict[Hashable, _Graph | _LearningGraph | None] = {}
         self._pool: Any = None  # memory that all graphs without gradients share
+        self._lock = threading.RLock()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Replay:
-        """Begin anew: a copy of a network has its tensors elsewhere."""
-        return Replay()
+    def __reduce__(self) -> tuple[type[Replay], tuple[()]]:
+        """Begin anew in a copy, here or in another process: its tensors are elsewhere."""
+        return Replay, ()
 
     def __call__(
         self,
@@ -63,22 +69,15 @@ class Replay:
         mode = (torch.is_autocast_enabled(), torch.is_inference_mode_enabled())
         kinds = [(each.shape, each.dtype, each.device, each.requires_grad) for each in tensors]
         key = (name, *mode, *kinds, *map(id, learned))
-        self._met[key] += 1
-        if self._to_be_recorded(key):
-            try:
-                self._graphs[key] = self._recorded(function, given, learned)
-            except RuntimeError as error:
-                reason = str(error).partition("\n")[0]
-                warnings.warn(f"{name} runs without a CUDA graph: {reason}", stacklevel=2)
-                self._graphs[key] = None
-                self._pool = None  # PyTorch may take it for one that is still being recorded to
-            if len(self._graphs) > MOST:
-                del self._graphs[self._rarest()]
+        with self._lock:
+            self._met[key] += 1
+            if self._to_be_recorded(key):
+                self._record(key, function, given, learned)
+            recorded = self._graphs.get(key)
+            if recorded is not None and not recorded.waits():
+                return recorded(tensors)
 
-        recorded = self._graphs.get(key)
-        if recorded is None:
-            return function(*given)
-        return recorded(tensors)
+        return function(*given)
 
     def _to_be_recorded(self, key: Hashable) -> bool:
         """Tell whether the time has come; once there is no room, not before something is met twice
@@ -94,6 +93,27 @@ class Replay:
     def _rarest(self) -> Hashable:
         """Return the key of the graph whose shapes have been met least."""
         return min(self._graphs, key=self._met.__getitem__)
+
+    def _record(
+        self,
+        key: tuple[Any, ...],
+        function: Callable[..., Any],
+        given: Sequence[Any],
+        learned: Sequence[Tensor],
+    ) -> None:
+        """Keep a graph of a function, or None, with a warning, where that fails; if there are too
+        many then, the rarest goes.
+        """
+        try:
+            self._graphs[key] = self._recorded(function, given, learned)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            warnings.warn(f"{key[0]} runs without a CUDA graph: {reason}", stacklevel=3)
+            self._graphs[key] = None
+            self._pool = None  # PyTorch may take it for one that is still being recorded to
+
+        if len(self._graphs) > MOST:
+            del self._graphs[self._rarest()]
 
     def _recorded(
         self, function: Callable[..., Any], given: Sequence[Any], learned: Sequence[Tensor]
@@ -135,6 +155,10 @@ class _Graph:
         self.graph.replay()
         return mapped(self.result, Tensor.clone)
 
+    def waits(self) -> bool:
+        """Return False: there is no backward pass to wait for."""
+        return False
+
 
 class _LearningGraph:
     """A recorded function and its backward pass, a graph each.
@@ -170,11 +194,18 @@ class _LearningGraph:
         self.result = mapped(result, Tensor.detach)
         self.outputs = tensors_of(self.result)
         self.have_gradients = [each.requires_grad for each in outputs]
-        self.turn = 0  # replays so far
+        self.last: Callable[[], Any] = lambda: None  # the last replay, while its results are held
+        self.went_back = False  # so far, from the last replay
 
     def __call__(self, given: list[Tensor]) -> Any:
         outputs = iter(_Replayed.apply(self, *given, *self.learned))
         return mapped(self.result, lambda _: next(outputs))
+
+    def waits(self) -> bool:
+        """Return True if the last replay may still get its backward pass, which needs what the
+        graph holds.
+        """
+        return self.last() is not None and not self.went_back
 
 
 class _Replayed(torch.autograd.Function):
@@ -185,9 +216,9 @@ class _Replayed(torch.autograd.Function):
         """Replay the function on the tensors given, which those that are learned follow."""
         torch._foreach_copy_(graphs.given, list(tensors[: len(graphs.given)]))
         graphs.forward.replay()
-        graphs.turn += 1
+        graphs.last = weakref.ref(ctx)
+        graphs.went_back = False
         ctx.graphs = graphs
-        ctx.turn = graphs.turn
         ctx.set_materialize_grads(False)
         outputs = tuple(each.clone() for each in graphs.outputs)
         known = zip(outputs, graphs.have_gradients, strict=True)
@@ -197,12 +228,12 @@ class _Replayed(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *asked: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Replay the backward pass. Raises RuntimeError if the function was replayed since."""
+        """Replay the backward pass. Raises RuntimeError for a second one after another replay."""
         graphs = ctx.graphs
-        if ctx.turn != graphs.turn:
+        if graphs.last() is not ctx:
             raise RuntimeError(
-                "a function was replayed again before its backward pass; call backward() after "
-                "each forward pass"
+                "a function was replayed again since its first backward pass, so a second one "
+                "(retain_graph) comes too late; call it before the next forward pass"
             )
 
         needed = [each for each, has in zip(asked, graphs.have_gradients, strict=True) if has]
@@ -215,6 +246,7 @@ class _Replayed(torch.autograd.Function):
         found = [each for each in graphs.gradients if each is not None]
         copies = [torch.empty_like(each) for each in found]
         torch._foreach_copy_(copies, found)  # one operation, where parameters are hundreds
+        graphs.went_back = True
         own = iter(copies)
         return None, *(None if each is None else next(own) for each in graphs.gradients)
 

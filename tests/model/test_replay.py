@@ -1,9 +1,13 @@
 """When functions are recorded and replayed; what graphs give is tested on a GPU (tests/gpu)."""
 
-from collections.abc import Iterator
+import copy
+import pickle
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 import tiny
@@ -15,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from clip.model import ImageFeatures
 from model import replay
+from model.cvf import CVF
 from model.replay import RECORDED_AT, Replay, _Graph
 
 RESULT = ImageFeatures([torch.ones(1, 5, 2), torch.zeros(1, 5, 2)], [torch.ones(1, 5, 5)], (2, 2))
@@ -243,13 +248,55 @@ def test_what_was_recorded_in_inference_mode_is_not_written_to_outside_it() -> N
 
 
 @pytest.mark.usefixtures("_taped")
-def test_a_backward_pass_after_another_replay_is_refused() -> None:
+def test_calls_before_the_backward_pass_of_the_first_are_computed() -> None:
+    weight, again = numbers(2), Replay()
+    computed = Mock(side_effect=lambda x: weight * x)
+
+    for _ in range(RECORDED_AT):
+        again("product", computed, numbers(1), learned=[weight]).backward()
+
+    computed.reset_mock()
+    weight.grad = None
+    results = [again("product", computed, numbers(start), learned=[weight]) for start in (3, 4, 5)]
+    assert computed.call_count == 2
+    sum(results).backward()
+    assert weight.grad is not None and weight.grad.item() == 3 + 4 + 5
+
+    del results
+    for start in (6, 7):  # after a backward pass, and after a result that nobody holds
+        again("product", computed, numbers(start), learned=[weight])
+    assert computed.call_count == 2
+
+
+@pytest.mark.usefixtures("_taped")
+def test_a_second_backward_pass_after_another_replay_is_refused() -> None:
     weight, again = numbers(2), Replay()
     for _ in range(RECORDED_AT):
         first = again("product", lambda x: weight * x, numbers(1), learned=[weight])
+        first.backward(retain_graph=True)
+
     again("product", lambda x: weight * x, numbers(1), learned=[weight])
-    with pytest.raises(RuntimeError, match="replayed again before its backward pass; call"):
+    with pytest.raises(RuntimeError, match="replayed again since its first backward pass"):
         first.backward()
+
+
+@pytest.mark.usefixtures("_taped")
+def test_threads_that_share_it_get_their_own_results() -> None:
+    again = Replay()
+
+    def double(start: int) -> list[float]:
+        with torch.no_grad():
+            return again("double", lambda x: 2 * x, on_gpu(8) + start).unique().tolist()
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(double, range(400)))
+    assert found == [[2 * start] for start in range(400)]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_of_a_network_begins_anew(copied: Callable[[CVF], CVF]) -> None:
+    model = tiny.cvf()
+    assert copied(model)._replay is not model._replay
 
 
 def test_a_recording_is_of_the_tensors_device_and_gives_the_stream_back_where_it_fails(
