@@ -20,6 +20,7 @@ PAGES = (
     ROOT / "utils" / "README.md",
     ROOT / "utils/CHANGES.md",
     ROOT / "utils" / "tools" / "README.md",
+    ROOT / "utils" / "tools" / "benchmark" / "README.md",
 )
 
 

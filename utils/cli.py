@@ -29,7 +29,7 @@ from utils.training.stages import train
 
 PICTURES = "pictures"  # folder in a training's run folder for what is predicted of --images
 
-# than pydensecrf, in every measurement (utils/tools/README.md, "Speed")
+# than pydensecrf, in every measurement (utils/tools/benchmark/README.md)
 FASTER_CRF = "torch"
 
 

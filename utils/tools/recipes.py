@@ -173,20 +173,23 @@ RECIPES = (
 )
 
 
+def about(number: Reference) -> str:
+    """Tell what a number is of, what is special about it, and what others got."""
+    text = f"on {number.split}"
+    if number.note:
+        text += f" ({number.note})"
+    if number.others:
+        text += f", others {' '.join(f'{value:g}' for value in number.others)}"
+    if number.quoted_by:
+        text += f", as quoted by {number.quoted_by}"
+    return text
+
+
 def authors(recipe: Recipe) -> str:
     """Tell the recipe's numbers in one line each, with where they stand."""
-    lines = []
-    for each in recipe.numbers:
-        line = f"{each.name} {each.value:g} on {each.split}"
-        if each.note:
-            line += f" ({each.note})"
-        if each.others:
-            line += f", others {' '.join(f'{value:g}' for value in each.others)}"
-        if each.quoted_by:
-            line += f", as quoted by {each.quoted_by}"
-        lines.append(f"{line}: {each.address}")
-
-    return "\n".join(lines)
+    return "\n".join(
+        f"{each.name} {each.value:g} {about(each)}: {each.address}" for each in recipe.numbers
+    )
 
 
 def facts(recipe: Recipe) -> dict[str, str]:
@@ -228,26 +231,15 @@ def listing() -> str:
 
 
 def markdown() -> str:
-    """Return the table of configs/README.md."""
-    titles = list(facts(RECIPES[0]))
-    rows = [f"| recipe | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
+    """Return the table of configs/README.md: what each yields, and its authors' numbers."""
+    rows = ["| recipe | reproduces | yields | authors have |", "|---|---|---|---|"]
     for recipe in RECIPES:
-        cells = [f"`{recipe.name}`", *(_cell(text) for text in facts(recipe).values())]
-        rows.append(f"| {' | '.join(cells)} |")
+        numbers = [
+            f"[{each.name} {each.value:g}]({each.address}) {about(each)}" for each in recipe.numbers
+        ]
+        given = YIELDS[recipe.config.stages]
+        rows.append(f"| `{recipe.name}` | {recipe.reproduces} | {given} | {'<br>'.join(numbers)} |")
     return "\n".join(rows)
-
-
-def _cell(text: str) -> str:
-    """Return a text as it stands in a table: commands as code, addresses as links."""
-    if text.startswith("bash "):
-        return f"`{text}`"
-    lines = []
-    for line in text.splitlines():
-        head, link, address = line.rpartition(": https://")
-        if link:
-            line = f"[{head}](https://{address})"
-        lines.append(line)
-    return "<br>".join(lines)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from utils.common.errors import UserError
 from utils.config import Config
 from utils.splits import image_tags, own_split, split_items
 
-# Seconds per image at a crop of 320 px, two threads, bf16 (utils/tools/README.md, "Speed"); an
+# Seconds per image at a crop of 320 px, two threads, bf16 (utils/tools/benchmark/README.md); an
 # image costs in proportion to its pixels, and fp32 this many times as much.
 STAGE_1_SECONDS = 0.21
 STAGE_1_SECONDS_PER_CLASS = 0.0013
