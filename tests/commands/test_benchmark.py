@@ -156,7 +156,9 @@ def test_a_step_of_stage_1_needs_its_weights_three_times_over() -> None:
     weights = sum(tensor.nbytes for tensor in step.stage.module.parameters())
     found = counted_step(step)
     assert 4 * weights < found.peak < 6 * weights  # gradients and AdamW's two moments
-    assert found.waits == 1 and found.launches > 500
+    assert found.launches > 500
+    if torch.__version__ >= "2.4":  # AdamW is fused there without a GPU too, and asks for no count
+        assert found.waits == 1
     shown = table([Row("step", "A", None, "computed")], {})
     assert shown.split() == ["step", "(A)", "computed"]
 

@@ -193,7 +193,8 @@ def test_five_steps_give_the_weights_of_a_loop_with_torchs_adamw() -> None:
 
     trained = [tensor for tensor in theirs.parameters() if tensor.requires_grad]
     # fused as ours is: a key's bias has gradients of rounding alone, which Adam magnifies
-    options = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01, "fused": True}
+    fused = stage.optimiser.param_groups[0]["fused"]
+    options = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01, "fused": fused}
     plain = torch.optim.AdamW(trained, lr=1.0, **options)
     start = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
     for step, pixels in enumerate(images):

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import run, same_weights
@@ -174,14 +175,14 @@ def test_commands_come_to_their_end(
 def test_a_true_fault_is_one_sentence(
     start: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real: Callable[..., object] = os.mkdir
+    real: Callable[..., None] = Path.mkdir
 
-    def fail(path: object, *rest: object, **options: object) -> object:
-        if str(path).endswith("checkpoints"):
+    def fail(path: Path, *rest: Any, **options: Any) -> None:
+        if path.name == "checkpoints":
             raise OSError(errno.EROFS, "Read-only file system", str(path))
-        return real(path, *rest, **options)
+        real(path, *rest, **options)
 
-    monkeypatch.setattr(os, "mkdir", fail)
+    monkeypatch.setattr(Path, "mkdir", fail)
     assert run(train_voc.main, *start) in (1, 2)
     said = capsys.readouterr().err.splitlines()
     assert "Read-only file system" in said[-1] and "Traceback" not in "".join(said)

@@ -88,7 +88,7 @@ def test_the_label_is_the_crfs_with_the_recipes_constants(model: CVF) -> None:
 
 @pytest.mark.parametrize("seed_size", ["padded", "resized"])
 def test_the_crf_gets_the_scores_that_the_network_has_joined(seed_size: str) -> None:
-    torch.manual_seed(0)
+    torch.manual_seed(7)  # weights by which two thirds of the pixels change
     method = {"branches": "fusion", "self_train": "scores", "self_train_share": 0.7}
     model = tiny.cvf(**method).eval()
     config = replace(CLIP_ES, **method, seed_size=seed_size)
