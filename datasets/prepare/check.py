@@ -170,9 +170,11 @@ def _suspicions(jobs: dict[str, list[Job]]) -> list[str]:
     found = []
     for split, todo in jobs.items():
         masked = [
-            job.item for job in todo if job.item.mask is not None and job.item.image.is_file()
+            (job.item.mask, job.item.image)
+            for job in todo
+            if job.item.mask is not None and job.item.image.is_file()
         ]
-        wrong, odd = signs([look(item.mask, item.image) for item in spread(masked, MOST)])
+        wrong, odd = signs([look(mask, image) for mask, image in spread(masked, MOST)])
         found += [f"{split}: {sentence}" for sentence in wrong]
         print("".join(f"{split}: {sentence}\n" for sentence in odd), end="")
     return found
@@ -207,14 +209,19 @@ def inspect(job: Job, classes: int) -> Report:
 
 def _kinds(picture: Picture) -> list[str]:
     """Return which kinds of NOTED a decoded picture is; none for plain RGB."""
-    kinds = {
-        ALPHA: picture.transparent,
-        DEEP: picture.deep,
-        _MODES.get(picture.mode, ""): picture.mode in _MODES,
-    }
-    colour = next((kind for kind, is_so in kinds.items() if is_so), None)
-    rest = {STRETCHED: picture.stretched, TURNED: picture.turned}
-    return [kind for kind, is_so in {colour: colour is not None, **rest}.items() if is_so]
+    found = []
+    if picture.transparent:
+        found.append(ALPHA)
+    elif picture.deep:
+        found.append(DEEP)
+    elif picture.mode in _MODES:
+        found.append(_MODES[picture.mode])
+
+    if picture.stretched:
+        found.append(STRETCHED)
+    if picture.turned:
+        found.append(TURNED)
+    return found
 
 
 def _inspect_mask(
