@@ -382,6 +382,11 @@ MISTAKES: dict[str, tuple[Callable[[], None], Callable[[Path, Path], list[object
         lambda _, __: ["--steps", 1],
         "the following arguments are required: --out",
     ),
+    "no file for a picture": (
+        command(figure.main),
+        lambda _, __: ["--model_path", SHIPPED],
+        "the following arguments are required: --out",
+    ),
     "no multiple of heads": (
         command(pretrain_toy_clip.main),
         lambda folder, _: ["--out", folder / "new.safetensors", "--width", 100],

@@ -1,8 +1,8 @@
 """Draw the method as it sees toy pictures: `python -m utils.tools.figure --model_path CKPT --out
-model.jpg`.
+first.jpg`.
 
-One row per picture: image, CLIP CAM, ViT CAM, both fused, pseudo label, prediction, truth; all are
-real outputs.
+One row per picture: image, seeds of CLIP, of the ViT and of both fused, pseudo label, prediction,
+truth; all are real outputs.
 """
 
 import argparse
@@ -48,7 +48,10 @@ def main() -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_path", required=True, help="checkpoint trained on the toy VOC")
     parser.add_argument(
-        "--out", default="model.jpg", help="picture to write (default: %(default)s)"
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="picture to write, in place of one that is there; model.jpg is that of the front page",
     )
     parser.add_argument(
         "--pictures",
@@ -67,7 +70,7 @@ def main() -> None:
             f"--pictures {min(args.pictures)} is negative; pictures are numbered from 0"
         )
     if Path(args.out).suffix.lower() not in Image.registered_extensions():
-        raise UserError(f"--out {args.out} has no suffix of a picture; use e.g. model.jpg")
+        raise UserError(f"--out {args.out} has no suffix of a picture; use e.g. first.jpg")
     if args.size < LEAST_SIDE:
         raise UserError(
             f"--size {args.size} is too small for a toy picture; use {LEAST_SIDE} or more"
