@@ -56,6 +56,6 @@ def test_a_panel_shows_the_highest_score_of_the_tagged_classes(
     monkeypatch.setattr(panels, "heat", lambda _, values: values)
     truth = np.ones((4, 6), np.uint8)
     row, pseudo = panels.method_row(None, image, tags, {"truth": truth}, None, BEGINNING)
-    assert [title for title, _ in row] == ["image", "CLIP CAM", "pseudo label", "truth"]
+    assert [title for title, _ in row] == ["image", "CLIP seed", "pseudo label", "truth"]
     expected = scores.amax(0).numpy() if tagged else np.zeros((4, 6))
     assert np.array_equal(row[1][1], expected) and (pseudo == 2).all()

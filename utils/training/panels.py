@@ -1,5 +1,5 @@
-"""What the method makes of an image, in a row: image, CLIP CAM, ViT CAM, fused, pseudo label,
-prediction, truth.
+"""What the method makes of an image, in a row: image, seeds of CLIP, of the ViT and of both fused,
+pseudo label, prediction, truth.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,6 @@ from utils.inference.segmenter import Outputs, predict
 from utils.metrics import MULTI, TITLES
 from utils.training.loop import Run
 
-CAMS = {"clip": "CLIP CAM", "vit": "ViT CAM", "fused": "fused"}
-
 
 def method_row(
     model: CVF,
@@ -37,23 +35,20 @@ def method_row(
     """Draw titled panels (H, W, 3) uint8 of an image of that form with tags (K,), and its pseudo
     label (H, W) uint8.
 
-    labels: further label maps (H, W) uint8 by title, drawn behind the pseudo label. A CAM panel
+    labels: further label maps (H, W) uint8 by title, drawn behind the pseudo label. A seed's panel
     shows the highest score of any tagged class at each pixel. The model is in eval mode.
     """
     seeds = image_seeds(model, torch.from_numpy(image).permute(2, 0, 1), tags, config, phase)
     empty = torch.zeros(1, *image.shape[:2])  # an image without tags has no score
-    cams = {
-        kind: torch.cat([empty, scores.cpu()]).amax(0).numpy()
-        for kind, scores in seeds.scores.items()
-    }
+    panels = [("image", image)]
+    for kind, scores in seeds.scores.items():
+        highest = torch.cat([empty, scores.cpu()]).amax(0).numpy()
+        panels.append((TITLES[kind], heat(image, highest)))
 
     pseudo = seeds.pseudo.cpu().numpy().astype(np.uint8)
-    panels = [
-        ("image", image),
-        *((title, heat(image, cams[kind])) for kind, title in CAMS.items() if kind in cams),
-    ]
     labels = {TITLES["pseudo"]: pseudo, **labels}
-    return [*panels, *((title, coloured(image, part)) for title, part in labels.items())], pseudo
+    panels += [(title, coloured(image, part)) for title, part in labels.items()]
+    return panels, pseudo
 
 
 def draw_panels(model: CVF, training: Split, run: Run, step: int) -> None:
