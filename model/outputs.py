@@ -44,8 +44,8 @@ class VitOutput:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What the parts that learn make of what the backbones say: `fused` and `affinity` of `Views`,
+class HeadOutput:
+    """What the trained head makes of what the backbones say: `fused` and `affinity` of `Views`,
     `logits` and `opinions` of `CVFOutput`.
     """
 

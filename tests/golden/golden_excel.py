@@ -16,6 +16,7 @@ from torch import Tensor
 from model.criterion import replace_labels
 from model.cvf import CVF
 from model.dense import attend
+from model.head import SegmentationHead
 from model.outputs import CVFOutput
 from model.proxy import centred_cosine
 from model.resize import resize
@@ -77,13 +78,19 @@ def check_excel(golden: GoldenFile) -> None:
     print(f"{name}, overridden: means over the batch, features changed in place")
 
     model = weclip(golden, settings)
-    model._read_tokens = lambda tokens: changed_in_place(model, tokens)
+
+    def published_tokens(_: SegmentationHead, tokens: list[Tensor]) -> list[Tensor]:
+        return changed_in_place(model, tokens)
+
     stages = {
         "before": settings.switch_iters - 1,
         "after": settings.switch_iters,
         "late": settings.self_train_iters,
     }
-    with patch("model.proxy.centred_cosine", joint):
+    with (
+        patch("model.proxy.centred_cosine", joint),
+        patch.object(SegmentationHead, "fused_tokens", published_tokens),
+    ):
         check_maps(golden, model)
         for stage, step in stages.items():
             check_stage(golden, stage, model, settings, step)
@@ -96,7 +103,7 @@ def check_maps(golden: GoldenFile, model: CVF) -> None:
     expected = golden["attn_last6"]
     for ours, theirs in zip(model.seed_maker.clip_maps(features), expected, strict=True):
         close(ours, theirs[:, 1:, 1:])
-    fused = model.fusion(model._read_tokens(features.tokens))
+    fused = model.fusion(model.head.fused_tokens(features.tokens))
     close(fused.transpose(1, 2).unflatten(2, features.grid), golden["fused"])
 
 

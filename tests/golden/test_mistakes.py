@@ -106,7 +106,7 @@ def weighted_first(maps: Tensor, *given: Any) -> Tensor:
 def clip_alone() -> Iterator[None]:
     """Affinity predicted from CLIP's features, not from both."""
     heads = {"dot": lambda fused: predicted_affinity(fused.chunk(2, dim=-1)[0])}
-    with patch("model.cvf.AFFINITY_HEADS", heads):
+    with patch("model.head.AFFINITY_HEADS", heads):
         yield
 
 
