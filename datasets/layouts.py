@@ -6,19 +6,15 @@ import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from datasets.coco_json import coco_annotations, coco_classes, coco_year
 from datasets.coco_masks import mask_folders, short_name
 from datasets.folders import picture_suffixes
-from datasets.lists import Item as Item
+from datasets.index import INDEX, read_index
+from datasets.list_files import check_names, read_list
 from datasets.lists import Items
 from utils.common.errors import UserError
-from utils.common.files import read_json
-
-# of a custom data set: {"format": 1, "images": folder, "masks": folder or null, "files": {...}}
-INDEX = "index.json"
-INDEX_FORMAT = 1
 
 Listing = dict[str, tuple[str, ...]]  # suffixes of each file's path without its suffix
 
@@ -156,63 +152,18 @@ def layout_of(root: str | Path) -> str:
     )
 
 
-def read_list(path: str | Path) -> list[str]:
-    """Return the image names of a list file: one per line, blank lines skipped, any line ending.
-
-    A line of an image and its mask, as DeepLab's lists have it (`/JPEGImages/NAME.jpg
-    /SegmentationClassAug/NAME.png`), gives NAME.
-
-    Raises:
-        UserError: the file is missing, not UTF-8 text or holds no name.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError as error:
-        raise UserError(
-            f"list {path} does not exist; check the split's name or give another list file"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"list {path} cannot be read as text ({error}); write one image name per line"
-        ) from error
-
-    names = [_listed(line.strip()) for line in lines if line.strip()]
-    if not names:
-        raise UserError(f"list {path} holds no image name; write one per line")
-    return names
-
-
-def _listed(line: str) -> str:
-    """Return the image that a line of a list names.
-
-    Two columns are told by their suffixes and by having one name, as names may hold spaces.
-    """
-    if " " not in line:
-        return line
-
-    image, _, mask = (PurePosixPath(part.strip()) for part in line.partition(" "))
-    pair = (
-        image.suffix.lower() in picture_suffixes()
-        and mask.suffix == ".png"
-        and image.stem == mask.stem
-    )
-    if pair:
-        return image.stem
-    return line
-
-
 def _locate(
     source: Path, names: list[str], image_dir: Path, mask_dirs: tuple[Path, ...], complete: bool
 ) -> Items:
     """Return the items of `names`; errors name `source`. Folders are listed once, as one stat per
     image is slow on network disks.
     """
-    _check_names(source, names)
+    check_names(source, names)
     folders = {name.rpartition("/")[0] for name in names}
     images = _listing(image_dir, folders)
     stems = [_stem(name, images) for name in names]
     if stems != names:
-        _check_names(source, stems)
+        check_names(source, stems)
         names = stems
 
     masks = [(folder, _listing(folder, folders)) for folder in mask_dirs]
@@ -258,46 +209,13 @@ def _mask_of(name: str, masks: Sequence[tuple[Path, Listing]]) -> str:
 
 def _indexed(root: Path, source: Path, complete: bool) -> Items:
     """Return the items of a custom data set's list `source`, located by its index."""
-    path = root / INDEX
-    index = read_json(path)
-    files = index.get("files")
-    if (
-        index.get("format") != INDEX_FORMAT
-        or not isinstance(files, dict)
-        or not isinstance(index.get("images"), str)
-    ):
-        raise UserError(
-            f"{path} is no index of format {INDEX_FORMAT}; make it with `python -m "
-            "datasets.prepare custom`"
-        )
-
+    index = read_index(root)
     names = read_list(source)
-    _check_names(source, names)
-    # Resolved first: the folders are relative to where the index really lies.
-    image_dir, mask_dir = (
-        os.path.normpath(root.resolve() / str(index.get(key))) for key in ("images", "masks")
-    )
-    for name in names:
-        entry = files.get(name)
-        if entry is None:
-            raise UserError(
-                f"{source} lists {name!r}, which {path} does not hold; prepare the data again"
-            )
-        if (
-            not isinstance(entry, list)
-            or len(entry) != 2
-            or not (_is_plain(entry[0]) and _is_plain(entry[1] or ""))
-        ):
-            raise UserError(f"{path} has no plain file names at {name!r}; prepare the data again")
-
-    located = Items(
-        (name, os.path.join(image_dir, image), os.path.join(mask_dir, mask) if mask else "")
-        for name in names
-        for image, mask in (files[name],)
-    )
+    check_names(source, names)
+    located = index.items(source, names)
     if complete:
         absent = (not os.path.isfile(image) for image in located.images)
-        _check_complete(source, names, list(compress(names, absent)), Path(image_dir))
+        _check_complete(source, names, list(compress(names, absent)), Path(index.images))
 
     return located
 
@@ -326,26 +244,6 @@ def found_instead(folder: Path) -> str:
     if (folder / first).is_dir():
         return f", but the folder {folder / first} is, whose files may belong one level higher"
     return f", but names like {first} are"
-
-
-def _is_plain(name: object) -> bool:
-    """Tell whether a name stays below the folder it is relative to."""
-    if not isinstance(name, str):
-        return False
-    odd = ":" in name or ".." in name or name.startswith(("/", "\\"))
-    return not odd or (not Path(name).anchor and ".." not in Path(name).parts)
-
-
-def _check_names(source: Path, names: list[str]) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if not _is_plain(name) or "\\" in name or name[1:2] == ":":
-            raise UserError(
-                f"{source} lists {name!r}; list plain image names relative to the image folder"
-            )
-        if name in seen:
-            raise UserError(f"{source} lists {name!r} twice; remove the second line")
-        seen.add(name)
 
 
 def _listing(root: Path, folders: Iterable[str]) -> Listing:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from datasets.exporting.target import INSET, Collector, Target, copy_photo, objects_of, photo_name
-from datasets.layouts import Item
+from datasets.lists import Item
 from utils.common.files import write_whole
 
 VERSION = "5.0.0"  # since then, LabelMe's form has not changed in what is written here

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.layouts import Item
+from datasets.lists import Item
 from datasets.pictures import load_mask, open_image
 from datasets.predictions import PREDICTION
 from datasets.specs import IGNORE

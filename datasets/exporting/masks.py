@@ -10,7 +10,7 @@ import yaml
 
 from datasets.classes import CLASSES
 from datasets.exporting.target import Collector, Target, copy_photo, photo_name
-from datasets.layouts import Item
+from datasets.lists import Item
 from datasets.pictures import mask_png
 from datasets.specs import IGNORE, palette
 from utils.common.errors import UserError

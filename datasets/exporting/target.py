@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from datasets.exporting.options import ExportOptions
-from datasets.layouts import Item
+from datasets.lists import Item
 from datasets.outlines import regions, rings, run_lengths
 from datasets.specs import DatasetSpec
 from utils.common.errors import UserError

@@ -14,7 +14,7 @@ from datasets.exporting import coco, labelme, masks, yolo
 from datasets.exporting.maps import read_labels
 from datasets.exporting.options import MASKS, ExportOptions
 from datasets.exporting.target import Form, Target
-from datasets.layouts import Item
+from datasets.lists import Item
 from datasets.prepare.parallel import crew
 from datasets.specs import IGNORE, DatasetSpec
 from utils.common.errors import UserError

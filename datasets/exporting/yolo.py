@@ -21,7 +21,7 @@ from datasets.exporting.target import (
     objects_of,
     photo_name,
 )
-from datasets.layouts import Item
+from datasets.lists import Item
 from utils.common.files import write_whole
 
 IMAGES = "images"

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datasets.classes import spec_of
-from datasets.layouts import Item, items, layout_of
-from datasets.lists import spread
+from datasets.layouts import items, layout_of
+from datasets.lists import Item, spread
 from datasets.mask_signs import MOST, fits_stored, look, signs
 from datasets.pictures import Picture, load_mask, open_image
 from datasets.prepare.parallel import add_workers, crew

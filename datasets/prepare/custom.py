@@ -6,7 +6,6 @@ Nothing is copied: an index says where the pictures and masks lie, whatever thei
 
 import hashlib
 import json
-import os
 import shlex
 import shutil
 from argparse import Namespace
@@ -21,7 +20,9 @@ from datasets.annotations import NOTHING, Tagged, tags_of_file
 from datasets.called import Pictures
 from datasets.classes import CLASSES, read_classes
 from datasets.forms.detect import FORMS
-from datasets.layouts import INDEX, INDEX_FORMAT, Item, read_list
+from datasets.index import write_index
+from datasets.list_files import read_list
+from datasets.lists import Item
 from datasets.mask_signs import refuse_suspicious
 from datasets.own_pictures import picture_names, pictures_below
 from datasets.predictions import told_files
@@ -281,19 +282,9 @@ def _write(
     if args.classes.resolve() != (out / CLASSES).resolve():
         shutil.copyfile(args.classes, out / CLASSES)
 
-    content = {
-        "format": INDEX_FORMAT,
-        "images": _relative(args.images, out),
-        "masks": _relative(args.masks, out) if args.masks else None,
-        "files": {names[file]: (str(file), mask) for file, mask in zip(names, masks)},
-    }
-    write_whole(out / INDEX, json.dumps(content, indent=1).encode())
+    files = {names[file]: (str(file), mask) for file, mask in zip(names, masks)}
+    write_index(out, args.images, args.masks, files)
     return _write_config(out, len(splits["train"]))
-
-
-def _relative(folder: Path, out: Path) -> str:
-    """Return a path relative to the index, so that data and index may move together."""
-    return os.path.relpath(folder.resolve(), out.resolve())
 
 
 def _write_config(out: Path, pictures: int) -> bool:

@@ -11,7 +11,7 @@ from time import perf_counter
 import numpy as np
 from scipy.io import loadmat
 
-from datasets.layouts import read_list
+from datasets.list_files import read_list
 from datasets.pictures import mask_png
 from datasets.prepare.parallel import Each
 from datasets.specs import IGNORE, VOC, palette

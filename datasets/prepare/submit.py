@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from datasets.layouts import Item, items
+from datasets.layouts import items
+from datasets.lists import Item
 from datasets.pictures import load_mask, mask_png, open_image
 from datasets.specs import VOC, palette
 from utils.common.errors import UserError

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets.layouts import found_instead, items, read_list
+from datasets.layouts import found_instead, items
+from datasets.list_files import read_list
 from datasets.lists import Items
 from datasets.prepare.parallel import Each, add_workers, crew
 from datasets.prepare.sbd import augment, list_from_masks

@@ -20,7 +20,8 @@ from pycocotools.coco import COCO as Instances
 from datasets.classes import read_classes
 from datasets.exporting.options import FORMATS, MASKS, ExportOptions
 from datasets.exporting.write import _whole_folder
-from datasets.layouts import Item, items
+from datasets.layouts import items
+from datasets.lists import Item
 from datasets.own_pictures import pictures
 from datasets.pictures import load_image, load_mask
 from datasets.prepare import __main__ as prepare

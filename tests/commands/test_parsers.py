@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from datasets.coco_json import coco_classes, read_instances
-from datasets.layouts import read_list
+from datasets.list_files import read_list
 from datasets.prepare.coco import write_mask
 from datasets.specs import COCO, COCO_IDS, VOC
 from datasets.tag_sources import tags_from_coco_json, tags_from_voc_xml

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from datasets.augment import AREA, ASPECT, ERASED, ClassifierImages, erase, policy, random_area
-from datasets.layouts import Item
+from datasets.lists import Item
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
 
 

@@ -10,7 +10,8 @@ import pytest
 from helpers import run
 from PIL import Image
 
-from datasets.layouts import items, read_list
+from datasets.layouts import items
+from datasets.list_files import read_list
 from datasets.prepare import __main__ as prepare
 from datasets.prepare import check
 from utils.common.entry import command

@@ -12,7 +12,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from datasets.data import IterationSampler, MaskedImages, TaggedImages
-from datasets.layouts import Item, items, read_list
+from datasets.layouts import items
+from datasets.list_files import read_list
+from datasets.lists import Item
 from utils.common.errors import UserError
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as coder
 
 from datasets.annotations import matched, tags_of_file
-from datasets.layouts import Item
+from datasets.lists import Item
 from datasets.pictures import mask_png, open_image
 from datasets.prepare.drawn import labels_of
 from datasets.specs import IGNORE, DatasetSpec

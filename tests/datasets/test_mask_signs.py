@@ -7,7 +7,7 @@ import pytest
 from helpers import run
 from PIL import Image
 
-from datasets.layouts import Item
+from datasets.lists import Item
 from datasets.mask_signs import refuse_suspicious
 from datasets.prepare import __main__ as prepare
 from datasets.specs import palette

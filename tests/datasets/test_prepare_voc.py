@@ -16,7 +16,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from datasets import tag_sources
-from datasets.layouts import items, read_list
+from datasets.layouts import items
+from datasets.list_files import read_list
 from datasets.pictures import load_mask
 from datasets.prepare import __main__ as prepare
 from datasets.prepare import sbd

@@ -7,7 +7,8 @@ import pytest
 from helpers import TRAIN, VAL
 
 from datasets.coco_masks import MARKER
-from datasets.layouts import Item, items
+from datasets.layouts import items
+from datasets.lists import Item
 from datasets.scoring import mask_rule, masks_found, scored_images
 from utils.common.errors import UserError
 

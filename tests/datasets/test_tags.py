@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.layouts import Item
+from datasets.lists import Item
 from datasets.specs import COCO, COCO_IDS, VOC
 from datasets.tag_sources import tags_from_coco_json, tags_from_masks, tags_from_voc_xml
 from datasets.tags import Tags, read_tags, write_tags

@@ -15,7 +15,7 @@ from helpers import TRAIN, VAL, run
 import test_msc_flip_voc
 import train_voc
 from datasets.data import Split
-from datasets.layouts import Item
+from datasets.lists import Item
 from datasets.specs import VOC
 from utils.common import gpu
 from utils.config import CONFIGS, Config, load_config

@@ -11,7 +11,8 @@ from helpers import counted, run, same_weights, signalled
 
 import train_voc
 from datasets.data import Split
-from datasets.layouts import Item, items
+from datasets.layouts import items
+from datasets.lists import Item
 from datasets.specs import VOC
 from datasets.tag_sources import find_tags
 from datasets.tags import Tags, write_tags

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from datasets.data import MaskedImages
-from datasets.layouts import Item
+from datasets.lists import Item
 from utils.common.device import loading_processes
 from utils.common.signals import follow_parent
 from utils.config import Config

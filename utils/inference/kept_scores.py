@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from datasets.layouts import Item
+from datasets.lists import Item
 from utils.common.device import fetch, uses_bf16
 from utils.common.files import write_whole
 from utils.common.options import Role, options

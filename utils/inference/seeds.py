@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from datasets.layouts import Item
+from datasets.lists import Item
 from datasets.transforms import normalise
 from model.cvf import CVF
 from model.losses import IGNORE

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.layouts import Item
+from datasets.lists import Item
 from datasets.pictures import as_shown, load_image
 from datasets.specs import DatasetSpec
 from datasets.transforms import normalise

@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from datasets.classes import given_classes
 from datasets.folders import picture_suffixes
-from datasets.layouts import Item, read_list
+from datasets.list_files import read_list
+from datasets.lists import Item
 from datasets.mask_signs import refuse_suspicious
 from datasets.pictures import load_mask
 from datasets.predictions import told_files

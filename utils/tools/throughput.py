@@ -18,7 +18,8 @@ import numpy as np
 from datasets.classes import spec_of
 from datasets.coco_json import coco_annotations, read_instances
 from datasets.data import TaggedImages
-from datasets.layouts import Item, items
+from datasets.layouts import items
+from datasets.lists import Item
 from datasets.prepare.check import Job, inspect
 from datasets.prepare.coco import write_mask
 from utils.common.entry import command

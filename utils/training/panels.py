@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.data import Split
-from datasets.layouts import Item
+from datasets.lists import Item
 from datasets.pictures import load_image, load_mask
 from model.cvf import CVF
 from model.method import Phase

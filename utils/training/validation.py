@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from datasets.data import Split
-from datasets.layouts import Item
+from datasets.lists import Item
 from datasets.transforms import normalise
 from model.cvf import CVF
 from model.method import Phase

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.classes import CLASSES
-from datasets.layouts import INDEX, INDEX_FORMAT
+from datasets.index import INDEX, INDEX_FORMAT
 from datasets.lists import Items, Texts
 from datasets.specs import COCO
 from datasets.tag_sources import COCO_SOURCE, TAGS
