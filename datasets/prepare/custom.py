@@ -6,12 +6,13 @@ Nothing is copied: an index says where the pictures and masks lie, whatever thei
 
 import hashlib
 import json
-import shlex
 import shutil
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -35,12 +36,29 @@ from utils.common.errors import UserError
 from utils.common.files import make_folder, require_place, write_whole
 from utils.common.parser import refuse_idle
 
+CONFIG = "config.yaml"
 _VAL_SHARE = 0.1
 _EPOCHS = 12  # as often as stage 2 sees each VOC picture in 30000 iterations
 _BATCH = 4
 _FEWEST = 2000  # iterations
 _MOST = 30000
 _LONG = 512  # px; training pictures are brought to the size that testing uses
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a folder is made of.
+
+    names: what the n pictures that have tags are called, by their paths below --images. tags (n, K)
+    bool. mask_folder: None without masks. masks: path of each picture's mask below it, if it has
+    one. splits: paths of the pictures of each.
+    """
+
+    names: dict[PurePosixPath, str]
+    tags: np.ndarray
+    mask_folder: Path | None
+    masks: Sequence[str | None]
+    splits: dict[str, list[PurePosixPath]]
 
 
 def add_command(kinds: Any) -> None:
@@ -88,12 +106,7 @@ def add_command(kinds: Any) -> None:
         metavar="X",
         help=f"share drawn without a list (default: {_VAL_SHARE})",
     )
-    add(
-        "--seed",
-        type=int,
-        metavar="INT",
-        help="of the drawn split (default: 0)",
-    )
+    add("--seed", type=int, metavar="INT", help="of the drawn split (default: 0)")
     add(
         "--out",
         required=True,
@@ -124,46 +137,39 @@ def _run(args: Namespace) -> None:
     kept = [file for file in files if file in tags]
     names = dict(zip(kept, picture_names(kept)))
 
-    with _masks(args, names, spec) as masks:
+    with _masks(args, names, spec) as (folder, masks):
         splits = _splits(args, kept, masks)
     matrix = np.array([[name in tags[file] for name in spec.classes] for file in kept])
-    own = _write(args, spec, names, masks, matrix, splits)
-    _say(
-        args,
-        spec,
-        matrix,
-        splits,
-        sum(mask is not None for mask in masks),
-        len(files) - len(kept),
-        own,
-    )
+    prepared = Prepared(names, matrix, folder, masks, splits)
+    is_new = _write(args, spec, prepared)
+    _say(args, spec, prepared, len(files) - len(kept))
+    _say_next(args.out, is_new)
 
 
 @contextmanager
 def _masks(
     args: Namespace, names: dict[PurePosixPath, str], spec: DatasetSpec
-) -> Iterator[list[str | None]]:
-    """Return the path of each picture's mask below --masks, or of one drawn from an export below
-    --out.
+) -> Iterator[tuple[Path | None, list[str | None]]]:
+    """Give the folder of masks, --masks or one below --out in which they are drawn from an export,
+    and the path of each picture's mask below it.
 
     What is drawn gets its place at the end, if nothing is raised till then. Raises UserError where
     masks are suspicious.
     """
     if not args.masks:
-        yield [None] * len(names)
+        yield None, [None] * len(names)
 
     elif not is_export(args.masks):
         masks = masks_of(list(names), args.masks)
         _refuse_suspicious(args.images, names, args.masks, masks)
-        yield masks
+        yield args.masks, masks
 
     else:
-        with renewed(args.out / MASKS, args.masks) as folder:
+        drawn = args.out / MASKS
+        with renewed(drawn, args.masks) as folder:
             masks = draw_masks(args.masks, args.images, names, spec, folder)
             _refuse_suspicious(args.images, names, folder, masks)
-            yield masks
-
-        args.masks = args.out / MASKS
+            yield drawn, masks
 
 
 def _refuse_suspicious(
@@ -260,21 +266,16 @@ def draw(files: Sequence[PurePosixPath], share: float, total: int, seed: int) ->
     return set(order[: max(1, round(share * total))])
 
 
-def _write(
-    args: Namespace,
-    spec: DatasetSpec,
-    names: dict[PurePosixPath, str],
-    masks: Sequence[str | None],
-    matrix: np.ndarray,
-    splits: dict[str, list[PurePosixPath]],
-) -> bool:
+def _write(args: Namespace, spec: DatasetSpec, prepared: Prepared) -> bool:
     """Write the folder; return whether the configuration is new."""
     out = args.out
+    names = prepared.names
+    splits = prepared.splits
     make_folder(out)
     source = "names of folders"
     if args.tags:
         source = f"tags of {args.tags.name}"
-    write_tags(out / TAGS, spec, Tags(tuple(names.values()), matrix, source))
+    write_tags(out / TAGS, spec, Tags(tuple(names.values()), prepared.tags, source))
 
     for split, members in splits.items():
         write_whole(out / f"{split}.txt", "".join(f"{names[file]}\n" for file in members).encode())
@@ -282,8 +283,8 @@ def _write(
     if args.classes.resolve() != (out / CLASSES).resolve():
         shutil.copyfile(args.classes, out / CLASSES)
 
-    files = {names[file]: (str(file), mask) for file, mask in zip(names, masks)}
-    write_index(out, args.images, args.masks, files)
+    files = {names[file]: (str(file), mask) for file, mask in zip(names, prepared.masks)}
+    write_index(out, args.images, prepared.mask_folder, files)
     return _write_config(out, len(splits["train"]))
 
 
@@ -291,7 +292,7 @@ def _write_config(out: Path, pictures: int) -> bool:
     """Write a configuration whose length suits so many training pictures, unless there is one;
     whether it did.
     """
-    path = out / "config.yaml"
+    path = out / CONFIG
     if path.exists():
         return False
 
@@ -314,37 +315,34 @@ def _write_config(out: Path, pictures: int) -> bool:
     return True
 
 
-def _say(
-    args: Namespace,
-    spec: DatasetSpec,
-    matrix: np.ndarray,
-    splits: dict[str, list[PurePosixPath]],
-    masks: int,
-    left: int,
-    own: bool,
-) -> None:
-    counts = ", ".join(f"{name} {count}" for name, count in zip(spec.classes, matrix.sum(0)))
+def _say(args: Namespace, spec: DatasetSpec, prepared: Prepared, left_out: int) -> None:
+    """Print what was found, of which so many pictures are left out for want of tags."""
+    splits = prepared.splits
+    masks = sum(mask is not None for mask in prepared.masks)
+    counts = dict(zip(spec.classes, prepared.tags.sum(0)))
+    listed = ", ".join(f"{name} {count}" for name, count in counts.items())
     print(
         f"{args.out}: {len(splits['train'])} training and {len(splits['val'])} validation "
         f"pictures, {masks} masks"
     )
-    print(f"pictures with each tag: {counts}; without any tag: {(~matrix.any(1)).sum()}")
+    print(f"pictures with each tag: {listed}; without any tag: {(~prepared.tags.any(1)).sum()}")
 
-    for name, count in zip(spec.classes, matrix.sum(0)):
+    for name, count in counts.items():
         if not count:
             print(f"no picture has the tag {name!r}: it cannot be learnt")
 
-    if left:
-        print(f"{left} pictures below {args.images} are not in {args.tags} and are left out")
+    if left_out:
+        print(f"{left_out} pictures below {args.images} are not in {args.tags} and are left out")
 
     for word in spec.dropped:
         print(f"{word!r} names a class and is left out of the background words")
 
-    if not own:
-        print(f"{args.out / 'config.yaml'} was there and is kept")
 
-    print(
-        "check: python -m datasets.prepare check --dataset custom --root "
-        f"{shlex.quote(str(args.out))}"
-    )
-    print(f"train: python train_voc.py --config {shlex.quote(str(args.out / 'config.yaml'))}")
+def _say_next(out: Path, is_new: bool) -> None:
+    """Print the commands that come next; is_new: the configuration was written now."""
+    config = out / CONFIG
+    if not is_new:
+        print(f"{config} was there and is kept")
+
+    print(f"check: python -m datasets.prepare check --dataset custom --root {quote(str(out))}")
+    print(f"train: python train_voc.py --config {quote(str(config))}")
