@@ -12,6 +12,7 @@ from datasets.toy.sprite import Sprite, paint
 from utils.common.opencv import cv2
 
 LEAST_SIDE = 48  # px of a picture
+SPLITS = ("train", "val")
 Window = tuple[slice, slice]
 # longer side of an object over the shorter side of the picture
 _ONE = (0.45, 0.9)  # of a single object
@@ -101,6 +102,18 @@ def render(
     )
 
     return Scene(_develop(rng, image), labels, shown, words, instances, tuple(objects))
+
+
+def picture(seed: int, split: str, number: int, size: int) -> Scene:
+    """Draw picture `number` (from 0) of "train" or "val": a pure function of the arguments, sides
+    `size` or 3/4 of it.
+
+    The first class cycles through all classes, so that they are balanced; up to two more are drawn.
+    """
+    rng = np.random.default_rng((seed, SPLITS.index(split), number))
+    short = size * 3 // 4
+    height, width = ((size, size), (size, short), (short, size))[rng.integers(3)]
+    return render(rng, height, width, random_classes(rng, main=number % len(VOC.classes)))
 
 
 def _place(

@@ -12,9 +12,10 @@ from PIL import Image
 
 from datasets.specs import COCO_IDS, IGNORE, SPECS, VOC, palette
 from datasets.toy.backdrop import STUFF
-from datasets.toy.scene import random_classes, render
+from datasets.toy.layouts import coco_classes
+from datasets.toy.scene import picture, random_classes, render
 from datasets.toy.words import SYNONYMS, UNDRAWN, wordings
-from datasets.toy.write import coco_classes, picture, write_coco, write_voc
+from datasets.toy.write import write_coco, write_voc
 from utils.common.errors import UserError
 
 TRAIN, VAL, SIZE, SEED = 24, 6, 96, 5

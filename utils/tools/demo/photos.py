@@ -9,8 +9,8 @@ import numpy as np
 
 from datasets.pictures import open_image
 from datasets.specs import VOC, DatasetSpec
+from datasets.toy.scene import picture
 from datasets.toy.words import wordings
-from datasets.toy.write import picture
 from utils.common.errors import UserError
 
 MOST_PIXELS = 40_000_000  # of a photo: it is held in memory, and its mask is made at its size
