@@ -13,10 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from clip.blocks import HEAD_WIDTH, embed_patches, mean_of_heads
+from clip.blocks import embed_patches, mean_of_heads
 from model.resize import resize
 from model.transformer import Block
-from model.vit_forms import DINO_HUGGING_FACE, in_deit_names
+from model.vit_forms import (
+    DINO_HUGGING_FACE,
+    depth_of,
+    heads_of,
+    in_deit_names,
+    refuse_others,
+    refuse_patches,
+)
 from utils.common.errors import UserError
 from utils.common.identity import identity_of
 
@@ -27,12 +34,11 @@ PATCH = 14  # px
 WANTED = "give weights of a DINOv2 ViT-S/14, B/14 or L/14, with or without registers"
 # Parts of tensor names -> what a file is that has one of them.
 OTHERS = {
-    "visual.conv1.": "a CLIP, which --clip_path takes",
-    "vision_model.": "a CLIP, which --clip_path takes",
-    "fusion.merge.": "a checkpoint of this project, which --model_path takes",
-    "pos_embed_cls": "a trained class-token ViT, which --mct_path takes",
-    "vit.encoder.layer.": "a ViT without LayerScale, such as DeiT",
-    "rope_embed.": "a ViT with rotary positions, such as DINOv3",
+    ("visual.conv1.", "vision_model."): "a CLIP, which --clip_path takes",
+    ("fusion.merge.",): "a checkpoint of this project, which --model_path takes",
+    ("pos_embed_cls",): "a trained class-token ViT, which --mct_path takes",
+    ("vit.encoder.layer.",): "a ViT without LayerScale, such as DeiT",
+    ("rope_embed.",): "a ViT with rotary positions, such as DINOv3",
 }
 SIZES_FROM = {  # tensors that tell a DINOv2 and its sizes, and their numbers of dimensions
     "cls_token": 3,
@@ -161,7 +167,9 @@ def load_dino(
     """
     state = in_deit_names(state, DINO_HUGGING_FACE)
     state = {name: tensor for name, tensor in state.items() if name not in UNUSED}
-    _refuse_others(state, source)
+    refuse_others(state, source, WANTED, OTHERS)
+    _refuse_plain(state, source)
+    refuse_patches(state, source, WANTED, PATCH)
     for name, dimensions in SIZES_FROM.items():
         if name not in state or state[name].ndim != dimensions:
             raise UserError(
@@ -170,13 +178,8 @@ def load_dino(
             )
 
     dim, _, patch, _ = state["patch_embed.proj.weight"].shape
-    heads = heads or max(1, dim // HEAD_WIDTH)
-    if dim % heads:
-        raise UserError(
-            f"{source} is a ViT of width {dim}, no multiple of {HEAD_WIDTH} channels per head; "
-            f"{WANTED}"
-        )
-    depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+    heads = heads or heads_of(dim, source, WANTED)
+    depth = depth_of(state)
     fused = _folded(state, depth)
     side = math.isqrt(fused["pos_embed"].shape[1] - 1)
     registers = fused["register_tokens"].shape[1]
@@ -207,20 +210,11 @@ def dino_identity(dino: DinoViT) -> str:
     return identity_of({**tensors, "pos_embed": table[:, 1:]})
 
 
-def _refuse_others(state: dict[str, Tensor], source: str) -> None:
-    """Raise UserError, which begins with `source`, where tensors are of another known model."""
-    for part, kind in OTHERS.items():
-        if any(part in name for name in state):
-            raise UserError(f"{source} is {kind}; {WANTED}")
-
+def _refuse_plain(state: dict[str, Tensor], source: str) -> None:
+    """Raise UserError, which begins with `source`, where a ViT has no LayerScale."""
     tokens = "cls_token" in state and "pos_embed" in state
     if tokens and not any(".ls1." in name for name in state):
         raise UserError(f"{source} is a ViT without LayerScale, such as DeiT; {WANTED}")
-    kernel = state.get("patch_embed.proj.weight")
-    if kernel is not None and kernel.ndim == 4 and kernel.shape[-1] != PATCH:
-        raise UserError(
-            f"{source} is a ViT with patches of {kernel.shape[-1]} px, not {PATCH}; {WANTED}"
-        )
 
 
 def _folded(state: dict[str, Tensor], depth: int) -> dict[str, Tensor]:

@@ -7,11 +7,12 @@ DeiT's own names, which timm uses too, are those of this project.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor
 
+from clip.blocks import HEAD_WIDTH
 from clip.loader import PATCH
 from utils.common.errors import UserError
 
@@ -128,15 +129,46 @@ def _deit_name(name: str, names: dict[str, str]) -> str:
     return found
 
 
-def refuse_others(state: dict[str, Tensor], source: str, wanted: str) -> None:
+def refuse_others(
+    state: dict[str, Tensor],
+    source: str,
+    wanted: str,
+    others: Mapping[tuple[str, ...], str] = OTHERS,
+) -> None:
     """Raise UserError, which begins with `source` and ends with what is `wanted`, for tensors in
-    DeiT's names that are another model's, or made for patches of another size.
+    DeiT's names that are another model's.
+
+    others: parts of tensor names -> what a file is that has one of them.
     """
-    for parts, kind in OTHERS.items():
+    for parts, kind in others.items():
         if any(part in name for part in parts for name in state):
             raise UserError(f"{source} is {kind}; {wanted}")
+
+
+def refuse_patches(state: dict[str, Tensor], source: str, wanted: str, patch: int = PATCH) -> None:
+    """Raise UserError, which begins with `source` and ends with what is `wanted`, for tensors in
+    DeiT's names that were made for patches of another size than `patch`, px.
+    """
     kernel = state.get("patch_embed.proj.weight")
-    if kernel is not None and kernel.ndim == 4 and kernel.shape[-1] != PATCH:
+    if kernel is not None and kernel.ndim == 4 and kernel.shape[-1] != patch:
         raise UserError(
-            f"{source} is a ViT with patches of {kernel.shape[-1]} px, not {PATCH}; {wanted}"
+            f"{source} is a ViT with patches of {kernel.shape[-1]} px, not {patch}; {wanted}"
         )
+
+
+def depth_of(state: Iterable[str]) -> int:
+    """Count the blocks of a ViT by its tensors' names, which are DeiT's."""
+    return len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+
+
+def heads_of(dim: int, source: str, wanted: str = "give one that is") -> int:
+    """Return the number of attention heads of a ViT of this width. Raises UserError, which begins
+    with `source` and ends with what is `wanted`, for one that cannot be cut into heads.
+    """
+    heads = max(1, dim // HEAD_WIDTH)
+    if dim % heads:
+        raise UserError(
+            f"{source} is a ViT of width {dim}, no multiple of {HEAD_WIDTH} channels per head; "
+            f"{wanted}"
+        )
+    return heads

@@ -10,9 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip.blocks import HEAD_WIDTH
 from model.class_token_vit import ClassTokenViT
-from model.vit_forms import CLIP_TOWER, HUGGING_FACE, in_deit_names, refuse_others
+from model.vit_forms import (
+    CLIP_TOWER,
+    HUGGING_FACE,
+    depth_of,
+    heads_of,
+    in_deit_names,
+    refuse_others,
+    refuse_patches,
+)
 from utils.common.errors import UserError
 from utils.common.identity import identity_of
 
@@ -48,6 +55,7 @@ def load_mct(
     """
     state = in_deit_names(state, HUGGING_FACE)
     refuse_others(state, source, MCT_WANTED)
+    refuse_patches(state, source, MCT_WANTED)
     version = _version(state)
     _require(state, _OF_MCT[version], source)
     _, num_classes, dim = state["cls_token"].shape
@@ -68,8 +76,8 @@ def load_mct(
     vit = ClassTokenViT(
         num_classes,
         dim,
-        _depth(state),
-        heads or _heads(dim, source),
+        depth_of(state),
+        heads or heads_of(dim, source),
         state["blocks.0.mlp.fc1.weight"].shape[0] / dim,
         patch,
         _side(rows, source) * patch,
@@ -99,6 +107,7 @@ def from_deit(
     """
     state = in_deit_names(state, HUGGING_FACE)
     refuse_others(state, source, DEIT_WANTED)
+    refuse_patches(state, source, DEIT_WANTED)
     _require(state, _OF_DEIT, source)
     if state["cls_token"].shape[:2] != (1, 1) or "pos_embed_pat" in state:
         raise UserError(
@@ -150,8 +159,8 @@ def _start(
     vit = ClassTokenViT(
         num_classes,
         dim,
-        _depth(state),
-        _heads(dim, source),
+        depth_of(state),
+        heads_of(dim, source),
         state["blocks.0.mlp.fc1.weight"].shape[0] / dim,
         patch,
         input_size,
@@ -196,11 +205,6 @@ def _resized(table: Tensor, native: int, side: int) -> Tensor:
     )
 
 
-def _depth(state: dict[str, Tensor]) -> int:
-    """Number of blocks."""
-    return len({name.split(".")[1] for name in state if name.startswith("blocks.")})
-
-
 def _version(state: dict[str, Tensor]) -> str:
     """Tell which of `VERSIONS` these tensors are: only MCTformer+ has two position tables, V1 no
     convolution on the patches.
@@ -211,17 +215,6 @@ def _version(state: dict[str, Tensor]) -> str:
     if head is not None and head.ndim == 2:
         return "v1"
     return "v2"
-
-
-def _heads(dim: int, source: str) -> int:
-    """Return the number of attention heads of a tower of this width."""
-    heads = max(1, dim // HEAD_WIDTH)
-    if dim % heads:
-        raise UserError(
-            f"{source} is a ViT of width {dim}, no multiple of {HEAD_WIDTH} channels per head; "
-            "give one that is"
-        )
-    return heads
 
 
 def _side(rows: int, source: str) -> int:
