@@ -151,17 +151,11 @@ def run_stage(stage: Stage, run: Run) -> bool:
     start, validated = resume(stage, run)
     end = stage.iterations
     config = run.config
-
-    run.recorder.rewind(stage.name, start)
-    if stage.evaluate is not None:
-        again = start >= end and stage.repeats_last
-        last = start
-        if again or not validated:
-            last -= 1
-        run.recorder.rewind(stage.evaluation, last)
+    rewind_records(stage, run, start, validated)
     if start >= end:
         run.recorder.say(f"{stage.name}: complete ({end} iterations)")
         return False
+
     stage.module.train()
     bar = progress(quiet=config.quiet, total=end, initial=start, desc=stage.name)
     with StopRequest() as stop, bar:
@@ -170,29 +164,48 @@ def run_stage(stage: Stage, run: Run) -> bool:
         clock = time.perf_counter()
         pace = Pace(end - start, "iteration")
         loaded = batches(stage, run, start)
+
         for done in range(start + 1, end + 1):
             batch = next_batch(loaded, stage, run, stop, done)
             terms = train_step(stage, run, batch, done - 1)
             bar.update()
+
             due_later = stage.evaluations_after(done, config.eval_every)
             if told := pace.count(run.forecast.beyond(stage.evaluation, due_later)):
                 run.recorder.say(f"{stage.name}: {told}")
             if done % config.log_every == 0 or done == end:
-                values = log(
-                    stage, run, done, terms, (time.perf_counter() - clock) / (done - start)
-                )
+                seconds = (time.perf_counter() - clock) / (done - start)
+                values = log(stage, run, done, terms, seconds)
                 bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
+
             look = run.world == 1 or done % LOOK_EVERY == 0 or done == end
             stopping = look and distributed.agreed(stop.made, run.device)
             every = stage.eval_every or config.eval_every
             due = stage.evaluate is not None and done % every == 0 and done < end
             if due and not stopping:
                 pace.leave_out(run_validation(stage, run, stop, done))
+
+            # a validation that a stop leaves out is made up for when the run is resumed
             if done % config.checkpoint_every == 0 or done == end or stopping:
                 save(stage, run, done, validated=not (due and stopping))
             if stopping:
                 raise KeyboardInterrupt
     return True
+
+
+def rewind_records(stage: Stage, run: Run, start: int, validated: bool) -> None:
+    """Remove what was recorded after iteration `start`, and of the evaluation there if it will be
+    made again: it was not finished (`validated`), or a finished stage repeats its last one.
+    """
+    run.recorder.rewind(stage.name, start)
+    if stage.evaluate is None:
+        return
+
+    last = start
+    repeated = start >= stage.iterations and stage.repeats_last
+    if repeated or not validated:
+        last -= 1
+    run.recorder.rewind(stage.evaluation, last)
 
 
 def batches(stage: Stage, run: Run, start: int) -> Iterator[Batch]:
