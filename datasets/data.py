@@ -245,7 +245,8 @@ class IterationSampler(Sampler[list[tuple[int, int]]]):
             batch: images per iteration, all processes together.
             seed: of the order, >= 0.
             start_iteration, max_iterations: first iteration and the one to stop before, counted
-                from 0. rank, world: this process and their number.
+                from 0.
+            rank, world: this process and their number.
 
         Raises:
             UserError: the batch cannot be shared equally.
