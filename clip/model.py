@@ -76,7 +76,7 @@ class VisionTransformer(nn.Module):
 
     @property
     def blocks(self) -> Sequence[ResidualBlock]:
-        """The L residual blocks."""
+        """Return the L residual blocks."""
         return cast(Sequence[ResidualBlock], self.transformer.resblocks)
 
     def position(self, h: int, w: int) -> Tensor:
@@ -274,6 +274,6 @@ def _check_names(model: CLIP, names: Collection[str]) -> None:
 
 
 def _depth(names: Iterable[str], prefix: str) -> int:
-    """Number of residual blocks under a prefix."""
+    """Count the residual blocks under a prefix."""
     start = f"{prefix}resblocks."
     return len({name[len(start) :].split(".")[0] for name in names if name.startswith(start)})

@@ -88,7 +88,9 @@ class Tokenizer:
         return [token for word in WORDS.findall(text) for token in self._merge(word)]
 
     def __call__(self, texts: list[str]) -> Tensor:
-        """Token ids (T, context) int64 of T texts. Raises ValueError when a text is too long."""
+        """Return the token ids (T, context) int64 of T texts. Raises ValueError when one is too
+        long.
+        """
         out = torch.zeros(len(texts), self.context, dtype=torch.long)
         for row, text in zip(out, texts):
             tokens = [self.start, *self.encode(text), self.end]

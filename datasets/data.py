@@ -45,8 +45,9 @@ class Split:
 
     @property
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of the names, as a JSON list, and of the tags, both in order; files and pixels do
-        not count.
+        """Return the SHA-256 of the names, as a JSON list, and of the tags, both in order.
+
+        Files and pixels do not count.
         """
         names = hashlib.sha256(b"[")
         separator = b""
@@ -131,7 +132,7 @@ class TaggedImages(Dataset):
         return crop
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """The view that image `index` shows at `iteration`, for key = (iteration, index).
+        """Return the view that image `index` shows at `iteration`, for key = (iteration, index).
 
         Returns:
             "image": uint8 (3, c, c); "valid": bool (c, c), False on padding; "tags": float32 (K,);
@@ -182,7 +183,8 @@ class MaskedImages(Dataset):
         return len(self.indices)
 
     def __getitem__(self, position: int) -> Sample:
-        """
+        """Read image `position` of this process's share, and its mask.
+
         Returns:
             "image": uint8 (3, H, W); "mask": uint8 (H, W) labels, left out where the item has none;
             "name": str; "index": the image's place in the whole list. Of an unreadable one, with

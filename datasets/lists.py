@@ -80,7 +80,7 @@ class Texts(Sequence[str]):
 
     @property
     def filled(self) -> np.ndarray:
-        """(n,) bool, False where a text is empty."""
+        """Return (n,) bool, False where a text is empty."""
         return np.diff(np.array(self._ends)) > 0
 
 
@@ -134,7 +134,7 @@ class Items(Sequence[Item]):
 
     @property
     def masked(self) -> np.ndarray:
-        """(n,) bool, True where an image has a mask."""
+        """Return (n,) bool, True where an image has a mask."""
         return self.masks.filled
 
 
@@ -172,7 +172,7 @@ class TagTable:
 
     @property
     def tagged(self) -> np.ndarray:
-        """(n,) bool, True where an image has a tag."""
+        """Return (n,) bool, True where an image has a tag."""
         return np.asarray(self.bits.any(axis=1))
 
     def total(self) -> int:

@@ -53,22 +53,22 @@ class Picture:
 
     @property
     def mode(self) -> str:
-        """Pillow's mode of the pixels as stored, such as "RGB" or "L"."""
+        """Return Pillow's mode of the pixels as stored, such as "RGB" or "L"."""
         return self._image.mode
 
     @property
     def transparent(self) -> bool:
-        """Whether some pixel may let the background through."""
+        """Return whether some pixel may let the background through."""
         return self._image.has_transparency_data
 
     @property
     def turned(self) -> bool:
-        """Whether it is shown otherwise than stored."""
+        """Return whether it is shown otherwise than stored."""
         return self.orientation != 1
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(height, width) in px, as shown."""
+        """Return (height, width) in px, as shown."""
         image = self._image
         sideways = self.orientation in _QUARTER_TURNS
         if sideways:

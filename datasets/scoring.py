@@ -28,7 +28,7 @@ class Scored:
 
     @property
     def label(self) -> str:
-        """The split as results name it, such as "train, spread over 1464"."""
+        """Return the split as results name it, such as "train, spread over 1464"."""
         pool = f"those of {self.total} with masks"
         if self.masked == self.total:
             pool = str(self.total)

@@ -30,7 +30,7 @@ class DatasetSpec:
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """Names of labels 0..K, background first."""
+        """Return the names of labels 0..K, background first."""
         return ("background", *self.classes)
 
     def texts(self) -> list[str]:

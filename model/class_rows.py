@@ -44,7 +44,7 @@ class ClassRows:
 
     @property
     def images(self) -> Tensor:
-        """(n,) long: the image of each row, ascending."""
+        """Return (n,) long: the image of each row, ascending."""
         return self.index[:, 0].contiguous()
 
     def pick(self, maps: Tensor) -> Tensor:
@@ -61,5 +61,5 @@ class ClassRows:
 
     @property
     def last(self) -> Tensor:
-        """(n,) long: for each row, the row of its image's largest class."""
+        """Return (n,) long: for each row, the row of its image's largest class."""
         return torch.searchsorted(self.images, self.images, right=True) - 1

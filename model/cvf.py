@@ -88,7 +88,7 @@ class CVF(nn.Module):
         self._replay = Replay()
 
     def train(self, mode: bool = True) -> "CVF":
-        """As `nn.Module.train`, but CLIP and DINO stay in eval mode."""
+        """Set the mode as `nn.Module.train` does; CLIP and DINO stay in eval mode."""
         super().train(mode)
         self.clip.eval()
         if self.dino is not None:
@@ -96,7 +96,7 @@ class CVF(nn.Module):
         return self
 
     def _apply(self, *given: Any, **named: Any) -> "CVF":
-        """As `nn.Module._apply`, which moves a network: what was recorded is of its old place."""
+        """Forget what was recorded, as `nn.Module._apply` moves a network to another place."""
         self._replay = Replay()
         return super()._apply(*given, **named)
 
@@ -188,7 +188,7 @@ class CVF(nn.Module):
 
     @property
     def vit_learns(self) -> bool:
-        """True if any tensor of the ViT is trained; a frozen one has no patch loss."""
+        """Return True if any tensor of the ViT is trained; a frozen one has no patch loss."""
         if self.vit is None:
             return False
         return any(tensor.requires_grad for tensor in self.vit.parameters())

@@ -72,7 +72,7 @@ class DenseSettings(Settings):
 
     @property
     def readout(self) -> DenseReadout:
-        """How a dense read-out of CLIP is made."""
+        """Return how a dense read-out of CLIP is made."""
         residual = "none"
         heads = "own"
         if self.dense_blocks > 1:

@@ -63,7 +63,7 @@ class DinoFeatures:
 
     @property
     def patches(self) -> Tensor:
-        """(B, N, D), the patch tokens after the final norm."""
+        """Return the patch tokens (B, N, D) after the final norm."""
         return self.tokens[:, self.tokens.shape[1] - self.grid[0] * self.grid[1] :]
 
 
@@ -96,7 +96,7 @@ class DinoViT(nn.Module):
 
     @property
     def width(self) -> int:
-        """D, its channels."""
+        """Return D, its channels."""
         return self.cls_token.shape[-1]
 
     def position(self, h: int, w: int) -> Tensor:

@@ -214,23 +214,23 @@ class Method(DenseSettings, TargetSettings):
 
     @property
     def reads_densely(self) -> bool:
-        """True if anything is made from a dense read-out of CLIP."""
+        """Return True if anything is made from a dense read-out of CLIP."""
         return self.branches != "vit" and (self.cam != "gradcam" or self.distribution != "none")
 
     @property
     def dino_features(self) -> bool:
-        """True if DINO, where there is one, gives features to the decoder, in testing too."""
+        """Return True if DINO, where there is one, gives features to the decoder, in tests too."""
         return self.dino_use in ("features", "both")
 
     @property
     def dino_map(self) -> bool:
-        """True if DINO's attention, where there is one, is a map of the affinity."""
+        """Return True if DINO's attention, where there is one, is a map of the affinity."""
         return self.dino_use in ("affinity", "both")
 
     @property
     def uses_boxes(self) -> bool:
-        """True if CLIP's CAMs spread from within boxes; distributions, which correct the affinity
-        instead, do without (CD-CLIP).
+        """Return True if CLIP's CAMs spread from within boxes; distributions, which correct the
+        affinity instead, do without (CD-CLIP).
         """
         return self.boxes and self.distribution == "none"
 

@@ -135,7 +135,7 @@ class ConfusionMatrix:
         return (hits / truth)[truth > 0].mean().item()
 
     def pixel_accuracy(self) -> float:
-        """Share of the counted pixels that is right, 0..1; nan without any."""
+        """Return the share of the counted pixels that is right, 0..1; nan without any."""
         hits, truth, _ = self._sums()
         return (hits.sum() / truth.sum()).item()
 

@@ -68,12 +68,12 @@ class ExportOptions:
 
     @property
     def outlined(self) -> bool:
-        """Whether objects are written as polygons."""
+        """Return whether objects are written as polygons."""
         return self.polygons or self.format in POLYGONS
 
     @property
     def slack(self) -> float:
-        """How far polygons may leave the edges of pixels, px."""
+        """Return how far polygons may leave the edges of pixels, px."""
         if self.tolerance is None:
             return TOLERANCE
         return self.tolerance

@@ -151,8 +151,8 @@ def _answered(main: Callable[[], None]) -> None:
 
 
 def make_room_for_sockets() -> None:
-    """See that processes can exchange data by sockets in the temporary folder, whose paths have a
-    bound.
+    """Ensure that processes can exchange data by sockets in the temporary folder, whose paths have
+    a bound.
 
     Where TMPDIR is too long, they lie in another folder, as an over-long one makes loading
     processes wait for ever. Raises UserError where there is none.

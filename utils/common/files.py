@@ -135,7 +135,7 @@ def make_folder(folder: Path, called: Path | None = None) -> None:
 
 
 def require_place(path: str | Path, flag: str) -> None:
-    """See that a file can be written, before the long work whose result it holds; nothing is made.
+    """Check that a file can be written, before the long work for it; nothing is made.
 
     Raises UserError, which begins with the flag and the path, where a folder or a device bears the
     name, or where its folder is not there and cannot be made, or takes no file.

@@ -60,7 +60,7 @@ class StandIn:
         self.attributes = state if isinstance(state, dict) else {}
 
     def __call__(self, *_: Any, **__: Any) -> "StandIn":
-        """Stand for a result too."""
+        """Return itself, which stands for a result too."""
         return self
 
     def swallow(self, *_: Any) -> None:

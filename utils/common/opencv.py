@@ -22,8 +22,8 @@ class _Broken:
 
 
 def be_silent(library: Any) -> None:
-    """Have it print nothing: what it says of damaged files is said in one sentence by whoever reads
-    them. Versions have the switch in different places.
+    """Make OpenCV print nothing: what it says of damaged files is said in one sentence by whoever
+    reads them. Versions have the switch in different places.
     """
     tools = getattr(library, "utils", None)
     for place in (getattr(tools, "logging", None), tools, library):

@@ -60,7 +60,7 @@ class KeptScores:
 
     @property
     def sha256(self) -> str:
-        """Digest of CLIP."""
+        """Return the digest of CLIP."""
         return self.labeller.sha256
 
     @property

@@ -59,7 +59,7 @@ class Predictor(Protocol):
 
     @property
     def sha256(self) -> str:
-        """Digest of the weights."""
+        """Return the digest of the weights."""
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -111,7 +111,7 @@ def report(rows: dict[str, Air]) -> str:
 
 
 def main() -> None:
-    """Command line."""
+    """Read the command line and do what it asks."""
     Parser(description=__doc__).parse_args()
     rows = {}
     for name, files in sources(ROOT).items():

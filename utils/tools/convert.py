@@ -38,7 +38,7 @@ def photos_of(labels: Path, images: list[str], out: Path) -> Items:
 
 
 def main() -> None:
-    """Command line."""
+    """Read the command line and do what it asks."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add(

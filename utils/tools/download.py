@@ -197,7 +197,7 @@ def _receive(address: str, partial: Path) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Read the command line and do what it asks."""
     needed = [name for name, public in PUBLIC.items() if public.needed]
     parser = Parser(description=__doc__)
     parser.add_argument(

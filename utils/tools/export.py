@@ -205,7 +205,7 @@ def _parser() -> Parser:
 
 
 def main() -> None:
-    """Command line."""
+    """Read the command line and do what it asks."""
     flags = vars(_parser().parse_args())
     path, folder, layout, asked, scored = (
         flags.pop(name) for name in ("model_path", "out", "layout", "kind", "sweep")

@@ -44,7 +44,7 @@ def toy_row(
 
 
 def main() -> None:
-    """Command line."""
+    """Read the command line and do what it asks."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_path", required=True, help="checkpoint trained on the toy VOC")
     parser.add_argument(

@@ -66,7 +66,7 @@ def _of(
 
 
 def main() -> None:
-    """Command line."""
+    """Read the command line and do what it asks."""
     parser = Parser(description=__doc__, usage="%(prog)s [--config FILE] [--no_seeds] [flags]")
     first = parser.add_argument_group("this command")
     add_config_choice(first, "voc.yaml")

@@ -41,7 +41,7 @@ MACHINE = ("device", "precision", "workers", "threads", "on_bad_image", "quiet")
 
 
 def main() -> None:
-    """Command line."""
+    """Read the command line and do what it asks."""
     flags = vars(_parser().parse_args())
     given, tags_file, folder = (flags.pop(name) for name in ("images", "tags", "out"))
     threshold = chosen_threshold(flags.pop("guess_tags"), flags.pop("guess_threshold"))

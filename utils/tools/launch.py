@@ -33,7 +33,7 @@ class Passing:
             signal.signal(signal.SIGTSTP, self._pause)
 
     def to(self, processes: Processes) -> None:
-        """Pass on to these from here on."""
+        """Pass signals on to these processes from here on."""
         self._processes = processes
         if self.asked:
             processes.ask()

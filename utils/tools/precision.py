@@ -85,7 +85,7 @@ def differences(config: Config, images: int) -> Iterator[Difference]:
 
 
 def main() -> None:
-    """Command line."""
+    """Read the command line and do what it asks."""
     parser = Parser(description=__doc__, usage="%(prog)s [--config FILE] [--images N] [flags]")
     first = parser.add_argument_group("this command")
     add_config_choice(first, "voc.yaml")

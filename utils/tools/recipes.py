@@ -243,7 +243,7 @@ def markdown() -> str:
 
 
 def main() -> None:
-    """Command line."""
+    """Read the command line and do what it asks."""
     parser = Parser(description=__doc__)
     parser.add_argument(
         "--markdown", action="store_true", help="print the table of configs/README.md"

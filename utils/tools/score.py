@@ -81,7 +81,7 @@ def score(pairs: list[tuple[Path, Path]], classes: int) -> ConfusionMatrix:
 
 
 def main() -> None:
-    """Command line."""
+    """Read the command line and do what it asks."""
     parser = Parser(description=__doc__)
     add = parser.add_argument
     add(

@@ -20,7 +20,7 @@ KEPT = (
 
 
 def main() -> None:
-    """Command line."""
+    """Read the command line and do what it asks."""
     parser = Parser(description=__doc__)
     parser.add_argument(
         "--model_path", required=True, metavar="FILE", help="final checkpoint of a run"

@@ -55,7 +55,7 @@ def converting(annotations: Path, count: int) -> float:
 
 
 def main() -> None:
-    """Command line."""
+    """Read the command line and do what it asks."""
     parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--dataset", choices=("voc", "coco", "custom"), default="voc", help="default: %(default)s")

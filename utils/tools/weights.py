@@ -130,7 +130,7 @@ def _parameters(model: nn.Module) -> int:
 
 
 def main() -> None:
-    """Command line."""
+    """Read the command line and do what it asks."""
     parser = Parser(description=__doc__)
     parser.add_argument("weights", metavar="FILE", nargs="+", help="file, folder or model's name")
     parser.add_argument(

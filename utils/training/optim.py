@@ -89,8 +89,8 @@ def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
 
 
 def load_state(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Do `load_state_dict` of a state that another device may have written: which kernel updates
-    stays this one's.
+    """Restore an optimiser's state, which another device may have written; `fused`, which kernel
+    updates the tensors, stays this device's.
     """
     groups = [
         {**theirs, "fused": own["fused"]}

@@ -67,7 +67,7 @@ def _titles(model: CVF) -> list[str]:
 
 
 def _label_maps(seeds: ImageSeeds, model: CVF) -> dict[str, torch.Tensor]:
-    """Label maps (H, W) of one image by their names."""
+    """Return the label maps (H, W) of one image by their names."""
     powers = background_powers(model.method)
     found = {TITLES["pseudo"]: seeds.pseudo}
     for titles, maps in ((CAMS, seeds.cams), (TITLES, seeds.scores)):

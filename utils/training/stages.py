@@ -171,8 +171,8 @@ def say_results(run: Run, final: Path) -> None:
 def segmenter_stage(
     model: CVF, data: TaggedImages, losses: Losses, run: Run, evaluate: Callable[[int], None]
 ) -> Stage:
-    """Stage 2: the decoder learns pseudo labels that the branches make on the fly (model/README.md,
-    "The figure").
+    """Make stage 2, in which the decoder learns pseudo labels that the branches make on the fly
+    (model/README.md, "The figure").
     """
     config = run.config
     freeze(model, config)

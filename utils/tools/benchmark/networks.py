@@ -170,7 +170,7 @@ def measure_classifier(settings: list[Setting]) -> Iterator[Row]:
 
 
 def measure_image(settings: list[Setting]) -> Iterator[Row]:
-    """Test protocol on one image without the CRF, and the forwards of its encoders alone."""
+    """Measure the test protocol on one image without the CRF, and its encoders alone."""
     image = normalise(
         torch.randint(0, 256, (1, 3, *TEST_SIZE), dtype=torch.uint8), *STATISTICS["imagenet"]
     )

@@ -61,7 +61,7 @@ Trials = dict[str, dict[int, Trial]]  # by row and seed
 
 
 def main() -> None:
-    """Command line."""
+    """Read the command line and do what it asks."""
     args, flags = _arguments()
     work_dir = Path(flags.pop("work_dir", "runs/compare"))
     vits = _vits(flags.pop("mct_path", ""), args.seeds)

@@ -30,7 +30,7 @@ class MaskedCrops(TaggedImages):
         self.masks = items.masks
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor | int | str]:
-        """As in `TaggedImages`, and "labels" (c, c) uint8, 255 on padding."""
+        """Return a view as `TaggedImages` does, and "labels" (c, c) uint8, 255 on padding."""
         sample = super().__getitem__(key)
         index = int(sample["index"])  # of the image shown, which need not be the one asked for
         mask = load_mask(self.masks[index])
@@ -41,7 +41,9 @@ class MaskedCrops(TaggedImages):
 def mask_losses(
     model: CVF, images: Tensor, batch: Batch, step: int, config: Config
 ) -> dict[str, Tensor]:
-    """Supervised segmentation loss: what the network could reach if pseudo labels were perfect."""
+    """Compute the loss of segmentation on true masks: what the network could reach if pseudo labels
+    were perfect.
+    """
     labels = cast(MaskedBatch, batch)["labels"].long()
     return {
         "seg": seg_loss(

@@ -35,7 +35,7 @@ PORT = 7860
 
 
 def main() -> None:
-    """Command line."""
+    """Read the command line and do what it asks."""
     flags = vars(_parser().parse_args())
     port, model_path, classes = (flags.pop(name) for name in ("port", "model_path", "classes"))
     check_library()
