@@ -13,6 +13,7 @@ from golden_parts import check_texts
 from golden_weights import head_shapes
 from torch import Tensor
 
+from clip.loader import PATCH
 from datasets.specs import SPECS
 from datasets.transforms import normalise
 from model import losses
@@ -25,7 +26,7 @@ from model.outputs import CVFOutput
 from model.resize import resize
 from utils.build import build_cvf
 from utils.config import Config, load_config
-from utils.inference.multi_scale import PATCH, multi_scale, resize_long
+from utils.inference.multi_scale import multi_scale, resize_long
 
 # px; no multiples of a patch at scales 1 and 0.75, which brings both to whole numbers
 UNEVEN = (372, 500)

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from clip.loader import PATCH, load_clip
@@ -27,7 +26,7 @@ from datasets.annotations import class_of
 from datasets.classes import given_classes
 from datasets.specs import DatasetSpec
 from datasets.transforms import normalise
-from model.cam import normalise as stretched
+from model.cam import normalise as min_max
 from model.cvf import CVF
 from model.dense import patch_probabilities
 from model.precision import float32_region
@@ -37,7 +36,7 @@ from utils.build import STATISTICS, build_cvf, build_dino
 from utils.common.device import autocast, choose_device
 from utils.common.errors import UserError
 from utils.config import RECIPES, Config, load_config
-from utils.inference.multi_scale import SMALLEST
+from utils.inference.multi_scale import SMALLEST, stretched
 from utils.inference.predictor import OnModel
 from utils.inference.refinement import PAR, STEPS, USUAL, Refinement, refined, sure_labels
 from utils.inference.segmenter import Picture, as_tensor
@@ -263,9 +262,7 @@ class Labeller(OnModel):
         with autocast(self.device, precision):
             seeds = self.model(pixels, tagged).labels.seeds
         with float32_region(self.device):
-            spread, cams = (
-                stretched(own, CLIP_EPS).half() for own in (seeds.clip, seeds.clip_cams)
-            )
+            spread, cams = (min_max(own, CLIP_EPS).half() for own in (seeds.clip, seeds.clip_cams))
         return spread, cams
 
     def _patches(self, size: Sequence[int]) -> tuple[int, int]:
@@ -278,10 +275,7 @@ class Labeller(OnModel):
 
     def _pixels(self, image: Tensor) -> Tensor:
         """Return an image (3, H, W) uint8 as CLIP sees it: normalised (1, 3, *patches)."""
-        height, width = self._patches(image.shape[-2:])
-        picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
-        seen = np.array(picture.resize((width, height), Image.Resampling.BICUBIC))
-        pixels = torch.from_numpy(seen).permute(2, 0, 1)[None].to(self.device)
+        pixels = stretched(image, *self._patches(image.shape[-2:])).to(self.device)
         return normalise(pixels, *STATISTICS[self.config.statistics])
 
     def _channels(self, maps: Tensor, size: Sequence[int]) -> Tensor:

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from clip.loader import PATCH
@@ -27,6 +29,24 @@ def resize_long(image: Tensor, long: int) -> Tensor:
     if longest > ALIASED * long:
         return F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
     return resize(image, size)
+
+
+def shrunk(image: Tensor, longest: int) -> Tensor:
+    """Bring an image (3, H, W) uint8 whose longer side is above `longest` px to that; others stay
+    as they are.
+    """
+    if max(image.shape[-2:]) <= longest:
+        return image
+    return resize_long(image[None].float(), longest)[0].round().to(torch.uint8)
+
+
+def stretched(image: Tensor, height: int, width: int) -> Tensor:
+    """Stretch an image (3, H, W) uint8 bicubically to (1, 3, height, width) uint8, as CLIP-ES does;
+    where it shrinks it is filtered.
+    """
+    picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
+    resized = np.array(picture.resize((width, height), Image.Resampling.BICUBIC))
+    return torch.from_numpy(resized).permute(2, 0, 1)[None].to(image.device)
 
 
 def padding_of(height: int, width: int, padded: bool = True) -> tuple[int, int]:

@@ -14,10 +14,9 @@ from model.resize import resize
 from utils.common.errors import UserError
 from utils.config import Config
 from utils.inference.crf import crf
-from utils.inference.multi_scale import resize_long
+from utils.inference.multi_scale import shrunk
 from utils.inference.seeds import labels_of
-from utils.inference.segmenter import CRF_LONGEST
-from utils.inference.windows import label_map
+from utils.inference.windows import CRF_LONGEST, label_map
 
 PAR = "PAR"
 CRF = "CRF"
@@ -72,9 +71,7 @@ def refined(
         found[PAR] = channels
 
     if CRF in steps:
-        longest = max(CRF_LONGEST, config.resize_long)
-        if max(image.shape[-2:]) > longest:
-            image = resize_long(image[None].float(), longest)[0].round().to(torch.uint8)
+        image = shrunk(image, max(CRF_LONGEST, config.resize_long))
         probs = resize(channels[None], image.shape[-2:])[0]
         # all labels take part, as there are few
         _, found[CRF] = crf(image.permute(1, 2, 0), probs, plausible=0, settings=config.crf)

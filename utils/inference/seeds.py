@@ -5,10 +5,8 @@ openly.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from datasets.lists import Item
@@ -29,7 +27,7 @@ from utils.common.device import autocast
 from utils.common.errors import UserError
 from utils.config import Config
 from utils.inference.crf import crf
-from utils.inference.multi_scale import pad, padding_of
+from utils.inference.multi_scale import pad, padding_of, stretched
 from utils.settings.data import DataSettings
 from utils.settings.running import CRFOptions
 
@@ -73,16 +71,12 @@ def padded(image: Tensor, config: DataSettings) -> Tensor:
 
 
 def resized(image: Tensor, config: DataSettings) -> Tensor:
-    """Stretch an image (3, H, W) uint8 bicubically to whole patches, as CLIP-ES does. Returns it
-    normalised (1, 3, H', W').
+    """Stretch an image (3, H, W) uint8 to whole patches, as CLIP-ES does: normalised
+    (1, 3, H', W').
     """
     rows, columns = padding_of(*image.shape[-2:])
-    height = image.shape[-2] + rows
-    width = image.shape[-1] + columns
-    picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
-    stretched = np.array(picture.resize((width, height), Image.Resampling.BICUBIC))
-    pixels = torch.from_numpy(stretched).permute(2, 0, 1).to(image.device)
-    return normalise(pixels[None], *STATISTICS[config.statistics])
+    pixels = stretched(image, image.shape[-2] + rows, image.shape[-1] + columns)
+    return normalise(pixels, *STATISTICS[config.statistics])
 
 
 @torch.no_grad()

@@ -33,11 +33,16 @@ from utils.common.options import Role, options
 from utils.config import CONFIG_FILE, Config, from_dict, names_of, read_yaml
 from utils.inference.multi_scale import multi_scale, resize_long
 from utils.inference.predictor import Found, OnModel
-from utils.inference.windows import crf_labels, crf_labels_by_windows, label_map, sliding
+from utils.inference.windows import (
+    CRF_LONGEST,
+    crf_labels,
+    crf_labels_by_windows,
+    label_map,
+    sliding,
+)
 from utils.metrics import CRF, MULTI, SINGLE, final_title
 from utils.run_folder.checkpoint import load_checkpoint
 
-CRF_LONGEST = 1024  # px; pictures larger than this and resize_long are shrunk for the CRF
 BATCH = 8  # pictures of one size that are predicted together
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 

@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from clip.loader import PATCH
 from model.losses import IGNORE
 from model.resize import resize
 from utils.inference.crf import crf
-from utils.inference.multi_scale import PATCH, SMALLEST, Segment, resize_long
+from utils.inference.multi_scale import SMALLEST, Segment, shrunk
 from utils.settings.crf import CRFSettings
 
 STRIP = 2**22  # values of a score map that are held at a time
+CRF_LONGEST = 1024  # px; pictures larger than this and resize_long are shrunk for the CRF
 CRF_SIDE = 768  # px of a window of the CRF
 CRF_OVERLAP = 192  # px that such windows share
 OVERLAP_SHARE = 4  # windows of the network overlap by a quarter of their side
@@ -85,9 +87,7 @@ def crf_labels(
     beside a patch.
     """
     size = image.shape[-2:]
-    if max(size) > longest:
-        image = resize_long(image[None].float(), longest)[0].round().to(torch.uint8)
-
+    image = shrunk(image, longest)
     probs = _allowed(resize(logits, image.shape[-2:])[0], allowed).softmax(0)
     plausible, marginals = crf(image.permute(1, 2, 0), probs, backend=backend, settings=settings)
     return plausible.to(torch.uint8)[label_map(marginals[None], size).long()]

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from clip.loader import PATCH
 from utils.common.options import Role, Settings, option
-from utils.settings.data import PATCH, check_patches
+from utils.settings.data import check_patches
 
 STAGE_1 = "stage 1: class-token ViT"
 STAGE_2 = "stage 2: CVF"

@@ -41,7 +41,7 @@ from utils.common.parser import Parser
 from utils.common.progress import progress
 from utils.config import Config
 from utils.inference.evaluation import masked_loader
-from utils.inference.seeds import image_seeds, require_masks
+from utils.inference.seeds import image_seeds, labels_of, require_masks
 from utils.inference.segmenter import checkpoint_config
 from utils.metrics import TITLES, ConfusionMatrix, kinds_of
 from utils.run_folder.checkpoint import load_checkpoint
@@ -71,7 +71,7 @@ class Sweep:
         """
         top, slot = torch.cat([scores.new_zeros(1, *truth.shape), scores]).max(0)
         level = torch.bucketize(top, self.thresholds)  # how many thresholds it is above
-        label = torch.cat([keys.new_zeros(1), keys + 1])[slot]
+        label = labels_of(keys)[slot]
         counted = truth < self.size
         place = (level * self.size + truth) * self.size + label
         self.counts += torch.bincount(place[counted], minlength=self.counts.numel()).view_as(

@@ -16,7 +16,7 @@ from model.pseudo_labels import background_powers, channels_of
 from utils.build import STATISTICS
 from utils.common.errors import UserError
 from utils.inference.labeller import CAM, SEED, Labeller
-from utils.inference.multi_scale import resize_long
+from utils.inference.multi_scale import shrunk
 from utils.inference.refinement import CRF, PAR, Refinement, refined
 from utils.inference.seeds import image_seeds
 from utils.inference.segmenter import Segmenter
@@ -113,8 +113,7 @@ class ByCheckpoint:
         model = segmenter.model
         config = segmenter.config
         pixels = torch.from_numpy(image).permute(2, 0, 1).to(segmenter.device)
-        longest = min(config.resize_long, max(pixels.shape[-2:]))
-        seen = resize_long(pixels[None].float(), longest)[0].round().to(torch.uint8)
+        seen = shrunk(pixels, config.resize_long)
 
         tagged = torch.tensor([float(name in tags) for name in self.spec.classes])
         seeds = image_seeds(model, seen, tagged, config, config.phase(config.max_iters))
