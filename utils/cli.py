@@ -15,7 +15,7 @@ from utils.common.device import prepare_torch, used_precision
 from utils.common.errors import UserError
 from utils.common.gpu import check_gpu
 from utils.common.parser import Parser, parse_bool, refuse_idle
-from utils.config import CONFIGS, Config, add_config_flags, as_yaml, load_config
+from utils.config import CONFIG_FILE, CONFIGS, Config, add_config_flags, as_yaml, load_config
 from utils.inference.crf import find_pydensecrf
 from utils.inference.outputs import write_areas
 from utils.inference.predict import GUESSED, Job, predict_split, total_scores
@@ -85,14 +85,7 @@ def evaluate_command(dataset: str, description: str) -> None:
         flags.pop(name) for name in ("model_path", "eval_set", "images", "tags")
     )
     _check_together(split, own, tags)
-    crf = not flags.pop("no_crf")
-    if not crf:
-        idle = "is of the CRF, which --no_crf leaves out; give one of the two"
-        refuse_idle(flags, ("crf_backend",), idle)
-    backend = (flags.pop("crf_backend") or "auto").replace("auto", FASTER_CRF)
-    if crf and backend == "pydensecrf":
-        find_pydensecrf()
-    options = Outputs(crf, backend, flags.pop("save_logits"), flags.pop("sliding"))
+    options = _outputs(flags)
     if flags.pop("print_config"):
         stored = load_checkpoint(Path(model_path), "--model_path")["config"]
         print(as_yaml(checkpoint_config(stored, Path(model_path), flags)), end="")
@@ -111,28 +104,13 @@ def evaluate_command(dataset: str, description: str) -> None:
     prepare_torch(config.threads)
     split = split or config.val_split
     folder = Path(config.work_dir)
-    if own and "work_dir" not in flags and (folder / "config.yaml").is_file():
+    if own and "work_dir" not in flags and (folder / CONFIG_FILE).is_file():
         folder /= PICTURES  # the training's own test stays as it is
 
-    if own:
-        images = pictures(own)
-        source = " ".join(own)
-    else:
-        images = split_items(config, split)
-        refuse_suspicious(images)
-        source = f"{split} in {config.data_root}"
-
-    known = tags_of_images(tags, segmenter.spec, images) if tags else {}
-    job = Job(images, folder, bool(own), known)
-    said = [plan(segmenter, model_path, job, source)]
-    if not own:
-        own_name = own_split(config, split)
-        masks = masks_found(config.dataset, config.data_root, own_name, images)
-        said.append(f"masks: {masks}")
-        if not images.masked.any():
-            said.insert(0, "this test will give label maps and no score, for want of masks")
+    job = _job(segmenter, split, own, tags, folder)
+    said = [warning, *_announced(segmenter, model_path, job, split, own)]
     if distributed.is_main():
-        print("\n".join(filter(None, [warning, *said])))
+        print("\n".join(filter(None, said)))
 
     try:
         entries = predict_split(segmenter, job, (rank, world))
@@ -144,13 +122,58 @@ def evaluate_command(dataset: str, description: str) -> None:
             report_areas(segmenter, job, entries)
         else:
             report_scores(segmenter, job, entries, split)
-        print(report_line(job.folder))
-        print(
-            f"label PNGs: {job.folder / 'prediction'}, in colour: {job.folder / 'prediction_cmap'}"
-        )
+        print(report_line(folder))
+        print(f"label PNGs: {folder / 'prediction'}, in colour: {folder / 'prediction_cmap'}")
         report_skipped(entries)
 
     distributed.stop()
+
+
+def _outputs(flags: dict[str, Any]) -> Outputs:
+    """Take the flags that say what is computed out of `flags`. Raises UserError where one is idle,
+    or the CRF's library is not there.
+    """
+    crf = not flags.pop("no_crf")
+    if not crf:
+        idle = "is of the CRF, which --no_crf leaves out; give one of the two"
+        refuse_idle(flags, ("crf_backend",), idle)
+
+    backend = (flags.pop("crf_backend") or "auto").replace("auto", FASTER_CRF)
+    if crf and backend == "pydensecrf":
+        find_pydensecrf()
+    return Outputs(crf, backend, flags.pop("save_logits"), flags.pop("sliding"))
+
+
+def _job(
+    segmenter: Segmenter, split: str, own: Sequence[str] | None, tags: str, folder: Path
+) -> Job:
+    """Find what is to be predicted: one's own pictures, or the images of a split."""
+    if own:
+        images = pictures(own)
+    else:
+        images = split_items(segmenter.config, split)
+        refuse_suspicious(images)
+
+    known = tags_of_images(tags, segmenter.spec, images) if tags else {}
+    return Job(images, folder, bool(own), known)
+
+
+def _announced(
+    segmenter: Segmenter, model_path: str, job: Job, split: str, own: Sequence[str] | None
+) -> list[str]:
+    """Say what the run will do, and of a split, which masks it is scored with."""
+    if own:
+        return [plan(segmenter, model_path, job, " ".join(own))]
+
+    config = segmenter.config
+    said = [
+        plan(segmenter, model_path, job, f"{split} in {config.data_root}"),
+        "masks: "
+        + masks_found(config.dataset, config.data_root, own_split(config, split), job.images),
+    ]
+    if not job.images.masked.any():
+        said.insert(0, "this test will give label maps and no score, for want of masks")
+    return said
 
 
 def _evaluation_parser(description: str) -> Parser:

@@ -22,6 +22,7 @@ from utils.config import CONFIGS, Config, load_config
 from utils.run_folder.recorder import read_results
 from utils.splits import image_tags, own_split, split_items
 from utils.training.plan import (
+    Data,
     Evaluation,
     cpu_time,
     plan,
@@ -37,7 +38,7 @@ def planned(config: Config) -> tuple[Evaluation, str]:
     training = Split(images, image_tags(config, VOC, images))
     validation = split_items(config, config.val_split)
     evaluation = planned_evaluation(config, VOC, training, validation)
-    return evaluation, plan(config, VOC, training, validation, evaluation, DEVICE)
+    return evaluation, plan(config, VOC, Data(training, validation, evaluation), DEVICE)
 
 
 @pytest.fixture

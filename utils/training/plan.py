@@ -150,14 +150,7 @@ def _choice(chosen: Scored) -> str:
     return f"; {len(chosen):,} of these images are scored, evenly spaced"
 
 
-def plan(
-    config: Config,
-    spec: DatasetSpec,
-    training: Split,
-    validation: Sequence[Item],
-    evaluation: Evaluation,
-    device: torch.device,
-) -> str:
+def plan(config: Config, spec: DatasetSpec, found: Data, device: torch.device) -> str:
     """Return one paragraph that says what the run will do, before it does it."""
     stage_1 = config.mct_path or f"{config.mct_epochs} epochs from {config.init}"
     if config.branches == "clip":
@@ -173,6 +166,7 @@ def plan(
         dropped = f"; left out of the background, as they name classes: {words}"
 
     precision = used_precision(device, config.precision)
+    training = found.training
     tags = training.tags.total() / len(training)
     work = {
         "seeds": "pseudo labels of whole images, nothing is trained,",
@@ -183,14 +177,15 @@ def plan(
 
     lines = [
         f"{spec.name}: {len(training)} training images with {tags:.1f} tags each, "
-        f"{len(validation)} validation images, {len(spec.classes)} classes + background{dropped}",
+        f"{len(found.validation)} validation images, {len(spec.classes)} classes + background"
+        f"{dropped}",
         f"CLIP {config.clip_path}{dino}; class-token ViT: {stage_1}; branches {config.branches}",
         f"{work[config.stages]} on {device} in {precision}; run folder {config.work_dir}",
     ]
     lines += idle(config)
 
-    said = evaluation.said.splitlines()
-    if not evaluation.validation:
+    said = found.evaluation.said.splitlines()
+    if not found.evaluation.validation:
         lines.insert(0, said.pop(0))
     lines += said
     if device.type == "cpu" and (time := cpu_time(config, training)):

@@ -23,12 +23,7 @@ from model.criterion import criterion
 from model.cvf import CVF
 from model.dino import DinoViT
 from model.noise import Noise
-from utils.build import (
-    build_cvf,
-    build_dino,
-    build_vit,
-    testing_script,
-)
+from utils.build import build_cvf, build_dino, build_vit, testing_script
 from utils.common import distributed
 from utils.common.device import choose_device, prepare_torch
 from utils.common.files import make_folder
@@ -52,7 +47,7 @@ from utils.splits import training_data
 from utils.training.classifier import tagged_validation, train_classifier
 from utils.training.loop import Run, Stage, run_stage
 from utils.training.optim import adamw, is_any, is_matrix, schedule
-from utils.training.plan import check_batches, check_stages, plan, read_data
+from utils.training.plan import Data, check_batches, check_stages, plan, read_data
 from utils.training.pseudo_masks import make_pseudo_masks
 from utils.training.rehearsal import rehearse
 from utils.training.validation import report
@@ -84,14 +79,11 @@ def train(
 
     spec = spec_of(config.dataset, config.data_root, config.classes)
     found = read_data(config, spec)
-    training = found.training
-    validation = found.validation
-    evaluation = found.evaluation
-
     clip = load_clip(config.clip_path, config.clip_activation)
     vit = None if config.branches == "clip" else build_vit(config, clip, len(spec.classes))
     dino = build_dino(config)
-    facts = _facts(spec, training, clip, vit, dino)
+    facts = _facts(spec, found.training, clip, vit, dino)
+
     make_folder(folder)
     with claimed(folder) if rank == 0 else nullcontext():
         unchecked = check_checkpoints(folder, config, facts)
@@ -104,30 +96,43 @@ def train(
             run.recorder.say(unchecked)
         if warning:
             run.recorder.say(warning)
-        run.recorder.say(plan(config, spec, training, validation, evaluation, device))
+        run.recorder.say(plan(config, spec, found, device))
 
         model = build_cvf(config, clip, text, vit, len(spec.classes), dino).to(device)
-        data = training_data(training, config, config.crop_size, crops)
-        evaluate = partial(report, model, training, evaluation, run)
+        data = training_data(found.training, config, config.crop_size, crops)
+        evaluate = partial(report, model, found.training, found.evaluation, run)
         stage_2 = partial(
             segmenter_stage, model, data, losses or pseudo_label_losses, run, evaluate
         )
-        if config.stages == "seeds":
-            final = make_pseudo_masks(model, training, run)
-        if config.stages == "all":
-            rehearse(stage_2, model, evaluation, run)
-        if config.stages != "seeds" and vit is not None and not config.mct_path:
-            train_classifier(vit, training, run, tagged_validation(config, spec, validation, run))
-        if config.stages == "classifier":
-            final = checkpoint_of(folder, "classifier")
-            run.recorder.rewind("evaluation", -1)
-            alone = replace(evaluation, validation=())
-            report(model, training, alone, run, 0)  # the seeds that stage 2 would begin with
-        if config.stages == "all":
-            final = train_segmenter(stage_2(), run)
+        final = train_stages(model, spec, found, stage_2, run)
         say_results(run, final)
     distributed.stop()
     return final
+
+
+def train_stages(
+    model: CVF, spec: DatasetSpec, found: Data, stage_2: Callable[[], Stage], run: Run
+) -> Path:
+    """Run the stages that the settings ask for; returns the path of what they yield, as `train`.
+
+    stage_2: makes stage 2, which freezes what does not learn in it.
+    """
+    config = run.config
+    if config.stages == "seeds":
+        return make_pseudo_masks(model, found.training, run)
+
+    if config.stages == "all":
+        rehearse(stage_2, model, found.evaluation, run)
+    if model.vit is not None and not config.mct_path:
+        validation = tagged_validation(config, spec, found.validation, run)
+        train_classifier(model.vit, found.training, run, validation)
+    if config.stages == "all":
+        return train_segmenter(stage_2(), run)
+
+    # only the ViT was trained: score the seeds that stage 2 would begin with
+    run.recorder.rewind("evaluation", -1)
+    report(model, found.training, replace(found.evaluation, validation=()), run, 0)
+    return checkpoint_of(run.folder, "classifier")
 
 
 def _facts(
