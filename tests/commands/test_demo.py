@@ -11,10 +11,12 @@ import socket
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -335,109 +337,144 @@ def test_ctrl_c_closes_the_page_and_leaves_nothing(
 def test_the_page_in_a_browser_by_keyboard(
     labeller: Labeller, upload_folder: Path, tmp_path: Path, width: int, scheme: str
 ) -> None:
-    playwright = pytest.importorskip("playwright.sync_api")
-    from utils.tools.demo.page import ASIDE, served
-
     explorer = Counted(ByClip(labeller))
-    place = (demo.HOST, free_port())
-    wrong: list[str] = []
-    Image.fromarray(examples(VOC)[0].image).save(tmp_path / "${1+1} <b>.png")
-    (tmp_path / "notes.jpg").write_text("not a picture")
-    (tmp_path / "huge.png").write_bytes(announcing(12500, 8000))
+    with opened(explorer, upload_folder, width, scheme) as page:
+        an_example_shows_all_stages(page, explorer, scheme)
+        sliders_draw_anew_without_a_network(page, explorer)
+        the_mask_is_saved(page, tmp_path)
+        bad_input_is_said_and_what_was_found_stays(page, tmp_path)
+        a_photo_under_an_odd_name_is_handed_in(page, tmp_path)
+        tags_are_typed_and_their_mistakes_said(page, explorer)
+        nothing_is_kept(page, upload_folder)
 
+
+@contextmanager
+def opened(explorer: Counted, folder: Path, width: int, scheme: str) -> Iterator[Any]:
+    """The page in a browser of a width, px, and colour scheme. In the end there was no error, and
+    no request to elsewhere.
+    """
+    playwright = pytest.importorskip("playwright.sync_api")
+    from utils.tools.demo.page import served
+
+    place = (demo.HOST, free_port())
+    view = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
+    wrong: list[str] = []
     with (
-        served(explorer, examples(VOC), "the toy CLIP", place, upload_folder) as address,
+        served(explorer, examples(VOC), "the toy CLIP", place, folder) as address,
         playwright.sync_playwright() as driver,
     ):
+
+        def note_error(message: Any) -> None:
+            if message.type == "error":
+                wrong.append(message.text)
+
+        def note_elsewhere(request: Any) -> None:
+            if not request.url.startswith((address, "data:", "blob:")):
+                wrong.append(request.url)
+
         browser = driver.chromium.launch(executable_path=BROWSER, args=SECLUDED)
-        page = browser.new_page(
-            viewport={"width": width, "height": 800}, color_scheme=scheme, accept_downloads=True
-        )
+        page = browser.new_page(**view, accept_downloads=True)
         page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on(
-            "console",
-            lambda message: wrong.append(message.text) if message.type == "error" else None,
-        )
-        page.on(
-            "request",
-            lambda request: (
-                None
-                if request.url.startswith((address, "data:", "blob:"))
-                else wrong.append(request.url)
-            ),
-        )
-
-        # An example by keyboard: all stages, within the width.
+        page.on("console", note_error)
+        page.on("request", note_elsewhere)
         page.goto(address)
-        page.locator("#example-0").focus()
-        page.keyboard.press("Enter")
-        page.locator(".save").wait_for()
-        titles = page.locator("figcaption strong").all_inner_texts()
-        assert titles == ["photo", CAM, SEED, PAR, CRF] and explorer.count == 1
-        assert all(page.locator("figure img").nth(i).get_attribute("alt") for i in range(5))
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        light = page.evaluate("getComputedStyle(document.body).backgroundColor") == (
-            "rgb(255, 255, 255)"
-        )
-        assert light == (scheme == "light")
-
-        # Sliders by keyboard draw anew, and no network runs.
-        images = page.locator("figure img")
-        before = [images.nth(i).get_attribute("src") for i in range(5)]
-        page.get_by_label("range slider for Threshold").focus()
-        page.keyboard.press("End")
-        for _ in range(10):
-            page.keyboard.press("ArrowLeft")
-        page.get_by_text("not labelled", exact=False).wait_for()
-        page.get_by_label("range slider for Opacity").focus()
-        page.keyboard.press("End")
-        page.wait_for_function(
-            "src => document.querySelectorAll('figure img')[1].src != src", arg=before[1]
-        )
-        after = [images.nth(i).get_attribute("src") for i in range(5)]
-        assert after[0] == before[0] and after[1] != before[1] and explorer.count == 1
-
-        # The mask is saved by keyboard.
-        with page.expect_download() as saving:
-            page.locator(".save").focus()
-            page.keyboard.press("Enter")
-        saving.value.save_as(tmp_path / "mask.png")
-        with Image.open(tmp_path / "mask.png") as mask:
-            assert mask.mode == "P" and mask.size == examples(VOC)[0].image.shape[1::-1]
-            assert IGNORE in np.array(mask)
-
-        # Bad input is one sentence, and what was found stays.
-        said = page.locator(".said")
-        drop = page.locator("input[type=file]")
-        for name, sentence in (("notes.jpg", "cannot be read"), ("huge.png", "100 million")):
-            drop.set_input_files(tmp_path / name)
-            page.get_by_text(sentence).wait_for()
-            assert said.get_attribute("role") == "alert" and page.locator("figure").count() == 5
-
-        # A photo under an odd name, typed tags, and where their mistakes are said.
-        with page.expect_file_chooser() as choosing:
-            page.get_by_label("Click to upload").focus()
-            page.keyboard.press("Enter")
-        choosing.value.set_files(tmp_path / "${1+1} <b>.png")
-        page.get_by_text("then press Find").wait_for()
-        assert page.locator("figure").count() == 1 and page.locator("b").count() == 0
-        page.get_by_role("button", name="Find").focus()
-        page.keyboard.press("Enter")
-        page.get_by_text("no tags; tick or type").wait_for()
-        page.get_by_label("Tags, apart by commas").fill("caat")
-        page.keyboard.press("Enter")
-        page.get_by_text("did you mean 'cat'").wait_for()
-        page.get_by_label("Tags, apart by commas").fill("cat")
-        page.keyboard.press("Enter")
-        page.locator(".save").wait_for()
-        assert ASIDE in said.inner_text() and explorer.count == 2
-
-        # Nothing is kept: no bytes in the library's folder, nothing in the browser.
-        kept = [file for file in upload_folder.rglob("*") if file.is_file() and file.stat().st_size]
-        assert kept == []
-        assert page.evaluate("localStorage.length + sessionStorage.length") == 0
-        assert page.evaluate("indexedDB.databases().then(all => all.length)") == 0
+        yield page
         browser.close()
 
     assert not wrong
+
+
+def press(page: Any, place: Any, *keys: str) -> None:
+    """Go to a place of the page and press keys there, by default Enter."""
+    place.focus()
+    for key in keys or ("Enter",):
+        page.keyboard.press(key)
+
+
+def drawn(page: Any) -> list[str]:
+    """What the five figures of an example show."""
+    images = page.locator("figure img")
+    return [images.nth(i).get_attribute("src") for i in range(5)]
+
+
+def an_example_shows_all_stages(page: Any, explorer: Counted, scheme: str) -> None:
+    """All stages, described and within the width."""
+    press(page, page.locator("#example-0"))
+    page.locator(".save").wait_for()
+    titles = page.locator("figcaption strong").all_inner_texts()
+    assert titles == ["photo", CAM, SEED, PAR, CRF] and explorer.count == 1
+    assert all(page.locator("figure img").nth(i).get_attribute("alt") for i in range(5))
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+def sliders_draw_anew_without_a_network(page: Any, explorer: Counted) -> None:
+    """Threshold and opacity, of what the networks said already."""
+    before = drawn(page)
+    threshold = page.get_by_label("range slider for Threshold")
+    press(page, threshold, "End", *["ArrowLeft"] * 10)
+    page.get_by_text("not labelled", exact=False).wait_for()
+    press(page, page.get_by_label("range slider for Opacity"), "End")
+    page.wait_for_function(
+        "src => document.querySelectorAll('figure img')[1].src != src", arg=before[1]
+    )
+    after = drawn(page)
+    assert after[0] == before[0] and after[1] != before[1] and explorer.count == 1
+
+
+def the_mask_is_saved(page: Any, folder: Path) -> None:
+    """As a palette PNG of the example's size, with pixels that are not labelled."""
+    with page.expect_download() as saving:
+        press(page, page.locator(".save"))
+    saving.value.save_as(folder / "mask.png")
+    with Image.open(folder / "mask.png") as mask:
+        assert mask.mode == "P" and mask.size == examples(VOC)[0].image.shape[1::-1]
+        assert IGNORE in np.array(mask)
+
+
+def bad_input_is_said_and_what_was_found_stays(page: Any, folder: Path) -> None:
+    """One sentence for each file that is no photo, or too large."""
+    (folder / "notes.jpg").write_text("not a picture")
+    (folder / "huge.png").write_bytes(announcing(12500, 8000))
+    said = page.locator(".said")
+    for name, sentence in (("notes.jpg", "cannot be read"), ("huge.png", "100 million")):
+        page.locator("input[type=file]").set_input_files(folder / name)
+        page.get_by_text(sentence).wait_for()
+        assert said.get_attribute("role") == "alert" and page.locator("figure").count() == 5
+
+
+def a_photo_under_an_odd_name_is_handed_in(page: Any, folder: Path) -> None:
+    """Its name is text, whatever signs it holds."""
+    photo = folder / "${1+1} <b>.png"
+    Image.fromarray(examples(VOC)[0].image).save(photo)
+    with page.expect_file_chooser() as choosing:
+        press(page, page.get_by_label("Click to upload"))
+    choosing.value.set_files(photo)
+    page.get_by_text("then press Find").wait_for()
+    assert page.locator("figure").count() == 1 and page.locator("b").count() == 0
+
+
+def tags_are_typed_and_their_mistakes_said(page: Any, explorer: Counted) -> None:
+    """None, a mistyped one, then a class: the toy CLIP says that it knows no photos."""
+    from utils.tools.demo.page import ASIDE
+
+    press(page, page.get_by_role("button", name="Find"))
+    page.get_by_text("no tags; tick or type").wait_for()
+    field = page.get_by_label("Tags, apart by commas")
+    field.fill("caat")
+    page.keyboard.press("Enter")
+    page.get_by_text("did you mean 'cat'").wait_for()
+    field.fill("cat")
+    page.keyboard.press("Enter")
+    page.locator(".save").wait_for()
+    assert ASIDE in page.locator(".said").inner_text() and explorer.count == 2
+
+
+def nothing_is_kept(page: Any, upload_folder: Path) -> None:
+    """No bytes in the library's folder, nothing in the browser."""
+    files = [file for file in upload_folder.rglob("*") if file.is_file()]
+    assert not [file for file in files if file.stat().st_size]
+    assert page.evaluate("localStorage.length + sessionStorage.length") == 0
+    assert page.evaluate("indexedDB.databases().then(all => all.length)") == 0
