@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from clip.blocks import embed_patches, mean_of_heads
+from clip.blocks import embed_patches
+from model.kept_attention import KeptAttention
 from model.noise import Noise, drop_path
 from model.outputs import VitOutput
 from model.resize import resize
@@ -126,37 +127,23 @@ class ClassTokenViT(nn.Module):
         streams = self._embed(images)
         classes = self.num_classes
         embeddings = []
-        attention = []
-        class_attention: Tensor | None = None
-        patch_attention: Tensor | None = None
+        kept = KeptAttention(maps, patch_block, classes)
         drawn = None
         if noise is not None and drop_rate > 0:
             drawn = noise.first(4 * len(self.blocks))
+
         for number, block in enumerate(self.blocks):
             if self.streams == 2 and number == len(self.blocks) // 2:
                 streams = self._exchange(streams)
                 embeddings += [tokens[:, :classes] for tokens in streams]
 
-            of_patches = patch_block in (0, number + 1)
-            rows = 0  # the first tokens whose attention is kept
-            if maps == "all" or (maps == "patch" and of_patches):
-                rows = streams[0].shape[1]
-            elif maps != "none":
-                rows = classes
-
+            rows = kept.rows(number, streams[0].shape[1])
             drops = self._drops(number, drawn, drop_rate)
             small, weights = block(streams[0], rows, drops[0])
             large = [block(tokens, 0, drops[1])[0] for tokens in streams[1:]]
             streams = [small, *large]
             embeddings += [tokens[:, :classes] for tokens in streams]
-
-            if rows:
-                mean = mean_of_heads(weights)
-                class_attention = _plus(class_attention, mean[:, :classes])
-                if of_patches:
-                    patch_attention = _plus(patch_attention, mean[:, classes:, classes:])
-            if maps == "all":
-                attention.append(weights)
+            kept.add(number, weights)
 
         x_patch = self._map(streams[0], images, self.patch)
         scores, patch_large_logits = self._scores(x_patch, streams, images)
@@ -167,8 +154,8 @@ class ClassTokenViT(nn.Module):
 
         class_to_patch = None
         cams = None
-        if class_attention is not None:
-            to_patch = class_attention[..., classes:] / len(self.blocks)
+        if kept.of_classes is not None:
+            to_patch = kept.of_classes[..., classes:] / len(self.blocks)
             class_to_patch = to_patch.unflatten(2, x_patch.shape[-2:])
             cams = self._cams(class_to_patch, scores)
 
@@ -180,8 +167,8 @@ class ClassTokenViT(nn.Module):
             scores=scores,
             x_patch=x_patch,
             class_to_patch=class_to_patch,
-            patch_affinity=patch_attention,
-            attention=attention,
+            patch_affinity=kept.of_patches,
+            attention=kept.weights,
             cams=cams,
         )
 
@@ -306,13 +293,6 @@ class ClassTokenViT(nn.Module):
         """Lay the patch tokens of (B, K+P, D) out as a map (B, D, H // patch, W // patch)."""
         grid = (images.shape[-2] // patch, images.shape[-1] // patch)
         return tokens[:, self.num_classes :].transpose(1, 2).unflatten(2, grid)
-
-
-def _plus(total: Tensor | None, part: Tensor) -> Tensor:
-    """Add to a sum that may not have begun."""
-    if total is None:
-        return part
-    return total + part
 
 
 def ranked_pool(scores: Tensor, decay: float = 0.996) -> Tensor:

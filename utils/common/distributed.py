@@ -17,6 +17,23 @@ from torch.distributed.rendezvous import rendezvous
 from utils.common.console import say_once
 from utils.common.errors import UserError
 
+# What these set, and its value for one process; the last two lead to the others.
+_ENVIRONMENT = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
+_MEETING = ("MASTER_ADDR", "MASTER_PORT")
+_ALONE = (
+    "`unset RANK WORLD_SIZE LOCAL_RANK` for one process, or start several by utils.tools.launch"
+)
+_PATIENCE = timedelta(minutes=5)  # for all processes to come
+# for one that is behind in a test; one that has ended is noticed by what started it
+_LONGEST = timedelta(days=7)
+_SILENCE = 10  # seconds of waiting until that is said
+_LOOK_EVERY = 0.2  # seconds between two looks whether all are there
+_LETTING_GO = 0.5  # seconds for threads to let go of tensors
+
+# Its functions have the group as default argument, which is read when the module is imported: by
+# the first step of an optimiser at the latest. They would hold that group until Python ends.
+_MODULE_WITH_DEFAULT_GROUP = "torch.distributed.nn"
+
 
 def start(device: str = "auto") -> tuple[int, int, int]:
     """Return (rank, world size, local rank) from the environment; joins the process group when
@@ -39,24 +56,6 @@ def start(device: str = "auto") -> tuple[int, int, int]:
         _join(backend, world)
 
     return rank, world, local
-
-
-# What these set, and its value for one process; the last two lead to the others.
-_ENVIRONMENT = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
-_MEETING = ("MASTER_ADDR", "MASTER_PORT")
-_ALONE = (
-    "`unset RANK WORLD_SIZE LOCAL_RANK` for one process, or start several by utils.tools.launch"
-)
-_PATIENCE = timedelta(minutes=5)  # for all processes to come
-# for one that is behind in a test; one that has ended is noticed by what started it
-_LONGEST = timedelta(days=7)
-_SILENCE = 10  # seconds of waiting until that is said
-_LOOK_EVERY = 0.2  # seconds between two looks whether all are there
-_LETTING_GO = 0.5  # seconds for threads to let go of tensors
-
-# Its functions have the group as default argument, which is read when the module is imported: by
-# the first step of an optimiser at the latest. They would hold that group until Python ends.
-_MODULE_WITH_DEFAULT_GROUP = "torch.distributed.nn"
 
 
 def _places() -> list[int]:
