@@ -6,8 +6,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from datasets.called import Pictures, misread
 from datasets.forms.detect import FORMS, rows_of
+from datasets.named_pictures import Pictures, misread
 from datasets.rows import Row
 from datasets.specs import DatasetSpec
 from datasets.tables import key_of, split_words

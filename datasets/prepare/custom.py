@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from datasets.annotations import NOTHING, Tagged, tags_of_file
-from datasets.called import Pictures
 from datasets.classes import CLASSES, read_classes
 from datasets.forms.detect import FORMS
 from datasets.index import write_index
 from datasets.list_files import read_list
 from datasets.lists import Item
 from datasets.mask_signs import refuse_suspicious
+from datasets.named_pictures import Pictures
 from datasets.own_pictures import picture_names, pictures_below
 from datasets.predictions import told_files
 from datasets.prepare.drawn import MASKS, draw_masks, is_export, renewed
