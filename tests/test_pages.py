@@ -92,12 +92,12 @@ def test_each_setting_of_the_method_acts_where_the_page_says() -> None:
             assert re.search(rf"\b{name}\b", text), f"{name} in {file}"
 
 
-def test_the_page_of_the_data_says_what_each_file_is_for() -> None:
-    named = [
-        name for _, files in table(DATA, "Where to look in this folder") for name in code(files)
-    ]
-    modules = [file.stem for file in DATA.parent.glob("*.py") if file.stem != "__init__"]
-    packages = [f"{file.parent.name}/" for file in DATA.parent.glob("*/__init__.py")]
+@pytest.mark.parametrize("page", [METHOD, DATA])
+def test_a_page_says_what_each_file_of_its_folder_is_for(page: Path) -> None:
+    rows = table(page, "Where to look in this folder")
+    named = [name for _, files in rows for name in code(files)]
+    modules = [file.stem for file in page.parent.glob("*.py") if file.stem != "__init__"]
+    packages = [f"{file.parent.name}/" for file in page.parent.glob("*/__init__.py")]
     assert sorted(named) == sorted([*modules, *packages])
 
 
