@@ -21,8 +21,8 @@ from model.par import DILATIONS
 from utils.build import build_cvf
 from utils.config import CONFIGS, RECIPES, Config, load_config
 from utils.training import stages
-from utils.training.loop import Stage
 from utils.training.optim import set_rate
+from utils.training.run import Stage
 
 CONSTANTS = Path(__file__).with_name("published_constants.yaml")
 TABLES: dict[str, Any] = yaml.safe_load(CONSTANTS.read_text(encoding="utf-8"))

@@ -17,8 +17,9 @@ from model.cvf import CVF
 from utils.common.device import autocast, prepare_torch
 from utils.config import Config
 from utils.training.classifier import classifier_losses, seen_in_training
-from utils.training.loop import Run, Stage, train_step
+from utils.training.loop import train_step
 from utils.training.optim import adamw
+from utils.training.run import Run, Stage
 from utils.training.stages import pseudo_label_losses
 
 CPU = torch.device("cpu")

@@ -18,7 +18,7 @@ from utils.common.progress import Pace, progress
 from utils.metrics import SINGLE
 from utils.run_folder.claim import BAD_IMAGES
 from utils.training import rehearsal
-from utils.training.loop import Stage
+from utils.training.run import Stage
 
 
 def test_a_bar_in_a_file_is_lines(

@@ -22,8 +22,9 @@ from utils.config import Config
 from utils.recipe import LossesBeside, references_of
 from utils.settings.training import Stage1Settings
 from utils.splits import training_data, validation_tags
-from utils.training.loop import Run, Stage, run_stage
+from utils.training.loop import run_stage
 from utils.training.optim import adamw, cosine, is_matrix, is_weight
+from utils.training.run import Run, Stage
 from utils.training.tag_scores import TAG_EVALUATION, report_tags
 
 # of the class-token ViT, which its start does not bring

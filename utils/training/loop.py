@@ -1,17 +1,15 @@
-"""The training loop, and what a stage of training is made of."""
+"""The training loop: steps, checkpoints, validations, and the answer to a request to stop."""
 
 import functools
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datasets.data import Batch, IterationSampler, TaggedImages
+from datasets.data import Batch, IterationSampler
 from datasets.transforms import normalise
 from utils.build import STATISTICS
 from utils.common import distributed
@@ -19,8 +17,6 @@ from utils.common.device import autocast, fetch, loading_processes, peak_gigabyt
 from utils.common.errors import UserError
 from utils.common.progress import Pace, progress
 from utils.common.signals import StopRequest, follow_parent
-from utils.config import Config
-from utils.recipe import LossesBeside
 from utils.run_folder.checkpoint import (
     checkpoint_of,
     keep_numbered,
@@ -30,63 +26,11 @@ from utils.run_folder.checkpoint import (
     save_checkpoint,
     trained_state,
 )
-from utils.run_folder.claim import note_bad_image
-from utils.run_folder.recorder import Recorder
-from utils.training.forecast import Forecast
 from utils.training.optim import load_state, set_rate
+from utils.training.run import Run, Stage
 
 # iterations between two looks whether another process is asked to stop; a look waits for the GPU
 LOOK_EVERY = 4
-
-
-@dataclass(frozen=True)
-class Run:
-    """Where a run executes and what it writes; `facts` go into every checkpoint (classes, CLIP's
-    checksum, ...). What is `rehearsed` comes again, and notes nothing.
-    """
-
-    config: Config
-    device: torch.device
-    rank: int
-    world: int
-    folder: Path
-    recorder: Recorder
-    facts: dict[str, Any] = field(default_factory=dict)
-    forecast: Forecast = field(default_factory=Forecast)
-    rehearsed: bool = False
-
-    def note_bad_image(self, place: str, reason: str) -> None:
-        """Note that a picture was skipped at a place of the run, and why."""
-        if not self.rehearsed:
-            note_bad_image(self.folder, place, reason)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of training. `losses(images, batch, step)` gives named, weighted terms, whose sum
-    is minimised.
-    """
-
-    name: str
-    module: nn.Module
-    optimiser: torch.optim.Optimizer
-    rate: Callable[[int], float]
-    losses: Callable[[Tensor, Batch, int], dict[str, Tensor]]
-    data: TaggedImages
-    iterations: int
-    batch_size: int
-    evaluate: Callable[[int], None] | None = None
-    evaluation: str = "evaluation"  # under what name its scores are recorded
-    eval_every: int = 0  # iterations; 0: those of the configuration
-    beside: LossesBeside | None = None  # numbers of others
-    repeats_last: bool = True  # a finished stage that is resumed is evaluated again
-
-    def evaluations_after(self, done: int, every: int) -> int:
-        """Return how many evaluations are due after iteration `done`, the last one included."""
-        if self.evaluate is None:
-            return 0
-        every = self.eval_every or every
-        return (self.iterations - 1) // every - done // every + 1
 
 
 def save(stage: Stage, run: Run, step: int, validated: bool = True) -> None:
@@ -321,7 +265,7 @@ def train_step(stage: Stage, run: Run, batch: Batch, step: int) -> dict[str, Ten
     stage.optimiser.zero_grad(set_to_none=True)
     loss.backward()
     if not finite():
-        raise UserError(keep_for_replay(stage, run, batch, terms, step))
+        raise UserError(keep_what_failed(stage, run, batch, terms, step))
 
     distributed.sum_gradients(p for group in stage.optimiser.param_groups for p in group["params"])
     stage.optimiser.step()
@@ -329,7 +273,7 @@ def train_step(stage: Stage, run: Run, batch: Batch, step: int) -> dict[str, Ten
     return {**{name: term.detach() for name, term in terms.items()}, "loss": loss.detach()}
 
 
-def keep_for_replay(
+def keep_what_failed(
     stage: Stage, run: Run, batch: Batch, terms: dict[str, Tensor], step: int
 ) -> str:
     """Write what made a loss not finite: weights, batch, names, terms. Returns the sentence that

@@ -21,7 +21,7 @@ from utils.inference.evaluation import evaluating
 from utils.inference.seeds import image_seeds
 from utils.inference.segmenter import Outputs, predict
 from utils.metrics import MULTI, TITLES
-from utils.training.loop import Run
+from utils.training.run import Run
 
 
 def method_row(

@@ -45,11 +45,12 @@ from utils.run_folder.resuming import check_checkpoints, check_folder
 from utils.settings.training import Stage2Settings
 from utils.splits import training_data
 from utils.training.classifier import tagged_validation, train_classifier
-from utils.training.loop import Run, Stage, run_stage
+from utils.training.loop import run_stage
 from utils.training.optim import adamw, is_any, is_matrix, schedule
 from utils.training.plan import Data, check_batches, check_stages, plan, read_data
 from utils.training.pseudo_masks import make_pseudo_masks
 from utils.training.rehearsal import rehearse
+from utils.training.run import Run, Stage
 from utils.training.validation import report
 
 FINAL = "final.pt"

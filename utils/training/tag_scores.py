@@ -15,7 +15,7 @@ from utils.inference.seeds import padded
 from utils.recipe import beside_score, references_of
 from utils.run_folder.claim import readable
 from utils.training.average_precision import mean_average_precision
-from utils.training.loop import Run
+from utils.training.run import Run
 
 TAG_EVALUATION = "tag evaluation"
 CLASS_MAP = "class mAP"

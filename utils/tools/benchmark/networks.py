@@ -30,8 +30,9 @@ from utils.run_folder.recorder import Recorder
 from utils.tools.benchmark.rows import Row, Setting, timed, yardstick_of
 from utils.tools.benchmark.timing import peak_memory, stages
 from utils.training.classifier import classifier_losses, seen_in_training
-from utils.training.loop import Run, Stage, train_step
+from utils.training.loop import train_step
 from utils.training.optim import adamw
+from utils.training.run import Run, Stage
 from utils.training.stages import freeze, pseudo_label_losses
 
 STAGES = (
