@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from datasets.specs import VOC
-from datasets.toy import animals, household, vehicles
+from datasets.toy import bipeds, household, quadrupeds, vehicles
 from datasets.toy.pen import Pen
 
 Hsv = tuple[float, float, float]  # hue in degrees, saturation and value 0-1
@@ -54,7 +54,7 @@ _SHAPES = {
         vehicles.bicycle, (_RED, _BLUE, _GREEN, _YELLOW), (_BLACK,), ("plain",), ("road", "wall")
     ),
     "bird": Shape(
-        animals.bird,
+        bipeds.bird,
         (_BLUE, _RED, _YELLOW, _BROWN),
         ((225, 0.6, 0.4), (28, 0.6, 0.35), _BLACK),
         ("grain", "blotch"),
@@ -92,7 +92,7 @@ _SHAPES = {
         ("road", "building"),
     ),
     "cat": Shape(
-        animals.cat,
+        quadrupeds.cat,
         (_ORANGE, (32, 0.12, 0.52), (0, 0.0, 0.22), (36, 0.3, 0.85)),
         (_BROWN,),
         ("stripe", "stripe", "grain"),
@@ -107,7 +107,7 @@ _SHAPES = {
         ("wall", "ground"),
     ),
     "cow": Shape(
-        animals.cow, (_WHITE, _WHITE, _CHESTNUT), (_BLACK,), ("plain",), ("grass", "mountain")
+        quadrupeds.cow, (_WHITE, _WHITE, _CHESTNUT), (_BLACK,), ("plain",), ("grass", "mountain")
     ),
     "diningtable": Shape(
         household.diningtable,
@@ -117,7 +117,7 @@ _SHAPES = {
         ("wall", "ground"),
     ),
     "dog": Shape(
-        animals.dog,
+        quadrupeds.dog,
         (_TAN, _BROWN, (38, 0.14, 0.92)),
         ((22, 0.65, 0.3), _BROWN, _BLACK),
         ("grain", "blotch"),
@@ -125,7 +125,7 @@ _SHAPES = {
         6,
     ),
     "horse": Shape(
-        animals.horse,
+        quadrupeds.horse,
         (_CHESTNUT, (14, 0.7, 0.32), (28, 0.5, 0.62)),
         (_RED, _BLUE),
         ("plain", "cloud"),
@@ -135,7 +135,7 @@ _SHAPES = {
         vehicles.motorbike, (_RED, _BLUE, _GREEN, _BLACK), (_GREY,), ("plain",), ("road",)
     ),
     "person": Shape(
-        animals.person,
+        bipeds.person,
         (_BLUE, _RED, _GREEN, _WHITE, _YELLOW),
         ((220, 0.5, 0.4), _BROWN, _BLACK),
         ("plain", "check", "stripe"),
@@ -149,7 +149,7 @@ _SHAPES = {
         ("wall", "ground"),
     ),
     "sheep": Shape(
-        animals.sheep,
+        quadrupeds.sheep,
         (_WHITE, (42, 0.14, 0.9), (35, 0.1, 0.75)),
         (_BLACK,),
         ("blotch", "dots"),
