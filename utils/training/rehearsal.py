@@ -10,8 +10,9 @@ from model.cvf import CVF
 from model.method import BEGINNING
 from utils.common.device import synchronise
 from utils.run_folder.checkpoint import checkpoint_of
-from utils.training.loop import Run, Stage, batches, forward, on_device
+from utils.training.loop import batches, forward, on_device
 from utils.training.plan import Evaluation
+from utils.training.run import Run, Stage
 from utils.training.validation import score_seeds, validate
 
 FEWEST = 50  # iterations of a run that is worth a rehearsal
