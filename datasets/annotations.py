@@ -95,7 +95,8 @@ def _matched(
         file = pictures.named(name, row.place)
         if file in seen:
             raise UserError(
-                f"{row.place} lists {name!r} a second time, after {seen[file]}; keep one of them"
+                f"{row.place} lists {name!r} a second time, after {seen[file]}; keep one of them, "
+                "with all that is said of it"
             )
         seen[file] = row.place
         yield file, row
@@ -106,7 +107,10 @@ def _matched(
             f"{elsewhere[0]!r}; give the pictures that it was made of{misread(elsewhere[0])}"
         )
     if not seen:
-        raise UserError(f"{path} lists no picture of these; write one per line below the header")
+        raise UserError(
+            f"{path} lists no picture; write one per line below the header, or annotate some where "
+            "it comes from"
+        )
     if elsewhere:
         say_once(
             f"elsewhere {path}",

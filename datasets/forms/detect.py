@@ -156,7 +156,7 @@ def _of_tool(
     if form == "labelme":
         return labelme.read(path, content, below, classes)
     if form == "tasks":
-        return label_studio.read_tasks(path, content)
+        return label_studio.read_tasks(path, content, classes)
     return label_studio.read_min(path, content, classes)
 
 

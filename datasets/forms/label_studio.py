@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
@@ -18,6 +18,16 @@ from utils.common.errors import UserError
 
 _DONE = ("annotations", "completions")  # of today, and before version 1.0
 _MIN = ("annotation_id", "annotator", "lead_time")
+
+
+class _Done(NamedTuple):
+    """What one annotation of a picture says: its regions, the answers chosen by question, and the
+    picture's (height, width) where the regions tell one.
+    """
+
+    regions: list[Region]
+    chosen: dict[str, set[str]]
+    size: tuple[int, int] | None
 
 
 def is_tasks(content: Any) -> bool:
@@ -36,29 +46,55 @@ def _records(content: Any) -> list[dict]:
     return [record for record in content if isinstance(record, dict)]
 
 
-def read_tasks(path: Path, content: list) -> Iterator[Row]:
+def read_tasks(path: Path, content: list, classes: Sequence[str]) -> Iterator[Row]:
     """Yield the tasks that were worked on; of several annotations the one marked as ground truth,
     else the last. Raises UserError where a task is malformed.
     """
-    untouched = 0
+    tasks: list[tuple[str, list[str], _Done]] = []
     for number, task in enumerate(content, 1):
         place = f"{path}, task {number}"
         try:
-            done: list[dict] = next((task[key] for key in _DONE if key in task), [])
-            kept = [each for each in done if not each.get("was_cancelled")]
+            written: list[dict] = next((task[key] for key in _DONE if key in task), [])
+            kept = [each for each in written if not each.get("was_cancelled")]
             marked = [each for each in kept if each.get("ground_truth")] or kept
-            results = marked[-1] if marked else None
             called = _named(place, task["data"])
+            results = [each.get("result") or [] for each in marked[-1:]]
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{place} is malformed ({type(error).__name__}: {error}); export it as JSON again"
             ) from error
-        if results is None:
-            untouched += 1
-        else:
-            yield _row(place, called, results.get("result") or [])
+        tasks += [(place, called, _read(place, result)) for result in results]
 
-    _say_untouched(path, untouched)
+    other = _other_questions(path, [done for *_, done in tasks], classes)
+    for place, called, done in tasks:
+        words = (words for question, words in done.chosen.items() if question not in other)
+        yield row_of(place, called, done.regions, done.size, set().union(*words))
+
+    _say_untouched(path, len(content) - len(tasks))
+
+
+def _other_questions(path: Path, tasks: Sequence[_Done], classes: Sequence[str]) -> list[str]:
+    """Return the questions that ask for something else than classes, as whether a picture is sharp,
+    which is said: beside others, those of which no answer in the whole file is a class.
+    """
+    known = {key_of(name) for name in classes}
+    answers: dict[str, set[str]] = {}
+    for done in tasks:
+        for question, words in done.chosen.items():
+            answers.setdefault(question, set()).update(words)
+
+    alone = len(answers) == 1 and not any(done.regions for done in tasks)
+    other = [name for name, words in answers.items() if known.isdisjoint(map(key_of, words))]
+    if alone or not other:
+        return []
+
+    asked = ", ".join(map(repr, other))
+    first = min(answers[other[0]])
+    say_once(
+        f"questions {path}",
+        f"answers to {asked} in {path} are no classes, as {first!r}, and left out",
+    )
+    return other
 
 
 def read_min(path: Path, content: list, classes: Sequence[str]) -> Iterator[Row]:
@@ -77,7 +113,8 @@ def read_min(path: Path, content: list, classes: Sequence[str]) -> Iterator[Row]
 
         results, words = _values(record)
         chosen = [word for word in words if key_of(word) in known]
-        yield _row(place, _named(place, record), results, chosen)
+        done = _read(place, results)
+        yield row_of(place, _named(place, record), done.regions, done.size, chosen)
     _say_untouched(path, untouched)
 
 
@@ -103,53 +140,57 @@ def _say_untouched(path: Path, count: int) -> None:
 def _named(place: str, data: Mapping[str, Any]) -> list[str]:
     """Return what a task calls its picture: its texts that end as pictures do."""
     texts = [text for text in data.values() if isinstance(text, str)]
-    names = [unquote(text.partition("?d=")[2] or text.partition("?")[0]) for text in texts]
+    names = [name for text in texts for name in _paths(text)]
     pictures = [name for name in names if name.lower().endswith(picture_suffixes())]
     if not pictures:
         raise UserError(f"{place} names no picture; export a project of pictures")
     return pictures
 
 
-def _row(place: str, called: list[str], results: list, more: Sequence[str] = ()) -> Row:
+def _paths(address: str) -> list[str]:
+    """Return the path of an address and those that its query names, as in ?d=a.jpg of files that
+    Label Studio serves itself.
+    """
+    path, _, query = address.partition("?")
+    values = (part.partition("=")[2] for part in query.split("&"))
+    return [unquote(each) for each in (path, *values)]
+
+
+def _read(place: str, results: list) -> _Done:
+    """Read the results of an annotation. Raises UserError where one is malformed."""
+    regions: list[Region] = []
+    chosen: dict[str, set[str]] = {}
+    sizes = set()
     try:
-        regions, words, size = _read(results)
+        for result in results:
+            value = result.get("value", {})
+            if "choices" in value:
+                question = str(result.get("from_name", ""))
+                chosen.setdefault(question, set()).update(map(str, value["choices"]))
+
+            kind = next((key for key in value if key.endswith("labels")), None)
+            if kind is None:
+                continue
+
+            size = (int(result["original_height"]), int(result["original_width"]))
+            sizes.add(size)
+            pixels = _pixels(value, size)
+            if pixels and result.get("image_rotation"):
+                pixels = _turned
+            regions += [Region(str(name), pixels) for name in value[kind]]
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(
             f"{place} has a malformed result ({type(error).__name__}: {error}); export it again"
         ) from error
-    return row_of(place, called, regions, size, [*more, *words])
+
+    return _Done(regions, chosen, sizes.pop() if len(sizes) == 1 else None)
 
 
-def _read(results: list) -> tuple[list[Region], list[str], tuple[int, int] | None]:
-    """Return the regions, chosen classes and the picture's size of an annotation's results."""
-    regions: list[Region] = []
-    words: list[str] = []
-    sizes = set()
-    for result in results:
-        value = result.get("value", {})
-        if "choices" in value:
-            words += map(str, value["choices"])
-        kind = next((key for key in value if key.endswith("labels")), None)
-        if kind is None:
-            continue
-
-        size = (int(result["original_height"]), int(result["original_width"]))
-        sizes.add(size)
-        pixels = _pixels(kind, value, size)
-        if pixels and result.get("image_rotation"):
-            pixels = _turned
-        regions += [Region(str(name), pixels) for name in value[kind]]
-
-    if len(sizes) != 1:
-        return regions, words, None
-    return regions, words, sizes.pop()
-
-
-def _pixels(kind: str, value: Mapping[str, Any], size: tuple[int, int]) -> Pixels | None:
+def _pixels(value: Mapping[str, Any], size: tuple[int, int]) -> Pixels | None:
     """Return the function for the pixels of a result, whose coordinates are percent of the
     picture's sides.
     """
-    if "points" in value and "polygon" in kind:
+    if "points" in value:  # also beside `labels`, which a control of its own gives
         return outline([np.array(value["points"], np.float64) / 100], relative=True)
     if "radiusX" in value:
         # the two radii are percent of the two sides, so that a turned ellipse needs px

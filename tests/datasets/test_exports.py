@@ -256,8 +256,48 @@ def test_of_several_annotations_of_label_studio_one_counts(tmp_path: Path) -> No
     assert read(chosen("cat", ground_truth=True), chosen("dog")) == {"a.jpg": ["cat"]}
     assert read(chosen("cat"), chosen("dog", was_cancelled=True)) == {"a.jpg": ["cat"]}
     assert read(chosen("cat"), key="completions") == {"a.jpg": ["cat"]}
-    for image in ("/data/local-files/?d=photos/sub/b.jpg", "s3://x/photos/sub%2Fb.jpg?v=2"):
+    for image in (
+        "/data/local-files/?d=photos/sub/b.jpg",
+        "s3://x/photos/sub%2Fb.jpg?v=2",
+        "https://x.org/storage-data/uploaded/?v=2&filepath=upload/7/013686d8-b.jpg",
+    ):
         assert read(chosen("cat"), image=image) == {"sub/b.jpg": ["cat"]}
+
+
+def task(name: str, *results: dict) -> dict:
+    """One of Label Studio's tasks, of a picture of 32 x 24 px that was annotated once."""
+    size = {"original_width": WIDTH, "original_height": HEIGHT}
+    return {"data": {"image": name}, "annotations": [{"result": [size | one for one in results]}]}
+
+
+def test_an_outline_counts_whichever_control_of_label_studio_names_it(
+    tmp_path: Path, photos: Path
+) -> None:
+    outline = {"points": [[6.25, 100 / 12], [37.5, 100 / 12], [37.5, 75], [6.25, 75]]}
+    drawn = {"type": "polygon", "from_name": "shape", "value": outline}
+    for kind in ("labels", "polygonlabels"):
+        named = {"type": kind, "from_name": "name", "value": {**outline, kind: ["cat"]}}
+        path = written(tmp_path / "t.json", [task("a.jpg", drawn, named)])
+        assert np.array_equal(masks(path, photos)["a.jpg"], CAT)
+
+
+def test_answers_that_are_no_classes_are_left_out_where_classes_are_asked_for_elsewhere(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    box = {"type": "rectanglelabels", "from_name": "box", "value": {"rectanglelabels": ["cat"]}}
+
+    def answer(question: str, *words: str) -> dict:
+        return {"type": "choices", "from_name": question, "value": {"choices": list(words)}}
+
+    for names_classes in (box, answer("animal", "cat")):
+        two = [task("a.jpg", names_classes, answer("sharp", "blurry")), task("c.jpg")]
+        assert tags(written(tmp_path / "t.json", two)) == {"a.jpg": ["cat"], "c.jpg": []}
+    assert "answers to 'sharp' in" in capsys.readouterr().err
+
+    wrong = [task("a.jpg", answer("animal", "cat")), task("c.jpg", answer("animal", "catt"))]
+    for content in (wrong, [task("a.jpg", answer("sharp", "blurry"))]):
+        with pytest.raises(UserError, match="has the tag '(catt|blurry)', which is no class"):
+            tags(written(tmp_path / "t.json", content))
 
 
 def test_a_supervisely_bitmap_may_lie_partly_outside_and_be_plain(
