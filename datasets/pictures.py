@@ -23,6 +23,9 @@ from utils.common.opencv import cv2
 WHITES = (1.0, *(2.0**bits - 1 for bits in (8, 10, 12, 14, 16, 24, 32)))
 _DARKEST = 16
 
+_LOSSY = ("JPEG", "MPO", "JPEG2000")  # what may hold other values than were saved
+_STRETCHED = ("L;2", "L;4")  # pixels of PNG, of 0..3 and 0..15, that Pillow brings to 0..255
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -155,7 +158,8 @@ def load_mask(path: str | Path) -> np.ndarray:
     """Load (H, W) uint8 labels of a palette or 8-bit grey mask file.
 
     Raises:
-        UserError: the file is missing, broken or holds colours instead of labels.
+        UserError: the file is missing, broken, or of a form that holds colours or grey levels
+            instead of labels.
     """
     return load_palette_mask(path)[0]
 
@@ -166,20 +170,19 @@ def load_palette_mask(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
     """
 
     def load() -> tuple[str, np.ndarray, list[int] | None]:
-        """Return the mode of the file, its values as shown, and its palette."""
+        """Return why the file holds no labels, its values as shown, and its palette."""
         parts = stripped(read_file(path))
         image = library_image(parts.content, str(path))
         check_size(image.size)
+        why = _no_labels(image)
         image.load()
         image = _turned(image, _orientation(image, parts))
-        return image.mode, np.array(image), image.getpalette()
+        return why, np.array(image), image.getpalette()
 
-    mode, labels, colours = fenced(load, f"mask {path}", remedy="replace the file")
-    if mode not in ("P", "L"):
-        raise UserError(
-            f"mask {path} has mode {mode}, not labels; save it as palette (P) or 8-bit grey (L) PNG"
-        )
-    if mode == "L":
+    why, labels, colours = fenced(load, f"mask {path}", remedy="replace the file")
+    if why:
+        raise UserError(f"mask {path} {why}; save it as palette (P) or 8-bit grey (L) PNG")
+    if colours is None:
         return labels, None
     return labels, np.array(colours, np.uint8).reshape(-1, 3)
 
@@ -227,6 +230,19 @@ def eight_bits(values: np.ndarray, white: float = 0) -> tuple[np.ndarray, bool, 
     exact: np.ndarray = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
     shown = np.nan_to_num((exact - low) * factor, copy=False, nan=0, posinf=255, neginf=0)
     return shown.clip(0, 255).astype(np.uint8), white != usual or low < 0, white
+
+
+def _no_labels(image: Image.Image) -> str:
+    """Tell why the values of a file of which only the header is read are no labels; "" where they
+    are.
+    """
+    if image.mode not in ("P", "L"):
+        return f"has mode {image.mode}, not labels"
+    if image.format in _LOSSY:
+        return f"is a {image.format} whatever its name, whose values are only near the labels"
+    if _raw_mode(image) in _STRETCHED:
+        return "has fewer than 8 bits of grey, which libraries stretch to 0..255"
+    return ""
 
 
 def _open(source: str | Path | BinaryIO, name: str) -> Picture:

@@ -146,6 +146,50 @@ def test_mask_of_colours_is_refused(tmp_path, mode):
         load_mask(save(Image.new(mode, (3, 2)), tmp_path / "m.png"))
 
 
+def png_of_bits(bits: int, colour: int) -> bytes:
+    """A PNG of one row whose pixels are 0, 1 and, of more bits than one, 2 and 3; grey (colour 0)
+    or with a palette (3).
+    """
+    values = range(min(4, 2**bits))
+    row = "".join(f"{value:0{bits}b}" for value in values).ljust(32, "0")
+    parts = {
+        b"IHDR": struct.pack(">IIBBBBB", len(values), 1, bits, colour, 0, 0, 0),
+        b"PLTE": bytes(3 * len(values)),
+        b"IDAT": zlib.compress(b"\0" + int(row, 2).to_bytes(4, "big")),
+        b"IEND": b"",
+    }
+    if colour == 0:
+        del parts[b"PLTE"]
+    chunks = (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in parts.items()
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_labels_of_any_bits_are_themselves_or_refused(tmp_path: Path, bits: int) -> None:
+    file = tmp_path / "m.png"
+    file.write_bytes(png_of_bits(bits, colour=3))
+    assert load_mask(file).tolist() == [[0, 1, 2, 3][: 2**bits]]
+
+    file.write_bytes(png_of_bits(bits, colour=0))
+    if bits == 8:
+        assert load_mask(file).tolist() == [[0, 1, 2, 3]]
+    else:
+        with pytest.raises(UserError, match=r"m.png has (mode 1|fewer than 8 bits).*; save it as"):
+            load_mask(file)
+
+
+def test_a_mask_that_was_compressed_with_loss_is_refused(tmp_path: Path) -> None:
+    labels = np.zeros((40, 40), np.uint8)
+    labels[10:30, 10:30] = 15
+    Image.fromarray(labels).save(tmp_path / "m.png", "JPEG")
+    assert len(np.unique(load_image(tmp_path / "m.png"))) > 2
+    with pytest.raises(UserError, match="m.png is a JPEG whatever its name"):
+        load_mask(tmp_path / "m.png")
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.binary(max_size=200),
