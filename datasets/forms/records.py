@@ -11,6 +11,7 @@ from utils.common.files import decoded_text
 
 _IMAGE_KEYS = ("image", "file_name", "filename", "file", "path", "name", "img", "image_path")
 _TAG_KEYS = ("tags", "labels", "classes", "categories", "tag", "label", "class", "category")
+_SCORES = ("score", "confidence", "probability")
 
 
 def read_mapping(path: Path, content: Mapping[str, Any]) -> Iterator[Row]:
@@ -49,6 +50,11 @@ def read_records(path: Path, records: Sequence[Any]) -> Iterator[Row]:
         words = _first(record, _TAG_KEYS)
         if not isinstance(name, str):
             raise UserError(f'{place} names no image; write it as "image": "a.jpg"')
+        if record.keys().isdisjoint(_TAG_KEYS):
+            raise UserError(
+                f"{place} says nothing of tags, but of {', '.join(map(str, record))}; write them "
+                'as "tags": ["cat"], of a picture without a class as "tags": []'
+            )
         yield Row(place, (name,), _words(words, place))
 
 
@@ -71,7 +77,13 @@ def _words(value: Any, place: str) -> str | list[str]:
 
 def _word(word: Any, place: str) -> str:
     if isinstance(word, Mapping):  # as {"label": "cat", "score": 1}
+        score = _first(word, _SCORES)
         word = _first(word, (*_TAG_KEYS, "name"))
+        if score not in (None, 1):
+            raise UserError(
+                f"{place} has {word!r:.60} with a score of {score!r:.20}; keep the classes that "
+                "the picture shows, without scores"
+            )
     if not isinstance(word, str):
         raise UserError(f"{place} has {word!r:.60} where a class name belongs; write the name")
     return word

@@ -197,6 +197,31 @@ def test_json_lines(tmp_path: Path) -> None:
         read(tmp_path / "t.jsonl", lines[0] + "\n{")
 
 
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ({"objects": {"categories": [0]}}, "of image, objects; write them as"),
+        ({"cat": 1, "dog": 0}, "says nothing of tags"),
+        ({}, "says nothing of tags"),
+        ({"tags": [{"label": "cat", "score": 0.9}]}, "'cat' with a score of 0.9; keep the"),
+        ({"tags": [{"label": "cat", "confidence": 0}]}, "'cat' with a score of 0; keep the"),
+    ],
+)
+def test_a_record_that_says_no_tags_or_unsure_ones_is_refused(
+    entry: dict, reason: str, tmp_path: Path
+) -> None:
+    name = next(iter(LISTS))
+    for file, text in (
+        ("t.json", json.dumps([{"image": name, **entry}])),
+        ("t.jsonl", json.dumps({"image": name, **entry})),
+    ):
+        with pytest.raises(UserError, match=rf"{file}, entry 1 .*{reason}"):
+            read(tmp_path / file, text)
+    for empty in (None, [], ""):
+        told = json.dumps([{"image": name, "tags": empty, "note": 1}])
+        assert read(tmp_path / "t.json", told) == {name: set()}
+
+
 @pytest.mark.parametrize("value", ["1", 1, True, "true", 1.0, " Yes ", "TRUE"])
 def test_marks_that_say_yes(value: object) -> None:
     assert is_set(value)
