@@ -177,10 +177,15 @@ class CLIP(nn.Module):
         token, not normalised.
 
         The mask is causal, so the padding is cut before the tower runs. Raises ValueError on a
-        token without a row.
+        token without a row, or on more tokens than there are positions.
         """
         end = tokens.argmax(1)  # the end-of-text token has the largest id
         tokens = tokens[:, : int(end.max()) + 1].contiguous()
+        if tokens.shape[1] > len(self.positional_embedding):
+            raise ValueError(
+                f"it has {tokens.shape[1]} tokens and this checkpoint takes at most "
+                f"{len(self.positional_embedding)}"
+            )
         if self.token_ids is not None:
             rows = torch.searchsorted(self.token_ids, tokens).clamp(max=len(self.token_ids) - 1)
             unknown = (self.token_ids[rows] != tokens) & (

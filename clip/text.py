@@ -20,8 +20,9 @@ def text_features(model: CLIP, prompts: list[str], cache: Path | None = None) ->
     """Return unit-length features (len(prompts), E) on the CPU, float32.
 
     With `cache` (a folder), they are kept in a file named by the digest of the CLIP and the
-    prompts, and read from it next time. Raises UserError naming a prompt that is too long or, for a
-    reduced vocabulary, has a word it never saw.
+    prompts, and read from it next time. Raises UserError where the CLIP has another vocabulary than
+    OpenAI's, or naming a prompt that is too long or, for a reduced vocabulary, has a word it never
+    saw.
     """
     said = "\n".join([model.identity, *prompts])
     key = hashlib.sha256(said.encode()).hexdigest()[:16]
@@ -45,6 +46,14 @@ def text_features(model: CLIP, prompts: list[str], cache: Path | None = None) ->
 def _encode(model: CLIP, prompts: list[str]) -> Tensor:
     device = model.text_projection.device
     tokenizer = Tokenizer()
+    rows = len(model.token_embedding.weight)
+    if model.token_ids is None and rows != len(tokenizer.ids):
+        raise UserError(
+            f"the CLIP of --clip_path knows {rows} tokens, but prompts are read by OpenAI's "
+            f"vocabulary of {len(tokenizer.ids)}, so that its texts would mean nothing; give a "
+            "CLIP that was trained with that one"
+        )
+
     try:
         return model.encode_text(tokenizer(prompts).to(device))
     except ValueError:

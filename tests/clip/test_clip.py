@@ -170,6 +170,24 @@ def test_a_prompt_that_is_too_long_is_named() -> None:
         text_features(full_clip(), ["dog", "dog " * 76])
 
 
+def test_a_prompt_longer_than_the_positions_of_a_checkpoint_is_named() -> None:
+    tensors = clip_tensors(full_clip())
+    tensors["positional_embedding"] = tensors["positional_embedding"][:6]
+    model = CLIP.from_state_dict(tensors)
+    assert text_features(model, ["dog", "a big dog"]).shape == (2, 32)
+    with pytest.raises(UserError, match="'a very big old dog' .* 7 tokens .* takes at most 6"):
+        text_features(model, ["dog", "a very big old dog"])
+
+
+@pytest.mark.parametrize("rows", [21128, 49407, 50257, 60000])
+def test_a_clip_of_another_vocabulary_is_refused(rows: int) -> None:
+    """Of more rows every token has one, but that of another word."""
+    tensors = clip_tensors(full_clip())
+    tensors["token_embedding.weight"] = torch.zeros(rows, 64)
+    with pytest.raises(UserError, match=f"knows {rows} tokens, but .* of 49408"):
+        text_features(CLIP.from_state_dict(tensors), ["dog"])
+
+
 def test_text_features_are_cached_by_weights_and_prompts(
     clip_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
