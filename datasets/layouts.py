@@ -32,7 +32,7 @@ def items(
     field's lists (82,081 of train2014, 40,137 of val2014), in name order.
 
     Args:
-        layout: "voc" (JPEGImages/, SegmentationClassAug/ or else SegmentationClass/,
+        layout: "voc" (JPEGImages/, SegmentationClass/ or else SegmentationClassAug/,
             ImageSets/Segmentation/),
             "coco" (coco2014/{split}2014/, mask/{split}2014/, annotations/; the same with 2017; or
             WeCLIP's JPEGImages/{split}/ and SegmentationClass/{split}/) or
@@ -82,8 +82,12 @@ def _remedy(layout: str, root: Path) -> str:
 
 
 def voc_mask_folders(root: Path) -> tuple[Path, ...]:
-    """Return the folders that may hold the masks of VOC, the one that is asked first in front."""
-    return root / "SegmentationClassAug", root / "SegmentationClass"
+    """Return the folders that may hold the masks of VOC, the one that is asked first in front.
+
+    That is VOC's own: as some repositories make it, SegmentationClassAug holds SBD's masks of all
+    of SBD's images, of VOC's val too, which are coarser and have no rim of 255.
+    """
+    return root / "SegmentationClass", root / "SegmentationClassAug"
 
 
 def _voc_list(root: Path, split: str) -> Path:

@@ -68,8 +68,9 @@ def augment(root: Path, sbd: Path, each: Each) -> str:
 
 
 def list_from_masks(root: Path) -> str:
-    """Write the list train_aug from the masks in SegmentationClassAug, without the images of val;
-    return what was done, "" where there are no such masks.
+    """Write the list train_aug from the masks in SegmentationClassAug and VOC's own list train, of
+    whose images it may lack some, without the images of val; return what was done, "" where there
+    are no such masks.
 
     Raises UserError where there is no list val.
     """
@@ -78,14 +79,17 @@ def list_from_masks(root: Path) -> str:
         return ""
 
     lists = root / "ImageSets" / "Segmentation"
-    kept = sorted(names - set(read_list(lists / "val.txt")))
+    train: list[str] = []
+    if (lists / "train.txt").is_file():
+        train = read_list(lists / "train.txt")
+    kept = sorted({*names, *train} - set(read_list(lists / "val.txt")))
     if not kept:
         return ""
 
     _write_list(lists / "train_aug.txt", kept)
     return (
-        f"{lists / 'train_aug.txt'}: {len(kept)} images, those of the {len(names)} masks in "
-        "SegmentationClassAug that are not of val"
+        f"{lists / 'train_aug.txt'}: {len(kept)} images, those of train and of the {len(names)} "
+        "masks in SegmentationClassAug that are not of val"
     )
 
 

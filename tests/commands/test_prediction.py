@@ -121,7 +121,7 @@ def edited(file: Path, was: str, now: str) -> None:
         (lambda out, data: None, 0),
         (lambda out, data: next((out / "prediction").iterdir()).unlink(), 1),
         (
-            lambda out, data: os.utime(next((data / "SegmentationClassAug").glob("*val*")), (1, 1)),
+            lambda out, data: os.utime(next((data / "SegmentationClass").glob("*val*")), (1, 1)),
             1,
         ),
         (lambda out, data: (out / FILE).unlink(), VAL),

@@ -20,8 +20,8 @@ from utils.common.errors import UserError
 
 @pytest.fixture
 def voc(tmp_path):
-    """Three images 20 x 10; b has its mask in the augmented folder, c in the plain one, a has
-    none.
+    """Three images 20 x 10; b has masks in VOC's own folder and in the augmented one, c in VOC's
+    own, a has none.
     """
     for folder in (
         "JPEGImages",
@@ -51,7 +51,7 @@ def test_voc_layout(voc):
     found = items("voc", voc, "train")
     assert [item.name for item in found] == ["c", "a", "b"]
     assert found[0].image == voc / "JPEGImages/c.jpg"
-    masks = [voc / "SegmentationClass/c.png", None, voc / "SegmentationClassAug/b.png"]
+    masks = [voc / "SegmentationClass/c.png", None, voc / "SegmentationClass/b.png"]
     assert [item.mask for item in found] == masks
 
 
@@ -90,7 +90,7 @@ def test_missing_root_and_missing_split_are_named(voc):
 def test_a_list_may_have_the_whole_names_of_files(voc):
     found = items("voc", voc, "", write_list(voc, "b.jpg\na\n"))
     assert [item.name for item in found] == ["b", "a"]
-    assert found[0].mask == voc / "SegmentationClassAug/b.png"
+    assert found[0].mask == voc / "SegmentationClass/b.png"
     Image.new("RGB", (4, 4)).save(voc / "JPEGImages/b.jpg.png")
     assert items("voc", voc, "", write_list(voc, "b.jpg\n"))[0].name == "b.jpg"
 

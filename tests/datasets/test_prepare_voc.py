@@ -112,12 +112,32 @@ def test_the_list_is_made_from_the_masks_where_sbd_is_not_at_hand(
     train = [item.name for item in items("voc", toy_voc, "train")]
     assert read_list(lists / "train_aug.txt") == sorted(train)
     said = capsys.readouterr().out
-    assert f"train_aug.txt: {TRAIN} images, those of the {TRAIN + VAL} masks" in said
+    assert f"train_aug.txt: {TRAIN} images, those of train and of the {TRAIN + VAL} masks" in said
     (lists / "train_aug.txt").write_text("one\n")  # somebody's own list stays
     (voc / "JPEGImages/one.jpg").touch()
     (voc / "Annotations/one.xml").write_text("<annotation></annotation>")
     assert prepare_voc(voc, "--out", voc / "tags") == 0
     assert read_list(lists / "train_aug.txt") == ["one"]
+
+
+def test_masks_of_sbd_alone_lack_some_of_train_and_are_no_truth_of_val(
+    toy_voc: Path, voc: Path
+) -> None:
+    """As MMSegmentation makes SegmentationClassAug: of all of SBD, whichever list an image is in,
+    but not of the images of VOC that SBD lacks.
+    """
+    own = {path.stem for path in (voc / "SegmentationClass").iterdir()}
+    train = [item.name for item in items("voc", toy_voc, "train")]
+    lacking = next(name for name in train if name in own)
+    aug = shutil.copytree(toy_voc / "SegmentationClassAug", voc / "SegmentationClassAug")
+    (aug / f"{lacking}.png").unlink()
+    assert prepare_voc(voc) == 0
+
+    found = items("voc", voc, "train_aug")
+    assert [item.name for item in found] == sorted(train)
+    for item in (*found, *items("voc", voc, "val")):
+        folder = "SegmentationClass" if item.name in own else "SegmentationClassAug"
+        assert item.mask == voc / folder / f"{item.name}.png"
 
 
 def test_the_packed_masks_are_pointed_to(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,7 +70,7 @@ def test_where_no_mask_fits_the_names_found_are_told(toy_voc: Path, tmp_path: Pa
 
     shutil.rmtree(masks)
     said = masks_found("voc", root, "val", items("voc", root, "val"))
-    assert said.endswith(f"expected toy_val_000000.png in {masks} or {root / 'SegmentationClass'}")
+    assert said.endswith(f"expected toy_val_000000.png in {root / 'SegmentationClass'} or {masks}")
 
 
 def test_masks_of_coco_are_found_under_short_names_and_their_rule_is_told(
