@@ -51,22 +51,28 @@ class AnnotatedImage:
     before: str = ""
 
 
+def coco_image_folders(root: Path, split: str, year: str) -> list[Path]:
+    """Return the folders that may hold the images of a split: the usual ones, those of YOLO's
+    repositories, and WeCLIP's.
+    """
+    folder = f"{split}{year}"
+    below = (f"coco{year}/{folder}", folder, f"images/{folder}", f"JPEGImages/{folder}")
+    return [root / place for place in (*below, f"JPEGImages/{split}")]
+
+
 def coco_year(root: str | Path, split: str) -> str:
-    """Find the first year, of 2014 and 2017, whose annotations or images of the split lie under
-    `root`; 2014 if none.
+    """Find the first year, of 2014 and 2017, whose annotations and images of the split lie under
+    `root`, or at least one of the two; 2014 if none.
     """
     root = Path(root)
-    for year in _YEARS:
-        folder = f"{split}{year}"
-        places = (
-            root / "annotations" / f"instances_{folder}.json",
-            root / f"coco{year}" / folder,
-            root / folder,
-        )
-        if any(place.exists() for place in places):
-            return year
 
-    return _YEARS[0]
+    def there(year: str) -> int:
+        """Count the two kinds that are there; JPEGImages/val tells no year."""
+        images = coco_image_folders(root, split, year)[:-1]
+        annotations = root / "annotations" / f"instances_{split}{year}.json"
+        return annotations.is_file() + any(folder.is_dir() for folder in images)
+
+    return max(_YEARS, key=there)
 
 
 def coco_annotations(root: str | Path, split: str) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
 from pathlib import Path
 
-from datasets.coco_json import coco_annotations, coco_classes, coco_year
+from datasets.coco_json import coco_annotations, coco_classes, coco_image_folders, coco_year
 from datasets.coco_masks import mask_folders, short_name
 from datasets.folders import picture_suffixes
 from datasets.index import INDEX, read_index
@@ -125,13 +125,11 @@ def _with_objects(root: Path, split: str) -> list[str]:
 
 def _coco_images(root: Path, split: str, year: str) -> Path:
     """Return the folder of the images of a split of COCO."""
-    folder = f"{split}{year}"
-    places = (f"coco{year}/{folder}", folder, f"JPEGImages/{folder}", f"JPEGImages/{split}")
-    found = next((root / place for place in places if (root / place).is_dir()), None)
+    places = coco_image_folders(root, split, year)
+    found = next((place for place in places if place.is_dir()), None)
     if found is None:
-        raise UserError(
-            f"{root} has neither {places[0]} nor {places[1]}; put the images of {split} there"
-        )
+        usual = " nor ".join(str(place.relative_to(root)) for place in places[:3])
+        raise UserError(f"{root} has neither {usual}; put the images of {split} there")
     return found
 
 

@@ -127,6 +127,29 @@ def test_coco_layout(tmp_path, year, prefix):
     assert found[0].image.is_file()
 
 
+@pytest.mark.parametrize("place", ["coco2017/val2017", "val2017", "images/val2017"])
+def test_of_two_years_of_coco_that_one_counts_whose_images_are_there(tmp_path, place):
+    """Archives of annotations hold both, and nobody has the images twice."""
+    categories = [{"id": 47, "name": "cup"}]
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / place).mkdir(parents=True)
+    for year, name in (("2014", "COCO_val2014_000000000007"), ("2017", "000000000007")):
+        content = {
+            "images": [{"id": 1, "file_name": f"{name}.jpg"}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 47}],
+            "categories": categories,
+        }
+        (tmp_path / f"annotations/instances_val{year}.json").write_text(json.dumps(content))
+    Image.new("RGB", (4, 4)).save(tmp_path / place / "000000000007.jpg")
+    assert [item.image for item in items("coco", tmp_path, "val")] == [
+        tmp_path / place / "000000000007.jpg"
+    ]
+
+    (tmp_path / "val2014").mkdir()  # with images of both, the earlier one
+    Image.new("RGB", (4, 4)).save(tmp_path / "val2014/COCO_val2014_000000000007.jpg")
+    assert [item.name for item in items("coco", tmp_path, "val")] == ["COCO_val2014_000000000007"]
+
+
 def test_coco_masks_of_another_repository_are_found_by_their_short_names(tmp_path):
     (tmp_path / "annotations").mkdir()
     name = "COCO_val2014_000000000042"
