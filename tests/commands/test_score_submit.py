@@ -120,6 +120,10 @@ BAD_SCORES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: changed(folder, lambda labels: labels + 21),
         "toy_val_000001.png holds label ",
     ),
+    "unsure": (
+        lambda folder: changed(folder, lambda labels: np.full_like(labels, 255)),
+        "at 255, not labelled, and a score counts all that the mask labels; make it anew with",
+    ),
     "colours": (
         lambda folder: changed(folder, lambda labels: np.stack([labels] * 3, -1)),
         "has mode RGB",

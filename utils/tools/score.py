@@ -68,7 +68,15 @@ def score(pairs: list[tuple[Path, Path]], classes: int) -> ConfusionMatrix:
                 for path, a in zip(paths, (predicted, true))
             )
             raise UserError(f"{sizes}; predict at the image's original size")
-        for path, labels in zip(paths, (predicted[true != IGNORE], true[true != IGNORE])):
+        counted = true != IGNORE
+        if unsure := int((predicted[counted] == IGNORE).sum()):
+            raise UserError(
+                f"{paths[0]} leaves {unsure} pixels at {IGNORE}, not labelled, and a score counts "
+                "all that the mask labels; make it anew with --min_confidence 0, a training's "
+                "pseudo label with --seed_confidence 0"
+            )
+
+        for path, labels in zip(paths, (predicted[counted], true[counted])):
             if labels.size and labels.max() >= classes:
                 raise UserError(
                     f"{path} holds label {labels.max()}, the classes are 0..{classes - 1}; name "
