@@ -1,6 +1,8 @@
 """Seeds of one whole image: at its size, with and without the CRF."""
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,14 +11,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from datasets.data import Split
+from datasets.lists import Item
 from datasets.transforms import CLIP_MEAN, CLIP_STD, normalise
 from model.cvf import CVF
-from model.method import Phase
+from model.method import BEGINNING, Phase
 from model.pseudo_labels import channels_of
 from model.resize import resize
 from utils.config import Config
 from utils.inference.crf import CRFSettings, dense_crf
+from utils.inference.multi_scale import resize_long
 from utils.inference.seeds import crf_label, image_seeds, padded, resized
+from utils.training.validation import score_seeds
 
 CLIP_ES = Config(
     branches="clip",
@@ -68,6 +74,53 @@ def test_seeds_have_the_size_of_the_picture_however_it_is_brought_to_patches(mod
             assert all(each.shape == (2, *size) for each in maps)
             assert seeds.pseudo.shape == seeds.confident.shape == torch.Size(size)
         assert torch.equal(one.scores["clip"], other.scores["clip"]) is same
+
+
+@pytest.mark.parametrize("refinement", ["par", "crf"])
+def test_a_photograph_is_seen_as_training_sees_it_and_labelled_at_its_size(
+    model: CVF, refinement: str
+) -> None:
+    config = replace(CLIP_ES, seed_refinement=refinement, train_long=64)
+    image = picture(96, 128)
+    small = resize_long(image[None].float(), 64)[0].round().to(torch.uint8)
+    seeds = image_seeds(model, image, tags(1, 3), config)
+    expected = image_seeds(model, small, tags(1, 3), config)
+    assert expected.pseudo.shape == (48, 64)
+    for name, maps in (*seeds.scores.items(), *seeds.cams.items()):
+        assert maps.shape == (2, 96, 128), name
+    assert torch.equal(seeds.scores["clip"], resize(expected.scores["clip"][None], (96, 128))[0])
+    for found, few in ((seeds.pseudo, expected.pseudo), (seeds.confident, expected.confident)):
+        assert torch.equal(found, few.repeat_interleave(2, 0).repeat_interleave(2, 1))
+
+    none = image_seeds(model, image, tags(), config)
+    assert none.pseudo.shape == (96, 128) and none.scores["clip"].shape == (0, 96, 128)
+    for same in (replace(config, train_long=128), replace(config, train_long=0)):
+        own = image_seeds(model, image, tags(1, 3), same)
+        assert torch.equal(own.pseudo, image_seeds(model, image, tags(1, 3), same).pseudo)
+        assert not torch.equal(own.scores["clip"], seeds.scores["clip"])
+
+
+def test_training_scores_the_seeds_of_photographs_as_it_sees_them(
+    model: CVF, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = picture(96, 128)
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
+    Image.fromarray(np.full((96, 128), 2, np.uint8)).save(tmp_path / "m.png")
+    split = Split([Item("a", tmp_path / "a.png", tmp_path / "m.png")], tags(1, 3)[None].bool())
+    config = replace(CLIP_ES, train_long=64, workers=0, quiet=True)
+    run = SimpleNamespace(config=config, device=torch.device("cpu"), rank=0, world=1)
+    run.note_bad_image = print
+
+    given = []
+    seeds = model.seeds
+    monkeypatch.setattr(model, "seeds", lambda *seen: given.append(seen[0].shape) or seeds(*seen))
+    scores = score_seeds(model, split, run, BEGINNING)
+    assert given == [(1, 3, 48, 64)]
+
+    pseudo = replace(config, seed_size="padded", seed_refinement="par")
+    labels = image_seeds(model, image, tags(1, 3), pseudo).pseudo
+    expected = torch.bincount(labels.flatten(), minlength=tiny.CLASSES + 1)
+    assert scores["pseudo label"].counts[2].tolist() == expected.tolist()
 
 
 def test_the_label_is_the_crfs_with_the_recipes_constants(model: CVF) -> None:

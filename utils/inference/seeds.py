@@ -22,12 +22,13 @@ from model.pseudo_labels import (
     score_maps,
     with_background,
 )
+from model.resize import resize
 from utils.build import STATISTICS
 from utils.common.device import autocast
 from utils.common.errors import UserError
 from utils.config import Config
 from utils.inference.crf import crf
-from utils.inference.multi_scale import pad, padding_of, stretched
+from utils.inference.multi_scale import pad, padding_of, shrunk, stretched
 from utils.settings.data import DataSettings
 from utils.settings.running import CRFOptions
 
@@ -62,6 +63,41 @@ class ImageSeeds:
         """
         return labels_of(self.keys)[channels_of(scores, power).argmax(dim=0)]
 
+    def at(self, size: Sequence[int]) -> "ImageSeeds":
+        """Return the same at another size (height, width): scores interpolated, labels of the
+        nearest pixel.
+        """
+
+        def resized_maps(maps: Tensor) -> Tensor:
+            """Bring maps (n, H, W) to the size; there may be none."""
+            if not len(maps):
+                return maps.new_zeros(0, *size)
+            return resize(maps[None], size)[0]
+
+        return ImageSeeds(
+            self.keys,
+            {kind: resized_maps(maps) for kind, maps in self.scores.items()},
+            {kind: resized_maps(maps) for kind, maps in self.cams.items()},
+            labels_at(self.pseudo, size),
+            labels_at(self.confident, size),
+        )
+
+
+def labels_at(labels: Tensor, size: Sequence[int]) -> Tensor:
+    """Bring labels (H, W) long to a size (height, width), by the nearest pixel."""
+    if labels.shape == tuple(size):
+        return labels
+    maps = labels[None, None].float()
+    return F.interpolate(maps, tuple(size), mode="nearest-exact")[0, 0].long()
+
+
+def as_trained(image: Tensor, config: DataSettings) -> Tensor:
+    """Return an image (3, H, W) uint8 as training sees it before the random rescaling: with a
+    longer side of at most `train_long` px where that is set, as attention between all patches of
+    a photograph would fill any memory.
+    """
+    return shrunk(image, config.train_long) if config.train_long else image
+
 
 def padded(image: Tensor, config: DataSettings) -> Tensor:
     """Reflect an image (3, H, W) uint8 to sides that the model takes: normalised (1, 3, H', W')."""
@@ -84,12 +120,20 @@ def image_seeds(
     model: CVF, image: Tensor, tags: Tensor, config: Config, phase: Phase = BEGINNING
 ) -> ImageSeeds:
     """Make seeds and pseudo label of one image (3, H, W) uint8 with tags (K,), above 0 where
-    tagged; the model in eval mode.
+    tagged; the model in eval mode. It is seen `as_trained`.
 
     `phase`: what has begun (model/README.md, "Affinity" and "Targets").
     """
     image = image.to(model.text.device)
-    tags = tags.cpu()
+    seen = as_trained(image, config)
+    seeds = _seeds_of(model, seen, tags.cpu(), config, phase)
+    if seen is image:
+        return seeds
+    return seeds.at(image.shape[-2:])
+
+
+def _seeds_of(model: CVF, image: Tensor, tags: Tensor, config: Config, phase: Phase) -> ImageSeeds:
+    """Do as `image_seeds`, at the image's own size."""
     size = image.shape[-2:]
     stretch = config.seed_size == "resized"
     if stretch:
@@ -114,7 +158,7 @@ def image_seeds(
 
     pseudo = labels.combined
     if stretch:
-        pseudo = F.interpolate(pseudo[:, None].float(), size, mode="nearest")[:, 0].long()
+        pseudo = labels_at(pseudo[0], size)[None]
     pseudo = confident = of_image(pseudo[0])
 
     if config.seed_refinement == "crf":

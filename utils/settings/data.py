@@ -53,8 +53,8 @@ class DataSettings(Settings):
     train_long: int = option(
         0,
         "data",
-        "longer side that larger training images are shrunk to before the rescaling, px; 0: they "
-        "stay",
+        "longer side that larger training images are shrunk to, before the rescaling and where "
+        "their seeds are made, px; 0: they stay",
         Role.DATA,
         low=0,
     )

@@ -18,7 +18,7 @@ from utils.common.device import autocast
 from utils.common.progress import progress
 from utils.inference.evaluation import evaluating, masked_loader
 from utils.inference.multi_scale import multi_scale, resize_long
-from utils.inference.seeds import padded
+from utils.inference.seeds import as_trained, labels_at, padded
 from utils.inference.windows import label_map
 from utils.metrics import SINGLE, TITLES, ConfusionMatrix, kinds_of
 from utils.recipe import beside_score, references_of
@@ -48,15 +48,16 @@ def score_seeds(model: CVF, seeds: Split, run: Run, phase: Phase) -> dict[str, C
         loader = masked_loader(seeds.items, config, run.rank, run.world)
         bar = progress(loader, config.quiet, desc="seeds", leave=False)
         for sample in readable(bar, partial(run.note_bad_image, "seeds")):
-            height, width = sample["image"].shape[-2:]
+            seen = as_trained(sample["image"].to(run.device), config)
+            height, width = seen.shape[-2:]
             tags = torch.from_numpy(seeds.tags[sample["index"]])[None]
             with autocast(run.device, config.precision):
-                image = padded(sample["image"].to(run.device), config)
-                labels = model.seeds(image, tags, phase)
+                labels = model.seeds(padded(seen, config), tags, phase)
 
             truth = sample["mask"].to(run.device)
             for name, label in labels.items():
-                scores[TITLES[name]].update(label[0, :height, :width], truth)
+                found = label[0, :height, :width]
+                scores[TITLES[name]].update(labels_at(found, truth.shape), truth)
 
     for matrix in scores.values():
         matrix.sum_over_processes()
