@@ -8,7 +8,7 @@ that it never stands for another.
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
@@ -126,8 +126,11 @@ def read_instances(path: str | Path, outlines: bool) -> list[AnnotatedImage]:
         }
         category = {_key(entry["id"]): str(entry["name"]) for entry in content["categories"]}
         for entry in content["annotations"]:
+            number = entry.get("id")
+            _check_listed(path, number, "image", entry["image_id"], images)
+            _check_listed(path, number, "category", entry["category_id"], category)
             shape = Shape(
-                entry.get("id"),
+                number,
                 category[_key(entry["category_id"])],
                 is_set(entry.get("iscrowd")),
                 entry.get("segmentation"),
@@ -192,6 +195,23 @@ def _number(value: Any) -> float | None:
     return number
 
 
+def _check_listed(
+    path: str | Path, annotation: Any, kind: str, number: Any, listed: Container[int | str]
+) -> None:
+    """Raise UserError where an annotation is of an image or category that the file does not list,
+    as after images were taken out of it by hand.
+    """
+    if _key(number) in listed:
+        return
+    place = "an annotation"
+    if annotation is not None:
+        place = f"annotation {annotation}"
+    raise UserError(
+        f"{path}, {place} is of the {kind} {number!r:.20}, which is not listed there; remove the "
+        f"annotation, or list the {kind}"
+    )
+
+
 def _key(value: Any) -> int | str:
     """Return the number of an image or category, whether it is written as number or as text."""
     if isinstance(value, float) and value.is_integer():
@@ -238,6 +258,8 @@ def without_outline(entry: dict) -> dict:
 def _compact(path: str | Path, entry: dict) -> dict:
     outline = entry.get("segmentation")
     if isinstance(outline, list):
+        if outline and isinstance(outline[0], int | float):  # one polygon, as some tools write it
+            outline = [outline]
         try:
             entry["segmentation"] = [
                 np.array(polygon, np.float64).reshape(-1, 2).ravel() for polygon in outline

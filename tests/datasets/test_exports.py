@@ -190,6 +190,21 @@ def test_coco_of_ids_from_0_with_runs_polygons_and_crowds(
         assert np.array_equal(masks(path, photos)["a.jpg"], CAT + DOG)
 
 
+def test_a_polygon_of_coco_may_stand_alone_and_what_is_not_listed_is_named(
+    tmp_path: Path, photos: Path
+) -> None:
+    """As other tools write one polygon, and as a file is after images were taken out of it."""
+    square = [2, 2, 12, 2, 12, 18, 2, 18]
+    for outline in (square, [square]):
+        content = coco() | {"annotations": [object_of(1, outline)]}
+        path = written(tmp_path / "x.json", content)
+        assert np.array_equal(masks(path, photos)["a.jpg"], CAT)
+    for change, said in (({"image_id": 9}, "image 9"), ({"category_id": "x"}, "category 'x'")):
+        path = written(tmp_path / "x.json", coco() | {"annotations": [object_of(1, []) | change]})
+        with pytest.raises(UserError, match=f"annotation 1 is of the {said}, which is not listed"):
+            tags(path)
+
+
 @pytest.mark.parametrize("counts", [[5], [], "5", "", "zz"])
 def test_runs_that_end_before_the_picture_does_are_refused(
     counts: list | str, tmp_path: Path, photos: Path
