@@ -6,6 +6,7 @@ obj.names or classes.txt.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from utils.common.yaml_files import yaml_values
 
 _LISTS = ("obj.names", "classes.txt")
 _NO_LABELS = ("train", "val", "valid", "test", "classes", "labels", "requirements")
+_POSES = "kpt_shape"  # key of a YAML file whose labels hold points of poses
 _FAR = 2  # shares of a side; numbers beyond are pixels
 
 
@@ -47,6 +49,12 @@ def read(listed: Path) -> Iterator[Row]:
     """
     folder = listed.parent
     names = _names(listed)
+    if _POSES in _content(listed):
+        raise UserError(
+            f"{listed} is of poses, whose points are no outlines; export YOLO's detection or "
+            "segmentation form"
+        )
+
     for file in _label_files(folder):
         below = file.relative_to(folder).with_suffix("")
         plain = PurePosixPath(*(part for part in below.parts if part != "labels"))
@@ -101,14 +109,21 @@ def _names(file: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
+def _content(file: Path) -> dict[Any, Any]:
+    """Return what a YAML file holds by key; nothing of another file."""
+    if file.suffix.lower() not in (".yaml", ".yml"):
+        return {}
+    content = yaml_values(file, text=decoded_text(file, file.read_bytes()))
+    if not isinstance(content, dict):
+        return {}
+    return content
+
+
 def _names_in(file: Path) -> list[str]:
     """Return the names of classes in a YAML file, in the order of their numbers; none if it has no
     `names`.
     """
-    content = yaml_values(file, text=decoded_text(file, file.read_bytes()))
-    if not isinstance(content, dict):
-        return []
-    names = content.get("names")
+    names = _content(file).get("names")
     if isinstance(names, dict):
         if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
             raise UserError(f"{file} numbers its names {list(names)!r:.60}; count from 0 on")

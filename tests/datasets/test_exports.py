@@ -413,6 +413,20 @@ def test_another_form_or_version_is_one_sentence(case: str, tmp_path: Path) -> N
     assert said in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
 
 
+@pytest.mark.parametrize("shape", [[2, 3], [1, 2]])
+def test_poses_with_as_many_numbers_as_an_outline_are_refused(
+    shape: list[int], tmp_path: Path
+) -> None:
+    """A box and its points: 1 + 4 + 2 x 3 numbers, and 1 + 4 + 2."""
+    numbers = " ".join(["0", *[".3"] * (4 + shape[0] * shape[1])])
+    written(tmp_path / "labels" / "a.txt", numbers)
+    listed = written(tmp_path / "data.yaml", "names: [cat, dog]")
+    assert tags(tmp_path) == {"a.jpg": ["cat"]}
+    listed.write_text(f"names: [cat, dog]\nkpt_shape: {shape}")
+    with pytest.raises(UserError, match="data.yaml is of poses, whose points are no outlines"):
+        tags(tmp_path)
+
+
 BAD_OUTLINES: dict[str, tuple[str, str]] = {
     "outside": ("<polygon label='cat' points='40,4;44,4;44,8'/>", "a polygon outside the picture"),
     "far": ("<polygon label='cat' points='0,0;9000,4;44,8'/>", "reaches to 9000 px in an image of"),
