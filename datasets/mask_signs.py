@@ -28,13 +28,15 @@ class Look:
     recoloured: tuple[int, int] | None = None
 
 
-def refuse_suspicious(items: Iterable[Item]) -> None:
-    """Look at some masks of images. Raises UserError where any score made with them would be
-    meaningless; says once what is odd and may be right.
+def refuse_suspicious(items: Iterable[Item], classes: int) -> None:
+    """Look at some masks of images with so many classes, background left out. Raises UserError
+    where any score made with them would be meaningless; says once what is odd and may be right.
     """
     images = Items.of(items)
     masked = images.at(spread(np.flatnonzero(images.masked).tolist(), MOST))
-    wrong, odd = signs([look(item.mask, item.image) for item in masked if item.mask])
+    looks = [look(item.mask, item.image) for item in masked if item.mask]
+    wrong, odd = signs(looks)
+    wrong += _foreign(looks, classes)
     for sentence in odd:
         say_once(sentence, sentence)
     if wrong:
@@ -74,6 +76,20 @@ def signs(looks: Sequence[Look]) -> tuple[list[str], list[str]]:
         for known in (_WRONG, _ODD)
     )
     return wrong, odd
+
+
+def _foreign(looks: Sequence[Look], classes: int) -> list[str]:
+    """Return a sentence about labels that no class has, which no score would count."""
+    known = {*range(classes + 1), IGNORE}
+    found = [one for one in looks if one.labels - known]
+    if not found:
+        return []
+    example = min(found[0].labels - known)
+    return [
+        f"{len(found)} masks, first {found[0].path}, hold labels outside 0..{classes} and "
+        f"{IGNORE}, such as {example}, whose pixels no score would count; give masks of these "
+        "classes, or list all classes that they have, in the order of their labels"
+    ]
 
 
 def _said(

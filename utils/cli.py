@@ -152,7 +152,7 @@ def _job(
         images = pictures(own)
     else:
         images = split_items(segmenter.config, split)
-        refuse_suspicious(images)
+        refuse_suspicious(images, len(segmenter.spec.classes))
 
     known = tags_of_images(tags, segmenter.spec, images) if tags else {}
     return Job(images, folder, bool(own), known)

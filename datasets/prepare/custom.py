@@ -161,22 +161,27 @@ def _masks(
 
     elif not is_export(args.masks):
         masks = masks_of(list(names), args.masks)
-        _refuse_suspicious(args.images, names, args.masks, masks)
+        _refuse_suspicious(args.images, names, args.masks, masks, spec)
         yield args.masks, masks
 
     else:
         drawn = args.out / MASKS
         with renewed(drawn, args.masks) as folder:
             masks = draw_masks(args.masks, args.images, names, spec, folder)
-            _refuse_suspicious(args.images, names, folder, masks)
+            _refuse_suspicious(args.images, names, folder, masks, spec)
             yield drawn, masks
 
 
 def _refuse_suspicious(
-    root: Path, files: Iterable[PurePosixPath], folder: Path, masks: Sequence[str | None]
+    root: Path,
+    files: Iterable[PurePosixPath],
+    folder: Path,
+    masks: Sequence[str | None],
+    spec: DatasetSpec,
 ) -> None:
     pairs = ((file, mask) for file, mask in zip(files, masks) if mask)
-    refuse_suspicious(Item(str(file), root / file, folder / mask) for file, mask in pairs)
+    items = (Item(str(file), root / file, folder / mask) for file, mask in pairs)
+    refuse_suspicious(items, len(spec.classes))
 
 
 def _check_folders(args: Namespace) -> None:

@@ -45,7 +45,7 @@ def pair(
 def test_0_and_255_alone_are_refused(labels: list[list[int]], tmp_path: Path) -> None:
     items = [pair(tmp_path, number, values) for number, values in enumerate(labels)]
     with pytest.raises(UserError, match="hold 0 and 255 alone") as caught:
-        refuse_suspicious(items)
+        refuse_suspicious(items, 20)
     assert "write the number of the class" in str(caught.value) and "0.png" in str(caught.value)
 
 
@@ -53,9 +53,18 @@ def test_0_and_255_alone_are_refused(labels: list[list[int]], tmp_path: Path) ->
 def test_masks_of_the_pixels_as_stored_are_refused(orientation: int, tmp_path: Path) -> None:
     items = [pair(tmp_path, 0, [0, 1]), pair(tmp_path, 1, [0, 1], orientation)]
     with pytest.raises(UserError, match=r"1 masks, first .*1.png, have the size .* as stored"):
-        refuse_suspicious(items)
+        refuse_suspicious(items, 20)
     turned = np.rot90(np.resize(np.array([0, 1], np.uint8), SIZE[::-1])).copy()
-    refuse_suspicious([pair(tmp_path, 0, turned, orientation)])
+    refuse_suspicious([pair(tmp_path, 0, turned, orientation)], 20)
+
+
+def test_labels_of_no_class_are_refused_as_no_score_would_count_them(tmp_path: Path) -> None:
+    items = [pair(tmp_path, number, [0, number, 255]) for number in range(6)]
+    refuse_suspicious(items, 5)
+    with pytest.raises(
+        UserError, match=r"2 masks, first .*4.png, .* outside 0\.\.3 .* as 4, whose"
+    ):
+        refuse_suspicious(items, 3)
 
 
 PERMUTED = palette()[[0, 15, 1, 2]].ravel().tolist()
@@ -83,7 +92,7 @@ def test_what_is_odd_is_said_and_scored(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     begin_notices()
-    refuse_suspicious([pair(tmp_path, 0, labels, orientation, colours)])
+    refuse_suspicious([pair(tmp_path, 0, labels, orientation, colours)], 20)
     assert said in capsys.readouterr().err
 
 
@@ -104,7 +113,7 @@ def test_sound_masks_are_left_alone(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     begin_notices()
-    refuse_suspicious([pair(tmp_path, 0, labels, colours=colours)])
+    refuse_suspicious([pair(tmp_path, 0, labels, colours=colours)], 20)
     assert capsys.readouterr().err == ""
 
 

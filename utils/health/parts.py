@@ -105,7 +105,8 @@ def mask_findings(config: Config, split: str) -> list[Finding]:
     """Count the masks of a list: each image should have one, where a source counts them."""
     images = split_items(config, split)
     found = masks_found(config.dataset, config.data_root, own_split(config, split), images)
-    refuse_suspicious(images)
+    spec = spec_of(config.dataset, config.data_root, config.classes)
+    refuse_suspicious(images, len(spec.classes))
     references = suiting("images", split, config)
     if not references:
         return [Finding(UNKNOWN, f"masks of {split}", found)]

@@ -120,7 +120,8 @@ def main() -> None:
     if args.classes:
         spec = given_classes(args.classes)
     pairs = files_to_score(args.predictions, args.masks, args.list)
-    refuse_suspicious(Item(true.stem, predicted, true) for predicted, true in pairs)
+    items = (Item(true.stem, predicted, true) for predicted, true in pairs)
+    refuse_suspicious(items, len(spec.classes))
     if args.predictions.resolve() == args.masks.resolve():
         say_once(
             "same", f"--predictions and --masks are both {args.masks}: this scores it by itself"

@@ -61,8 +61,8 @@ def read_data(config: Config, spec: DatasetSpec) -> Data:
     validation = split_items(config, config.val_split)
     training = Split(images, image_tags(config, spec, images))
     evaluation = planned_evaluation(config, spec, training, validation)
-    refuse_suspicious(evaluation.validation)
-    refuse_suspicious(evaluation.seeds.items)
+    refuse_suspicious(evaluation.validation, len(spec.classes))
+    refuse_suspicious(evaluation.seeds.items, len(spec.classes))
     return Data(training, validation, evaluation)
 
 
