@@ -7,6 +7,7 @@ Nothing is copied: an index says where the pictures and masks lie, whatever thei
 import hashlib
 import json
 import shutil
+import unicodedata
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -248,7 +249,8 @@ def _splits(
 
 def masks_of(files: Sequence[PurePosixPath], folder: Path) -> list[str | None]:
     """Return the path of each picture's mask below a folder: the picture's own path with .png in
-    place of its suffix, or after it; None if none.
+    place of its suffix, or after it, else one that differs in case alone, or in how its letters
+    are composed; None if none.
 
     Raises UserError where the folder holds no PNG.
     """
@@ -256,7 +258,26 @@ def masks_of(files: Sequence[PurePosixPath], folder: Path) -> list[str | None]:
         name: file.relative_to(folder).as_posix()
         for name, file in told_files(folder, "--masks").items()
     }
-    return [masks.get(str(file), masks.get(str(file.with_suffix("")))) for file in files]
+    found = [masks.get(str(file), masks.get(str(file.with_suffix("")))) for file in files]
+
+    taken = set(found)
+    alike: dict[str, set[str]] = {}
+    for name, mask in masks.items():
+        if mask not in taken:
+            alike.setdefault(_alike(name), set()).add(mask)
+
+    for place, file in enumerate(files):
+        if found[place] is None:
+            names = (_alike(str(file)), _alike(str(file.with_suffix(""))))
+            candidates = next((alike[name] for name in names if name in alike), set())
+            if len(candidates) == 1:
+                found[place] = next(iter(candidates))
+    return found
+
+
+def _alike(name: str) -> str:
+    """Return what names have in common that systems take for one another."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def draw(files: Sequence[PurePosixPath], share: float, total: int, seed: int) -> set[PurePosixPath]:

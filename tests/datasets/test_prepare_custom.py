@@ -4,8 +4,9 @@ predictions.
 
 import json
 import shutil
+import unicodedata
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from helpers import run
@@ -22,7 +23,7 @@ from datasets.layouts import items
 from datasets.own_pictures import pictures
 from datasets.predictions import FILE
 from datasets.prepare import __main__ as prepare
-from datasets.prepare.custom import draw
+from datasets.prepare.custom import draw, masks_of
 from datasets.specs import BACKGROUND, TEMPLATE, VOC
 from datasets.tags import read_tags
 from datasets.toy.write import write_custom
@@ -278,6 +279,33 @@ def test_folders_are_tags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     (tmp_path / "photos" / "5.jpg").touch()
     assert prepared(tmp_path) == 2
     assert "5.jpg lies in no folder named after a class" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("picture", "masks", "expected"),
+    [
+        ("sub/a.jpg", ("sub/a.png", "a.png"), "sub/a.png"),
+        ("a.jpg", ("a.jpg.png", "a.png"), "a.jpg.png"),
+        ("IMG_1.JPG", ("img_1.png",), "img_1.png"),
+        ("Sub/IMG_1.JPG", ("sub/img_1.jpg.png",), "sub/img_1.jpg.png"),
+        ("é.jpg", (unicodedata.normalize("NFD", "é.png"),), unicodedata.normalize("NFD", "é.png")),
+        (unicodedata.normalize("NFD", "é.jpg"), ("é.png",), "é.png"),
+        ("b.c.jpeg", ("b.c.PNG",), "b.c.PNG"),
+        ("Two.jpg", ("two.png", "TWO.png"), None),  # either may be meant
+        ("OTHER.jpg", ("other.png",), None),  # that of other.jpg
+        ("a.jpg", ("b.png",), None),
+    ],
+)
+def test_a_mask_is_found_as_systems_spell_its_name(
+    picture: str, masks: tuple[str, ...], expected: str | None, tmp_path: Path
+) -> None:
+    for mask in masks:
+        (tmp_path / mask).parent.mkdir(exist_ok=True)
+        (tmp_path / mask).touch()
+    if len(list(tmp_path.rglob("*.*"))) < len(masks):
+        pytest.skip("this file system takes the names for one")
+    files = [PurePosixPath("other.jpg"), PurePosixPath(picture)]
+    assert masks_of(files, tmp_path)[1] == expected
 
 
 BAD_TABLES: dict[str, tuple[str | bytes, str]] = {
