@@ -106,6 +106,10 @@ def fenced(work: Callable[..., Any], name: str, *given: Any, remedy: str = "") -
         what = f"image {name}"
         if name.startswith("mask "):
             what = name
+        if isinstance(error, FileNotFoundError):
+            raise UserError(
+                f"{what} does not exist; check its path, or take it off the list"
+            ) from error
         remedy = remedy or "replace the file or take it off the list"
 
         raise UserError(f"{what} cannot be read ({_reason(error)}); {remedy}") from error

@@ -544,6 +544,13 @@ def test_what_is_no_picture_here_gets_a_true_sentence(
         assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_picture_that_is_not_there_is_told_as_such(tmp_path: Path) -> None:
+    for read in (load_image, load_mask):
+        with pytest.raises(UserError, match=r"a.jpg does not exist; check its path") as caught:
+            read(tmp_path / "a.jpg")
+        assert "Errno" not in str(caught.value)
+
+
 def test_whatever_a_library_raises_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
