@@ -69,7 +69,7 @@ def build_vit(config: Config, clip: CLIP, num_classes: int) -> ClassTokenViT:
     if not matches_publisher(path, sha256_of(path)):
         raise UserError(
             f"--deit_path {path} is not the published file; fetch it with `python -m "
-            "utils.tools.download`"
+            "utils.tools.download deit`"
         )
 
     vit = from_deit(

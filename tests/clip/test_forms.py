@@ -229,7 +229,11 @@ BAD_NAMES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda _: "laion/CLIP-ViT-B-16",
         "laion/CLIP-ViT-B-16 is no file, no folder and no model in the Hub's cache .*hub",
     ),
-    "the default": (lambda _: "weights/ViT-B-16.pt", "does not exist.*utils.tools.download"),
+    "the default": (
+        lambda _: "weights/ViT-B-16.pt",
+        "does not exist; .* fetch it with `python -m utils.tools.download clip`$",
+    ),
+    "a name that is not published": (lambda _: "weights/own.pt", "does not exist; check the path$"),
     "empty folder": (lambda folder: folder, "folder without a weights file .it holds nothing."),
     "other files": (
         lambda folder: (folder / "tf_model.h5").write_bytes(b"x") and folder,

@@ -29,6 +29,7 @@ from utils.common.stored_tensors import (
     first_sentence,
 )
 from utils.common.torch_files import has_code, read_legacy, read_zip
+from utils.common.weights import way_to
 
 SAFETENSORS = "safetensors"
 _SAFETENSORS_DTYPES = {
@@ -86,7 +87,7 @@ def open_tensors(path: Path, what: str) -> TensorFile:
 
     Raises UserError, with the reason, when the file is missing, truncated or of no such form.
     """
-    require_file(path, what, "check the path or fetch it with `python -m utils.tools.download`")
+    require_file(path, what, way_to(path))
 
     try:
         file = _open(path, what)

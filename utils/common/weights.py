@@ -72,6 +72,16 @@ def matches_publisher(path: Path, digest: str) -> bool:
     )
 
 
+def way_to(path: Path) -> str:
+    """Say what to do about a weights file that is not there: only what is published can be
+    fetched.
+    """
+    for name, public in PUBLIC.items():
+        if public.name == path.name:
+            return f"check the path, or fetch it with `python -m utils.tools.download {name}`"
+    return "check the path"
+
+
 def known_by(sha256: str) -> PublicFile | None:
     """Find the published file with this SHA-256."""
     for public in (*PUBLIC.values(), TOY):
