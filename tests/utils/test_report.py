@@ -234,6 +234,43 @@ def test_a_prediction_without_truth_names_its_classes_and_colours(
     assert chosen == 6 * [f"0 1 {IGNORE}"]
 
 
+def test_what_a_run_has_not_got_has_no_heading(folder: Path) -> None:
+    assert f"All {len(read_run(folder).config)} settings" in Page(write_report(folder)).text
+    (folder / "config.yaml").unlink()
+    assert "settings" not in Page(write_report(folder)).text
+
+
+def predicted_as(folder: Path, pixels: dict[str, int]) -> None:
+    """Make the journal of a run tell these pixels by label of every prediction."""
+    first, *entries = map(json.loads, (folder / "images.jsonl").read_text().splitlines())
+    lines = [first, *({**entry, "pixels": pixels} for entry in entries)]
+    (folder / "images.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def swatches(page: Page, label: int) -> tuple[int, int]:
+    """How many cards a page has, and how many times the colour of a label stands beside a name."""
+    cards = sum(attrs.get("class") == "card" for _, attrs in page.tags)
+    colour = f"--colour: {gallery.COLOURS[label]}"
+    named = [attrs for _, attrs in page.tags if attrs.get("class") == "swatch"]
+    return cards, sum(attrs["style"] == colour for attrs in named)
+
+
+def test_a_class_that_is_predicted_but_not_in_the_truth_is_named_too(
+    folder: Path, tmp_path: Path
+) -> None:
+    predicted_as(folder, {"0": 832, "4": 32})
+    images = read_run(folder).images
+    assert {image.wrongly_named for image in images if 4 in image.ious} == {()}
+    assert {image.wrongly_named for image in images if 4 not in image.ious} == {(4,)}
+    cards, named = swatches(Page(write_report(folder)), 4)
+    assert cards == named > 15
+
+    other = make_run(tmp_path / "other")
+    page = Page(write_comparison([other, folder], tmp_path / "page.html"))
+    cards, named = swatches(page, 4)
+    assert cards == named > 5
+
+
 def test_costs_and_protocol_are_those_of_the_run(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path, images=1, resize_long=333, scales=[1.25, 0.5]))
     assert [(cost.stage, cost.iterations, cost.memory) for cost in costs(run)] == [

@@ -176,9 +176,13 @@ def _card(scored: Scored, run: RunFolder) -> gallery.Card | None:
 
 
 def _joined(cards: Sequence[gallery.Card], titles: Sequence[str]) -> gallery.Card:
-    """Show image and truth once, then the prediction of each run under its title and mIoU."""
+    """Show image and truth once, then the prediction of each run under its title and mIoU, with the
+    classes that any of them predicts.
+    """
     tiles = [tile for tile in cards[0].tiles if tile.title in ("image", "truth")]
     for card, title in zip(cards, titles):
         predicted = next(tile for tile in card.tiles if tile.title == "prediction")
         tiles.append(replace(predicted, title=f"{title}: {100 * card.scored.miou:.1f}"))
-    return replace(cards[0], tiles=tuple(tiles))
+    shares = {label: share for card in cards for label, share in card.scored.shares.items()}
+    scored = replace(cards[0].scored, shares=dict(sorted(shares.items())))
+    return replace(cards[0], scored=scored, tiles=tuple(tiles))

@@ -52,6 +52,13 @@ class Scored:
         """Return the labels that are told of it: those of its truth, else those predicted."""
         return tuple(self.ious or self.shares)
 
+    @property
+    def wrongly_named(self) -> tuple[int, ...]:
+        """Return the labels that are predicted and not in the truth; none without truth."""
+        if not self.ious:
+            return ()
+        return tuple(label for label in self.shares if label not in self.ious)
+
 
 @dataclass(frozen=True)
 class RunFolder:
