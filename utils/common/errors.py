@@ -2,6 +2,8 @@
 statuses.
 """
 
+from __future__ import annotations  # a Python that is too old shall get this far
+
 import difflib
 from collections.abc import Iterable
 
