@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import io
 import re
+import shutil
 import sys
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Callable, Sequence
@@ -264,8 +265,8 @@ def test_the_worked_example_of_own_pictures_runs(fresh: Path) -> None:
 
 
 def test_python_on_the_pages_runs(fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_voc(fresh / "toy", 1, 0, 96, seed=0)
-    next((fresh / "toy" / "JPEGImages").iterdir()).rename("photo.jpg")
+    write_voc(fresh / "data" / "few", 0, 1, 96, seed=0)  # as the front page has drawn them before
+    shutil.copy(fresh / "data" / "few" / "JPEGImages" / "toy_val_000000.jpg", "photo.jpg")
     (fresh / "weights").mkdir()
     (fresh / "weights" / "ViT-B-16.pt").symlink_to(ROOT / "clip" / "toy_clip.safetensors")
 
