@@ -98,6 +98,25 @@ def test_a_number_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
     assert not any("train" in each for each in given)
 
 
+def test_a_data_folder_that_is_not_there_is_told_before_python_starts(tmp_path: Path) -> None:
+    started = tmp_path / "python started"
+    python = tmp_path / "noting python"
+    python.write_text(f"#!/bin/bash\ntouch {shlex.quote(str(started))}\n")
+    python.chmod(0o755)
+
+    for given in ("no where/at all", str(python)):
+        done = subprocess.run(
+            ["bash", ROOT / "run_voc.sh"],
+            env={**os.environ, "PYTHON": str(python), "VOC_ROOT": given},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said = f"error: VOC_ROOT={given} is not a folder (seen from {ROOT}); name the data set's"
+        assert done.returncode == 2 and done.stderr.startswith(said)
+        assert len(done.stderr.splitlines()) == 1 and not started.exists()
+
+
 def test_a_wrong_flag_and_a_question_start_nothing(tmp_path: Path) -> None:
     done, given = commands(tmp_path, "--mx_iters", "7")
     assert (done.returncode, given) == (2, []) and done.stderr.splitlines()[0].startswith(

@@ -15,6 +15,9 @@ for number in "NPROC=${NPROC:-1}" "MAX_RESTARTS=${MAX_RESTARTS:-0}"; do
     *[!0-9]*) refuse "$number is no number" ;;
   esac
 done
+if [ -n "$root" ] && [ ! -d "$root" ]; then
+  refuse "$variable=$root is not a folder (seen from $PWD); name the data set's, or unset $variable"
+fi
 use_environment requirements.txt
 
 toy=data/toy_$dataset embedded=
