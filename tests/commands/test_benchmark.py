@@ -17,7 +17,7 @@ from utils.config import Config
 from utils.inference.segmenter import Outputs, Segmenter
 from utils.splits import split_items
 from utils.tools.benchmark import simulated
-from utils.tools.benchmark.__main__ import against
+from utils.tools.benchmark.__main__ import against, main
 from utils.tools.benchmark.counts import AsOnGpu, Ledger
 from utils.tools.benchmark.counts import counted as counted_step
 from utils.tools.benchmark.crf_cases import crf_cases, crf_input, random_regions
@@ -30,6 +30,15 @@ from utils.tools.benchmark.timing import Timing, measure, peak_memory, stages
 
 CPU = torch.device("cpu")
 CHECKPOINT = ROOT / "model" / "toy_voc.pt"
+
+
+def test_help_begins_with_what_the_command_is_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "Measure what CVF costs" in "\n".join(capsys.readouterr().out.splitlines()[:4])
 
 
 def test_settings_are_measured_in_turns_after_a_warm_up():

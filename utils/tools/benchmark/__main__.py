@@ -89,7 +89,7 @@ def _check_used(own: dict[str, Any]) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = Parser(description=__doc__)
+    parser = Parser(description=__doc__, usage="%(prog)s [--part PART ...] [--config FILE] [flags]")
     parser.add_argument(
         "--config", default=str(CONFIGS / "voc.yaml"), help="YAML file (default: %(default)s)"
     )
