@@ -74,8 +74,12 @@ def train_command(default_config: str, description: str) -> None:
     config = load_config(given, flags)
     if shown:
         print(as_yaml(config), end="")
-    else:
+        return
+
+    try:
         train(config, resume)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command with --resume goes on") from None
 
 
 def evaluate_command(dataset: str, description: str) -> None:

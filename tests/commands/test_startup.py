@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from utils.common import startup
-from utils.common.entry import ROOT
+from utils.common.entry import ROOT, command
 
 COMMANDS = {
     "a script": ("train_voc.py", "--config", "toy_voc"),
@@ -58,6 +58,22 @@ def test_ctrl_c_while_packages_are_imported_leaves_no_traceback(tmp_path: Path) 
     (tmp_path / "tqdm.py").write_text("raise KeyboardInterrupt\n")
     ran = bare(ROOT, *COMMANDS["a tool"], path=tmp_path)
     assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize("way", ["", "the same command goes on"])
+def test_an_interrupted_command_promises_only_what_it_can_do(
+    way: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> None:
+        raise KeyboardInterrupt(*filter(None, [way]))
+
+    with pytest.raises(SystemExit) as ended:
+        command(main)()
+    said = capsys.readouterr().err
+    assert ended.value.code == 130 and said.startswith("interrupted; what is written is kept")
+    assert said.removeprefix("interrupted; what is written is kept") == (
+        f": {way}\n" if way else "\n"
+    )
 
 
 def test_a_python_that_is_too_old_is_told_as_such(

@@ -87,6 +87,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_checkpoint(
     with pytest.MonkeyPatch.context() as patch:
         counted(patch, 5, crash)
         assert run(train_voc.main, *start) == 130
+    assert "kept: the same command with --resume goes on" in capsys.readouterr().err
     before = checkpoint.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     # no file may grow beyond

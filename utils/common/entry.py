@@ -135,8 +135,8 @@ def _answered(main: Callable[[], None]) -> None:
         sys.exit(MISTAKE)
 
     except KeyboardInterrupt as stop:
-        kept = "`--resume` continues a training from its last checkpoint"
-        print(f"interrupted; what is written is kept: {str(stop) or kept}", file=sys.stderr)
+        kept = ": ".join(filter(None, ("what is written is kept", str(stop))))
+        print(f"interrupted; {kept}", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
     except Exception as error:

@@ -34,7 +34,8 @@ esac
 # also refuses a wrong flag before anything is drawn
 settings=$("$PYTHON" "train_$dataset.py" "$@" --print_config)
 told=$("$PYTHON" -c '
-import os, sys, yaml
+import os, signal, sys, yaml
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
 settings = yaml.safe_load(sys.stdin)
 processes = os.environ.get("NPROC")
 if not processes:
