@@ -61,7 +61,7 @@ def build_vit(config: Config, clip: CLIP, num_classes: int) -> ClassTokenViT:
             )
         return vit
 
-    if config.init == "clip_visual" or (config.init == "auto" and config.clip_path == "toy"):
+    if config.starts_from_clip:
         return from_clip(clip.visual, num_classes, config.mct_crop_size, streams=config.mct_streams)
 
     path = find_weights(config.deit_path, "--deit_path")

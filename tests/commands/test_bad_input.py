@@ -260,6 +260,14 @@ def test_a_process_without_a_gpu_of_its_own_is_told(
         choose_device(name, 2)
 
 
+def test_a_pytorch_for_the_cpu_alone_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for built, said in ((False, "is a build for the CPU alone"), (True, r"no GPU 0 \(0 seen\)")):
+        monkeypatch.setattr(torch.backends.cuda, "is_built", lambda built=built: built)
+        with pytest.raises(UserError, match=said):
+            choose_device("cuda")
+
+
 def test_one_device_for_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     started = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost"}
     for name, value in {**started, "MASTER_PORT": "29500"}.items():

@@ -69,6 +69,22 @@ def test_what_never_acts_is_said(config: Config) -> None:
     assert "never acts" not in said
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"clip_path": "toy", "mct_epochs": 1}, "1 epoch from CLIP's image tower;"),
+        ({"clip_path": "toy", "init": "deit", "mct_epochs": 2}, "2 epochs from DeiT;"),
+        ({"clip_path": "own.pt", "init": "clip_visual"}, "45 epochs from CLIP's image tower;"),
+        ({"clip_path": "own.pt"}, "45 epochs from DeiT;"),
+    ],
+)
+def test_what_the_first_stage_starts_from_is_said(
+    config: Config, settings: dict[str, object], said: str
+) -> None:
+    given = {"init": "auto", "mct_epochs": 45, "mct_path": "", **settings}
+    assert f"class-token ViT: {said}" in planned(replace(config, **given))[1]
+
+
 def test_tags_of_seeds_are_those_of_their_images(config: Config) -> None:
     evaluation, _ = planned(config)
     expected = image_tags(config, VOC, evaluation.seeds.items, "train")

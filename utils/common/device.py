@@ -63,9 +63,15 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         return device
     if device.index is None:
         device = torch.device("cuda", local_rank)
-    if device.index >= torch.cuda.device_count():
+    seen = torch.cuda.device_count()
+    if not seen and not torch.backends.cuda.is_built() and torch.version.hip is None:
         raise UserError(
-            f"--device {name}: there is no GPU {device.index} ({torch.cuda.device_count()} seen); "
+            f"--device {name}: PyTorch {torch.__version__} is a build for the CPU alone; install "
+            "one for GPUs in its place, or use --device cpu"
+        )
+    if device.index >= seen:
+        raise UserError(
+            f"--device {name}: there is no GPU {device.index} ({seen} seen); "
             "use --device cpu, or no more processes than GPUs"
         )
 

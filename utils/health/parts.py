@@ -59,7 +59,7 @@ def vit_findings(config: Config) -> list[Finding]:
     if config.mct_path:
         path = find_weights(config.mct_path, "--mct_path")
         return [Finding(UNKNOWN, "class-token ViT", f"{path} can be used")]
-    if config.init == "clip_visual" or (config.init == "auto" and not config.full_size):
+    if config.starts_from_clip:
         return [Finding(UNKNOWN, "class-token ViT", "starts from the image tower of CLIP")]
     return [file_finding("DeiT file", find_weights(config.deit_path, "--deit_path"))]
 

@@ -157,6 +157,11 @@ class WeightSettings(Settings):
         """Return True unless the CLIP is the toy's: training takes days without a GPU."""
         return self.clip_path != "toy"
 
+    @property
+    def starts_from_clip(self) -> bool:
+        """Return whether a new class-token ViT starts from CLIP's image tower, not from DeiT."""
+        return self.init == "clip_visual" or (self.init == "auto" and not self.full_size)
+
 
 def check_patches(name: str, side: int) -> None:
     """Raise UserError unless the setting `name`, a side in px, is a whole number of patches."""

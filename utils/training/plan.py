@@ -152,7 +152,14 @@ def _choice(chosen: Scored) -> str:
 
 def plan(config: Config, spec: DatasetSpec, found: Data, device: torch.device) -> str:
     """Return one paragraph that says what the run will do, before it does it."""
-    stage_1 = config.mct_path or f"{config.mct_epochs} epochs from {config.init}"
+    start = "DeiT"
+    if config.starts_from_clip:
+        start = "CLIP's image tower"
+    epochs = "1 epoch"
+    if config.mct_epochs != 1:
+        epochs = f"{config.mct_epochs} epochs"
+
+    stage_1 = config.mct_path or f"{epochs} from {start}"
     if config.branches == "clip":
         stage_1 = "none"
 
