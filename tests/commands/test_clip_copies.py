@@ -110,10 +110,15 @@ def test_the_command_says_what_weights_are(
         "used as      --deit_path",
         "class-token ViT of 20 classes, 2 blocks of 64 channels, one stream",
         "used as      --mct_path",
-        "used as      nothing here",
+        "CVF trained on voc, 20 classes + background",
+        "used as      --model_path",
         "that of toy_clip.safetensors",
         "parameters   3,524,225",
     ):
         assert line in said, line
     assert run(command(weights.main), page) == 2
     assert "it is a web page" in capsys.readouterr().err
+    assert run(command(weights.main), saved(tmp_path / "other.pt", {"a": torch.ones(2)})) == 0
+    said = capsys.readouterr().out
+    assert "used as      nothing here" in said
+    assert "--model_path no: the file" in said and "is not a checkpoint of this project" in said

@@ -19,6 +19,7 @@ from utils.common.files import sha256_of
 from utils.common.parser import Parser
 from utils.common.safe_tensors import TensorFile, open_tensors
 from utils.common.weights import find_weights, known_by
+from utils.run_folder.checkpoint import load_checkpoint
 
 LABEL_WIDTH = 13
 Rows = list[tuple[str, str]]
@@ -53,6 +54,7 @@ def _use(file: TensorFile, digest: str, activation: str) -> Rows:
         "--deit_path": lambda: _deit(file),
         "--mct_path": lambda: _mct(file),
         "--dino_path": lambda: _dino(file),
+        "--model_path": lambda: _trained(file),
     }
 
     reasons = []
@@ -118,6 +120,17 @@ def _dino(file: TensorFile) -> Rows:
         ("model", f"DINOv2 ViT, patches of {dino.patch} px, {sizes}"),
         ("parameters", f"{_parameters(dino):,}"),
         ("identity", f"{dino_identity(dino)} (the same in every form)"),
+    ]
+
+
+def _trained(file: TensorFile) -> Rows:
+    checkpoint = load_checkpoint(file.path, "the file")
+    config = checkpoint["config"]
+    classes = len(checkpoint["classes"])
+    return [
+        ("model", f"CVF trained on {config['dataset']}, {classes} classes + background"),
+        ("trained", f"{checkpoint['step']} of {config['max_iters']} iterations"),
+        ("needs", f"the CLIP that it was trained with, {config['clip_path']}"),
     ]
 
 
