@@ -20,7 +20,7 @@ from utils.cli import report_skipped
 from utils.inference import predict as testing
 from utils.inference import segmenter
 from utils.inference.predict import GUESSED
-from utils.tools.label import report_without_class
+from utils.tools.label import report_unseen, report_without_class
 
 CHECKPOINT = ROOT / "model" / "toy_voc.pt"
 
@@ -194,6 +194,21 @@ def test_skipped_and_left_out_pictures_are_named_in_one_pass(
     assert "the first is c;" in said
     report_skipped(iter(entries[:1]))
     report_without_class(iter(entries[:2]))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_tag_that_no_pixel_got_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    entries = [
+        {"name": "a", "tags": ["cat"], "pixels": {"0": 3, "1": 5}},
+        {"name": "b", "tags": ["cat", "dog"], "pixels": {"0": 3, "2": 5}},
+        {"name": "c", "tags": ["dog"], "pixels": {"0": 3, "255": 5}},
+        {"name": "d", "error": "d is torn", "pixels": {}},
+        {"name": "e", "tags": [], "pixels": {"0": 8}},
+    ]
+    report_unseen(iter(entries), ("background", "cat", "dog"))
+    said = capsys.readouterr().out
+    assert said.startswith("2 of 5 pictures have a tag that no pixel got, the first is b (cat);")
+    report_unseen(iter(entries[:1]), ("background", "cat", "dog"))
     assert capsys.readouterr().out == ""
 
 

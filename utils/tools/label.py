@@ -195,6 +195,7 @@ def report(labeller: Labeller, job: Job, entries: Entries) -> None:
     print(report_line(folder))
     report_skipped(entries)
     report_without_class(entries)
+    report_unseen(entries, labeller.classes)
 
     if guessed:
         write_guessed(folder / GUESSED_TAGS, labeller.spec, entries, guessed)
@@ -220,6 +221,31 @@ def report_without_class(entries: Iterable[Entry]) -> None:
             f"{count} of {total} pictures are left out, as they show no class by what CLIP sees, "
             f"the first is {first}; write their tags, or lower --guess_threshold; {AREAS} names "
             "them"
+        )
+
+
+def report_unseen(entries: Iterable[Entry], classes: Sequence[str]) -> None:
+    """Name the first picture with a tag that no pixel of its label map has, if any: there is where
+    a person looks first.
+    """
+    total = 0
+    count = 0
+    first = ""
+    for entry in entries:
+        total += 1
+        if "error" in entry:
+            continue
+
+        found = {classes[int(label)] for label in entry["pixels"] if int(label) < len(classes)}
+        unseen = [tag for tag in entry["tags"] if tag not in found]
+        if unseen:
+            count += 1
+            first = first or f"{entry['name']} ({', '.join(unseen)})"
+
+    if count:
+        print(
+            f"{count} of {total} pictures have a tag that no pixel got, the first is {first}; look "
+            "at these first"
         )
 
 
