@@ -123,6 +123,14 @@ class ConfusionMatrix:
         hits, truth, predicted = self._sums()
         return hits / (truth + predicted - hits)
 
+    def counted_iou(self) -> torch.Tensor:
+        """Return `iou`, but nan for every class that does not occur in the truth, which the mean
+        does not count.
+        """
+        iou = self.iou()
+        iou[self._sums()[1] == 0] = torch.nan
+        return iou
+
     def miou(self) -> float:
         """Return the mean IoU, 0..1, of the classes that occur in the truth; nan without any."""
         return self.iou()[self._sums()[1] > 0].mean().item()
@@ -159,8 +167,8 @@ def format_table(rows: list[tuple[str, ConfusionMatrix]], class_names: tuple[str
 
     Returns:
         A line per result with mIoU, accuracies and "n of K+1 classes present", then the IoU of each
-        class, in columns numbered like the results; "-" where a class is in neither truth nor
-        prediction.
+        class, in columns numbered like the results; "-" where a class is not in the truth, so
+        that the mean of a column is its mIoU.
     """
     titles = [f"[{number}] {title}" for number, (title, _) in enumerate(rows, 1)]
     wide = max(map(len, titles))
@@ -175,7 +183,7 @@ def format_table(rows: list[tuple[str, ConfusionMatrix]], class_names: tuple[str
 
     name_width = max(map(len, class_names))
     heads = "".join(f"{f'[{number}]':>7}" for number in range(1, len(rows) + 1))
-    values = zip(*(matrix.iou().tolist() for _, matrix in rows))
+    values = zip(*(matrix.counted_iou().tolist() for _, matrix in rows))
     cells = [
         f"{name:{name_width}}" + "".join(f"{_percent(value):>7}" for value in row)
         for name, row in zip(class_names, values)

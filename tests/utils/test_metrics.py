@@ -97,6 +97,17 @@ def test_the_final_result_is_known_by_its_name_and_not_its_place():
         final_title([SINGLE, "another"])
 
 
+def test_the_mean_of_the_classes_in_a_table_is_its_miou():
+    """Of a class that is predicted but not in the truth, the table shows no IoU."""
+    matrix = ConfusionMatrix(3)
+    matrix.update(np.array([0, 1, 2, 2]), np.array([0, 1, 1, 0]))
+    row, *classes = [
+        line.split() for line in format_table([("one", matrix)], "abc").splitlines()[1:]
+    ]
+    shown = {name: iou for name, iou in zip(classes[-1][::2], classes[-1][1::2])}
+    assert shown == {"a": "50.00", "b": "50.00", "c": "-"} and row[2] == "50.00"
+
+
 @pytest.mark.parametrize("spec", [VOC, COCO])
 @pytest.mark.parametrize("results", [1, 3])
 def test_table_fits_and_shows_every_class(spec, results):
