@@ -343,6 +343,18 @@ def test_a_comparison_puts_runs_side_by_side(tmp_path: Path) -> None:
     assert "a/run" in page.text and sum(attrs.get("class") == "card" for _, attrs in page.tags) == 6
 
 
+def test_scores_of_other_images_are_shown_but_not_compared(tmp_path: Path) -> None:
+    one, other = make_run(tmp_path / "one"), make_run(tmp_path / "other", images=6)
+    told = scores([read_run(one), read_run(other)])[0]
+    assert told.name == f"{SINGLE} (val, 24 | val, 6)" and math.isnan(told.best)
+    assert scores([read_run(other), read_run(one)])[0].name == f"{SINGLE} (val, 6 | val, 24)"
+    html = write_comparison([one, other], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert '<span class="small soft">+' not in html and '<span class="small soft">-' not in html
+
+    same = replace(told, comparable=True)
+    assert same.best == max(same.values)
+
+
 def test_a_run_that_was_not_tested_yet_is_compared_by_its_curves(
     folder: Path, tmp_path: Path
 ) -> None:

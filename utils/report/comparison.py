@@ -18,16 +18,20 @@ IMAGES = 8  # those on which the runs differ most
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: percent of each run, nan where a run has none."""
+    """A line of a table: percent of each run, nan where a run has none.
+
+    Values of other images in one run than in another stand beside each other, but none is best.
+    """
 
     name: str
     values: tuple[float, ...]
+    comparable: bool = True
 
     @property
     def best(self) -> float:
-        """Return the highest of different values, else nan."""
+        """Return the highest of different values that can be compared, else nan."""
         known = {value for value in self.values if not math.isnan(value)}
-        if len(known) < 2:
+        if len(known) < 2 or not self.comparable:
             return math.nan
         return max(known)
 
@@ -81,12 +85,16 @@ def scores(runs: Sequence[RunFolder]) -> list[Row]:
         found = [run.results.get(title) for run in runs]
         if any(found):
             values = tuple(_percent(result) for result in found)
-            about = sorted(
-                {f"{Path(result.split).name}, {result.images}" for result in found if result}
-            )
-            rows.append(Row(f"{title} ({' | '.join(about)})", values))
+            about = _images_of(found)
+            rows.append(Row(f"{title} ({' | '.join(about)})", values, len(about) == 1))
 
     return rows
+
+
+def _images_of(results: Sequence[Result | None]) -> list[str]:
+    """Say of which images results are, in order of their runs, each of the answers once."""
+    told = (f"{Path(result.split).name}, {result.images}" for result in results if result)
+    return list(dict.fromkeys(told))
 
 
 def _percent(result: Result | None) -> float:
@@ -112,11 +120,15 @@ def _classes(runs: Sequence[RunFolder]) -> tuple[str, list[Row]]:
     if not common:
         return "", []
 
-    matrices = [run.results[common[-1]].matrix for run in runs]
+    results = [run.results[common[-1]] for run in runs]
+    comparable = len(_images_of(results)) == 1
+    matrices = [result.matrix for result in results]
     present = torch.stack([matrix.counts.sum(1) for matrix in matrices]).sum(0) > 0
     values = zip(*((100 * matrix.iou()).tolist() for matrix in matrices))
     rows = [
-        Row(name, row) for name, row, seen in zip(runs[0].names, values, present.tolist()) if seen
+        Row(name, row, comparable)
+        for name, row, seen in zip(runs[0].names, values, present.tolist())
+        if seen
     ]
 
     return common[-1], sorted(rows, key=lambda row: -_spread(row.values))
