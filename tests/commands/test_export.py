@@ -112,3 +112,27 @@ def test_masks_are_opened_for_the_sweep_alone(
     assert run(export.main, *flags, "--layout", "irn", "--kind", "vit") == 0
     assert run(command(export.main), *flags, "--sweep") == 2
     assert "--sweep needs the masks" in capsys.readouterr().err
+
+
+def test_what_an_earlier_export_left_is_told_and_a_stopped_one_tells_nothing(
+    trained: Path, toy_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    flags = ("--model_path", trained / "checkpoints" / "final.pt", "--out", out)
+    assert run(command(export.main), *flags, "--split", "train_aug[:2]") == 0
+    assert "note:" not in capsys.readouterr().out
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "image_seeds", stopped)
+        assert run(command(export.main), *flags) == 130
+    assert not (out / "export.json").exists()
+
+    assert run(command(export.main), *flags, "--split", "train_aug[:1]", "--layout", "irn") == 0
+    said = capsys.readouterr().out
+    files = [file for part in ("seeds", "pseudo_labels") for file in (out / part).iterdir()]
+    assert (
+        f"also holds {len(files) - 2} files that an earlier export left, the first is pse" in said
+    )

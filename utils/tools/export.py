@@ -20,6 +20,7 @@ For each image of a split, made with its tags as at the end of training:
 import argparse
 import io
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,9 @@ from utils.metrics import TITLES, ConfusionMatrix, kinds_of
 from utils.run_folder.checkpoint import load_checkpoint
 from utils.splits import image_tags, split_items
 
+SEEDS = "seeds"
+LABELS = "pseudo_labels"
+ABOUT = "export.json"
 KINDS = ("fused", "clip", "vit")
 LAYOUTS = {"npz": ".npz", "irn": ".npy", "mctformer": ".npy"}
 THRESHOLDS = torch.arange(1, 100) / 100
@@ -141,13 +145,26 @@ def export(
         pseudo = seeds.pseudo.cpu()
         name = sample["name"]
         labels = seeds.confident.cpu().numpy().astype(np.uint8)
-        write_whole(folder / "seeds" / f"{name}{LAYOUTS[layout]}", packed(layout, keys, scores))
-        write_whole(folder / "pseudo_labels" / f"{name}.png", mask_png(labels, palette()))
+        write_whole(folder / SEEDS / f"{name}{LAYOUTS[layout]}", packed(layout, keys, scores))
+        write_whole(folder / LABELS / f"{name}.png", mask_png(labels, palette()))
 
         if sweep:
             sweep.update(keys, scores, sample["mask"].long())
             refined.update(pseudo, sample["mask"])
     return refined
+
+
+def left_before(folder: Path, names: Iterable[str], layout: str) -> list[str]:
+    """List the files beside those of an export of these images: an earlier one, of another split or
+    layout, or stopped half-way, left them.
+    """
+    written = set()
+    for name in names:
+        written |= {f"{SEEDS}/{name}{LAYOUTS[layout]}", f"{LABELS}/{name}.png"}
+
+    files = (file for part in (SEEDS, LABELS) for file in (folder / part).rglob("*"))
+    found = {file.relative_to(folder).as_posix() for file in files if file.is_file()}
+    return sorted(found - written)
 
 
 def summary(sweep: Sweep, refined: ConfusionMatrix, kind: str, split: str) -> tuple[str, dict]:
@@ -223,15 +240,16 @@ def main() -> None:
         require_masks(images, "--sweep")
 
     tags = image_tags(config, spec, images)
+    device = choose_device(config.device)
     make_folder(folder)
+    # it tells of a whole export: until this one is whole, there is none
+    (folder / ABOUT).unlink(missing_ok=True)
     kind = asked or kinds_of(config.branches)[-1]
     sweep = None
     if scored:
         sweep = Sweep(len(spec.label_names), THRESHOLDS)
 
-    refined = export(
-        model.to(choose_device(config.device)), images, tags, config, kind, layout, folder, sweep
-    )
+    refined = export(model.to(device), images, tags, config, kind, layout, folder, sweep)
     about = {
         "split": split,
         "images": len(images),
@@ -243,11 +261,16 @@ def main() -> None:
         text, about["mIoU"] = summary(sweep, refined, kind, split)
         print(text)
 
-    write_whole(folder / "export.json", json.dumps(about, indent=1).encode())
+    write_whole(folder / ABOUT, json.dumps(about, indent=1).encode())
     print(
-        f"{len(images)} images of {split}, made with their tags: {folder / 'seeds'}, "
-        f"{folder / 'pseudo_labels'}"
+        f"{len(images)} images of {split}, made with their tags: {folder / SEEDS}, "
+        f"{folder / LABELS}"
     )
+    if others := left_before(folder, images.names, layout):
+        print(
+            f"note: {folder} also holds {len(others)} files that an earlier export left, the first "
+            f"is {others[0]}; remove what shall not be trained on"
+        )
 
 
 if __name__ == "__main__":
