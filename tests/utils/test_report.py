@@ -17,6 +17,7 @@ from PIL import Image
 from datasets.specs import IGNORE
 from utils.common.errors import UserError
 from utils.config import Config, save_config
+from utils.inference.outputs import write_areas
 from utils.metrics import CRF, SINGLE, TITLES, ConfusionMatrix
 from utils.report import gallery
 from utils.report.comparison import differences, distinct, scores, write_comparison
@@ -232,6 +233,24 @@ def test_a_prediction_without_truth_names_its_classes_and_colours(
     assert colours == 6 * shown
     chosen = [attrs["data-labels"] for _, attrs in page.tags if attrs.get("class") == "card"]
     assert chosen == 6 * [f"0 1 {IGNORE}"]
+
+
+def test_a_prediction_without_truth_says_how_it_was_made(folder: Path) -> None:
+    without_truth(folder)
+    assert read_run(folder).facts == {} and "were made" not in Page(write_report(folder)).text
+
+    facts = {"protocol": "maps <dense>, CRF", "tags": 'given of 2, "guessed" of 0'}
+    write_areas([], ("background", "cat"), facts, folder)
+    assert read_run(folder).facts == facts
+    areas = {"name": "a", "image": "a.jpg", "size": [1, 2], "pixels": {"1": 2}}
+    write_areas([areas], ("background", "cat"), facts, folder)
+    assert read_run(folder).facts == facts
+
+    text = " ".join(Page(write_report(folder)).text.split())
+    assert f"were made: {facts['protocol']}. Tags: {facts['tags']}." in text
+    (folder / "areas.json").write_text('{"protocol": "ma')
+    with pytest.raises(UserError, match="holds a broken file"):
+        read_run(folder)
 
 
 def test_what_a_run_has_not_got_has_no_heading(folder: Path) -> None:

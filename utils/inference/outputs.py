@@ -2,6 +2,7 @@
 at all.
 """
 
+import itertools
 import json
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -98,6 +99,20 @@ def write_areas(
         file.write(b"\n }\n}")
 
     return folder / _write(folder, AREAS, save)
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Read the facts of `areas.json`, and nothing of the pictures that follow; none where there is
+    no such file. Raises ValueError where it is broken.
+    """
+    path = folder / AREAS
+    if not path.is_file():
+        return {}
+
+    with path.open(encoding="utf-8") as file:
+        head = "".join(itertools.takewhile(lambda line: not line.startswith(' "images": '), file))
+    facts: dict[str, Any] = json.loads(head.rstrip().rstrip(",") + "}")
+    return facts
 
 
 def _areas(entry: Entry, names: dict[str, str]) -> dict[str, Any]:

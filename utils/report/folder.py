@@ -14,6 +14,7 @@ from datasets.classes import spec_of
 from datasets.predictions import is_of_classes, read_journal
 from utils.common.errors import UserError
 from utils.config import read_yaml
+from utils.inference.outputs import read_facts
 from utils.metrics import ConfusionMatrix, final_title
 from utils.run_folder.recorder import read_results
 
@@ -74,6 +75,7 @@ class RunFolder:
     environment: dict[str, str]
     options: dict[str, object]
     images: list[Scored]
+    facts: Mapping[str, object] = field(default_factory=dict)  # of pictures that were predicted
 
     @property
     def title(self) -> str:
@@ -118,12 +120,15 @@ def read_run(path: Path) -> RunFolder:
         options, told, images = _read_images(path, len(names) or LABELS)
         curves = _read_curves(path / "metrics.csv")
         environment = _read_environment(path / "environment.txt")
+        facts = read_facts(path)
     except (KeyError, TypeError, ValueError) as error:  # ValueError includes broken JSON and text
         raise UserError(
             f"{path} holds a broken file ({error}); test the checkpoint again to write it anew"
         ) from error
 
-    return RunFolder(path, names or told, results, curves, config, environment, options, images)
+    return RunFolder(
+        path, names or told, results, curves, config, environment, options, images, facts
+    )
 
 
 def _label_names(config: dict[str, object], entries: dict[str, dict]) -> tuple[str, ...]:
