@@ -198,7 +198,7 @@ def _made(name: _Name, arguments: tuple) -> Any:
         raise ValueError("something else than a function is called")
 
     match name.replace("numpy._core.", "numpy.core."):
-        case "numpy.core.multiarray _reconstruct":
+        case "numpy.core.multiarray _reconstruct" | "numpy ndarray":
             return _Array()
         case "numpy.core.multiarray scalar":
             kind, raw = arguments

@@ -1,12 +1,15 @@
 """Files that are written whole or not at all."""
 
+import io
 import os
+import pickletools
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from utils.common.errors import UserError
-from utils.common.files import require_place, write_whole, written_whole
+from utils.common.files import npy_of, require_place, write_whole, written_whole
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -99,3 +102,23 @@ def test_nothing_waits_for_the_disk_unless_asked(
 ) -> None:
     monkeypatch.delattr(os, "fsync")
     write_whole(tmp_path / "b.txt", b"one")
+
+
+def test_a_pickled_dictionary_names_no_module_that_an_older_numpy_lacks() -> None:
+    values = {
+        "a": np.arange(6, dtype=np.float16).reshape(2, 3).T,
+        5: np.zeros((0, 4, 4), np.float32),
+        "flat": np.array([True, False]),
+    }
+    stream = io.BytesIO(npy_of(values))
+    found = np.load(stream, allow_pickle=True).item()
+    assert list(found) == list(values)
+    for key, array in values.items():
+        assert found[key].dtype == array.dtype and found[key].flags.writeable
+        np.testing.assert_array_equal(found[key], array)
+
+    stream.seek(0)
+    np.lib.format.read_magic(stream)
+    np.lib.format.read_array_header_1_0(stream)
+    named = {told for code, told, _ in pickletools.genops(stream) if code.name == "GLOBAL"}
+    assert named == {"numpy ndarray", "numpy dtype"}

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,12 +18,27 @@ from utils.common.errors import UserError
 _BLOCK = 1 << 20
 
 
+class _AnyNumPy(pickle.Pickler):
+    """A pickler whose arrays every NumPy reads: its own way names the module `numpy._core` since
+    version 2, which those before 1.26 have not.
+    """
+
+    def reducer_override(self, value: Any) -> Any:
+        """Say how an array is made again: an empty one, which then takes shape, type and bytes."""
+        if type(value) is not np.ndarray:
+            return NotImplemented
+        return np.ndarray, ((0,), "b"), value.__reduce__()[2]
+
+
 def npy_of(values: dict) -> bytes:
-    """Serialise a dictionary as NumPy does: `np.load(file, allow_pickle=True).item()` reads it."""
+    """Serialise a dictionary as NumPy does: `np.load(file, allow_pickle=True).item()` of any
+    version reads it.
+    """
     whole = np.empty((), object)
     whole[()] = values
     stream = io.BytesIO()
-    np.save(stream, whole, allow_pickle=True)
+    np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(whole))
+    _AnyNumPy(stream, protocol=3).dump(whole)
     return stream.getvalue()
 
 
