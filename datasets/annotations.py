@@ -38,7 +38,7 @@ def tags_of_file(
 
     Raises:
         UserError: names file, place and fix, where the file cannot be read, or a class is unknown,
-            or a picture is unknown, ambiguous or named twice.
+            or a picture is unknown, ambiguous, or named twice where that means no further object.
     """
     tags: Tagged = {}
     for file, row in matched(path, files, spec, roots, partial=partial):
@@ -46,7 +46,7 @@ def tags_of_file(
         if isinstance(words, str):
             words = split_words(words, spec.classes)
         named = (class_of(word, spec, row.place) for word in words)
-        tags[file] = {name for name in named if name}
+        tags.setdefault(file, set()).update(name for name in named if name)
 
     return tags
 
@@ -60,7 +60,8 @@ def matched(
     partial: bool = False,
     outlines: bool = False,
 ) -> Iterator[tuple[PurePosixPath, Row]]:
-    """Yield each picture that a file or folder names, with what is said of it, once.
+    """Yield each picture that a file or folder names, with what is said of it: once, but for
+    tables and records of one row per object.
 
     Args:
         path, files, spec, roots, partial: as of `tags_of_file`.
@@ -83,6 +84,7 @@ def _matched(
     path: Path, rows: Iterator[Row], pictures: Pictures, partial: bool
 ) -> Iterator[tuple[PurePosixPath, Row]]:
     seen: dict[PurePosixPath, str] = {}
+    repeated: set[PurePosixPath] = set()
     elsewhere: list[str] = []
     for row in rows:
         found = [len(pictures.find(name)) for name in row.called]
@@ -93,11 +95,13 @@ def _matched(
         best = next((n for n, count in enumerate(found) if count == 1), 0)
         name = row.called[best]
         file = pictures.named(name, row.place)
-        if file in seen:
+        if file in seen and not row.more:
             raise UserError(
                 f"{row.place} lists {name!r} a second time, after {seen[file]}; keep one of them, "
                 "with all that is said of it"
             )
+        if file in seen:
+            repeated.add(file)
         seen[file] = row.place
         yield file, row
 
@@ -110,6 +114,11 @@ def _matched(
         raise UserError(
             f"{path} lists no picture; write one per line below the header, or annotate some where "
             "it comes from"
+        )
+    if repeated:
+        say_once(
+            f"repeated {path}",
+            f"{len(repeated)} pictures of {path} have several rows, and the classes of all of them",
         )
     if elsewhere:
         say_once(

@@ -1,9 +1,13 @@
 """What a table, file or folder of annotations says of one picture, whatever its form."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from utils.common.errors import UserError
+
+SCORES = ("score", "confidence", "probability")  # what says how sure a class is
 
 # (H, W) bool of an object from the picture's height and width, px, and what errors call it
 Pixels = Callable[[int, int, str], np.ndarray]
@@ -21,7 +25,7 @@ class Region(NamedTuple):
 class Row(NamedTuple):
     """What is said of a picture: the place, what the picture is called (the first name that fits
     counts), its class names, in one text or in several, and where there are any, its objects, and
-    the picture's (height, width) there.
+    the picture's (height, width) there; whether other rows may say more of the same picture.
     """
 
     place: str
@@ -29,6 +33,7 @@ class Row(NamedTuple):
     words: str | Sequence[str]
     regions: Sequence[Region] = ()
     size: tuple[int, int] | None = None
+    more: bool = False
 
 
 def row_of(
@@ -41,3 +46,18 @@ def row_of(
     """Gather a row whose classes are those of its regions, and `more`."""
     words = sorted({region.category for region in regions} | set(more))
     return Row(place, tuple(name for name in called if name), words, regions, size)
+
+
+def refuse_unsure(place: str, word: Any, score: Any) -> None:
+    """Raise UserError where a class has a score other than 1, which says neither yes nor no."""
+    if score in (None, "", 1):
+        return
+    try:
+        sure = float(str(score).replace(",", ".")) == 1
+    except ValueError:
+        sure = False
+    if not sure:
+        raise UserError(
+            f"{place} has {word!r:.60} with a score of {score!r:.20}; keep the classes that the "
+            "picture shows, without scores"
+        )

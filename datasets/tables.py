@@ -6,13 +6,14 @@ tags, or one column per class.
 
 import csv
 import io
+import json
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from datasets.classes import SEPARATOR
-from datasets.rows import Row
+from datasets.rows import SCORES, Row, refuse_unsure
 from utils.common.errors import UserError
 from utils.common.files import decoded_text
 
@@ -21,7 +22,10 @@ _IMAGE = {
     *("image", "images", "img", "picture", "photo", "file", "filename", "name", "path"),
     *("image name", "image path", "file name", "file path", "image file", "image id", "filepath"),
 }
-_TAGS = {"tag", "label", "class", "category", "classes", "categories", "tags", "labels"}
+_TAGS = {
+    *("tag", "label", "class", "category", "tags", "labels", "classes", "categories"),
+    *("label name", "class name", "category name", "choice", "choices"),
+}
 _DELIMITERS = (",", ";", "\t", "|")
 _YES = ("1", "1.0", "true", "yes", "y", "x")
 _NO = ("", "0", "0.0", "false", "no", "n", "-1", "-")
@@ -64,7 +68,7 @@ def read_table(path: Path, classes: Sequence[str]) -> Iterator[Row]:
 
 def split_words(text: str, classes: Sequence[str]) -> list[str]:
     """Return the class names in a cell: a JSON list, or names with ; | , or line breaks between
-    them.
+    them, each perhaps in quotes where brackets surround all.
 
     A text that is a class as a whole is that one; words with spaces between them are classes only
     if each is one.
@@ -73,8 +77,11 @@ def split_words(text: str, classes: Sequence[str]) -> list[str]:
     known = {key_of(name) for name in classes}
     if key_of(text) in known:
         return [text]
-    if text[:1] + text[-1:] in ("[]", "()", "{}"):
-        text = re.sub(r"""["']""", "", text[1:-1])
+    bracketed = text[:1] + text[-1:] in ("[]", "()", "{}")
+    if bracketed:
+        if (listed := _json_words(text)) is not None:
+            return listed
+        text = text[1:-1]
 
     separator = next((sign for sign in (SEPARATOR, "|", ",", "\n") if sign in text), None)
     words = [text]
@@ -83,7 +90,24 @@ def split_words(text: str, classes: Sequence[str]) -> list[str]:
     elif all(key_of(word) in known for word in text.split()):
         words = text.split()
 
+    if bracketed:
+        words = [re.sub(r"""^(["'])(.*)\1$""", r"\2", word.strip()) for word in words]
     return [word for word in words if word]
+
+
+def _json_words(text: str) -> list[str] | None:
+    """Return the words of a JSON list of texts, which in Label Studio's CSV stands under `choices`;
+    None where the text is none.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(content, dict):
+        content = content.get("choices")
+    if not isinstance(content, list) or not all(isinstance(word, str) for word in content):
+        return None
+    return [word.strip() for word in content if word.strip()]
 
 
 def key_of(name: str) -> str:
@@ -118,6 +142,7 @@ class _Columns:
         known = {key_of(name): name for name in classes}
         self._marks = {n: known[key] for n, key in enumerate(keys) if key in known}
         self._marks.pop(self._image, None)
+        self._score = next((n for n, key in enumerate(keys) if key in SCORES), -1)
         if self._image < 0 or not (self._tags or self._marks):
             raise UserError(
                 f"{path}, line {max(1, line)} is {','.join(header)!r:.80}; the header must be "
@@ -148,6 +173,8 @@ class _Columns:
         words: list[str] = []
         for n in self._tags:
             words += split_words(cells[n], self._classes)
+        if words and self._score >= 0:
+            refuse_unsure(place, words[0], cells[self._score])
 
         for n, name in self._marks.items():
             mark = cells[n].casefold()
@@ -156,4 +183,4 @@ class _Columns:
             if mark in _YES:
                 words.append(name)
 
-        return Row(place, (cells[self._image],), words)
+        return Row(place, (cells[self._image],), words, more=bool(self._tags))

@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets.rows import Row
+from datasets.rows import SCORES, Row, refuse_unsure
 from utils.common.errors import UserError
 from utils.common.files import decoded_text
 
 _IMAGE_KEYS = ("image", "file_name", "filename", "file", "path", "name", "img", "image_path")
 _TAG_KEYS = ("tags", "labels", "classes", "categories", "tag", "label", "class", "category")
-_SCORES = ("score", "confidence", "probability")
 
 
 def read_mapping(path: Path, content: Mapping[str, Any]) -> Iterator[Row]:
@@ -41,7 +40,9 @@ def read_lines(path: Path) -> Iterator[Row]:
 
 
 def read_records(path: Path, records: Sequence[Any]) -> Iterator[Row]:
-    """Yield the pictures of a list of objects. Raises UserError naming a malformed entry."""
+    """Yield the pictures of a list of objects, perhaps one per tag. Raises UserError naming a
+    malformed entry.
+    """
     for number, record in enumerate(records, 1):
         place = f"{path}, entry {number}"
         if not isinstance(record, Mapping):
@@ -55,7 +56,9 @@ def read_records(path: Path, records: Sequence[Any]) -> Iterator[Row]:
                 f"{place} says nothing of tags, but of {', '.join(map(str, record))}; write them "
                 'as "tags": ["cat"], of a picture without a class as "tags": []'
             )
-        yield Row(place, (name,), _words(words, place))
+        if words:
+            refuse_unsure(place, words, _first(record, SCORES))
+        yield Row(place, (name,), _words(words, place), more=True)
 
 
 def _first(record: Mapping[str, Any], keys: Sequence[str]) -> Any:
@@ -77,13 +80,9 @@ def _words(value: Any, place: str) -> str | list[str]:
 
 def _word(word: Any, place: str) -> str:
     if isinstance(word, Mapping):  # as {"label": "cat", "score": 1}
-        score = _first(word, _SCORES)
+        score = _first(word, SCORES)
         word = _first(word, (*_TAG_KEYS, "name"))
-        if score not in (None, 1):
-            raise UserError(
-                f"{place} has {word!r:.60} with a score of {score!r:.20}; keep the classes that "
-                "the picture shows, without scores"
-            )
+        refuse_unsure(place, word, score)
     if not isinstance(word, str):
         raise UserError(f"{place} has {word!r:.60} where a class name belongs; write the name")
     return word

@@ -55,18 +55,18 @@ def draw_masks(
         UserError: the export is malformed, does not fit the pictures, or has no outline.
     """
     drawn: dict[PurePosixPath, str] = {}
-    without: list[PurePosixPath] = []
+    without: dict[PurePosixPath, Row] = {}
     rows = matched(source, list(names), spec, [root], "--masks", partial=True, outlines=True)
     for file, row in tqdm(rows, desc="masks", total=len(names), disable=None):
         labels = labels_of(row, open_image(root / file), spec)
         if labels is None:
-            without.append(file)
+            without[file] = row
             continue
         drawn[file] = f"{names[file]}.png"
         write_whole(folder / drawn[file], mask_png(labels, palette()))
 
     if without:
-        said = f"{len(without)} pictures, first {without[0]}, have tags, boxes or points there"
+        said = f"{len(without)} pictures, first {min(without)}, have tags, boxes or points there"
         if not drawn:
             raise UserError(f"--masks {source} has no outline: {said} alone; give it as --tags")
         say_once(f"without {source}", f"{said} without an outline, and get no mask")

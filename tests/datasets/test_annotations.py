@@ -95,11 +95,18 @@ def test_columns_under_their_usual_names(header: tuple[str, str], tmp_path: Path
         ("background", set()),
         (" cat ;; ", {"cat"}),
         ("cat\ndog", {"cat", "dog"}),
+        ('["women\'s shoe"]', {"women's shoe"}),
+        ("""['cat', "women's shoe"]""", {"cat", "women's shoe"}),
+        ("{cat,women's shoe}", {"cat", "women's shoe"}),
+        ('["caf\\u00e9", "dog"]', {"café", "dog"}),
+        ('{"choices": ["cat", "dog"]}', {"cat", "dog"}),
     ],
 )
 def test_lists_of_tags_in_a_cell(cell: str, classes: set[str], tmp_path: Path) -> None:
     quoted = cell.replace('"', '""')
-    assert read(tmp_path / "t.csv", f'image,tags\nd.jfif,"{quoted}"\n') == {"d.jfif": classes}
+    (tmp_path / "t.csv").write_text(f'image,tags\nd.jfif,"{quoted}"\n', encoding="utf-8")
+    spec = given_classes("cat, dog, traffic light, women's shoe, café")
+    assert tags_of_file(tmp_path / "t.csv", FILES, spec) == {FILES[-1]: classes}
 
 
 @pytest.mark.parametrize(
@@ -123,6 +130,45 @@ def test_a_column_per_class(yes: str, no: str, tmp_path: Path) -> None:
 def test_several_columns_of_tags(tmp_path: Path) -> None:
     text = "image,tag1,tag2,comment\nsub/a,cat,,seen\nb,traffic light,cat,\nc,,,\n"
     assert read(tmp_path / "t.csv", text) == EXPECTED
+
+
+DETECTIONS = {  # one row per object, as of Roboflow's, MakeSense's and other tools' tables
+    "filename,width,height,class,xmin,ymin,xmax,ymax\n"
+    "sub/a.jpg,9,9,cat,1,1,2,2\nb.JPG,9,9,cat,1,1,2,2\nsub/b.JPG,9,9,traffic light,1,1,2,2\n"
+    "sub/a.jpg,9,9,cat,3,3,4,4\nc.png,9,9,,,,,\n": 2,
+    "label_name,bbox_x,image_name,image_width\n"
+    "cat,1,a.jpg,9\ncat,1,b.JPG,9\ntraffic light,1,b.JPG,9\n,,c.png,9\n": 1,
+    "image;label;score\na;cat;1,0\nb;cat;1\nb;traffic light;\nc;;0\n": 1,
+}
+
+
+@pytest.mark.parametrize("text", DETECTIONS)
+def test_rows_of_one_picture_are_its_objects(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin_notices()
+    path = tmp_path / "t.csv"
+    assert read(path, text) == EXPECTED
+    said = f"{DETECTIONS[text]} pictures of {path} have several rows, and the classes of all"
+    assert said in capsys.readouterr().err
+
+
+def test_records_of_one_picture_are_its_objects_and_two_rows_of_marks_are_none(
+    tmp_path: Path,
+) -> None:
+    objects = [{"image": n, "label": c, "score": 1} for n, v in LISTS.items() for c in v]
+    found = {name: classes for name, classes in EXPECTED.items() if classes}
+    assert read(tmp_path / "t.json", json.dumps(objects)) == found
+    with pytest.raises(UserError, match="line 3 lists 'a.jpg' a second time, after .*line 2"):
+        read(tmp_path / "t.csv", "image,cat,dog\na,1,0\na.jpg,0,1\n")
+
+
+@pytest.mark.parametrize("score", ["0", "0.9", ".0", "97", "high"])
+def test_rows_of_unsure_classes_are_refused(score: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"line 3 has 'dog' with a score of '{score}'; keep"):
+        read(tmp_path / "t.csv", f"image,label,confidence\na,cat,1\nb,dog,{score}\n")
+    with pytest.raises(UserError, match=f"entry 1 has 'dog' with a score of '{score}'; keep"):
+        read(tmp_path / "t.json", json.dumps([{"image": "b", "label": "dog", "score": score}]))
 
 
 @pytest.mark.parametrize(

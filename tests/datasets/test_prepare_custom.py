@@ -336,7 +336,7 @@ BAD_TABLES: dict[str, tuple[str | bytes, str]] = {
         "image,tags\nKüche/IMG 01,cat\n",
         "line 2: 'Küche/IMG 01' may be Küche/IMG 01.JPG or Küche/IMG 01.jpeg",
     ),
-    "twice": ("image,tags\n写真,cat\n写真.png,dog\n", "line 3 lists '写真.png' a second time"),
+    "twice": ("image,cat,dog\n写真,1,0\n写真.png,0,1\n", "line 3 lists '写真.png' a second time"),
     "outside": (
         "image,tags\n../classes.yaml,cat\n",
         "line 2: '../classes.yaml' is no picture below",
