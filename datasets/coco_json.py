@@ -8,7 +8,7 @@ that it never stands for another.
 
 import itertools
 import math
-from collections.abc import Container, Iterable
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
@@ -137,7 +137,7 @@ def read_instances(path: str | Path, outlines: bool) -> list[AnnotatedImage]:
                 _number(entry.get("area")),
             )
             images[_key(entry["image_id"])].shapes.append(shape)
-        found = sorted(images.values(), key=lambda image: image.name)
+        found = sorted(images.values(), key=lambda image: (image.name, image.file))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{path} is no instance JSON: entry or key {error} is missing or malformed; make or "
@@ -147,15 +147,23 @@ def read_instances(path: str | Path, outlines: bool) -> list[AnnotatedImage]:
     if not found:
         raise UserError(f"{path} lists no image; use the official instance annotations")
 
-    twice = next((a.name for a, b in itertools.pairwise(found) if a.name == b.name), None)
+    twice = next((a.file for a, b in itertools.pairwise(found) if a.file == b.file), None)
     if twice is not None or len(images) < len(content["images"]):
         raise UserError(f"{path} lists an image {twice or 'id'} twice; remove the second entry")
 
     return found
 
 
-def classes_of(images: Iterable[AnnotatedImage]) -> dict[str, list[str]]:
-    """Return the sorted categories of each image's objects, crowds included, by name."""
+def classes_of(path: Path, images: Sequence[AnnotatedImage]) -> dict[str, list[str]]:
+    """Return the sorted categories of each image's objects, crowds included, by name. Raises
+    UserError naming the file where two images share a name.
+    """
+    shared = next((a.name for a, b in itertools.pairwise(images) if a.name == b.name), None)
+    if shared is not None:
+        raise UserError(
+            f"{path} lists two images called {shared}, which differ by suffix alone, as masks of "
+            "COCO do not; rename one, or use `python -m datasets.prepare custom`"
+        )
     return {image.name: sorted({shape.category for shape in image.shapes}) for image in images}
 
 
@@ -173,7 +181,7 @@ def _classes(annotations: Path, tags: Path, *_: tuple[int, int] | None) -> dict[
     require_file(
         annotations, "the file", "put COCO's instance annotations there, or name the data's folder"
     )
-    return classes_of(read_instances(annotations, outlines=False))
+    return classes_of(annotations, read_instances(annotations, outlines=False))
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

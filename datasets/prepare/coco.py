@@ -204,7 +204,7 @@ def _is_from(tags: Path, source: Source) -> bool:
 
 
 def _write_tags(path: Path, source: Source, images: list[AnnotatedImage]) -> str:
-    classes = classes_of(images)
+    classes = classes_of(source.path, images)
     tags = tags_of(str(source.path), classes, list(classes), COCO, COCO_SOURCE)
     write_tags(path, COCO, replace(tags, sha256=source.sha256))
     empty = int((~tags.matrix.any(1)).sum())

@@ -370,9 +370,13 @@ def test_what_is_missing_or_unknown_is_named(
     path.write_text(path.read_text().replace('"name": "dog"', '"name": "hound"'))
     assert prepare_coco(root, "--splits", "train") == 2
     assert "has class 'hound', which coco has not" in capsys.readouterr().err
-    path.write_text(path.read_text().replace("train_001", "train_000"))
-    with pytest.raises(UserError, match="lists an image train_000 twice"):
+    whole = path.read_text()
+    path.write_text(whole.replace("train_001", "train_000"))
+    with pytest.raises(UserError, match="lists an image train_000.jpg twice"):
         read_instances(path, outlines=False)
+    path.write_text(whole.replace("train_001.jpg", "train_000.png"))
+    assert prepare_coco(root, "--splits", "train") == 2
+    assert "lists two images called train_000, which differ by suffix" in capsys.readouterr().err
 
 
 def test_a_killed_worker_is_told() -> None:
