@@ -8,14 +8,14 @@ from pathlib import Path, PurePosixPath
 
 from datasets.forms.detect import FORMS, rows_of
 from datasets.named_pictures import Pictures, misread
-from datasets.rows import Row
+from datasets.rows import IGNORED, Row
 from datasets.specs import DatasetSpec
 from datasets.tables import key_of, split_words
 from utils.common.console import say_once
 from utils.common.errors import UserError, nearest
 
 NOTHING = "background"  # folder, or tag, of pictures that show no class
-_IGNORED = {"ignore", "ignored", "void"}  # labels of tools for pixels that do not count
+_IGNORED = {IGNORED, "ignore", "void"}  # labels of tools for pixels that do not count
 Tagged = dict[PurePosixPath, set[str]]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from utils.common.errors import UserError
 
+IGNORED = "ignored"  # category of an object whose pixels do not count
 SCORES = ("score", "confidence", "probability")  # what says how sure a class is
 
 # (H, W) bool of an object from the picture's height and width, px, and what errors call it

@@ -11,13 +11,14 @@ import numpy as np
 from datasets.folders import picture_suffixes
 from datasets.forms.brush import brush_pixels
 from datasets.forms.shapes import ellipse, outline, patch
-from datasets.rows import Pixels, Region, Row, row_of
+from datasets.rows import IGNORED, Pixels, Region, Row, row_of
 from datasets.tables import key_of
 from utils.common.console import say_once
 from utils.common.errors import UserError
 
 _DONE = ("annotations", "completions")  # of today, and before version 1.0
 _MIN = ("annotation_id", "annotator", "lead_time")
+_OUTLINES = ("points", "radiusX", "rle")  # what values of results with pixels have
 
 
 class _Done(NamedTuple):
@@ -83,7 +84,8 @@ def _other_questions(path: Path, tasks: Sequence[_Done], classes: Sequence[str])
         for question, words in done.chosen.items():
             answers.setdefault(question, set()).update(words)
 
-    alone = len(answers) == 1 and not any(done.regions for done in tasks)
+    labelled = any(region.category != IGNORED for done in tasks for region in done.regions)
+    alone = len(answers) == 1 and not labelled
     other = [name for name, words in answers.items() if known.isdisjoint(map(key_of, words))]
     if alone or not other:
         return []
@@ -157,8 +159,11 @@ def _paths(address: str) -> list[str]:
 
 
 def _read(place: str, results: list) -> _Done:
-    """Read the results of an annotation. Raises UserError where one is malformed."""
+    """Read the results of an annotation. Outlines that got no label do not count, and come last, so
+    that one whose label is a result of its own is seen. Raises UserError where one is malformed.
+    """
     regions: list[Region] = []
+    unlabelled: list[Region] = []
     chosen: dict[str, set[str]] = {}
     sizes = set()
     try:
@@ -168,8 +173,8 @@ def _read(place: str, results: list) -> _Done:
                 question = str(result.get("from_name", ""))
                 chosen.setdefault(question, set()).update(map(str, value["choices"]))
 
-            kind = next((key for key in value if key.endswith("labels")), None)
-            if kind is None:
+            names = next((value[key] for key in value if key.endswith("labels")), [])
+            if not names and value.keys().isdisjoint(_OUTLINES):
                 continue
 
             size = (int(result["original_height"]), int(result["original_width"]))
@@ -177,13 +182,15 @@ def _read(place: str, results: list) -> _Done:
             pixels = _pixels(value, size)
             if pixels and result.get("image_rotation"):
                 pixels = _turned
-            regions += [Region(str(name), pixels) for name in value[kind]]
+            regions += [Region(str(name), pixels) for name in names]
+            if not names:
+                unlabelled.append(Region(IGNORED, pixels))
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(
             f"{place} has a malformed result ({type(error).__name__}: {error}); export it again"
         ) from error
 
-    return _Done(regions, chosen, sizes.pop() if len(sizes) == 1 else None)
+    return _Done([*regions, *unlabelled], chosen, sizes.pop() if len(sizes) == 1 else None)
 
 
 def _pixels(value: Mapping[str, Any], size: tuple[int, int]) -> Pixels | None:

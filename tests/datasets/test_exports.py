@@ -296,6 +296,22 @@ def test_an_outline_counts_whichever_control_of_label_studio_names_it(
         assert np.array_equal(masks(path, photos)["a.jpg"], CAT)
 
 
+def test_an_outline_of_label_studio_without_a_label_does_not_count(
+    tmp_path: Path, photos: Path
+) -> None:
+    outline = {"points": [[6.25, 100 / 12], [37.5, 100 / 12], [37.5, 75], [6.25, 75]]}
+    box = {"type": "rectangle", "value": {"x": 50, "y": 50, "width": 20, "height": 20}}
+    dog = {"points": [[50, 0], [100, 0], [100, 50], [50, 50]], "polygonlabels": ["dog"]}
+    for value in (outline, {**outline, "polygonlabels": []}):
+        nameless = {"type": "polygon", "from_name": "shape", "value": value}
+        content = [task("a.jpg", nameless, box, {"type": "polygonlabels", "value": dog})]
+        path = written(tmp_path / "t.json", content)
+        assert tags(path) == {"a.jpg": ["dog"]}
+        labels = masks(path, photos)["a.jpg"]
+        assert np.array_equal(labels == IGNORE, CAT == 1)
+        assert set(labels[labels != IGNORE]) == {0, SPEC.classes.index("dog") + 1}
+
+
 def test_answers_that_are_no_classes_are_left_out_where_classes_are_asked_for_elsewhere(
     tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
