@@ -173,7 +173,7 @@ def _read(place: str, results: list) -> _Done:
                 question = str(result.get("from_name", ""))
                 chosen.setdefault(question, set()).update(map(str, value["choices"]))
 
-            names = next((value[key] for key in value if key.endswith("labels")), [])
+            names: list = next((value[key] for key in value if key.endswith("labels")), [])
             if not names and value.keys().isdisjoint(_OUTLINES):
                 continue
 

@@ -7,7 +7,9 @@ field scores with (coco2voc), or with `--crowds ignore` are 255 behind all objec
 """
 
 import json
+import os
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -21,6 +23,7 @@ from datasets.coco_json import (
     Shape,
     classes_of,
     coco_annotations,
+    coco_image_folders,
     coco_tags,
     coco_year,
     read_instances,
@@ -65,6 +68,13 @@ def add_command(kinds: Any) -> None:
         default="class",
         help="crowds are their class, as in the field's masks, or 255 (default: %(default)s)",
     )
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder to write to where --root takes nothing; it gets links to annotations and "
+        "images, and is the root of training and testing (default: --root)",
+    )
     add_workers(add)
 
     parser.set_defaults(run=run)
@@ -85,6 +95,9 @@ def run(args: Namespace) -> None:
                 f"{path} does not exist; put the instance annotations there, or name the --splits "
                 "you have"
             )
+    if args.out:
+        root = linked(root, args.splits, args.out)
+        sources = {split: coco_annotations(root, split) for split in args.splits}
 
     # before annotations are read, so that no process holds a copy of them
     with crew(args.workers) as each:
@@ -93,6 +106,26 @@ def run(args: Namespace) -> None:
                 f"{split}{coco_year(root, split)}: "
                 f"{convert(root, split, Source(path, sha256_of(path)), each, args.crowds)}"
             )
+
+
+def linked(root: Path, splits: Sequence[str], out: Path) -> Path:
+    """Make links in `out` to the annotations and images of the splits; returns it. What bears such
+    a name there already is kept. Raises UserError where that cannot be done.
+    """
+    for split in splits:
+        year = coco_year(root, split)
+        for place in (coco_annotations(root, split), *coco_image_folders(root, split, year)):
+            link = out / place.relative_to(root)
+            if not place.exists() or os.path.lexists(link):
+                continue
+            try:
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(place.absolute())
+            except (OSError, NotImplementedError) as error:
+                raise UserError(
+                    f"--out {out} takes no links to {root} ({error}); name another folder"
+                ) from error
+    return out
 
 
 def convert(root: Path, split: str, source: Source, each: Each, crowds: str = "class") -> str:

@@ -137,6 +137,31 @@ def test_a_second_run_does_nothing_and_says_so(
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
+def test_a_root_that_takes_nothing_is_read_from_another_folder(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(root)
+    out = tmp_path / "new" / "out"
+    assert prepare_coco(root, "--out", out) == 0
+    assert contents(root) == before
+    assert "nothing to do" not in capsys.readouterr().out
+
+    assert prepare_coco(root, "--out", out) == 0
+    assert capsys.readouterr().out.count("nothing to do") == 2
+    here = items("coco", out, "train")
+    assert [(item.name, item.image.read_bytes()) for item in here] == [
+        (item.name, item.image.read_bytes()) for item in items("coco", root, "train")
+    ]
+    assert all(item.mask and item.mask.is_relative_to(out) for item in here)
+
+    assert prepare_coco(root) == 0
+    for item, same in zip(here, items("coco", root, "train"), strict=True):
+        assert item.mask.read_bytes() == same.mask.read_bytes()
+    (tmp_path / "file").write_text("")
+    assert prepare_coco(root, "--out", tmp_path / "file") == 2
+    assert "file takes no links to" in capsys.readouterr().err
+
+
 def prepare_until_killed(root: Path, writes: int) -> None:
     """In a process of its own: SIGKILL comes when a file is written but does not bear its name
     yet.
