@@ -69,16 +69,26 @@ def test_tags_leave_their_classes_alone(segmenter: Segmenter) -> None:
     chosen = {0, segmenter.classes.index("cat"), segmenter.classes.index("bus")}
     assert set(np.unique(bound)) <= chosen and not set(np.unique(free)) <= chosen
     assert np.array_equal(segmenter(image, tags="cat"), segmenter(image, tags=["cat"]))
+    assert np.array_equal(segmenter(image, tags=["Bus", "background", "CAT"]), bound)
     for wrong in ("hors", ["hors"]):
-        with pytest.raises(UserError, match="tag 'hors' is no class"):
+        with pytest.raises(UserError, match="tag 'hors', which is no class, did you mean 'horse'"):
             segmenter(image, tags=wrong)
 
 
 @pytest.mark.parametrize(
-    "form", [np.zeros((5, 5, 4), np.uint8), np.zeros((5, 5)), torch.zeros(3, 5, 5)]
+    "form",
+    [
+        np.zeros((5, 5, 4), np.uint8),
+        np.zeros((5, 5)),
+        np.zeros((0, 5, 3), np.uint8),
+        torch.zeros(3, 5, 5),
+        torch.zeros(3, 5, 0, dtype=torch.uint8),
+        b"bytes",
+        None,
+    ],
 )
-def test_arrays_of_another_form_are_refused(form: object, segmenter: Segmenter) -> None:
-    with pytest.raises(ValueError, match="is not"):
+def test_pictures_of_another_form_are_refused(form: object, segmenter: Segmenter) -> None:
+    with pytest.raises(ValueError, match="is not? "):
         segmenter(form)
 
 

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from clip.loader import PATCH, load_clip
 from clip.text import text_features
-from datasets.annotations import class_of
 from datasets.classes import given_classes
 from datasets.specs import DatasetSpec
 from datasets.transforms import normalise
@@ -221,15 +220,6 @@ class Labeller(OnModel):
         """Return the classes to which CLIP gives `threshold` or more of a picture, perhaps none."""
         present = self.probabilities(picture) >= threshold
         return [name for name, there in zip(self.spec.classes, present.tolist()) if there]
-
-    def keys(self, tags: str | Sequence[str]) -> list[int]:
-        """Return the classes 0..K-1 of tags, ascending, whatever their case. Raises UserError with
-        the nearest class on an unknown one.
-        """
-        if isinstance(tags, str):
-            tags = [tags]
-        names = {class_of(tag, self.spec, "the picture") for tag in tags} - {""}
-        return sorted(self.spec.classes.index(name) for name in names)
 
     @torch.no_grad()
     def _asked(self, image: Tensor, tags: str | Sequence[str]) -> tuple[Scores, Tensor]:

@@ -1,6 +1,6 @@
 """What prediction of a list asks of whatever gives pictures their labels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datasets.annotations import class_of
 from datasets.lists import Item
 from datasets.specs import DatasetSpec
 from model.cvf import CVF
@@ -48,6 +49,15 @@ class OnModel:
     def device(self) -> torch.device:
         """Return where it runs."""
         return self.model.text.device
+
+    def keys(self, tags: str | Sequence[str]) -> list[int]:
+        """Return the classes 0..K-1 of tags, ascending, whatever their case. Raises UserError with
+        the nearest class on an unknown one.
+        """
+        if isinstance(tags, str):
+            tags = [tags]
+        names = {class_of(tag, self.spec, "the picture") for tag in tags} - {""}
+        return sorted(self.spec.classes.index(name) for name in names)
 
 
 class Predictor(Protocol):

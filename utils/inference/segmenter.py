@@ -12,6 +12,7 @@ It works inside a checkout of this repository:
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -185,11 +186,12 @@ class Segmenter(OnModel):
             pictures: paths, PIL images, arrays (H, W, 3) or (H, W) uint8, or tensors (3, H, W)
                 uint8, RGB. Those of a
                 list are all held in memory; those of equal size are predicted together.
-            tags: names of the classes that may occur, beside background; by default all.
+            tags: names of the classes that may occur, whatever their case, beside background; by
+                default all.
 
         Raises:
             UserError: a file cannot be read, or a tag is no class of this checkpoint.
-            ValueError: an array or tensor of another form.
+            ValueError: an array or tensor of another form, or without a pixel, or no picture.
         """
         if not isinstance(pictures, (list, tuple)):
             return self([pictures], tags)[0]
@@ -250,16 +252,9 @@ class Segmenter(OnModel):
         """
         if tags is None:
             return None
-        if isinstance(tags, str):
-            tags = [tags]
-
-        if unknown := [tag for tag in tags if tag not in self.spec.classes]:
-            raise UserError(
-                f"tag {unknown[0]!r} is no class of this checkpoint; its classes are "
-                f"{self.spec.classes}"
-            )
-        chosen = {self.classes[0], *tags}
-        return torch.tensor([name in chosen for name in self.classes], device=self.device)
+        allowed = torch.zeros(len(self.classes), dtype=torch.bool)
+        allowed[[0, *(key + 1 for key in self.keys(tags))]] = True
+        return allowed.to(self.device)
 
 
 def checkpoint_config(stored: dict[str, Any], model_path: Path, flags: dict[str, Any]) -> Config:
@@ -288,7 +283,8 @@ def as_tensor(picture: Picture) -> Tensor:
     as `Segmenter`.
     """
     if isinstance(picture, Tensor):
-        if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3:
+        coloured = picture.ndim == 3 and picture.shape[0] == 3
+        if picture.dtype != torch.uint8 or not coloured or not picture.numel():
             raise ValueError(
                 f"tensor {tuple(picture.shape)} of {picture.dtype} is not (3, H, W) of torch.uint8"
             )
@@ -298,6 +294,7 @@ def as_tensor(picture: Picture) -> Tensor:
             picture.dtype != np.uint8
             or picture.ndim not in (2, 3)
             or picture.shape[2:] not in ((), (3,))
+            or not picture.size
         ):
             raise ValueError(
                 f"array {picture.shape} of {picture.dtype} is not (H, W, 3) or (H, W) of uint8"
@@ -306,6 +303,10 @@ def as_tensor(picture: Picture) -> Tensor:
 
     if isinstance(picture, Image.Image):
         array = as_shown(picture)
-    else:
+    elif isinstance(picture, (str, PathLike)):
         array = load_image(picture)
+    else:
+        raise ValueError(
+            f"a {type(picture).__name__} is no picture; give a path, PIL image, array or tensor"
+        )
     return torch.from_numpy(array).permute(2, 0, 1)
