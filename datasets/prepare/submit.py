@@ -10,7 +10,7 @@ import gzip
 import io
 import tarfile
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +21,7 @@ from tqdm import tqdm
 from datasets.layouts import items
 from datasets.lists import Item
 from datasets.pictures import load_mask, mask_png, open_image
+from datasets.predictions import told_files
 from datasets.specs import VOC, palette
 from utils.common.errors import UserError
 from utils.common.files import require_place, written_whole
@@ -84,13 +85,14 @@ def _run(args: Namespace) -> None:
 
 def pack(images: Sequence[Item], predictions: Path, folder: str, out: Path) -> None:
     """Write the archive, the same bytes for the same predictions, and read it again to check
-    every member.
+    every member. Predictions that the last run did not make count as missing.
 
     Raises:
         UserError: a prediction is missing, or is no label map of its image's size with labels of
             the data set.
     """
     colours = palette()
+    files = told_files(predictions, "--work_dir")
     try:
         with written_whole(out, own=True) as file:
             with (
@@ -98,7 +100,7 @@ def pack(images: Sequence[Item], predictions: Path, folder: str, out: Path) -> N
                 tarfile.open(fileobj=stream, mode="w") as archive,
             ):
                 for item in tqdm(images, desc="packing", disable=None):
-                    content = mask_png(_labels(item, predictions / f"{item.name}.png"), colours)
+                    content = mask_png(_labels(item, _made(item, files, predictions)), colours)
                     member = tarfile.TarInfo(f"{folder}/{item.name}.png")
                     member.size = len(content)
                     archive.addfile(member, io.BytesIO(content))
@@ -111,11 +113,17 @@ def pack(images: Sequence[Item], predictions: Path, folder: str, out: Path) -> N
         ) from error
 
 
+def _made(item: Item, files: Mapping[str, Path], folder: Path) -> Path:
+    if item.name not in files:
+        raise UserError(
+            f"{folder / item.name}.png does not exist, or is of an earlier run; predict the whole "
+            "list before packing it"
+        )
+    return files[item.name]
+
+
 def _labels(item: Item, path: Path) -> np.ndarray:
     """Read the (H, W) uint8 prediction of an image, checked."""
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; predict the whole list before packing it")
-
     labels = load_mask(path)
     size = open_image(item.image).shape
     if labels.shape != size:

@@ -70,12 +70,17 @@ def test_counts_and_table_are_those_of_testing(
     assert scored.counts.equal(matrix.counts)
 
 
+def tell_of_one(folder: Path) -> None:
+    """Write the journal of a run that predicted toy_val_000001 alone."""
+    empty = {"size": [0, 0], "results": {}, "pixels": {}, "files": [], "changed": [0]}
+    entry = {"name": "toy_val_000001", "image": "", "mask": None, **empty}
+    (folder / FILE).write_text(json.dumps(entry))
+
+
 def test_predictions_that_the_last_run_did_not_make_are_not_scored(
     predicted: Path, toy_voc: Path
 ) -> None:
-    empty = {"size": [0, 0], "results": {}, "pixels": {}, "files": [], "changed": [0]}
-    entry = {"name": "toy_val_000001", "image": "", "mask": None, **empty}
-    (predicted / FILE).write_text(json.dumps(entry))
+    tell_of_one(predicted)
     pairs = score.files_to_score(
         predicted / "prediction", toy_voc / "SegmentationClass", listed=None
     )
@@ -175,7 +180,7 @@ def test_the_archive_is_what_the_server_asks_for(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (None, "does not exist; predict the whole list"),
+        (None, "does not exist, or is of an earlier run; predict the whole list"),
         (lambda labels: labels[:4, :5], "is 5 x 4 but its image is"),
         (lambda labels: labels + 21, "holds label"),
     ],
@@ -198,3 +203,13 @@ def test_what_the_server_would_refuse_is_not_packed(
     assert submitted(toy_voc, predicted) == 2
     error = capsys.readouterr().err
     assert said in error and "toy_val_000001.png" in error and not list(predicted.glob("*.tgz*"))
+
+
+def test_what_the_last_run_did_not_make_is_not_packed(
+    predicted: Path, toy_voc: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell_of_one(predicted)
+    assert submitted(toy_voc, predicted) == 2
+    error = capsys.readouterr().err
+    assert "toy_val_000000.png does not exist, or is of an earlier run" in error
+    assert not list(predicted.glob("*.tgz*"))
