@@ -6,6 +6,7 @@ import glob
 import importlib.util
 import itertools
 import os
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -131,8 +132,8 @@ def files_below(folder: Path, suffixes: Iterable[str] = (), outside: Iterable[Pa
 
 
 def label_files(folder: Path, flag: str) -> dict[str, Path]:
-    """Find the PNGs in and below a folder, by path without suffix. Raises UserError naming the flag
-    where there are none.
+    """Find the PNGs in and below a folder, by path without suffix, letters with marks composed.
+    Raises UserError naming the flag where there are none.
     """
     if not folder.is_dir():
         raise UserError(f"{flag} {folder} is not a folder; give a folder of label PNGs")
@@ -143,7 +144,13 @@ def label_files(folder: Path, flag: str) -> dict[str, Path]:
         if said:
             said = f" but {said}"
         raise UserError(f"{flag} {folder} holds no PNG{said}; give a folder of label PNGs")
-    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in below.files}
+
+    found = {file.relative_to(folder).with_suffix("").as_posix(): file for file in below.files}
+    for name in list(found):
+        composed = unicodedata.normalize("NFC", name)
+        if composed not in found:
+            found[composed] = found.pop(name)
+    return found
 
 
 def _leave_masks(found: Found) -> None:

@@ -1,8 +1,11 @@
 """Scoring any folder of label PNGs, and packing predictions for the VOC server."""
 
+import itertools
 import json
 import os
+import shutil
 import tarfile
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,6 +102,26 @@ def test_masks_named_after_the_whole_picture_are_found(
     expected = score.score(score.files_to_score(*listed), classes=21)
     listed[1] = tmp_path / "masks"
     assert score.score(score.files_to_score(*listed), classes=21).counts.equal(expected.counts)
+
+
+def test_letters_with_marks_are_the_same_composed_and_apart(tmp_path: Path) -> None:
+    forms = ("NFC", "NFD")
+    name = "Küche/é"
+    for form in forms:
+        path = tmp_path / form / f"{unicodedata.normalize(form, name)}.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(np.eye(4, dtype=np.uint8)).save(path)
+    for form, other in itertools.permutations(forms):
+        listed = tmp_path / "list"
+        listed.write_text(unicodedata.normalize(form, name), encoding="utf-8")
+        for names in (None, str(listed)):
+            pairs = score.files_to_score(tmp_path / form, tmp_path / other, names)
+            assert score.score(pairs, classes=2).miou() == 1
+
+    twins = tmp_path / "twins"
+    for form in forms:
+        shutil.copytree(tmp_path / form, twins, dirs_exist_ok=True)
+    assert len(score.files_to_score(twins, twins, None)) == 2
 
 
 def changed(folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:

@@ -5,6 +5,7 @@ Any folder of predictions against any folder of masks, matched by relative path;
 testing prints.
 """
 
+import unicodedata
 from pathlib import Path
 
 from tqdm import tqdm
@@ -40,7 +41,7 @@ def files_to_score(predictions: Path, masks: Path, listed: str | None) -> list[t
     }
     names = sorted(predicted)
     if listed:
-        names = read_list(listed)
+        names = [unicodedata.normalize("NFC", name) for name in read_list(listed)]
 
     for found, folder in ((predicted, predictions), (true, masks)):
         missing = [name for name in names if name not in found]
