@@ -1,6 +1,7 @@
 """Labels from tags without training: what is written, what is not made twice, guessed tags."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -129,6 +130,28 @@ def test_what_clip_said_is_asked_again_where_its_file_is_damaged_or_of_other_tag
         made = counted(patch, "labels")
         assert run(command(label.main), *flags) == 0
     assert len(asked) == 2 and len(made) == 1  # a alone; b's tags are the same
+
+
+def test_what_clip_said_of_a_picture_is_not_taken_for_another_of_its_name_and_time(
+    flags: list[object], photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tags.csv").write_text("image,tags\na.jpg,cat\n")
+    there, other = tmp_path / "one" / "a.jpg", tmp_path / "two" / "a.jpg"
+    for path, source in ((there, "a.jpg"), (other, "b.jpg")):
+        path.parent.mkdir()
+        shutil.copy(photos / source, path)
+        os.utime(path, (0, 0))  # as of what an archive without times held
+
+    with pytest.MonkeyPatch.context() as patch:
+        asked = counted(patch, "scores")
+        for number, path in enumerate((there, other, other), 1):
+            flags[1] = path
+            assert run(command(label.main), *flags) == 0
+            assert len(asked) == min(number, 2)
+    found = written(tmp_path / "out/scores")
+    shutil.rmtree(tmp_path / "out")
+    assert run(command(label.main), *flags) == 0
+    assert found == written(tmp_path / "out/scores")
 
 
 def test_unsure_pixels_are_not_labelled(flags: list[object], tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from utils.config import Config
 from utils.inference.labeller import Labeller, Scores
 from utils.inference.predict import GUESSED
 from utils.inference.predictor import Found
-from utils.run_folder.journal import stamp
 
 SCORES = "scores"  # folder in that of the labels
 LABELS = "labels"  # title of the result
@@ -36,8 +35,8 @@ _SEEING = ("statistics", "resize_long")
 class KeptScores:
     """A labeller as `predict_split` asks for it, with a folder of scores.
 
-    A file of scores bears the digest of what it was made from: CLIP, DINO, texts, settings, and
-    when the picture was last written. One of another digest, or of other tags, is made anew.
+    A file of scores bears the digest of what it was made from: CLIP, DINO, texts, settings, and the
+    picture's pixels. One of another digest, or of other tags, is made anew.
     """
 
     def __init__(self, labeller: Labeller, folder: Path, threshold: float | None = None) -> None:
@@ -84,9 +83,10 @@ class KeptScores:
         an image in which it finds no class is left out.
         """
         file = self.folder / f"{item.name}.safetensors"
-        scores = self._kept(file, item, tags)
+        digest = self._digest(image)
+        scores = self._kept(file, digest, tags)
         if scores is None:
-            about = {MADE_FROM: self._digest(item)}
+            about = {MADE_FROM: digest}
             given = tags
             if given is None:
                 given = self._guessed(image)
@@ -116,12 +116,14 @@ class KeptScores:
             "write its tags, or lower --guess_threshold"
         )
 
-    def _digest(self, item: Item) -> str:
-        """Return the digest of all but the tags that decides the scores of a picture."""
-        of = {"clip": self.sha256, "asked": self._asked, "changed": stamp(item)}
-        return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
+    def _digest(self, image: Tensor) -> str:
+        """Return the digest of all but the tags that decides the scores of an image (3, H, W)."""
+        of = {"clip": self.sha256, "asked": self._asked, "shape": list(image.shape)}
+        digest = hashlib.sha256(json.dumps(of, sort_keys=True).encode())
+        digest.update(image.permute(1, 2, 0).contiguous().numpy().data)
+        return digest.hexdigest()
 
-    def _kept(self, file: Path, item: Item, tags: list[str] | None) -> Scores | None:
+    def _kept(self, file: Path, digest: str, tags: list[str] | None) -> Scores | None:
         """Return the scores of a file that were made as they would be made now, else None."""
         try:
             with safe_open(file, "pt") as content:
@@ -131,7 +133,7 @@ class KeptScores:
         except (OSError, SafetensorError):
             return None
 
-        if about.get(MADE_FROM) != self._digest(item):
+        if about.get(MADE_FROM) != digest:
             return None
         if tags is None:
             fits = about.get(THRESHOLD) == str(self.threshold)
