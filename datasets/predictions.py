@@ -16,13 +16,15 @@ outside the classes (`is_of_classes`), counts as not written: its image is predi
 import functools
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from datasets.folders import label_files
 from datasets.specs import IGNORE
+from datasets.tables import key_of
+from utils.common.errors import UserError
 
 FORMAT = 1
 FILE = "images.jsonl"
@@ -125,6 +127,23 @@ def told_files(folder: Path, flag: str) -> dict[str, Path]:
             f"into {folder.parent} made none of their names, the first is {files[former[0]].name}"
         )
     return {name: file for name, file in files.items() if name in told}
+
+
+def check_order(folder: Path, names: Sequence[str]) -> None:
+    """Raise UserError where a prediction gives a class another label than its place in `names`, of
+    labels 0, 1, ... Other names may differ, as those of classes that were renamed.
+    """
+    told = read_journal(folder.parent)[0].get("classes")
+    if folder.name != PREDICTION or not isinstance(told, list):
+        return
+
+    places = {key_of(name): label for label, name in enumerate(names)}
+    for label, name in enumerate(map(str, told)):
+        if (here := places.get(key_of(name), label)) != label:
+            raise UserError(
+                f"{folder} was made with {name!r} as label {label}, and here it is label {here}; "
+                f"name the classes in this order: {', '.join(map(str, told[1:]))}"
+            )
 
 
 def _files(folder: Path) -> list[Path]:

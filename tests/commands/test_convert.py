@@ -24,6 +24,7 @@ from datasets.layouts import items
 from datasets.lists import Item
 from datasets.own_pictures import pictures
 from datasets.pictures import load_image, load_mask
+from datasets.predictions import FILE
 from datasets.prepare import __main__ as prepare
 from datasets.specs import COCO, COCO_IDS, IGNORE, palette
 from utils.common.entry import command
@@ -381,6 +382,25 @@ def test_label_maps_that_the_last_run_did_not_make_are_left_out(
     assert run(convert_main, *flags, "--out", tmp_path / "out") == 0
     assert sorted(read_png(tmp_path / "out")) == sorted(set(labels) - {first.name, told[0].name})
     assert f"2 of {len(labels)} label maps in" in capsys.readouterr().out
+
+
+def test_classes_in_another_order_than_they_were_predicted_in_are_refused(
+    maps: tuple[Path, Maps], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = pictures([maps[0] / "photos"])
+    write_run(tmp_path / "run", maps[0], list(photos))
+    lines = (tmp_path / "run" / FILE).read_text()
+    header = {"format": 1, "checkpoint": "", "options": {}, "classes": ["background", *CLASSES]}
+    (tmp_path / "run" / FILE).write_text(json.dumps(header) + "\n" + lines)
+
+    flags = ["--labels", tmp_path / "run", "--format", "png", "--out", tmp_path / "out"]
+    for names in ("traffic light, cat, größe 2", "traffic light, größe 2, CAT"):
+        assert run(convert_main, *flags, "--classes", names) == 2
+        error = capsys.readouterr().err
+        assert "was made with 'cat' as label 1, and here it is label" in error
+        assert error.endswith("name the classes in this order: cat, traffic light, größe 2\n")
+    renamed = "Cat, semaphore, größe_2, bus"
+    assert run(convert_main, *flags, "--classes", renamed) == 0
 
 
 @pytest.mark.parametrize("name", ["a", "a/b"])

@@ -14,7 +14,7 @@ from datasets.exporting.options import add_flags, options_of
 from datasets.exporting.write import export_labels
 from datasets.lists import Items
 from datasets.own_pictures import pictures
-from datasets.predictions import Entries, told_files
+from datasets.predictions import Entries, check_order, told_files
 from datasets.prepare.parallel import add_workers
 from utils.common.entry import command
 from utils.common.errors import UserError
@@ -68,7 +68,9 @@ def main() -> None:
 
     options = options_of(args)
     spec = given_classes(args.classes)
-    files = told_files(maps_folder(args.labels), "--labels")
+    folder = maps_folder(args.labels)
+    check_order(folder, spec.label_names)
+    files = told_files(folder, "--labels")
     items = label_maps(files, photos_of(args.labels, args.images, args.out))
     print(export_labels(items, spec, options, args.out, args.workers))
 

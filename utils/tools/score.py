@@ -16,7 +16,7 @@ from datasets.list_files import read_list
 from datasets.lists import Item
 from datasets.mask_signs import refuse_suspicious
 from datasets.pictures import load_mask
-from datasets.predictions import told_files
+from datasets.predictions import check_order, told_files
 from datasets.specs import IGNORE, SPECS
 from utils.common.console import say_once
 from utils.common.entry import command
@@ -120,6 +120,7 @@ def main() -> None:
     spec = SPECS[args.dataset]
     if args.classes:
         spec = given_classes(args.classes)
+    check_order(args.predictions, spec.label_names)
     pairs = files_to_score(args.predictions, args.masks, args.list)
     items = (Item(true.stem, predicted, true) for predicted, true in pairs)
     refuse_suspicious(items, len(spec.classes))
