@@ -1,5 +1,8 @@
 """The Segmenter on pictures in every form, one or several, with and without tags."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -101,3 +104,26 @@ def test_logits_that_are_not_finite_are_said(
     monkeypatch.setattr(segmenter.model, "segment", broken)
     with pytest.raises(UserError, match="picture of 90 x 70 px are not finite; the checkpoint"):
         segmenter(picture(1))
+
+
+FORKED = """
+import os, signal, sys
+import numpy as np, torch
+from utils.inference import Segmenter
+
+torch.set_num_threads(2)
+segmenter = Segmenter.from_checkpoint(sys.argv[1], device="cpu", resize_long=128)
+image = np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8)
+labels = segmenter(image)
+if child := os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+signal.alarm(40)
+os._exit(7 if (segmenter(image) == labels).mean() > 0.99 else 1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no processes")
+def test_a_forked_process_predicts_what_the_one_before_does() -> None:
+    words = [sys.executable, "-c", FORKED, str(CHECKPOINT)]
+    ran = subprocess.run(words, cwd=ROOT, check=False)
+    assert ran.returncode == 7

@@ -1,7 +1,9 @@
 """What prediction of a list asks of whatever gives pictures their labels."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,6 +41,7 @@ class OnModel:
         self.spec = spec
         self.config = config
         self.sha256 = sha256
+        _one_thread_after_fork()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -58,6 +61,15 @@ class OnModel:
             tags = [tags]
         names = {class_of(tag, self.spec, "the picture") for tag in tags} - {""}
         return sorted(self.spec.classes.index(name) for name in names)
+
+
+@cache
+def _one_thread_after_fork() -> None:
+    """Have processes that are forked from this one compute on one thread: PyTorch's others do not
+    come along, and would be waited for without end.
+    """
+    if hasattr(os, "register_at_fork"):  # elsewhere nothing is forked
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 class Predictor(Protocol):
