@@ -578,6 +578,8 @@ def test_checkpoints_that_cannot_be_tested_are_refused(
         tmp_path / "small.pt",
     ]
     refused(capsys, command(shrink.main), "stage 1 alone; give the final.pt beside it", *stage_1)
+    onto_itself = ["--model_path", tmp_path / "other.pt", "--out", tmp_path / "other.pt"]
+    refused(capsys, command(shrink.main), "is the checkpoint itself, with all that", *onto_itself)
     for flags, said in (
         (["--eval_set", "tset"], "tset.txt does not exist"),
         (["--resize_long", "0"], "--resize_long 0 must be at least 1"),

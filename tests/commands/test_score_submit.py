@@ -69,6 +69,8 @@ def test_counts_and_table_are_those_of_testing(
     )
     named = ("--predictions", folders[0], "--masks", folders[1], "--classes", "voc")
     assert run(score_main, *named) == 0 and f"{matrix.miou():.2f}" in capsys.readouterr().out
+    named = ("--predictions", tmp_path, "--masks", folders[1])  # the run folder
+    assert run(score_main, *named) == 0 and f"{matrix.miou():.2f}" in capsys.readouterr().out
     scored = score.score(score.files_to_score(*folders, None), classes=21)
     assert scored.counts.equal(matrix.counts)
 

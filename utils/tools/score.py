@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datasets.classes import given_classes
+from datasets.exporting.maps import maps_folder
 from datasets.folders import picture_suffixes
 from datasets.list_files import read_list
 from datasets.lists import Item
@@ -98,7 +99,7 @@ def main() -> None:
         required=True,
         type=Path,
         metavar="DIR",
-        help="label PNGs, palette or grey, at original size",
+        help="label PNGs, palette or grey, at original size, or a run folder or export with some",
     )
     add(
         "--masks", required=True, type=Path, metavar="DIR", help="true label PNGs of the same names"
@@ -120,17 +121,18 @@ def main() -> None:
     spec = SPECS[args.dataset]
     if args.classes:
         spec = given_classes(args.classes)
-    check_order(args.predictions, spec.label_names)
-    pairs = files_to_score(args.predictions, args.masks, args.list)
+    predictions = maps_folder(args.predictions)
+    check_order(predictions, spec.label_names)
+    pairs = files_to_score(predictions, args.masks, args.list)
     items = (Item(true.stem, predicted, true) for predicted, true in pairs)
     refuse_suspicious(items, len(spec.classes))
-    if args.predictions.resolve() == args.masks.resolve():
+    if predictions.resolve() == args.masks.resolve():
         say_once(
             "same", f"--predictions and --masks are both {args.masks}: this scores it by itself"
         )
 
     matrix = score(pairs, len(spec.label_names))
-    print(format_table([(f"{args.predictions.name} ({len(pairs)})", matrix)], spec.label_names))
+    print(format_table([(f"{predictions.name} ({len(pairs)})", matrix)], spec.label_names))
     print("mIoU over the classes in the truth, 255 ignored; brackets: number of images")
 
 

@@ -35,6 +35,11 @@ def main() -> None:
             f"--model_path {args.model_path} is the ViT of stage 1 alone; give the final.pt "
             "beside it"
         )
+    if Path(args.out).exists() and Path(args.out).samefile(args.model_path):
+        raise UserError(
+            f"--out {args.out} is the checkpoint itself, with all that resuming needs; name "
+            "another file"
+        )
 
     model = {name: tensor.half() for name, tensor in content["model"].items()}
     kept = {key: content[key] for key in KEPT if key in content}
