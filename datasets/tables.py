@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from datasets.classes import SEPARATOR
 from datasets.rows import SCORES, Row, refuse_unsure
@@ -96,8 +97,8 @@ def split_words(text: str, classes: Sequence[str]) -> list[str]:
 
 
 def _json_words(text: str) -> list[str] | None:
-    """Return the words of a JSON list of texts, which in Label Studio's CSV stands under `choices`;
-    None where the text is none.
+    """Return the words of a JSON list of texts, or of what Label Studio's CSV has instead: a list
+    under `choices`, or objects with a list of labels each; None where the text is none of these.
     """
     try:
         content = json.loads(text)
@@ -105,9 +106,18 @@ def _json_words(text: str) -> list[str] | None:
         return None
     if isinstance(content, dict):
         content = content.get("choices")
-    if not isinstance(content, list) or not all(isinstance(word, str) for word in content):
+    if not isinstance(content, list):
         return None
-    return [word.strip() for word in content if word.strip()]
+
+    words: list = []
+    for each in content:
+        named: Any = each
+        if isinstance(each, dict):
+            named = next((each[key] for key in each if key.endswith("labels")), None)
+        words += named if isinstance(named, list) else [named]
+    if not all(isinstance(word, str) for word in words):
+        return None
+    return [word.strip() for word in words if word.strip()]
 
 
 def key_of(name: str) -> str:

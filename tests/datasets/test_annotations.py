@@ -79,6 +79,9 @@ def test_columns_under_their_usual_names(header: tuple[str, str], tmp_path: Path
     assert read(tmp_path / "t.csv", table(",", header=header)) == EXPECTED
 
 
+BOTH = {"cat", "dog"}
+
+
 @pytest.mark.parametrize(
     ("cell", "classes"),
     [
@@ -100,6 +103,7 @@ def test_columns_under_their_usual_names(header: tuple[str, str], tmp_path: Path
         ("{cat,women's shoe}", {"cat", "women's shoe"}),
         ('["caf\\u00e9", "dog"]', {"café", "dog"}),
         ('{"choices": ["cat", "dog"]}', {"cat", "dog"}),
+        ('[{"x": 1, "rectanglelabels": ["cat"]}, {"x": 2, "rectanglelabels": ["dog"]}]', BOTH),
     ],
 )
 def test_lists_of_tags_in_a_cell(cell: str, classes: set[str], tmp_path: Path) -> None:
@@ -130,6 +134,13 @@ def test_a_column_per_class(yes: str, no: str, tmp_path: Path) -> None:
 def test_several_columns_of_tags(tmp_path: Path) -> None:
     text = "image,tag1,tag2,comment\nsub/a,cat,,seen\nb,traffic light,cat,\nc,,,\n"
     assert read(tmp_path / "t.csv", text) == EXPECTED
+
+
+@pytest.mark.parametrize("cell", ['[{"name": "cat"}]', '{"cat": 1}', "[1]", '["cat", null]'])
+def test_json_in_a_cell_that_names_no_class_is_refused(cell: str, tmp_path: Path) -> None:
+    quoted = cell.replace('"', '""')
+    with pytest.raises(UserError, match="line 2 has the tag .*, which is no class"):
+        read(tmp_path / "t.csv", f'image,tags\nd.jfif,"{quoted}"\n')
 
 
 DETECTIONS = {  # one row per object, as of Roboflow's, MakeSense's and other tools' tables
