@@ -30,6 +30,7 @@ _TAGS = {
 _DELIMITERS = (",", ";", "\t", "|")
 _YES = ("1", "1.0", "true", "yes", "y", "x")
 _NO = ("", "0", "0.0", "false", "no", "n", "-1", "-")
+csv.field_size_limit(1 << 30)  # cells of annotation tools hold whole outlines
 # How workbooks start, which are no text: of Excel (new, OpenDocument, Numbers) and old Excel.
 _WORKBOOKS = (b"PK\3\4", b"\xd0\xcf\x11\xe0")
 

@@ -143,6 +143,12 @@ def test_json_in_a_cell_that_names_no_class_is_refused(cell: str, tmp_path: Path
         read(tmp_path / "t.csv", f'image,tags\nd.jfif,"{quoted}"\n')
 
 
+def test_a_cell_may_be_long(tmp_path: Path) -> None:
+    outline = [{"points": [[1.5, 2.5]] * 50_000, "polygonlabels": ["cat"]}]
+    cell = json.dumps(outline).replace('"', '""')
+    assert read(tmp_path / "t.csv", f'image,label\nd.jfif,"{cell}"\n') == {"d.jfif": {"cat"}}
+
+
 DETECTIONS = {  # one row per object, as of Roboflow's, MakeSense's and other tools' tables
     "filename,width,height,class,xmin,ymin,xmax,ymax\n"
     "sub/a.jpg,9,9,cat,1,1,2,2\nb.JPG,9,9,cat,1,1,2,2\nsub/b.JPG,9,9,traffic light,1,1,2,2\n"
