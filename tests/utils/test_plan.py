@@ -85,6 +85,18 @@ def test_what_the_first_stage_starts_from_is_said(
     assert f"class-token ViT: {said}" in planned(replace(config, **given))[1]
 
 
+def test_images_without_tags_are_counted(config: Config) -> None:
+    _, before = planned(config)
+    images = split_items(config, "train")
+    tags = image_tags(config, VOC, images, "train")
+    tags[[0, 3]] = False
+    training = Split(images, tags)
+    evaluation = planned_evaluation(config, VOC, training, images)
+    said = plan(config, VOC, Data(training, images, evaluation), DEVICE)
+    assert "tags each (2 without any, background alone), " in said
+    assert "without any" not in before
+
+
 def test_tags_of_seeds_are_those_of_their_images(config: Config) -> None:
     evaluation, _ = planned(config)
     expected = image_tags(config, VOC, evaluation.seeds.items, "train")

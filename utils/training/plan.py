@@ -175,6 +175,9 @@ def plan(config: Config, spec: DatasetSpec, found: Data, device: torch.device) -
     precision = used_precision(device, config.precision)
     training = found.training
     tags = training.tags.total() / len(training)
+    untagged = ""
+    if without := len(training) - len(training.tagged()):
+        untagged = f" ({without} without any, background alone)"
     work = {
         "seeds": "pseudo labels of whole images, nothing is trained,",
         "classifier": "the class-token ViT alone",
@@ -183,7 +186,7 @@ def plan(config: Config, spec: DatasetSpec, found: Data, device: torch.device) -
     }
 
     lines = [
-        f"{spec.name}: {len(training)} training images with {tags:.1f} tags each, "
+        f"{spec.name}: {len(training)} training images with {tags:.1f} tags each{untagged}, "
         f"{len(found.validation)} validation images, {len(spec.classes)} classes + background"
         f"{dropped}",
         f"CLIP {config.clip_path}{dino}; class-token ViT: {stage_1}; branches {config.branches}",
