@@ -64,6 +64,30 @@ def test_what_makes_another_training_is_refused(
     assert f"go on with --config {own} and without --{name}" in said
 
 
+def test_a_run_without_memory_for_its_first_step_begins_anew_with_a_smaller_batch(
+    start: list[str], tmp_path: Path
+) -> None:
+    def refuse() -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with pytest.MonkeyPatch.context() as patch:
+        counted(patch, 1, refuse)
+        assert run(train_voc.main, *start) == 1
+    assert (tmp_path / "run" / CONFIG_FILE).is_file()
+    assert run(train_voc.main, *start, "--batch_size", 1, "--resume") == 0
+    assert "batch_size: 1\n" in (tmp_path / "run" / CONFIG_FILE).read_text()
+
+
+def test_pseudo_labels_made_without_training_keep_their_settings(
+    start: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seeds = [*start, "--branches", "clip", "--stages", "seeds"]
+    assert run(train_voc.main, *seeds) == 0
+    capsys.readouterr()
+    said = refusal(capsys, tmp_path / "run", *seeds, "--resume", "--box_threshold", 0.7)
+    assert "was trained with box_threshold 0.4, not 0.7" in said
+
+
 def test_the_refusal_says_how_to_go_on(again: list[str], tmp_path: Path) -> None:
     flags = ["--work_dir", tmp_path / "run"]  # as the copied file names the folder it comes from
     assert run(train_voc.main, "--config", tmp_path / "run" / CONFIG_FILE, *flags, "--resume") == 0

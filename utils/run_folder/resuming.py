@@ -8,6 +8,7 @@ from utils.common.options import options
 from utils.config import CONFIG_FILE, Config, completed, from_dict, read_yaml
 from utils.run_folder.checkpoint import STAGES, checkpoint_of, newest_whole, same_clip
 
+PSEUDO_LABELS = "pseudo_labels"  # folder in that of a run, of `--stages seeds`
 OR_ANEW = "or name another --work_dir"
 
 
@@ -22,8 +23,16 @@ def check_folder(folder: Path, config: Config, resume: bool) -> None:
         )
 
     saved = folder / CONFIG_FILE
-    if resume and saved.is_file():
+    if resume and saved.is_file() and _has_results(folder):
         check_settings(config, completed(read_yaml(saved)), saved, folder)
+
+
+def _has_results(folder: Path) -> bool:
+    """Return True unless a run ended before its first checkpoint or pseudo label, as one does that
+    asks for more memory than there is; such a run may begin anew with other settings.
+    """
+    places = (folder / "checkpoints", folder / PSEUDO_LABELS)
+    return any(place.is_dir() and any(place.iterdir()) for place in places)
 
 
 def check_settings(config: Config, stored: dict[str, Any], place: Path, folder: Path) -> None:

@@ -20,9 +20,8 @@ from utils.metrics import CAMS, TITLES, ConfusionMatrix, kinds_of
 from utils.recipe import beside_end, references_of
 from utils.run_folder.claim import readable
 from utils.run_folder.recorder import add_result
+from utils.run_folder.resuming import PSEUDO_LABELS
 from utils.training.run import Run
-
-PSEUDO_LABELS = "pseudo_labels"  # folder in that of a run
 
 
 def make_pseudo_masks(model: CVF, images: Split, run: Run) -> Path:
