@@ -2,12 +2,14 @@
 take days, a warning on the toy, nothing where PyTorch was built without CUDA.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from utils.common import gpu
+from utils.common.device import choose_device
 from utils.common.errors import UserError
 
 CLOSED = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Sat Aug 19 01:15:15 UTC 2023\n"
@@ -91,6 +93,73 @@ def test_where_the_driver_is_new_enough_pytorch_says_the_reason(
     install(machine, "590.1")
     monkeypatch.setattr(torch.cuda, "init", init)
     assert "says: CUDA unknown error; its driver 590.1 is not too old" in gpu.unusable_gpu()
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Put one GPU into the machine, of a compute capability, for a build with code for others."""
+
+    def put(capability: tuple[int, int], *built: str) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a card")
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: list(built))
+
+    return put
+
+
+# of PyTorch's default build for Linux, and of the one for CUDA 12.6
+DEFAULT = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
+FOR_OLD = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")
+
+
+@pytest.mark.parametrize(
+    ("capability", "built", "remedy"),
+    [
+        ((6, 1), DEFAULT, "has code for 7.5 to 12.0; install a build for CUDA 12.6"),
+        ((7, 0), DEFAULT, "install a build for CUDA 12.6"),
+        ((12, 0), FOR_OLD, "has code for 5.0 to 9.0; install a newer PyTorch"),
+        ((8, 0), ("sm_75", "sm_86"), "install a newer PyTorch"),
+    ],
+)
+def test_a_card_without_code_is_no_gpu(
+    capability: tuple[int, int],
+    built: tuple[str, ...],
+    remedy: str,
+    card: Callable[..., None],
+) -> None:
+    card(capability, *built)
+    with pytest.raises(UserError, match="a card has compute capability") as raised:
+        gpu.check_gpu("auto", full_size=True)
+    assert remedy in str(raised.value)
+
+    assert remedy in gpu.check_gpu("auto", full_size=False)
+    assert choose_device("auto") == torch.device("cpu")
+    with pytest.raises(UserError, match="--device cuda cannot be used: a card has") as raised:
+        choose_device("cuda")
+    assert remedy in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("capability", "built"),
+    [
+        ((6, 1), FOR_OLD),
+        ((7, 5), DEFAULT),
+        ((8, 9), DEFAULT),
+        ((9, 0), ("sm_80", "sm_90a")),
+        ((12, 1), DEFAULT),
+        ((13, 0), DEFAULT),
+        ((8, 6), ()),
+        ((8, 6), ("gfx90a",)),
+    ],
+)
+def test_a_card_with_code_is_used(
+    capability: tuple[int, int], built: tuple[str, ...], card: Callable[..., None]
+) -> None:
+    card(capability, *built)
+    assert gpu.check_gpu("auto", full_size=True) == ""
+    assert choose_device("auto") == torch.device("cuda", 0)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from utils.common.cores import processes_here, usable_cores
 from utils.common.entry import ROOT
 from utils.common.errors import UserError
+from utils.common.gpu import has_gpu, missing_code
 from utils.common.memory import usable_memory
 
 resource: ModuleType | None
@@ -46,7 +47,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """
     asked = name
     if name == "auto":
-        asked = "cuda" if torch.cuda.is_available() else "cpu"
+        asked = "cuda" if has_gpu(local_rank) else "cpu"
 
     try:
         device = torch.device(asked)
@@ -74,6 +75,8 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
             f"--device {name}: there is no GPU {device.index} ({seen} seen); "
             "use --device cpu, or no more processes than GPUs"
         )
+    if said := missing_code(device.index):
+        raise UserError(f"--device {name} cannot be used: {said}; or use --device cpu")
 
     return device
 
@@ -123,7 +126,7 @@ def usual_processes(device: str, threads: int, *batch_sizes: int) -> int:
     Most operations are too small to be shared between threads, while processes meet once per step.
     A device that has a number is for one process, and so is what a batch system started.
     """
-    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    on_gpu = device.startswith("cuda") or (device == "auto" and has_gpu(0))
     if on_gpu or ":" in device or os.environ.get("WORLD_SIZE", "1") != "1":
         return 1
 

@@ -16,6 +16,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from utils.common.console import say_once
 from utils.common.errors import UserError
+from utils.common.gpu import has_gpu
 
 # What these set, and its value for one process; the last two lead to the others.
 _ENVIRONMENT = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
@@ -50,7 +51,7 @@ def start(device: str = "auto") -> tuple[int, int, int]:
         )
     if world > 1 and not dist.is_initialized():
         backend = "gloo"
-        if device != "cpu" and torch.cuda.is_available():
+        if device != "cpu" and has_gpu(local):
             backend = "nccl"
             torch.cuda.set_device(local % torch.cuda.device_count())
         _join(backend, world)

@@ -16,9 +16,13 @@ from utils.common.errors import UserError
 DRIVERS_PAGE = "https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html"
 OLDEST_DRIVER = {13: 580, 12: 525, 11: 450}
 INSTALL_PAGE = "https://pytorch.org/get-started/locally/"
+# The last CUDA whose builds of PyTorch have code for cards before Turing (compute capability 7.5)
+LAST_FOR_OLD_CARDS = "12.6"  # https://github.com/pytorch/pytorch/issues/172352
 
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 SECONDS = 20  # that nvidia-smi may take
+# What a build has code for, such as sm_86 and sm_90a, or compute_120, compiled when it is used
+_ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)(\d)[af]?")
 
 
 class Driver(NamedTuple):
@@ -88,6 +92,44 @@ def setup_note() -> str:
     return f"{fitting_build(driver)}\n"
 
 
+def missing_code(index: int) -> str:
+    """Return why PyTorch has no code for the card of GPU `index`, and the fix; "" where it has, and
+    where there is no such GPU or the build does not tell what it has code for.
+
+    Such a card is seen by PyTorch, and the first operation on it fails.
+    """
+    import torch
+
+    if index >= torch.cuda.device_count():
+        return ""
+    found = [_ARCHITECTURE.fullmatch(name) for name in torch.cuda.get_arch_list()]
+    built = [(each[1], (int(each[2]), int(each[3]))) for each in found if each]
+    card = torch.cuda.get_device_capability(index)
+
+    # code for a card runs on later ones of the same major version, what is compiled on all later
+    runs = [code <= card and (kind == "compute" or code[0] == card[0]) for kind, code in built]
+    if not built or any(runs):
+        return ""
+
+    oldest, newest = (".".join(map(str, end([code for _, code in built]))) for end in (min, max))
+    remedy = "install a newer PyTorch"
+    if card < min(code for _, code in built):
+        remedy = (
+            f"install a build for CUDA {LAST_FOR_OLD_CARDS}, the last with code for older cards"
+        )
+    return (
+        f"{torch.cuda.get_device_name(index)} has compute capability {card[0]}.{card[1]}, and "
+        f"torch {torch.__version__} has code for {oldest} to {newest}; {remedy} ({INSTALL_PAGE})"
+    )
+
+
+def has_gpu(index: int) -> bool:
+    """Return whether PyTorch sees GPUs and has code for the card of GPU `index`."""
+    import torch
+
+    return torch.cuda.is_available() and not missing_code(index)
+
+
 def unusable_gpu() -> str:
     """Return why PyTorch cannot use the GPU of this machine, and the fix; "" where it can, where
     there is none or it is hidden on purpose, and where PyTorch was built without CUDA.
@@ -95,13 +137,16 @@ def unusable_gpu() -> str:
     import torch
 
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    if torch.version.cuda is None or hidden or torch.cuda.is_available():
+    if torch.version.cuda is None or hidden:
         return ""
+    head = "this machine has an NVIDIA GPU that PyTorch cannot use: "
+    if torch.cuda.is_available():
+        said = missing_code(0)
+        return f"{head}{said}" if said else ""
     driver = find_driver()
     if driver is None:
         return ""
 
-    head = "this machine has an NVIDIA GPU that PyTorch cannot use: "
     if driver.trouble:
         return f"{head}{driver.trouble}; mend the driver"
     needed = OLDEST_DRIVER.get(int(torch.version.cuda.split(".")[0]))
