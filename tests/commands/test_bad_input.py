@@ -255,6 +255,7 @@ def test_a_process_without_a_gpu_of_its_own_is_told(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", list)
     assert choose_device(name.partition(":")[0], 1) == torch.device("cuda", 1)
     with pytest.raises(UserError, match=r"there is no GPU 2 \(2 seen\)"):
         choose_device(name, 2)

@@ -104,11 +104,13 @@ def missing_code(index: int) -> str:
         return ""
     found = [_ARCHITECTURE.fullmatch(name) for name in torch.cuda.get_arch_list()]
     built = [(each[1], (int(each[2]), int(each[3]))) for each in found if each]
-    card = torch.cuda.get_device_capability(index)
+    if not built:
+        return ""
 
     # code for a card runs on later ones of the same major version, what is compiled on all later
+    card = torch.cuda.get_device_capability(index)
     runs = [code <= card and (kind == "compute" or code[0] == card[0]) for kind, code in built]
-    if not built or any(runs):
+    if any(runs):
         return ""
 
     oldest, newest = (".".join(map(str, end([code for _, code in built]))) for end in (min, max))
