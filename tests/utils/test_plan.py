@@ -97,6 +97,18 @@ def test_images_without_tags_are_counted(config: Config) -> None:
     assert "without any" not in before
 
 
+def test_what_is_scored_depends_on_where_the_run_ends(config: Config) -> None:
+    evaluation, said = planned(replace(config, branches="clip", stages="seeds"))
+    assert f"seeds and pseudo labels: {TRAIN} of {TRAIN} images have masks; masks are" in said
+    assert "validation:" not in said and not evaluation.validation
+    assert len(evaluation.seeds) == TRAIN
+
+    evaluation, said = planned(replace(config, stages="classifier"))
+    assert "validation:" not in said and not evaluation.validation
+    assert f"seeds and pseudo labels: train, {TRAIN} of {TRAIN} images have masks; 6 of" in said
+    assert len(evaluation.seeds) == 6
+
+
 def test_tags_of_seeds_are_those_of_their_images(config: Config) -> None:
     evaluation, _ = planned(config)
     expected = image_tags(config, VOC, evaluation.seeds.items, "train")
@@ -213,6 +225,9 @@ def test_full_size_on_a_cpu_says_the_days(monkeypatch: pytest.MonkeyPatch) -> No
     alone = replace(voc, branches="clip")
     assert "about 17 hours" in cpu_time(alone, training)
     assert cpu_time(replace(voc, max_iters=10, mct_epochs=0), training) == ""
+    hours = 45 * 10582 * 0.236 / 3600
+    assert f"about {hours / 24:.1f} days" in cpu_time(replace(small, stages="classifier"), training)
+    assert cpu_time(replace(alone, stages="seeds"), training) == ""
     assert cpu_time(replace(voc, clip_path="toy"), training) == ""
 
 

@@ -5,6 +5,7 @@ starts.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from datasets.data import Split
@@ -32,7 +33,8 @@ class Evaluation:
     """What is scored during training: images of the validation list, and tagged images whose seeds
     and pseudo labels are compared with masks. Both may be empty.
 
-    Labels name the images as results do; `said` is about their masks.
+    Labels name the images as results do; `said` is about their masks, and `missing` tells which
+    scores there will not be for want of masks, or nothing.
     """
 
     validation: Sequence[Item]
@@ -40,6 +42,7 @@ class Evaluation:
     seeds: Split
     seeds_label: str
     said: str
+    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,16 +111,34 @@ def planned_evaluation(
 
     Raises UserError where masks of COCO were made by a rule of an earlier version.
     """
+    if config.stages == "seeds":
+        return _planned_labels(config, training)
+
+    seeds, seeds_label, seeds_said = _planned_seeds(config, spec, training)
+    said = f"seeds and pseudo labels: {seeds_said}"
+    if config.stages == "classifier":  # validated by tags, for which no mask is read
+        return Evaluation(Items(), "", seeds, seeds_label, said)
+
     chosen = scored_images(config.val_split, validation, config.eval_images)
     found = _masks(config, config.val_split, validation)
-    seeds, seeds_label, seeds_said = _planned_seeds(config, spec, training)
-
-    lines = [f"validation: {found}{_choice(chosen)}", f"seeds and pseudo labels: {seeds_said}"]
+    said = f"validation: {found}{_choice(chosen)}\n{said}"
+    missing = ""
     if not len(chosen):
         scores = "validation score" if len(seeds) else "score at all"
-        lines.insert(0, f"this run will make no {scores}, for want of masks")
+        missing = f"this run will make no {scores}, for want of masks"
     images = Items.of(validation).at(chosen.places)
-    return Evaluation(images, chosen.label, seeds, seeds_label, "\n".join(lines))
+    return Evaluation(images, chosen.label, seeds, seeds_label, said, missing)
+
+
+def _planned_labels(config: Config, training: Split) -> Evaluation:
+    """Plan the scores of a run that makes pseudo labels alone: of all images that have masks."""
+    scored = training.at(np.flatnonzero(training.items.masked))
+    said = f"seeds and pseudo labels: {_masks(config, config.train_split, training.items)}"
+    missing = "this run will make no score at all, for want of masks"
+    if len(scored):
+        said += "; masks are read for these scores alone"
+        missing = ""
+    return Evaluation(Items(), "", scored, config.train_split, said, missing)
 
 
 def _planned_seeds(config: Config, spec: DatasetSpec, training: Split) -> tuple[Split, str, str]:
@@ -194,10 +215,9 @@ def plan(config: Config, spec: DatasetSpec, found: Data, device: torch.device) -
     ]
     lines += idle(config)
 
-    said = found.evaluation.said.splitlines()
-    if not found.evaluation.validation:
-        lines.insert(0, said.pop(0))
-    lines += said
+    if found.evaluation.missing:
+        lines.insert(0, found.evaluation.missing)
+    lines.append(found.evaluation.said)
     if device.type == "cpu" and (time := cpu_time(config, training)):
         lines.append(time)
     return "\n".join(lines)
@@ -222,10 +242,15 @@ def idle(config: Config) -> list[str]:
 
 
 def cpu_time(config: Config, training: Split) -> str:
-    """Return how long a training of full size takes on this CPU; "" for the toy and short ones."""
-    if not config.full_size:
+    """Return how long a training of full size takes on this CPU; "" for the toy, short ones and
+    pseudo labels that are made without.
+    """
+    if not config.full_size or config.stages == "seeds":
         return ""
-    seconds = config.max_iters * config.batch_size * STAGE_2_SECONDS * (config.crop_size / 320) ** 2
+    seconds = 0.0
+    if config.stages == "all":
+        images = config.max_iters * config.batch_size
+        seconds += images * STAGE_2_SECONDS * (config.crop_size / 320) ** 2
     if config.branches != "clip" and not config.mct_path:
         images = config.mct_epochs * len(training.tagged())
         each = STAGE_1_SECONDS + STAGE_1_SECONDS_PER_CLASS * training.tags.classes
@@ -243,5 +268,5 @@ def cpu_time(config: Config, training: Split) -> str:
         time = f"{seconds / 86400:.1f} days"
     return (
         f"on a CPU this takes about {time} (threads: {threads}; scaled from the two cores of "
-        "the README's table of speed); a GPU takes hours"
+        "utils/tools/benchmark/README.md); a GPU takes hours"
     )

@@ -5,7 +5,6 @@ from both branches' pseudo labels (stage 2).
 import shlex
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -132,7 +131,7 @@ def train_stages(
 
     # only the ViT was trained: score the seeds that stage 2 would begin with
     run.recorder.rewind("evaluation", -1)
-    report(model, found.training, replace(found.evaluation, validation=()), run, 0)
+    report(model, found.training, found.evaluation, run, 0)
     return checkpoint_of(run.folder, "classifier")
 
 
