@@ -266,7 +266,7 @@ def protocol(config: Config, options: Outputs) -> str:
 
     crf = "no CRF"
     if options.use_crf:
-        crf = f"dense CRF ({options.crf_backend})"
+        crf = f"dense CRF ({options.crf_backend}: {config.crf.words})"
 
     return (
         f"{size}, scales {' '.join(f'{scale:g}' for scale in config.scales)} with mirror "

@@ -53,8 +53,8 @@ WORKER = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. \n
             FileExistsError(errno.EEXIST, "File exists", "runs/a"),
             "runs/a: File exists; name another file or folder",
         ),
-        (OUT_OF_MEMORY, "lower --batch_size"),
-        (MemoryError(), "out of memory; lower --batch_size"),
+        (OUT_OF_MEMORY, "lower --mct_batch_size or --mct_crop_size in stage 1, --batch_size or"),
+        (MemoryError(), "out of memory; lower --mct_batch_size"),
         (
             WORKER,
             "a data loading process died (DataLoader worker (pid 7) is killed by signal: Killed)",

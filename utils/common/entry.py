@@ -44,6 +44,11 @@ _REMEDIES = {
 _GONE = ("closed by peer", "reset by peer", "remote process exit")
 
 
+_LESS = (
+    "lower --mct_batch_size or --mct_crop_size in stage 1, --batch_size or --crop_size in stage 2"
+)
+
+
 def explain(error: Exception) -> str | None:
     """Return one sentence, with the fix, for a fault of disk, memory or a loading process; None for
     any other error, a bug.
@@ -51,15 +56,10 @@ def explain(error: Exception) -> str | None:
     text = str(error)
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return (
-            "the GPU is out of memory; lower --batch_size, --mct_batch_size or --crop_size to "
-            "train, --resize_long to "
-            "test; the last checkpoint is kept"
+            f"the GPU is out of memory; {_LESS}, --resize_long to test; the last checkpoint is kept"
         )
     if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in text:
-        return (
-            "out of memory; lower --batch_size, --crop_size or --workers; the last checkpoint "
-            "is kept"
-        )
+        return f"out of memory; {_LESS}, or --workers; the last checkpoint is kept"
     if isinstance(error, RuntimeError) and "DataLoader worker" in text:
         return (
             f"a data loading process died ({text.splitlines()[0].rstrip('. ')}), perhaps for want "

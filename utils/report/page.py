@@ -119,11 +119,7 @@ def protocol(run: RunFolder) -> str:
     ]
     if CRF in run.results:
         crf = CRFOptions(**{name: used[name] for name in options(CRFOptions)}).crf
-        words.append(
-            f"Dense CRF: {crf.iterations} iterations; Gaussian kernel of {crf.pos_xy_std:g} px, "
-            f"weight {crf.pos_w:g}; bilateral kernel of {crf.bi_xy_std:g} px and "
-            f"{crf.bi_rgb_std:g} grey levels, weight {crf.bi_w:g}."
-        )
+        words.append(f"Dense CRF: {crf.words}.")
 
     return " ".join([*words, "No image-level tags are used in these results."])
 

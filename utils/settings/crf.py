@@ -17,3 +17,12 @@ class CRFSettings:
     bi_xy_std: float = 64.0
     bi_rgb_std: float = 5.0
     bi_w: float = 4.0
+
+    @property
+    def words(self) -> str:
+        """Return the numbers in words, as they stand beside results."""
+        return (
+            f"{self.iterations} iterations; Gaussian kernel of {self.pos_xy_std:g} px, weight "
+            f"{self.pos_w:g}; bilateral kernel of {self.bi_xy_std:g} px and "
+            f"{self.bi_rgb_std:g} grey levels, weight {self.bi_w:g}"
+        )
