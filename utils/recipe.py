@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from functools import cache
 
+from datasets.coco_json import coco_year
 from utils.common.options import Role, options
 from utils.config import Config, load_config
 from utils.references import Reference, nearest, of_recipe, read_references
+from utils.splits import own_split
 
 FREE = ("seed",)  # a run of another seed is a run of the same recipe
 
@@ -39,8 +41,19 @@ def _same(one: Config, other: Config) -> bool:
     )
 
 
+def of_other_images(config: Config) -> bool:
+    """Return whether a run is on COCO's images of 2017: all numbers are of those of 2014, whose
+    lists are others.
+    """
+    if config.dataset != "coco":
+        return False
+    return coco_year(config.data_root, own_split(config, config.val_split)) != "2014"
+
+
 def references_of(config: Config) -> tuple[Reference, ...]:
     """Return the numbers that a run of these settings may be compared with."""
+    if of_other_images(config):
+        return ()
     return of_recipe(recipe_of(config), read_references())
 
 

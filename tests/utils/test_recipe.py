@@ -9,6 +9,7 @@ from helpers import run
 
 import train_voc
 from utils.config import Config, load_config, save_config
+from utils.health.findings import suiting
 from utils.metrics import SINGLE
 from utils.recipe import LossesBeside, beside_end, beside_score, recipe_of, references_of
 from utils.references import Reference, Source, read_references
@@ -49,6 +50,23 @@ def test_a_run_is_a_recipe_by_its_settings(
     given: str, changes: dict[str, object], recipe: str
 ) -> None:
     assert recipe_of(load_config(given, changes)) == recipe
+
+
+@pytest.mark.parametrize(("year", "compared"), [("2014", True), ("2017", False)])
+def test_numbers_of_coco_2014_are_not_held_against_other_lists(
+    year: str, compared: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "annotations").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / f"{split}{year}").mkdir()
+        (tmp_path / "annotations" / f"instances_{split}{year}.json").touch()
+
+    for flags in ({}, {"val_split": "own/list.txt"}):
+        config = load_config("weclip_coco", {"data_root": str(tmp_path), **flags})
+        assert recipe_of(config) == "weclip_coco"
+        assert bool(references_of(config)) == compared
+        assert bool(suiting("images", "val", config)) == compared
+    assert suiting("CLIP scale", "weights", config, of_data=False)
 
 
 def test_a_saved_run_is_still_its_recipe(tmp_path: Path) -> None:

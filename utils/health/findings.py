@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from utils.common.errors import UserError
 from utils.config import Config, load_config
+from utils.recipe import of_other_images
 from utils.references import Reference, read_references
 
 OK = "ok"
@@ -33,6 +34,8 @@ def suiting(name: str, split: str, config: Config, of_data: bool = True) -> list
     """Return the numbers of a name and split whose configuration has the same data set, if
     `of_data`, and networks of the same size: those of the toy are its own.
     """
+    if of_data and of_other_images(config):
+        return []
     found = []
     for each in read_references():
         if (each.name, each.split, each.step) == (name, split, None):
