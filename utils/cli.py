@@ -7,7 +7,7 @@ from typing import Any
 from datasets.mask_signs import refuse_suspicious
 from datasets.own_pictures import pictures
 from datasets.predictions import Entries, Entry
-from datasets.scoring import mask_rule, masks_found
+from datasets.scoring import mask_rule, masks_found, scored_images
 from datasets.tag_sources import tags_of_images
 from utils.build import testing_script
 from utils.common import distributed
@@ -278,8 +278,9 @@ def report_scores(segmenter: Segmenter, job: Job, entries: Entries, split: str) 
     """Keep the results and print one table of the run: seeds and pseudo labels of training, then
     the test results.
     """
+    scored = scored_images(split, job.images)
     for title, matrix in total_scores(entries, len(segmenter.classes)).items():
-        add_result(job.folder, title, split, matrix, segmenter.spec.classes)
+        add_result(job.folder, title, scored.label, matrix, segmenter.spec.classes)
 
     rows = []
     for title, result in read_results(job.folder).items():

@@ -93,6 +93,18 @@ def test_an_interrupted_test_goes_on_to_the_same_table(
     assert results(tmp_path / "out") == whole
 
 
+def test_scores_of_some_images_are_not_called_those_of_all(
+    flags: list[object], toy_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = shutil.copytree(toy_voc, tmp_path / "data")
+    for mask in data.glob("SegmentationClass*/*val_000000.png"):
+        mask.unlink()
+    assert run(test_msc_flip_voc.main, *flags, "--data_root", data) == 0
+    split = f"val, those of {VAL} with masks"
+    assert f"single scale ({split}, {VAL - 1})" in capsys.readouterr().out
+    assert {result["split"] for result in results(tmp_path / "out").values()} == {split}
+
+
 def test_pictures_of_ones_own_leave_the_test_of_the_training_alone(
     trained: Path, photos: list[object], tmp_path: Path
 ) -> None:
