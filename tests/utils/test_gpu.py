@@ -95,6 +95,23 @@ def test_where_the_driver_is_new_enough_pytorch_says_the_reason(
     assert "says: CUDA unknown error; its driver 590.1 is not too old" in gpu.unusable_gpu()
 
 
+@pytest.mark.parametrize(
+    ("cards", "old"),
+    [("6.1", "6.1"), ("8.6\n7.0", "7.0"), ("7.5", ""), ("10.3\n12.0", ""), ("N/A", "")],
+)
+def test_the_set_up_says_which_build_has_code_for_an_old_card(
+    cards: str, old: str, machine: Path
+) -> None:
+    install(machine, "580.65.06")
+    answer(machine, cards)
+    said = gpu.setup_note()
+    if old:
+        assert f"capability {old}, for which PyTorch's default build has no code" in said
+        assert "put a build for CUDA 12.6 into the environment first" in said
+    else:
+        assert said == "NVIDIA driver 580.65.06 runs PyTorch's default build\n"
+
+
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Put one GPU into the machine, of a compute capability, for a build with code for others."""

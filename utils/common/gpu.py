@@ -16,7 +16,8 @@ from utils.common.errors import UserError
 DRIVERS_PAGE = "https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html"
 OLDEST_DRIVER = {13: 580, 12: 525, 11: 450}
 INSTALL_PAGE = "https://pytorch.org/get-started/locally/"
-# The last CUDA whose builds of PyTorch have code for cards before Turing (compute capability 7.5)
+TURING = (7, 5)  # compute capability
+# The last CUDA whose builds of PyTorch have code for cards before Turing
 LAST_FOR_OLD_CARDS = "12.6"  # https://github.com/pytorch/pytorch/issues/172352
 
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
@@ -47,18 +48,38 @@ def find_driver() -> Driver | None:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None
-    ask = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        done = subprocess.run(ask, capture_output=True, text=True, timeout=SECONDS, check=False)
+        first = _asked(tool, "driver_version").partition("\n")[0]
     except (OSError, subprocess.TimeoutExpired) as error:
         return Driver("", f"nvidia-smi does not answer ({type(error).__name__})")
 
-    first = (done.stdout + done.stderr).strip().partition("\n")[0]
     if re.fullmatch(r"\d{3,}(\.\d+)+", first):
         return Driver(first)
     if not first or "No devices" in first:
         return None
     return Driver("", f"nvidia-smi says: {first}")
+
+
+def _asked(tool: str, what: str) -> str:
+    """Return what nvidia-smi says of each GPU, line by line. Raises OSError and TimeoutExpired."""
+    ask = [tool, f"--query-gpu={what}", "--format=csv,noheader"]
+    done = subprocess.run(ask, capture_output=True, text=True, timeout=SECONDS, check=False)
+    return (done.stdout + done.stderr).strip()
+
+
+def oldest_card() -> tuple[int, int] | None:
+    """Return the compute capability of this machine's oldest NVIDIA GPU; None where it is not told,
+    as by old drivers.
+    """
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    try:
+        said = _asked(tool, "compute_cap")
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    cards = [re.fullmatch(r"(\d+)\.(\d)", line.strip()) for line in said.splitlines()]
+    return min(((int(card[1]), int(card[2])) for card in cards if card), default=None)
 
 
 def fitting_build(driver: Driver) -> str:
@@ -89,6 +110,14 @@ def setup_note() -> str:
     driver = find_driver()
     if not driver:
         return ""
+
+    card = oldest_card()
+    if card is not None and card < TURING:
+        return (
+            f"an NVIDIA GPU of this machine has compute capability {card[0]}.{card[1]}, for which "
+            f"PyTorch's default build has no code: put a build for CUDA {LAST_FOR_OLD_CARDS} into "
+            f"the environment first, as {INSTALL_PAGE} shows\n"
+        )
     return f"{fitting_build(driver)}\n"
 
 
