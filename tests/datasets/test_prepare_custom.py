@@ -23,7 +23,8 @@ from datasets.layouts import items
 from datasets.own_pictures import pictures
 from datasets.predictions import FILE
 from datasets.prepare import __main__ as prepare
-from datasets.prepare.custom import draw, masks_of
+from datasets.prepare.custom import draw
+from datasets.prepare.own_masks import masks_of
 from datasets.specs import BACKGROUND, TEMPLATE, VOC
 from datasets.tags import read_tags
 from datasets.toy.write import write_custom
