@@ -47,8 +47,10 @@ def read_records(path: Path, records: Sequence[Any]) -> Iterator[Row]:
         place = f"{path}, entry {number}"
         if not isinstance(record, Mapping):
             raise UserError(f"{place} is {record!r:.60}, not an object of an image and its tags")
+
         name = _first(record, _IMAGE_KEYS)
         words = _first(record, _TAG_KEYS)
+
         if not isinstance(name, str):
             raise UserError(f'{place} names no image; write it as "image": "a.jpg"')
         if record.keys().isdisjoint(_TAG_KEYS):
@@ -56,6 +58,7 @@ def read_records(path: Path, records: Sequence[Any]) -> Iterator[Row]:
                 f"{place} says nothing of tags, but of {', '.join(map(str, record))}; write them "
                 'as "tags": ["cat"], of a picture without a class as "tags": []'
             )
+
         if words:
             refuse_unsure(place, words, _first(record, SCORES))
         yield Row(place, (name,), _words(words, place), more=True)

@@ -113,11 +113,12 @@ def linked(root: Path, splits: Sequence[str], out: Path) -> Path:
     a name there already is kept. Raises UserError where that cannot be done.
     """
     for split in splits:
-        year = coco_year(root, split)
-        for place in (coco_annotations(root, split), *coco_image_folders(root, split, year)):
+        images = coco_image_folders(root, split, coco_year(root, split))
+        for place in (coco_annotations(root, split), *images):
             link = out / place.relative_to(root)
             if not place.exists() or os.path.lexists(link):
                 continue
+
             try:
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(place.absolute())

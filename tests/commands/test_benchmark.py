@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.profiler import record_function
 
-from utils.common.entry import ROOT
 from utils.common.errors import UserError
+from utils.common.startup import ROOT
 from utils.config import Config
 from utils.inference.segmenter import Outputs, Segmenter
 from utils.splits import split_items

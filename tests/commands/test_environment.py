@@ -11,9 +11,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from utils.common.entry import ROOT, check_numpy
+from utils.common.entry import check_numpy
 from utils.common.errors import UserError
 from utils.common.opencv import be_silent
+from utils.common.startup import ROOT
 
 # An interpreter in whose folder files say what it lacks; `made` is what its -m venv makes.
 PYTHON = """#!/bin/bash

@@ -12,8 +12,8 @@ import pytest
 
 from utils.common.cores import usable_cores
 from utils.common.device import LEAST_MEMORY
-from utils.common.entry import ROOT
 from utils.common.memory import usable_memory
+from utils.common.startup import ROOT
 
 NOTING = """#!/bin/bash
 case "$*" in

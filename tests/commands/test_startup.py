@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from utils.common import startup
-from utils.common.entry import ROOT, command
+from utils.common.entry import command
+from utils.common.startup import ROOT
 
 COMMANDS = {
     "a script": ("train_voc.py", "--config", "toy_voc"),

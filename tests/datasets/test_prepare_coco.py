@@ -26,8 +26,9 @@ from datasets.prepare import coco
 from datasets.prepare.parallel import crew
 from datasets.specs import COCO, COCO_IDS, IGNORE
 from datasets.tags import read_all_tags, read_tags
-from utils.common.entry import ROOT, command
+from utils.common.entry import command
 from utils.common.errors import UserError
+from utils.common.startup import ROOT
 
 WIDTH, HEIGHT = 60, 40
 PERSON, DOG, CUP = (COCO.classes.index(name) + 1 for name in ("person", "dog", "cup"))

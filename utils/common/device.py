@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from utils.common.cores import processes_here, usable_cores
-from utils.common.entry import ROOT
 from utils.common.errors import UserError
 from utils.common.gpu import has_gpu, missing_code
 from utils.common.memory import usable_memory
+from utils.common.startup import ROOT
 
 resource: ModuleType | None
 try:

@@ -15,9 +15,9 @@ import torch
 from utils.common.console import begin_notices, lasting_streams, say_once
 from utils.common.errors import INTERRUPTED, LEFT_ALONE, MISTAKE, UserError
 from utils.common.signals import interrupted_by_signals
+from utils.common.startup import ROOT
 from utils.common.temporary import temporary_folder
 
-ROOT = Path(__file__).resolve().parents[2]
 # Bytes of the folder of temporary files: the path of a socket in it may have 104 on some systems.
 _LONGEST_TEMPORARY = 60
 

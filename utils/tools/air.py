@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from utils.common.entry import ROOT, command
+from utils.common.entry import command
 from utils.common.parser import Parser
+from utils.common.startup import ROOT
 
 PACKAGES = ("clip", "datasets", "model", "utils")
 SCRIPTS = "scripts"  # the row of the files beside the packages

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from utils.common.device import prepare_torch
-from utils.common.entry import ROOT, command
+from utils.common.entry import command
 from utils.common.errors import UserError
 from utils.common.options import options
 from utils.common.parser import Parser
+from utils.common.startup import ROOT
 from utils.config import Config, add_config_flags
 from utils.inference.labeller import Labeller
 from utils.inference.segmenter import Outputs, Segmenter
