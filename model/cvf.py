@@ -97,8 +97,12 @@ class CVF(nn.Module):
 
     def _apply(self, *given: Any, **named: Any) -> "CVF":
         """Forget what was recorded, as `nn.Module._apply` moves a network to another place."""
-        self._replay = Replay()
+        self.forget_graphs()
         return super()._apply(*given, **named)
+
+    def forget_graphs(self) -> None:
+        """Let go of what was recorded for a GPU, whose memory is then free for other tensors."""
+        self._replay = Replay()
 
     def segment(self, images: Tensor) -> Tensor:
         """Segment normalised images (B, 3, H, W): logits (B, K+1, h, w), as `forward` has them, but
