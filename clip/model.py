@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip.blocks import HEAD_WIDTH, ResidualBlock, Transformer, embed_patches
+from clip.resize import resize
 from utils.common.device import without_values
 
 # stored in archives, made anew here
@@ -86,7 +86,7 @@ class VisionTransformer(nn.Module):
         if (h, w) == (self.grid, self.grid):
             return self.positional_embedding
         native = self.positional_embedding[1:].T.unflatten(1, (self.grid, self.grid))[None]
-        table = F.interpolate(native, (h, w), mode="bilinear", align_corners=False)[0].flatten(1).T
+        table = resize(native, (h, w))[0].flatten(1).T
         return torch.cat([self.positional_embedding[:1], table])
 
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
+from clip.resize import resize_tokens
 from model.class_rows import ClassRows
 from model.method import Method
-from model.resize import resize_tokens
 
 
 def unit_rows(maps: Tensor) -> Tensor:

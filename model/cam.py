@@ -15,7 +15,7 @@ from torch.profiler import record_function
 from clip.blocks import ResidualBlock, attention_weights, mean_of_heads
 from clip.model import VisionTransformer
 from model.class_rows import ClassRows
-from model.precision import float32_region, to_device
+from utils.common.precision import float32_region, to_device
 
 
 @dataclass(frozen=True)

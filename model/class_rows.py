@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.precision import to_device
+from utils.common.precision import to_device
 
 
 @dataclass(frozen=True)

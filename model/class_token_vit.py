@@ -9,15 +9,14 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
 from clip.blocks import embed_patches
+from clip.resize import resize
 from model.kept_attention import KeptAttention
 from model.noise import Noise, drop_path
 from model.outputs import VitOutput
-from model.resize import resize
 from model.token_fusion import TokenFusion
 from model.transformer import Block, Drop
 
@@ -231,7 +230,7 @@ class ClassTokenViT(nn.Module):
         native = table.transpose(1, 2).unflatten(2, (side, side))
         if tuple(grid) == (side, side):
             return native
-        return F.interpolate(native, tuple(grid), mode="bicubic", align_corners=False)
+        return resize(native, grid, "bicubic")
 
     def _embed(self, images: Tensor) -> list[Tensor]:
         """Embed images (B, 3, H, W) as tokens (B, K+P, D) of each stream, class tokens first,

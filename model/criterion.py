@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import record_function
 
+from clip.resize import by_products
 from model.losses import (
     IGNORE,
     Reduce,
@@ -22,7 +23,6 @@ from model.losses import (
 from model.method import BEGINNING, Method, Phase
 from model.outputs import CVFOutput, PseudoLabels, VitOutput
 from model.predictions import allowed_labels, own_labels
-from model.resize import enlarge
 from model.targets import candidate_loss, collision_loss, dice_loss
 
 
@@ -59,7 +59,7 @@ def criterion(
     method = method or Method()
     labels = output.labels
     size = labels.combined.shape[-2:]
-    logits = enlarge(output.logits, size)
+    logits = by_products(output.logits, size)
 
     replaces = phase.self_training and method.self_train in ("labels", "affinity")
     predicts = replaces or method.w_cross > 0
@@ -86,7 +86,7 @@ def criterion(
     if method.w_dice:
         losses["dice"] = dice_loss(logits, combined, method.dice_classes == "all", reduce)
     if method.w_cross:
-        opinions = [enlarge(opinion, size) for opinion in output.opinions]
+        opinions = [by_products(opinion, size) for opinion in output.opinions]
         losses["cross"] = cross_loss(opinions, combined == IGNORE, allowed, reduce)
     return losses
 

@@ -19,11 +19,11 @@ from model.head import SegmentationHead
 from model.method import BEGINNING, Method, Phase
 from model.noise import Noise
 from model.outputs import CVFOutput, PseudoLabels, Seeds, Views, VitOutput
-from model.precision import float32_region
 from model.pseudo_labels import make_labels, seed_labels
 from model.replay import Replay, mapped
 from model.seeds import SeedMaker
 from model.text_match import TextMatch
+from utils.common.precision import float32_region
 
 DINO_MAPS = 2  # last blocks of DINO whose attention is averaged, as in WeCLIP+'s code
 

@@ -8,8 +8,8 @@ from torch.profiler import record_function
 
 from clip.blocks import quick_gelu
 from model.head_settings import DECODER_HEADS
-from model.precision import float32_region
 from model.transformer import Block
+from utils.common.precision import float32_region
 
 
 class FeatureFusion(nn.Module):

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from clip.blocks import ResidualBlock
 from clip.model import VisionTransformer
+from clip.resize import resize, resize_tokens
 from model.cam import normalise
 from model.class_rows import ClassRows
-from model.precision import float32_region, to_device
-from model.resize import resize_tokens
+from utils.common.precision import float32_region, to_device
 
 _EPS = 1e-12
 
@@ -272,7 +272,7 @@ def proxy_tokens(
     width = value.shape[-1]
 
     maps = value[:, :, 1:].transpose(2, 3).flatten(1, 2).unflatten(2, grid)
-    maps = F.interpolate(maps, size, mode="bilinear", align_corners=False)
+    maps = resize(maps, size)
     value = maps.flatten(2).unflatten(1, (heads, width)).transpose(2, 3)
 
     mixed = attention[:, None] @ value

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from clip.blocks import embed_patches, mean_of_heads
-from model.resize import resize
+from clip.resize import resize
 from model.transformer import Block
 from model.vit_forms import (
     DINO_HUGGING_FACE,

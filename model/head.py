@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from clip.model import VisionTransformer
+from clip.resize import resize_tokens
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder, predicted_affinity
 from model.dino import DinoFeatures
 from model.method import Method
 from model.noise import Noise, drop_channels
 from model.outputs import HeadOutput
 from model.proxy import cosine_affinity
-from model.resize import resize_tokens
 from model.text_match import TextMatch
 
 # `Noise` gives each place of the network random numbers of its own, by the number of the place:

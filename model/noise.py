@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.precision import to_device
+from utils.common.precision import to_device
 
 # Odd constants of 64 bits that mix the digits of a number (Steele et al., 2014, SplitMix).
 _STEP = 0x9E3779B97F4A7C15 - 2**64

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import record_function
 
-from model.precision import to_device
 from model.threads import each_on_a_thread
+from utils.common.precision import to_device
 
 DILATIONS = (1, 2, 4, 8, 12, 24)  # how far neighbours are, px
 _DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))

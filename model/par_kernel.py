@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.precision import to_device
+from utils.common.precision import to_device
 
 _PIXELS = 256  # worked out by one program of the kernel
 

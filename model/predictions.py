@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from model.class_rows import ClassRows
-from model.precision import to_device
+from utils.common.precision import to_device
 
 
 def allowed_labels(tags: Tensor, device: torch.device) -> Tensor:

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip.model import VisionTransformer
+from clip.resize import resize_tokens
 from model.dense import dense_tokens, tokens_by_proxy
 from model.method import Method
 from model.outputs import Views
-from model.precision import float32_region
-from model.resize import resize_tokens
+from utils.common.precision import float32_region
 
 
 def centred_cosine(

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clip.resize import resize
 from model.cam import normalise
 from model.class_rows import ClassRows
 from model.losses import IGNORE
 from model.method import Method
 from model.outputs import PseudoLabels, Seeds
 from model.par import refine
-from model.resize import resize
 
 # What the published code adds to the range that it divides a CAM by, to bring it to 0..1.
 CLIP_EPS = 1e-7

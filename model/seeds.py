@@ -17,9 +17,9 @@ from model.dense import dense_cams, patch_probabilities
 from model.distribution import corrected, distribution_affinity
 from model.method import Method
 from model.outputs import Seeds, Views
-from model.precision import float32_region, to_device
 from model.predictions import cam_weights, tagged_logits
 from model.proxy import read_out
+from utils.common.precision import float32_region, to_device
 
 
 @dataclass(frozen=True)

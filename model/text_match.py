@@ -9,7 +9,7 @@ from torch.profiler import record_function
 
 from clip.model import VisionTransformer
 from model.dense import DenseReadout, dense_tokens, patch_logits
-from model.precision import float32_region
+from utils.common.precision import float32_region
 
 READOUT = DenseReadout("k")  # the last block, its keys attending to themselves
 START_SHARE = 1.0  # of the match in the logits; learned from there on

@@ -32,7 +32,9 @@ class Attention(nn.Module):
         The latter are (B, heads, rows, T) softmax weights without gradient (rows sum to 1); None
         for no rows.
         """
-        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, 2)
+        )
         weights = None
         # where all weights are wanted they need not be made twice, but a graph would keep them
         wanted = rows == x.shape[1] and not torch.is_grad_enabled()

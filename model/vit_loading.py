@@ -7,9 +7,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip.resize import resize
 from model.class_token_vit import ClassTokenViT
 from model.vit_forms import (
     CLIP_TOWER,
@@ -198,11 +198,7 @@ def _resized(table: Tensor, native: int, side: int) -> Tensor:
     if native == side:
         return table[None]
     square = table.T.unflatten(1, (native, native))[None]
-    return (
-        F.interpolate(square, size=(side, side), mode="bicubic", align_corners=False)
-        .flatten(2)
-        .transpose(1, 2)
-    )
+    return resize(square, (side, side), "bicubic").flatten(2).transpose(1, 2)
 
 
 def _version(state: dict[str, Tensor]) -> str:

@@ -13,13 +13,13 @@ from golden_file import GoldenFile, close, mostly_same
 from golden_weclip import check_pairs, check_training, recipe, weclip
 from torch import Tensor
 
+from clip.resize import resize
 from model.criterion import replace_labels
 from model.cvf import CVF
 from model.dense import attend
 from model.head import SegmentationHead
 from model.outputs import CVFOutput
 from model.proxy import centred_cosine
-from model.resize import resize
 from utils.config import Config
 
 RECIPES = {21: "excel_voc", 81: "excel_coco"}  # by the number of labels

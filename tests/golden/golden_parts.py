@@ -11,6 +11,7 @@ from golden_file import GoldenFile, close, each_close, mostly_same, same
 from golden_weights import head_shapes
 from torch import Tensor
 
+from clip.resize import resize
 from clip.tokenizer import Tokenizer
 from datasets.specs import SPECS
 from model import losses
@@ -22,7 +23,6 @@ from model.class_token_vit import ranked_pool
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder, predicted_affinity
 from model.method import Method
 from model.par import refine
-from model.resize import resize
 from utils.inference.crf import CRFSettings, dense_crf
 from utils.metrics import ConfusionMatrix
 from utils.training.optim import schedule

@@ -15,13 +15,13 @@ from golden_file import GoldenFile, close, each_close, mostly_same, same
 from golden_whole import whole_model
 from torch import Tensor
 
+from clip.resize import resize
 from clip.text import text_features
 from datasets.specs import SPECS
 from datasets.transforms import normalise
 from model.cvf import CVF
 from model.outputs import CVFOutput
 from model.pseudo_labels import seed_labels
-from model.resize import resize
 from utils.build import STATISTICS
 from utils.config import Config, load_config
 from utils.inference.crf import crf

@@ -12,13 +12,13 @@ from golden_family import normalised
 from golden_file import GoldenFile, close, each_close, mostly_same, same
 from torch import Tensor
 
+from clip.resize import resize
 from model import losses
 from model.affinity import transition_matrix
 from model.class_rows import ClassRows
 from model.criterion import replace_labels
 from model.cvf import CVF
 from model.outputs import CVFOutput, PseudoLabels, Seeds
-from model.resize import resize
 from utils.build import build_cvf
 from utils.config import Config, load_config
 from utils.training.stages import pseudo_label_losses

@@ -14,6 +14,7 @@ from golden_weights import head_shapes
 from torch import Tensor
 
 from clip.loader import PATCH
+from clip.resize import resize
 from datasets.specs import SPECS
 from datasets.transforms import normalise
 from model import losses
@@ -23,7 +24,6 @@ from model.criterion import criterion
 from model.cvf import CVF
 from model.method import Phase
 from model.outputs import CVFOutput
-from model.resize import resize
 from utils.build import build_cvf
 from utils.config import Config, load_config
 from utils.inference.multi_scale import multi_scale, resize_long

@@ -10,6 +10,7 @@ import torch
 from helpers import ROOT
 from torch import Tensor
 
+from clip.resize import MANY, resize
 from datasets.toy.scene import random_classes, render
 from model.boxes import box_mask, boxes_by_products, boxes_by_spreading
 from model.par import refine
@@ -55,6 +56,15 @@ def test_refinement_is_that_of_the_cpu(device: torch.device) -> None:
     for found, expected in zip(refined, refine(images, masks, 10)):
         assert found.device.type == device.type
         torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("channels", [MANY - 1, MANY])
+def test_maps_are_resized_as_on_the_cpu(device: torch.device, mode: str, channels: int) -> None:
+    maps = torch.randn(2, channels, 14, 9)
+    found = resize(maps.to(device), (20, 24), mode)
+    assert found.device.type == device.type
+    torch.testing.assert_close(found.cpu(), resize(maps, (20, 24), mode))
 
 
 @pytest.mark.parametrize("plausible", [0.0, PLAUSIBLE])

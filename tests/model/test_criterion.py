@@ -9,12 +9,12 @@ import tiny
 import torch
 from torch import Tensor
 
+from clip.resize import resize
 from model.criterion import criterion, cross_loss, replace_labels
 from model.losses import IGNORE, affinity_loss, pair_targets, radius_mask, seg_loss
 from model.method import BEGINNING, Method, Phase
 from model.outputs import CVFOutput, PseudoLabels
 from model.predictions import allowed_labels, own_labels, probabilities
-from model.resize import resize
 from model.targets import candidate_loss, collision_loss, dice_loss
 from utils.common.errors import UserError
 from utils.config import Config

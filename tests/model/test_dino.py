@@ -18,12 +18,12 @@ from vit_files import (
     mctformer_plus,
 )
 
+from clip.resize import resize_tokens
 from model.affinity import map_on_grid, unit_rows
 from model.criterion import criterion
 from model.cvf import CVF
 from model.dino import dino_identity, load_dino
 from model.method import Phase
-from model.resize import resize_tokens
 from utils.common.errors import UserError
 from utils.tools.benchmark.networks import STAGES
 

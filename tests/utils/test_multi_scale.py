@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.resize import resize
+from clip.resize import resize
 from utils.inference.multi_scale import logits_of, multi_scale, pad, padding_of, resize_long
 
 SIZES = [(1, 1), (1, 300), (300, 1), (33, 47), (16, 16), (31, 500), (64, 96)]

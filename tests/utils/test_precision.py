@@ -11,10 +11,10 @@ import torch
 from helpers import ROOT
 from torch import Tensor
 
+from clip.resize import resize
 from datasets.toy.scene import random_classes, render
 from datasets.transforms import normalise
 from model.cvf import CVF
-from model.resize import resize
 from utils.build import STATISTICS, restore
 from utils.cli import checkpoint_config
 from utils.common.device import autocast, uses_bf16

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from clip.resize import resize
 from datasets.data import Split
 from datasets.lists import Item
 from datasets.transforms import CLIP_MEAN, CLIP_STD, normalise
 from model.cvf import CVF
 from model.method import BEGINNING, Phase
 from model.pseudo_labels import channels_of
-from model.resize import resize
 from utils.config import Config
 from utils.inference.crf import CRFSettings, dense_crf
 from utils.inference.multi_scale import resize_long

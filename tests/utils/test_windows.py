@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.resize import resize
+from clip.resize import resize
 from utils.inference import windows
 from utils.inference.multi_scale import SMALLEST
 from utils.inference.windows import (

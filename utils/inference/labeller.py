@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from clip.loader import PATCH, load_clip
+from clip.resize import resize
 from clip.text import text_features
 from datasets.classes import given_classes
 from datasets.specs import DatasetSpec
@@ -28,12 +29,11 @@ from datasets.transforms import normalise
 from model.cam import normalise as min_max
 from model.cvf import CVF
 from model.dense import patch_probabilities
-from model.precision import float32_region
 from model.pseudo_labels import CLIP_EPS, channels_of
-from model.resize import resize
 from utils.build import STATISTICS, build_cvf, build_dino
 from utils.common.device import autocast, choose_device
 from utils.common.errors import UserError
+from utils.common.precision import float32_region
 from utils.config import RECIPES, Config, load_config
 from utils.inference.multi_scale import SMALLEST, stretched
 from utils.inference.predictor import OnModel

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from clip.loader import PATCH
-from model.resize import resize
+from clip.resize import resize
 
 SMALLEST = 32  # px; smaller sides are padded
 # shrinking by more than this needs a filter; the published protocol, which has none, stays below

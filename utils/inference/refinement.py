@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clip.resize import resize
 from model.losses import IGNORE
 from model.par import refine
-from model.resize import resize
 from utils.common.errors import UserError
 from utils.config import Config
 from utils.inference.crf import crf

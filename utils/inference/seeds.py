@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clip.resize import resize
 from datasets.lists import Item
 from datasets.transforms import normalise
 from model.cvf import CVF
 from model.losses import IGNORE
 from model.method import BEGINNING, Phase
-from model.precision import float32_region
 from model.pseudo_labels import (
     background_powers,
     channels_of,
@@ -22,10 +22,10 @@ from model.pseudo_labels import (
     score_maps,
     with_background,
 )
-from model.resize import resize
 from utils.build import STATISTICS
 from utils.common.device import autocast
 from utils.common.errors import UserError
+from utils.common.precision import float32_region
 from utils.config import Config
 from utils.inference.crf import crf
 from utils.inference.multi_scale import pad, padding_of, shrunk, stretched

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from clip.loader import PATCH
+from clip.resize import resize
 from model.losses import IGNORE
-from model.resize import resize
 from utils.inference.crf import crf
 from utils.inference.multi_scale import SMALLEST, Segment, shrunk
 from utils.settings.crf import CRFSettings

@@ -28,11 +28,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clip.resize import resize
 from datasets.lists import Items
 from datasets.pictures import mask_png
 from datasets.specs import palette
 from model.cvf import CVF
-from model.resize import resize
 from utils.build import restore
 from utils.common.device import choose_device, prepare_torch
 from utils.common.entry import command

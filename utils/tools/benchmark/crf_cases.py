@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clip.resize import resize
 from datasets.pictures import load_image
 from datasets.toy.scene import random_classes, render
-from model.resize import resize
 from utils.inference.segmenter import Outputs, Segmenter
 
 SIZES = ((21, (375, 500)), (81, (480, 640)))  # labels, and the size of a drawn picture

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip.model import CLIP, VisionTransformer
+from clip.resize import resize
 from datasets.classes import spec_of
 from datasets.data import Batch, TaggedImages
 from datasets.lists import Item
@@ -21,7 +22,6 @@ from datasets.transforms import normalise
 from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
 from model.dino import DinoViT
-from model.resize import resize
 from utils.build import STATISTICS, build_cvf
 from utils.common.device import autocast
 from utils.config import Config

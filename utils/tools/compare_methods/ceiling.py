@@ -5,13 +5,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from clip.resize import by_products
 from datasets.data import Batch, TaggedImages
 from datasets.lists import Items
 from datasets.pictures import load_mask
 from datasets.specs import IGNORE
 from model.cvf import CVF
 from model.losses import seg_loss
-from model.resize import enlarge
 from utils.common import distributed
 from utils.config import Config
 
@@ -47,6 +47,6 @@ def mask_losses(
     labels = cast(MaskedBatch, batch)["labels"].long()
     return {
         "seg": seg_loss(
-            enlarge(model.segment(images), labels.shape[-2:]), labels, distributed.total
+            by_products(model.segment(images), labels.shape[-2:]), labels, distributed.total
         )
     }

@@ -13,9 +13,9 @@ import torch
 from markupsafe import Markup, escape
 from PIL import Image
 
+from clip.resize import resize
 from datasets.pictures import mask_png
 from datasets.specs import palette
-from model.resize import resize
 from utils.drawing import coloured, heat, label_name
 from utils.inference.refinement import sure_labels
 from utils.tools.demo.photos import Photo
