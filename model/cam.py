@@ -61,7 +61,6 @@ def text_probabilities(
     return torch.softmax(logits.masked_fill(~allowed, float("-inf")), dim=-1)
 
 
-@record_function("Grad-CAM")
 def gradcam(
     visual: VisionTransformer,
     logit_scale: float,
@@ -71,18 +70,34 @@ def gradcam(
     text: Tensor,
     block: int = -1,
 ) -> GradCAM:
+    """Compute Grad-CAM of the tagged classes of a batch (`gradcam_of_pairs`)."""
+    allowed = to_device(rows.allowed(len(text)), tokens.device)
+    return gradcam_of_pairs(visual, logit_scale, grid, text, block, tokens, rows.index, allowed)
+
+
+@record_function("Grad-CAM")
+def gradcam_of_pairs(
+    visual: VisionTransformer,
+    logit_scale: float,
+    grid: tuple[int, int],
+    text: Tensor,
+    block: int,
+    tokens: Tensor,
+    index: Tensor,
+    allowed: Tensor,
+) -> GradCAM:
     """Compute Grad-CAM at the first LayerNorm of `visual.blocks[block]`, for all images and tagged
     classes at once.
 
     tokens (B, T, C), T = 1+N: the residual stream that enters that block; text (K+M, E): text
-    features, K classes then M >= 1 background words; logit_scale: CLIP's own, a logarithm. The
+    features, K classes then M >= 1 background words; logit_scale: CLIP's own, a logarithm; index
+    (n, 2) and allowed (B, K+M): pairs of image and class, and what is compared, of `ClassRows`. The
     channel weight is the patch mean of d probability / d activation, the residual path being
     constant; map = relu(weighted sum of the activations), normalised twice as published (CLIP-ES).
     Works under `torch.no_grad`, not in inference mode. Under autocast the blocks run in half
     precision; all that follows them (text match, weighted sum, min-max) in float32.
     """
-    images, classes = rows.index.unbind(1)
-    allowed = to_device(rows.allowed(len(text)), tokens.device)
+    images, classes = index.unbind(1)
     first, *later = list(visual.blocks)[block:]
 
     def probabilities(end: Tensor, allowed: Tensor) -> Tensor:

@@ -188,7 +188,7 @@ class CVF(nn.Module):
     @property
     def seed_maker(self) -> SeedMaker:
         """Return what makes seeds, with the tensors where they are now."""
-        return SeedMaker(self.clip, self.logit_scale, self.text, self.method)
+        return SeedMaker(self.clip, self.logit_scale, self.text, self.method, self._replay)
 
     @property
     def vit_learns(self) -> bool:

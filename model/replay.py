@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Result = TypeVar("Result")
-MOST = 64  # graphs that are kept; what has further, rarer shapes is run as on a CPU
+MOST = 128  # graphs that are kept; what has further, rarer shapes is run as on a CPU
 RECORDED_AT = 3  # so often have shapes been met when a graph is recorded
 
 

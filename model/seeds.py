@@ -3,6 +3,7 @@ which they spread. What becomes of seeds is in `pseudo_labels`.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch.profiler import record_function
 from clip.model import ImageFeatures, VisionTransformer
 from model.affinity import build_affinity, map_on_grid, propagate, transition_matrix
 from model.boxes import box_mask
-from model.cam import gradcam
+from model.cam import gradcam_of_pairs
 from model.class_rows import ClassRows
 from model.dense import dense_cams, patch_probabilities
 from model.distribution import corrected, distribution_affinity
@@ -19,6 +20,7 @@ from model.method import Method
 from model.outputs import Seeds, Views
 from model.predictions import cam_weights, tagged_logits
 from model.proxy import read_out
+from model.replay import Replay
 from utils.common.precision import float32_region, to_device
 
 
@@ -28,13 +30,14 @@ class SeedMaker:
     for gradients and a dense read-out, and the settings.
 
     clip: its image tower. logit_scale: CLIP's own, a logarithm. text (K+M, E): unit text features
-    of K classes and M background words.
+    of K classes and M background words. replay: runs what is much launched for little work.
     """
 
     clip: VisionTransformer
     logit_scale: float
     text: Tensor
     method: Method
+    replay: Replay
 
     @torch.no_grad()
     def seeds(self, views: Views, tags: Tensor) -> Seeds:
@@ -77,18 +80,31 @@ class SeedMaker:
         cams = []
         last_map = None
         if method.cam != "dense":
-            block = method.cam_block  # tokens[-1], after block L-1, are what enters block -1
-            tokens = features.tokens[block - method.cam_skip]
-            grid = features.grid
-            found = gradcam(self.clip, self.logit_scale, tokens, grid, rows, self.text, block)
-            cams.append(found.cams)
-            last_map = found.attention if block == -1 else None
+            own, attention = self._gradcam(features, rows)
+            cams.append(own)
+            last_map = attention if method.cam_block == -1 else None
 
         if method.cam != "gradcam" and dense is not None:
             kind = method.dense_maps
             own = dense_cams(dense, self.text, self.logit_scale, rows, features.grid, kind)
             cams.append(own)
         return torch.stack(cams).mean(dim=0), last_map
+
+    def _gradcam(self, features: ImageFeatures, rows: ClassRows) -> tuple[Tensor, Tensor]:
+        """Make Grad-CAM's maps (n, h, w), and the attention map (B, T, T) of the block it reads."""
+        block = self.method.cam_block  # tokens[-1], after block L-1, are what enters block -1
+        tokens = features.tokens[block - self.method.cam_skip]
+        grid = features.grid
+        made = partial(gradcam_of_pairs, self.clip, self.logit_scale, grid, self.text, block)
+
+        def maps(*given: Tensor) -> tuple[Tensor, Tensor]:
+            """Leave out what is not read here."""
+            found = made(*given)
+            return found.cams, found.attention
+
+        allowed = to_device(rows.allowed(len(self.text)), tokens.device)
+        name = f"Grad-CAM of block {block} on {grid}"
+        return self.replay(name, maps, tokens, rows.index, allowed)
 
     def clip_maps(self, features: ImageFeatures, last_map: Tensor | None = None) -> list[Tensor]:
         """Return CLIP's attention between patches, (B, N, N) per block, in block order.
@@ -140,7 +156,10 @@ class SeedMaker:
         boxes = clip = None
         if clip_cams is not None:
             if method.uses_boxes:
-                boxes = box_mask(clip_cams, method.box_threshold, method.clip_box_edges)
+                mask = partial(
+                    box_mask, threshold=method.box_threshold, clip_edges=method.clip_box_edges
+                )
+                boxes = self.replay("boxes", mask, clip_cams)
             clip = propagate(transition, rows, clip_cams * weights, boxes)
 
         vit_cams = vit = None
