@@ -10,7 +10,7 @@ import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from typing import Any, TypeVar
@@ -19,13 +19,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from model.frozen_halves import FrozenHalves
+
 Result = TypeVar("Result")
 MOST = 128  # graphs that are kept; what has further, rarer shapes is run as on a CPU
 RECORDED_AT = 3  # so often have shapes been met when a graph is recorded
 
 
 class Replay:
-    """Runs functions by CUDA graphs; on a CPU as they are.
+    """Runs functions by CUDA graphs; on a CPU as they are. Where nothing is learned, frozen weights
+    are halved once (`FrozenHalves`).
 
     What a function is given and its result are tensors, or hold them in lists, tuples and
     dataclasses. Tensors that it reads beside them are on the GPU and stay where they are, as
@@ -41,6 +44,7 @@ class Replay:
         self._graphs: dict[Hashable, _Graph | _LearningGraph | None] = {}
         self._pool: Any = None  # memory that all graphs without gradients share
         self._lock = threading.RLock()
+        self._halves = FrozenHalves()
 
     def __reduce__(self) -> tuple[type[Replay], tuple[()]]:
         """Begin anew in a copy, here or in another process: its tensors are elsewhere."""
@@ -64,7 +68,7 @@ class Replay:
         learns = torch.is_grad_enabled()
         learned = [each for each in learned if learns and each.requires_grad]
         if tensors[0].device.type != "cuda" or (learns and not learned):
-            return function(*given)
+            return self._computed(function, given, learned)
 
         mode = (torch.is_autocast_enabled(), torch.is_inference_mode_enabled())
         kinds = [(each.shape, each.dtype, each.device, each.requires_grad) for each in tensors]
@@ -75,9 +79,17 @@ class Replay:
                 self._record(key, function, given, learned)
             recorded = self._graphs.get(key)
             if recorded is not None and not recorded.waits():
+                self._halves.renew()
                 return recorded(tensors)
 
-        return function(*given)
+        return self._computed(function, given, learned)
+
+    def _computed(
+        self, function: Callable[..., Result], given: Sequence[Any], learned: Sequence[Tensor]
+    ) -> Result:
+        """Return function(*given) without a graph, or to record one."""
+        with nullcontext() if learned else self._halves:
+            return function(*given)
 
     def _to_be_recorded(self, key: Hashable) -> bool:
         """Tell whether the time has come; once there is no room, not before something is met twice
@@ -131,7 +143,7 @@ class Replay:
             capture(graph, pool, device),
             torch.autocast("cuda", enabled=half, cache_enabled=False),
         ):
-            result = function(*given)
+            result = self._computed(function, given, learned)
 
         if learned:
             return _LearningGraph(graph, tensors_of(given), result, learned)

@@ -281,8 +281,8 @@ def restore(
     given_clip: str | None = None,
     labels: bool = False,
 ) -> tuple[CVF, DatasetSpec]:
-    """Return model and class list of a stage-2 checkpoint. Raises UserError when its classes or
-    tensors do not fit.
+    """Return model and class list of a stage-2 checkpoint, not to be trained further. Raises
+    UserError when its classes or tensors do not fit.
 
     labels: pseudo labels are to be made too, so that all that makes them is loaded.
 
@@ -320,4 +320,4 @@ def restore(
         model = build_cvf(config, clip, checkpoint["text"], vit, len(spec.classes), dino)
 
     load_trained_state(model, checkpoint["model"], assign=True)
-    return model.eval(), spec
+    return model.eval().requires_grad_(False), spec

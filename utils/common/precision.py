@@ -28,3 +28,12 @@ def to_device(host: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         host = host.pin_memory()
     return host.to(device, non_blocking=True)
+
+
+def autocasts(device: torch.device) -> bool:
+    """Tell whether operations on a device are under autocast."""
+    if torch.__version__ >= "2.4":  # compared as versions, not as text
+        return torch.is_autocast_enabled(device.type)
+    if device.type == "cuda":
+        return torch.is_autocast_enabled()
+    return torch.is_autocast_cpu_enabled()

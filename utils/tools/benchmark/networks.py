@@ -175,7 +175,7 @@ def measure_image(settings: list[Setting]) -> Iterator[Row]:
     image = normalise(
         torch.randint(0, 256, (1, 3, *TEST_SIZE), dtype=torch.uint8), *STATISTICS["imagenet"]
     )
-    models = [full_size(s.config, s.device).eval() for s in settings]
+    models = [full_size(s.config, s.device).eval().requires_grad_(False) for s in settings]
     images = [image.to(s.device) for s in settings]
 
     def protocol(model: CVF, image: Tensor, setting: Setting) -> None:
