@@ -24,8 +24,8 @@ _CACHED = 2**16  # values per band: a CPU core's cache keeps them while 48 neigh
 _GATHERED = 2**26  # values gathered at a time on a GPU: 0.27 GB
 
 Offsets = Sequence[tuple[int, int]]  # steps to neighbours, (rows, columns)
-# masks, weights, owners, offsets and iterations of `rounds_by_operations`, and its result
-Rounds = Callable[[Tensor, Tensor, Tensor, Offsets, int], Tensor]
+# masks, weights, counts, offsets and iterations of `rounds_by_operations`, and its result
+Rounds = Callable[[Tensor, Tensor, Sequence[int], Offsets, int], Tensor]
 
 
 @record_function("PAR")
@@ -83,9 +83,7 @@ def at_once(
         own = masks[first : first + some]
         weights = _weights_at_once(images[first : first + some], offsets)
         counts = [len(each) for each in own]
-        owners = torch.tensor([image for image, count in enumerate(counts) for _ in range(count)])
-        owners = to_device(owners, images.device)
-        refined += rounds(torch.cat([*own]), weights, owners, offsets, iterations).split(counts)
+        refined += rounds(torch.cat([*own]), weights, counts, offsets, iterations).split(counts)
     return refined
 
 
@@ -101,7 +99,7 @@ def rounds_at_once(device: torch.device) -> Rounds:
         from model.par_kernel import rounds
 
         pixel = torch.ones(1, 1, 1, 1, device=device)
-        rounds(pixel[0], pixel, torch.zeros(1, dtype=torch.long, device=device), [(0, 1)], 1)
+        rounds(pixel[0], pixel, [1], [(0, 1)], 1)
         return rounds
     except Exception as error:  # whatever is missing: Triton, a compiler, a folder to write to
         reason = " ".join(str(error).split())[:200]
@@ -110,14 +108,16 @@ def rounds_at_once(device: torch.device) -> Rounds:
 
 
 def rounds_by_operations(
-    masks: Tensor, weights: Tensor, owners: Tensor, offsets: Offsets, iterations: int
+    masks: Tensor, weights: Tensor, counts: Sequence[int], offsets: Offsets, iterations: int
 ) -> Tensor:
     """Smooth masks (r, H, W) of some images in so many rounds.
 
-    weights (B, n, H, W) of the n neighbours at `offsets`; owners (r,): the image of each mask.
+    weights (B, n, H, W) of the n neighbours at `offsets`; counts: masks of each image, in order.
     """
     reach = _reach(offsets)
     some = max(1, _GATHERED // weights[0].numel())
+    owners = torch.tensor([image for image, count in enumerate(counts) for _ in range(count)])
+    owners = to_device(owners, masks.device)
 
     refined: list[Tensor] = []
     for own, images in zip(masks.split(some), owners.split(some)):

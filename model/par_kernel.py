@@ -13,22 +13,25 @@ from torch import Tensor
 from utils.common.precision import to_device
 
 _PIXELS = 256  # worked out by one program of the kernel
+_TOGETHER = 4  # masks of an image that it reads weights for
 
 
 def rounds(
     masks: Tensor,
     weights: Tensor,
-    owners: Tensor,
+    counts: Sequence[int],
     offsets: Sequence[tuple[int, int]],
     iterations: int,
 ) -> Tensor:
     """Smooth masks (r, H, W) of some images in so many rounds.
 
-    weights (B, n, H, W) of the n neighbours at `offsets`; owners (r,): the image of each mask.
+    weights (B, n, H, W) of the n neighbours at `offsets`; counts: masks of each image, in order.
     """
     count, height, width = weights.shape[1:]
     steps = to_device(torch.tensor(offsets, dtype=torch.int32), masks.device)
-    programs = len(masks) * triton.cdiv(height * width, _PIXELS)
+    listed = _groups(counts)
+    groups = to_device(torch.tensor(listed, dtype=torch.int32), masks.device)
+    programs = len(listed) * triton.cdiv(height * width, _PIXELS)
     weights = weights.contiguous()
     read = masks.contiguous()
 
@@ -36,42 +39,60 @@ def rounds(
         for _ in range(iterations):
             written = torch.empty_like(read)
             _smooth[(programs,)](
-                read, weights, owners, steps, written, len(masks), height, width, count, _PIXELS
+                *(read, weights, groups, steps, written, len(listed), height, width),
+                *(count, _PIXELS, _TOGETHER),
             )
             read = written
     return read
+
+
+def _groups(counts: Sequence[int]) -> list[tuple[int, int, int]]:
+    """List who is worked out together: an image, the first of its masks, and where they end."""
+    groups = []
+    first = 0
+    for image, count in enumerate(counts):
+        end = first + count
+        groups += [(image, row, end) for row in range(first, end, _TOGETHER)]
+        first = end
+    return groups
 
 
 @triton.jit
 def _smooth(  # type: ignore[no-untyped-def]
     masks,
     weights,
-    owners,
+    groups,
     steps,
     result,
-    rows,
+    number,
     height,
     width,
     COUNT: tl.constexpr,
     PIXELS: tl.constexpr,
+    TOGETHER: tl.constexpr,
 ):
-    """Write some pixels of one mask: the sum of COUNT neighbours, each times its weight."""
-    # Programs that follow each other work on all masks, as those of one image share its weights.
-    row = tl.program_id(0) % rows
-    pixels = tl.program_id(0) // rows * PIXELS + tl.arange(0, PIXELS)
+    """Write some pixels of up to TOGETHER masks of one image, one of so many groups: sums of COUNT
+    neighbours, each times its weight.
+    """
+    # Programs that follow each other work on all groups, as those of one image share its weights.
+    group = groups + tl.program_id(0) % number * 3
+    pixels = tl.program_id(0) // number * PIXELS + tl.arange(0, PIXELS)
     area = height * width
     inside = pixels < area
     y = pixels // width
     x = pixels % width
 
-    mask = masks + row.to(tl.int64) * area
-    shares = weights + tl.load(owners + row) * COUNT * area
-    total = tl.full([PIXELS], 0.0, tl.float32)
+    rows = tl.load(group + 1) + tl.arange(0, TOGETHER)
+    places = rows.to(tl.int64)[:, None] * area
+    written = (rows < tl.load(group + 2))[:, None] & inside[None, :]
+    shares = weights + tl.load(group).to(tl.int64) * COUNT * area
+    total = tl.full([TOGETHER, PIXELS], 0.0, tl.float32)
     for neighbour in range(COUNT):
         below = tl.minimum(tl.maximum(y + tl.load(steps + 2 * neighbour), 0), height - 1)
         beside = tl.minimum(tl.maximum(x + tl.load(steps + 2 * neighbour + 1), 0), width - 1)
+        near = below * width + beside
         share = tl.load(shares + pixels, mask=inside)
-        total += share * tl.load(mask + below * width + beside, mask=inside)
+        total += share[None, :] * tl.load(masks + places + near[None, :], mask=written)
         shares += area
 
-    tl.store(result + row.to(tl.int64) * area + pixels, total, mask=inside)
+    tl.store(result + places + pixels[None, :], total, mask=written)
