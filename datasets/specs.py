@@ -3,6 +3,7 @@ touches a file.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -38,9 +39,10 @@ class DatasetSpec:
         return [self.template.format(word) for word in (*self.prompts, *self.background)]
 
 
+@cache
 def palette(size: int = 256) -> np.ndarray:
-    """Return the PASCAL VOC colour map, (size, 3) uint8: bit j of channel c is bit 3j + c of the
-    label, highest bit first.
+    """Return the PASCAL VOC colour map, (size, 3) uint8, to be read alone: bit j of channel c is
+    bit 3j + c of the label, highest bit first.
     """
     labels = np.arange(size, dtype=np.uint32)
     colours = np.zeros((size, 3), np.uint8)
@@ -49,6 +51,7 @@ def palette(size: int = 256) -> np.ndarray:
             colours[:, channel] |= (((labels >> (3 * bit + channel)) & 1) << (7 - bit)).astype(
                 np.uint8
             )
+    colours.setflags(write=False)
     return colours
 
 

@@ -85,10 +85,7 @@ class ConfusionMatrix:
                 raise ValueError(f"labels outside 0..{_LABELS - 1}")
 
         # All pairs of labels are counted first: picking pixels takes ten times as long.
-        pairs = torch.bincount(
-            (truth.int() * _LABELS + prediction.int()).flatten(), minlength=_LABELS**2
-        )
-        counts = pairs.view(_LABELS, _LABELS)[: self.num_classes]
+        counts = _pair_counts(truth, prediction)[: self.num_classes]
         if counts[:, self.num_classes :].any():
             raise ValueError(f"prediction has labels outside 0..{self.num_classes - 1}")
 
@@ -155,6 +152,20 @@ class ConfusionMatrix:
         """Return per class, float64: pixels hit, pixels in the truth, pixels predicted."""
         counts = self.counts.cpu().double()
         return counts.diagonal(), counts.sum(1), counts.sum(0)
+
+
+def _pair_counts(truth: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
+    """Count the pixels of each pair of labels 0..255: (256, 256) int64, rows = truth.
+
+    On a CPU by NumPy: PyTorch would start a team of threads for every thread that counts.
+    """
+    if truth.device.type == "cpu":
+        both = truth.numpy().astype(np.uint16) * _LABELS + prediction.numpy().astype(np.uint16)
+        pairs = torch.from_numpy(np.bincount(both.ravel(), minlength=_LABELS**2))
+    else:
+        both = truth.int() * _LABELS + prediction.int()
+        pairs = torch.bincount(both.flatten(), minlength=_LABELS**2)
+    return pairs.view(_LABELS, _LABELS)
 
 
 def format_table(rows: list[tuple[str, ConfusionMatrix]], class_names: tuple[str, ...]) -> str:

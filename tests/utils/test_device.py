@@ -5,16 +5,18 @@ import os
 import platform
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT
+from helpers import GPU, ROOT, device_named
 
 from utils.common import device
 from utils.common.cores import usable_cores
 from utils.common.device import (
     choose_device,
+    fetch,
     keep_freed_memory,
     loading_processes,
     usual_processes,
@@ -197,3 +199,11 @@ def test_freed_memory_is_used_again() -> None:
     keep_freed_memory()
     pages_asked_for()
     assert pages_asked_for() < 1000  # else 273,000
+
+
+@pytest.mark.parametrize("name", ["cpu", GPU])
+def test_another_thread_gets_what_was_on_its_way_when_it_was_asked_for(name: str) -> None:
+    values = torch.arange(1 << 22, device=device_named(name))
+    with ThreadPoolExecutor(1) as pool:
+        tripled = pool.submit(fetch(values * 3))
+        assert torch.equal(tripled.result(), torch.arange(1 << 22) * 3)

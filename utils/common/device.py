@@ -149,18 +149,20 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 
 def fetch(value: Tensor) -> Callable[[], Tensor]:
-    """Start to bring a tensor to the CPU. The result, when called, waits for that alone and gives
-    the tensor there; a GPU goes on with what it is given in between.
+    """Start to bring a tensor to the CPU. The result, when called, by any thread, waits for that
+    alone and gives the tensor there; a GPU goes on with what it is given in between.
     """
     if not value.is_cuda:
         return lambda: value
+    device = value.device
     host = torch.empty_like(value, device="cpu", pin_memory=True)
     host.copy_(value, non_blocking=True)
-    copied = torch.cuda.current_stream(value.device).record_event()
+    copied = torch.cuda.current_stream(device).record_event()
 
     def wait() -> Tensor:
         """Wait for the copy, and return it."""
-        copied.synchronize()
+        with torch.cuda.device(device):  # a thread begins with GPU 0, and would take memory there
+            copied.synchronize()
         return host
 
     return wait

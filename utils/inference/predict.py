@@ -28,6 +28,7 @@ from utils.run_folder.claim import claimed
 from utils.run_folder.journal import Journal, begin, stamp, unfinished
 
 GUESSED = "guessed"  # in an entry of the journal whose tags were not given: the threshold
+WRITERS = 4  # threads that write files, and so the most images that wait in memory for theirs
 
 
 @dataclass(frozen=True)
@@ -102,28 +103,34 @@ def total_scores(entries: Iterable[Entry], num_labels: int) -> dict[str, Confusi
 
 
 def _predict_each(predictor: Predictor, job: Job, images: Items, journal: Journal) -> None:
-    """Predict images and note them. The files of one are written while a GPU computes the next,
-    even if that fails.
+    """Predict images and note them in their order. While one is computed, threads write the files
+    of those before, whose labels may still be on their way from a GPU; even if computing fails.
     """
     config = predictor.config
     pace = Pace(len(images), "image")
-    # What is left to do for the image before, whose labels may still be on their way from a GPU: it
-    # is called when the next image's work has been given to the GPU.
-    finish = None
-    with progress(None, config.quiet, total=len(images), desc="predicting") as bar:
+    written: deque[Future] = deque()  # entries, each there when its files are
+
+    with (
+        progress(None, config.quiet, total=len(images), desc="predicting") as bar,
+        ThreadPoolExecutor(WRITERS) as writers,
+    ):
+
+        def note() -> None:
+            """Wait for the first entry, and note it."""
+            journal.add(written.popleft().result())
+            bar.update()
+            if (told := pace.count()) and distributed.is_main():
+                tqdm.write(told)
+
         try:
             for item, sample in _read_ahead(images, loading_processes(config.workers)):
-                before = finish
                 finish = _predicted(predictor, job, item, sample)
-                if before is not None:
-                    journal.add(before())
-                bar.update()
-
-                if (told := pace.count()) and distributed.is_main():
-                    tqdm.write(told)
+                written.append(writers.submit(finish))
+                while written and (written[0].done() or len(written) > WRITERS):
+                    note()
         finally:
-            if finish is not None:
-                journal.add(finish())
+            while written:
+                note()
 
 
 def _predicted(predictor: Predictor, job: Job, item: Item, sample: Future) -> Callable[[], Entry]:

@@ -91,7 +91,8 @@ class Predictor(Protocol):
         """Return what changes the labels beside weights, pictures and tags, as plain values."""
 
     def set_off(self, item: Item, image: Tensor, tags: list[str] | None) -> Callable[[], Found]:
-        """Begin to predict an image (3, H, W) uint8; the result waits for what was found.
+        """Begin to predict an image (3, H, W) uint8; the result, which any thread may call while
+        the next one is begun, waits for what was found.
 
         tags: the classes that may occur; None where they are not known. Raises UserError where the
         picture cannot be predicted.

@@ -1,0 +1,158 @@
+"""Prediction of a list: files are written beside it, in bounded memory, and none is lost."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch import Tensor
+
+from datasets.lists import Item, Items
+from datasets.predictions import read_journal
+from utils.config import Config
+from utils.inference import predict
+from utils.inference.predict import WRITERS, Job, predict_split
+from utils.inference.predictor import Found
+
+COUNT = 3 * WRITERS
+PATIENCE = 20  # seconds until something must have come
+
+
+class Fake:
+    """Gives every pixel label 1. `begin` is called with an image's name when it is begun, `end`
+    when it is waited for.
+    """
+
+    config = Config(quiet=True)
+    sha256 = "none"
+    classes = ("background", "cat")
+
+    def __init__(
+        self,
+        begin: Callable[[str], Any] = lambda _: None,
+        end: Callable[[str], Any] = lambda _: None,
+    ) -> None:
+        self.begin = begin
+        self.end = end
+
+    def choices(self) -> dict[str, Any]:
+        return {}
+
+    def set_off(self, item: Item, image: Tensor, tags: list[str] | None) -> Callable[[], Found]:
+        self.begin(item.name)
+
+        def found() -> Found:
+            self.end(item.name)
+            return Found({"labels": np.ones(tuple(image.shape[1:]), np.uint8)})
+
+        return found
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """Predict COUNT pictures that are called "00", "01", ..., each its own mask."""
+    rows = []
+    for name in map("{:02}".format, range(COUNT)):
+        file = tmp_path / f"{name}.png"
+        Image.new("L", (8, 6), 1).save(file)
+        rows.append((name, str(file), str(file)))
+    return Job(Items(rows), tmp_path / "out")
+
+
+def noted(job: Job) -> list[str]:
+    """Names in the journal, in its order."""
+    return [entry["name"] for entry in read_journal(job.folder)[1]]
+
+
+def label_file(job: Job, name: str) -> Path:
+    return job.folder / "prediction_cmap" / f"{name}.png"  # the last that is written of an image
+
+
+def waited_for(come: Callable[[], bool]) -> bool:
+    """Wait until something has come; False where it did not."""
+    end = time.monotonic() + PATIENCE
+    while not come() and time.monotonic() < end:
+        time.sleep(0.001)
+    return come()
+
+
+def test_files_are_written_while_the_next_image_is_computed(job: Job) -> None:
+    def compute(name: str) -> None:
+        if name != "00":
+            before = label_file(job, f"{int(name) - 1:02}")
+            assert waited_for(before.is_file)
+
+    predict_split(Fake(begin=compute), job)
+    assert noted(job) == list(job.images.names)
+
+
+def test_few_images_wait_for_their_files_and_are_noted_in_their_order(job: Job) -> None:
+    begun: list[str] = []
+    ended: list[str] = []
+    waiting: list[int] = []
+
+    def begin(name: str) -> None:
+        waiting.append(len(begun) - len(ended))
+        begun.append(name)
+
+    def end(name: str) -> None:
+        if name == "00":  # its labels come last of all that can be begun before
+            assert waited_for(lambda: len(begun) == WRITERS + 1)
+            assert not waited_for_longer(lambda: len(begun) > WRITERS + 1)
+        ended.append(name)
+
+    predict_split(Fake(begin, end), job)
+    assert ended[0] != "00" and noted(job) == list(job.images.names)
+    assert max(waiting) <= WRITERS
+
+
+def waited_for_longer(come: Callable[[], bool]) -> bool:
+    """Give something the time to come that must not."""
+    time.sleep(0.2)
+    return come()
+
+
+def test_an_interrupt_keeps_all_that_was_computed(job: Job) -> None:
+    interrupted = threading.Event()
+
+    def begin(name: str) -> None:
+        if name == "03":
+            interrupted.set()
+            raise KeyboardInterrupt
+
+    fake = Fake(begin, end=lambda _: interrupted.wait(PATIENCE))
+    with pytest.raises(KeyboardInterrupt):
+        predict_split(fake, job)
+    assert noted(job) == ["00", "01", "02"]
+    assert all(label_file(job, name).is_file() for name in noted(job))
+
+    again: list[str] = []
+    predict_split(Fake(begin=again.append), job)
+    assert again == list(job.images.names[3:])
+    assert sorted(noted(job)) == list(job.images.names)
+
+
+def test_a_fault_while_files_are_written_ends_the_run_and_loses_no_other_image(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    write = predict.write_labels
+
+    def full(labels: np.ndarray, name: str, folder: Path) -> list[str]:
+        if name == "02":
+            raise OSError(28, "No space left on device")
+        return write(labels, name, folder)
+
+    monkeypatch.setattr(predict, "write_labels", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        predict_split(Fake(begin=begun.append), job)
+    assert len(begun) <= 3 + WRITERS
+    assert noted(job) == [name for name in begun if name != "02"]
+
+    monkeypatch.undo()
+    predict_split(Fake(), job)
+    assert sorted(noted(job)) == list(job.images.names)
