@@ -159,13 +159,13 @@ def _pair_counts(truth: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
 
     On a CPU by NumPy: PyTorch would start a team of threads for every thread that counts.
     """
-    if truth.device.type == "cpu":
-        both = truth.numpy().astype(np.uint16) * _LABELS + prediction.numpy().astype(np.uint16)
-        pairs = torch.from_numpy(np.bincount(both.ravel(), minlength=_LABELS**2))
-    else:
-        both = truth.int() * _LABELS + prediction.int()
-        pairs = torch.bincount(both.flatten(), minlength=_LABELS**2)
-    return pairs.view(_LABELS, _LABELS)
+    if truth.device.type != "cpu":
+        pairs = (truth.int() * _LABELS + prediction.int()).flatten()
+        return torch.bincount(pairs, minlength=_LABELS**2).view(_LABELS, _LABELS)
+
+    both = truth.numpy().astype(np.uint16) * _LABELS + prediction.numpy().astype(np.uint16)
+    counts = np.bincount(both.ravel(), minlength=_LABELS**2)
+    return torch.from_numpy(counts).view(_LABELS, _LABELS)
 
 
 def format_table(rows: list[tuple[str, ConfusionMatrix]], class_names: tuple[str, ...]) -> str:
