@@ -4,7 +4,6 @@ of AFA, Ru et al., 2022). The maps are called masks, as in that paper, but hold 
 
 import functools
 import math
-import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from model.threads import each_on_a_thread
+from utils.common.kernels import kernel_or_operations
 from utils.common.precision import to_device
 
 DILATIONS = (1, 2, 4, 8, 12, 24)  # how far neighbours are, px
@@ -92,19 +92,17 @@ def rounds_at_once(device: torch.device) -> Rounds:
     """Return what does rounds of all masks at once on a device: Triton's kernel where it can be
     compiled, otherwise operations of PyTorch, with a warning on a GPU.
     """
-    if device.type != "cuda":
-        return rounds_by_operations
+    operations: Rounds = rounds_by_operations
+    return kernel_or_operations("PAR", device, _kernel, operations)
 
-    try:
-        from model.par_kernel import rounds
 
-        pixel = torch.ones(1, 1, 1, 1, device=device)
-        rounds(pixel[0], pixel, [1], [(0, 1)], 1)
-        return rounds
-    except Exception as error:  # whatever is missing: Triton, a compiler, a folder to write to
-        reason = " ".join(str(error).split())[:200]
-        warnings.warn(f"PAR runs without its Triton kernel, slower: {reason}", stacklevel=2)
-        return rounds_by_operations
+def _kernel(device: torch.device) -> Rounds:
+    """Return Triton's kernel after a try on the device."""
+    from model.par_kernel import rounds
+
+    pixel = torch.ones(1, 1, 1, 1, device=device)
+    rounds(pixel[0], pixel, [1], [(0, 1)], 1)
+    return rounds
 
 
 def rounds_by_operations(

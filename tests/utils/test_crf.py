@@ -101,7 +101,7 @@ def test_lattice_matches_a_loop(d, spread):
     features, values = rng.uniform(-spread, spread, (d, 60)), rng.random((60, 3))
     norm = loop_filter(features, np.ones((60, 1))) ** -0.5
     expected = torch.from_numpy(norm * loop_filter(features, norm * values)).float()
-    actual = Lattice(torch.from_numpy(features).float())(torch.from_numpy(values).float())
+    actual = Lattice.of_points(torch.from_numpy(features).float())(torch.from_numpy(values).float())
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4)
 
 
@@ -114,26 +114,26 @@ def test_lattice_approximates_the_gaussian(d, spread):
     )
     values[:, 1] = (features[0] > spread / 2).float()
     expected = exact_filter(features, values)
-    assert (Lattice(features)(values) - expected).abs().mean() / expected.mean() < 0.05
+    assert (Lattice.of_points(features)(values) - expected).abs().mean() / expected.mean() < 0.05
 
 
 def test_points_far_apart_keep_their_values():
     features = torch.arange(6.0)[None] * 1000
     values = torch.rand(6, 4)
-    torch.testing.assert_close(Lattice(features, weight=2.0)(values), 2 * values)
+    torch.testing.assert_close(Lattice.of_points(features, weight=2.0)(values), 2 * values)
 
 
 def test_points_in_one_place_share_their_mean():
     values = torch.rand(50, 3)
     expected = values.mean(0).expand(50, 3)
     torch.testing.assert_close(
-        Lattice(torch.full((5, 50), 3.7))(values), expected, atol=1e-4, rtol=1e-4
+        Lattice.of_points(torch.full((5, 50), 3.7))(values), expected, atol=1e-4, rtol=1e-4
     )
 
 
 def test_lattice_too_large_to_number_is_refused():
     with pytest.raises(ValueError, match="larger deviations"):
-        Lattice(torch.tensor([[0.0, 1e6]]).expand(5, 2))
+        Lattice.of_points(torch.tensor([[0.0, 1e6]]).expand(5, 2))
 
 
 def test_crf_approximates_the_exact_one():

@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from utils.common.device import fetch
 from utils.common.errors import UserError
-from utils.inference.lattice import Lattice, weighted_rows
+from utils.common.precision import to_device
+from utils.inference.lattice import Lattice, joined
+from utils.inference.sums import softmax_rows, sums_on
 from utils.settings.crf import CRFSettings
 
 MIN_PROB = 1e-5  # probabilities are clipped here before the logarithm
 # on sixteen photographs at least 99.91% of pixels kept the label that they have with all labels
 PLAUSIBLE = 1e-2
 SIZES = 4  # sizes of pictures whose filters by place are kept, 60 bytes per pixel
-CHUNK = 16384  # points updated at a time on a CPU, whose caches hold them
 
 
 @torch.no_grad()
@@ -89,10 +91,11 @@ def dense_crf(
     colour = image.to(probs.device).reshape(-1, 3).T.float()
     place = _places(height, width, probs.device)
     both = torch.cat([place / settings.bi_xy_std, colour / settings.bi_rgb_std])
-    bilateral = Lattice(both, settings.bi_w)
+    bilateral = Lattice.of_points(both, settings.bi_w)
     spatial = _spatial(height, width, probs.device, settings.pos_xy_std, settings.pos_w)
 
-    marginals, kept = _mean_field(log_probs, spatial, bilateral, settings.iterations, plausible)
+    filters = joined(spatial, bilateral)
+    marginals, kept = _mean_field(log_probs, filters, settings.iterations, plausible)
     result = torch.zeros(count, height * width, device=probs.device)
     result[kept] = marginals.T
     return result.view(probs.shape)
@@ -110,61 +113,37 @@ def _spatial(
     height: int, width: int, device: torch.device, deviation: float, weight: float
 ) -> Lattice:
     """Return the filter by place alone, which pictures of one size share."""
-    return Lattice(_places(height, width, device) / deviation, weight)
+    return Lattice.of_points(_places(height, width, device) / deviation, weight)
 
 
 def _mean_field(
-    log_probs: torch.Tensor,
-    spatial: Lattice,
-    bilateral: Lattice,
-    iterations: int,
-    plausible: float,
+    log_probs: torch.Tensor, filters: Lattice, iterations: int, plausible: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run mean field on log probabilities (N, C): marginals (N, L) of the labels that are plausible
     to the end, and these labels (L,).
     """
-    # Both kernels' vertices in one table, so that a point reads all its corners in one sum.
-    corners = torch.cat([spatial.corners, bilateral.corners + spatial.size], 1)
-    shares = torch.cat([spatial.shares, bilateral.shares], 1)
+    device = log_probs.device
+    update = sums_on(device).update
+    labels = torch.arange(log_probs.shape[1], device=device)
     marginals = softmax_rows(log_probs)
-    labels = torch.arange(log_probs.shape[1], device=log_probs.device)
-    step = len(marginals)
-    if log_probs.device.type == "cpu":
-        step = CHUNK
+    alive = fetch((marginals >= plausible).any(0))
 
     for _ in range(iterations):
-        alive = (marginals >= plausible).any(0)  # a third of the time of amax(0)
-        if not alive.all():
-            kept = alive.nonzero().flatten()  # index_select takes an eighth of the time of an index
-            marginals = marginals.index_select(1, kept)
-            log_probs = log_probs.index_select(1, kept)
+        table = filters.spread(marginals)
+        # A GPU spreads while the CPU waits to learn which labels leave, and these leave the table.
+        left = alive().nonzero().flatten()
+        if len(left) < len(labels):
+            kept = to_device(left, device)
             labels = labels[kept]
+            # index_select takes an eighth of the time of an index
+            table = table.index_select(1, kept)
+            log_probs = log_probs.index_select(1, kept)
+            marginals = torch.empty_like(log_probs)
 
-        table = torch.cat([spatial.spread(marginals), bilateral.spread(marginals)])
-        parts = (rows.split(step) for rows in (marginals, corners, shares, log_probs))
-        # safe in place: neighbours are read from `table`, not from `marginals`
-        for part, *inputs in zip(*parts):
-            part.copy_(_update(table, *inputs))
+        alive = fetch(
+            update(table, filters.corners, filters.shares, log_probs, marginals, plausible)
+        )
     return marginals, labels
-
-
-def _update(
-    table: torch.Tensor, corners: torch.Tensor, shares: torch.Tensor, log_probs: torch.Tensor
-) -> torch.Tensor:
-    """Return new marginals (n, C) of n points from what their corners (n, k) hold in the table (M,
-    C).
-    """
-    return softmax_rows(weighted_rows(table, corners, shares).add_(log_probs))
-
-
-def softmax_rows(energy: torch.Tensor) -> torch.Tensor:
-    """Take the softmax of each row of (N, C). On a CPU PyTorch's own takes four times as long for
-    rows that fill no vector.
-    """
-    if energy.device.type != "cpu" or energy.shape[1] >= 16:
-        return energy.softmax(1)
-    powers = (energy - energy.amax(1, keepdim=True)).exp_()
-    return powers.div_(powers.sum(1, keepdim=True))
 
 
 def find_pydensecrf() -> Any:

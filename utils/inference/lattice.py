@@ -6,26 +6,39 @@ Source: Adams, Baek & Davis, "Fast High-Dimensional Filtering Using the Permutoh
 """
 
 import math
-from functools import lru_cache
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch.nn.functional import embedding_bag
+from torch.nn.functional import pad
+
+from utils.inference.sums import sums_on
 
 
+@dataclass(frozen=True)
 class Lattice:
     """Gaussian filter, symmetrically normalised, over points scattered in a d-dimensional space.
 
     Each point gives its value to the d + 1 corners of the lattice simplex around it ("splat"), the
     corners are blurred with [1 2 1] along the d + 1 lattice directions, and each point reads its
-    corners back ("slice"). All three are sums of few weighted rows, which is what `embedding_bag`
-    computes.
+    corners back ("slice"). All three are sums of weighted rows (`sums`).
 
-    corners (N, d + 1) int32 and shares (N, d + 1) float32: the rows of `spread`'s result, of which
-    there are `size`, that a point reads, and their weights.
+    corners (N, d + 1) int32 and shares (N, d + 1) float32: the rows of `spread`'s result, (M, C),
+    that a point reads, and their weights. splat: the `Bags` of `sums` that make M sums of points.
+    near (d + 1, M, 3) int32 and weights (d + 1, M, 3) float32: the rows that are summed in each of
+    the blurs, and their weights; the first of the three is the row itself, at weight 1.
     """
 
-    def __init__(self, features: torch.Tensor, weight: float = 1.0) -> None:
-        """
+    corners: torch.Tensor
+    shares: torch.Tensor
+    splat: Any
+    near: torch.Tensor
+    weights: torch.Tensor
+
+    @classmethod
+    def of_points(cls, features: torch.Tensor, weight: float = 1.0) -> "Lattice":
+        """Make the filter over some points.
+
         Args:
             features: (d, N) float32 coordinates in units of the kernel's deviation.
             weight: factor of the result.
@@ -41,53 +54,60 @@ class Lattice:
         codes, order = codes.flatten().sort()
         first = torch.ones_like(codes, dtype=torch.bool)
         first[1:] = codes[1:] != codes[:-1]
-        vertices = codes[first]
-        starts = first.nonzero().flatten().int()
+        starts = first.nonzero().flatten()
+        vertices = codes[starts]
         corners = torch.empty_like(order, dtype=torch.int32)
         corners.scatter_(0, order, first.cumsum(0, dtype=torch.int32) - 1)
         points = order.int().div_(side, rounding_mode="floor")
 
-        self.size = len(vertices)
-        self.corners = corners.view(-1, side)
-        self.shares = shares
-        self._splat = (points, starts, shares.flatten()[order])
-        self._blur = [_neighbours(vertices, stride) for stride in strides]
+        splat = sums_on(features.device).Bags(points, shares.flatten()[order], starts.int())
+        near, weights = _neighbours(vertices, strides)
+        plain = cls(corners.view(-1, side), shares, splat, near, weights)
 
-        norm = self(torch.ones_like(features[0])[:, None]).flatten().clamp_min(1e-20).rsqrt()
-        self._splat = (points, starts, self._splat[2].mul_(norm[points]))
-        self.shares = shares * (weight * norm)[:, None]
+        norm = plain(torch.ones_like(features[0])[:, None]).flatten().clamp_min(1e-20).rsqrt()
+        splat.shares.mul_(norm[points])
+        shares.mul_((weight * norm)[:, None])
+        return plain
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """Splat and blur (N, C) float32 onto the vertices: (size, C)."""
-        points, starts, shares = self._splat
-        values = embedding_bag(points, values, starts, mode="sum", per_sample_weights=shares)
-        for near, shares in self._blur:
-            values = weighted_rows(values, near, shares)
+        """Splat and blur (N, C) float32 onto the vertices: (M, C)."""
+        values = self.splat.sums(values)
+        weighted_rows = sums_on(values.device).weighted_rows
+        for near, weights in zip(self.near, self.weights):
+            values = weighted_rows(values, near, weights)
         return values
 
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
         """Return (N, C) of (N, C) float32: weight * D^-1/2 K D^-1/2 values, where K is the Gaussian
         and D its row sums.
         """
+        weighted_rows = sums_on(values.device).weighted_rows
         return weighted_rows(self.spread(values), self.corners, self.shares)
 
 
-def weighted_rows(table: torch.Tensor, rows: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """Sum rows of a table (M, C), (n, C): those numbered in rows (n, k) int32, times shares (n, k)
-    float32.
+def joined(short: Lattice, long: Lattice) -> Lattice:
+    """Return the sum of two filters over the same N points, the second of at least as many
+    dimensions: both kernels' vertices lie in one table, so that a step of both is one operation.
     """
-    starts = _starts(*rows.shape, rows.device)
-    return embedding_bag(
-        rows.flatten(), table, starts, mode="sum", per_sample_weights=shares.flatten()
+    size = short.near.shape[1]
+    pairs = len(short.splat.rows)
+    idle = len(long.near) - len(short.near)  # blurs in which the first filter's rows stay
+
+    near = torch.cat([short.near, short.near[:1, :, :1].expand(idle, size, 3)])
+    weights = pad(short.weights, (0, 0, 0, 0, 0, idle))
+    weights[..., 0] = 1.0
+    splat = type(short.splat)(
+        torch.cat([short.splat.rows, long.splat.rows]),
+        torch.cat([short.splat.shares, long.splat.shares]),
+        torch.cat([short.splat.starts, long.splat.starts + pairs]),
     )
-
-
-@lru_cache(maxsize=4)  # what the CRF of one picture needs in turns; a large one has megabytes
-def _starts(count: int, each: int, device: torch.device) -> torch.Tensor:
-    """Return where each of `count` sums of so many rows begins: made at every call, they would take
-    a quarter of the CRF's time on a GPU.
-    """
-    return torch.arange(0, count * each, each, dtype=torch.int32, device=device)
+    return Lattice(
+        torch.cat([short.corners, long.corners + size], 1),
+        torch.cat([short.shares, long.shares], 1),
+        splat,
+        torch.cat([near, long.near + size], 1),
+        torch.cat([weights, long.weights], 1),
+    )
 
 
 def _corners(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
@@ -190,20 +210,20 @@ def _rank(columns: torch.Tensor) -> torch.Tensor:
     return rank
 
 
-def _neighbours(vertices: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return rows (M, 3) int32 and weights (M, 3) of one blur: each vertex and its neighbours at
-    code -step and +step.
+def _neighbours(vertices: torch.Tensor, strides: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return rows (s, M, 3) int32 and weights (s, M, 3) of s blurs: each of M vertices and its
+    neighbours at code -stride and +stride.
 
     A neighbour that no point touches has value 0: it gets weight 0.
     """
-    own = torch.arange(len(vertices), device=vertices.device, dtype=torch.int32)
-    near = [own]
-    weights = [torch.ones_like(own, dtype=torch.float32)]
+    count = len(vertices)
+    own = torch.arange(count, device=vertices.device, dtype=torch.int32)
+    steps = [step for stride in strides for step in (0, -stride, stride)]
+    codes = torch.stack([vertices + step for step in steps])
 
-    for code in (vertices - step, vertices + step):
-        found = torch.searchsorted(vertices, code, out_int32=True).clamp_max_(len(vertices) - 1)
-        exists = vertices[found] == code
-        near.append(torch.where(exists, found, own))
-        weights.append(0.5 * exists)
-
-    return torch.stack(near, 1), torch.stack(weights, 1)
+    found = torch.searchsorted(vertices, codes, out_int32=True).clamp_max_(count - 1)
+    exists = vertices[found] == codes
+    near = torch.where(exists, found, own).view(-1, 3, count).transpose(1, 2)
+    weights = (0.5 * exists).view(-1, 3, count).transpose(1, 2).contiguous()
+    weights[..., 0] = 1.0
+    return near.contiguous(), weights
