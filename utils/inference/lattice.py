@@ -110,7 +110,7 @@ def joined(short: Lattice, long: Lattice) -> Lattice:
     )
 
 
-def _corners(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+def _corners(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the d + 1 lattice vertices around each point.
 
     Args:
@@ -118,8 +118,8 @@ def _corners(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[i
 
     Returns:
         codes (N, d + 1), a number for each vertex, int32 where that holds them, else int64; shares
-        (N, d + 1) float32, the point's barycentric coordinates; strides: what a step along each of
-        the d + 1 lattice directions adds to a code.
+        (N, d + 1) float32, the point's barycentric coordinates; strides (d + 1,): what a step along
+        each of the lattice directions adds to a code.
     """
     d = len(features)
     cells, offset, order = _simplex(_elevate(features))
@@ -147,10 +147,10 @@ def _corners(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[i
     codes[:, 0] = ((steps - lowest[:, None]).to(kind) * stride[:d, None]).sum(0, dtype=kind)
 
     # corner k + 1 is a step back from corner k along the coordinate of the k-th smallest offset
-    for k in range(d):
-        codes[:, k + 1] = codes[:, k] - stride[order[k]]
+    back = stride[order[:d]].cumsum(0, dtype=kind)
+    codes[:, 1:] = codes[:, :1] - back.T
 
-    return codes, shares.T.contiguous(), strides
+    return codes, shares.T.contiguous(), stride
 
 
 def _elevate(features: torch.Tensor) -> torch.Tensor:
@@ -210,7 +210,7 @@ def _rank(columns: torch.Tensor) -> torch.Tensor:
     return rank
 
 
-def _neighbours(vertices: torch.Tensor, strides: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+def _neighbours(vertices: torch.Tensor, strides: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return rows (s, M, 3) int32 and weights (s, M, 3) of s blurs: each of M vertices and its
     neighbours at code -stride and +stride.
 
@@ -218,12 +218,12 @@ def _neighbours(vertices: torch.Tensor, strides: list[int]) -> tuple[torch.Tenso
     """
     count = len(vertices)
     own = torch.arange(count, device=vertices.device, dtype=torch.int32)
-    steps = [step for stride in strides for step in (0, -stride, stride)]
-    codes = torch.stack([vertices + step for step in steps])
+    near = own[None, :, None].repeat(len(strides), 1, 3)
+    weights = torch.ones_like(near, dtype=torch.float32)
 
+    codes = vertices[:, None] + torch.stack([-strides, strides], 1)[:, None]
     found = torch.searchsorted(vertices, codes, out_int32=True).clamp_max_(count - 1)
     exists = vertices[found] == codes
-    near = torch.where(exists, found, own).view(-1, 3, count).transpose(1, 2)
-    weights = (0.5 * exists).view(-1, 3, count).transpose(1, 2).contiguous()
-    weights[..., 0] = 1.0
-    return near.contiguous(), weights
+    near[..., 1:] = torch.where(exists, found, own[:, None])
+    weights[..., 1:] = 0.5 * exists
+    return near, weights

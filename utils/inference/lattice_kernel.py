@@ -34,8 +34,14 @@ class Bags:
 
     def sums(self, table: Tensor) -> Tensor:
         """Sum rows of (N, C) float32: (M, C)."""
+        table = table.contiguous()
         runs = _sums_between(table, self._runs, _RUN, self.rows, self.shares)
         return _sums_between(runs, self._sums, _FEW)
+
+
+def _parts(count: int, each: int) -> int:
+    """Return how many parts of `each` hold so many. Triton's own function takes 2 us."""
+    return -(-count // each)
 
 
 def _sums_between(
@@ -52,7 +58,7 @@ def _sums_between(
     labels = table.shape[1]
     result = table.new_empty(count, labels)
     with torch.cuda.device_of(table):
-        _sum_between[(count, triton.cdiv(labels, _LABELS))](
+        _sum_between[(count, _parts(labels, _LABELS))](
             table, rows, shares, starts, result, labels, some, _LABELS, num_warps=1
         )
     return result
@@ -67,7 +73,7 @@ def weighted_rows(table: Tensor, rows: Tensor, shares: Tensor) -> Tensor:
     result = table.new_empty(count, labels)
     some = _TILE // _LABELS
     with torch.cuda.device_of(table):
-        _sum_few[(triton.cdiv(count, some), triton.cdiv(labels, _LABELS))](
+        _sum_few[(_parts(count, some), _parts(labels, _LABELS))](
             table, rows, shares, None, result, None, 0.0, count, labels, each, some, _LABELS
         )
     return result
@@ -84,10 +90,10 @@ def update(
     """Do what `sums.update` does."""
     count, labels = marginals.shape
     alive = torch.zeros(labels, dtype=torch.int32, device=table.device)
-    width = max(_LABELS, triton.next_power_of_2(labels))
+    width = max(_LABELS, 1 << (labels - 1).bit_length())
     some = max(1, _TILE // width)
     with torch.cuda.device_of(table):
-        _sum_few[(triton.cdiv(count, some),)](
+        _sum_few[(_parts(count, some),)](
             table,
             corners,
             shares,
@@ -111,11 +117,11 @@ def _sum_between(  # type: ignore[no-untyped-def]
     """Write LABELS columns of one sum, adding ROWS rows at a time."""
     number = tl.program_id(0)
     label = tl.program_id(1) * LABELS + tl.arange(0, LABELS)
-    first = tl.load(starts + number)
+    start = tl.load(starts + number)
     end = tl.load(starts + number + 1)
     total = tl.full([ROWS, LABELS], 0.0, tl.float32)
 
-    for start in range(first, end, ROWS):
+    while start < end:
         row = start + tl.arange(0, ROWS)
         inside = row < end
         if rows is not None:
@@ -129,6 +135,7 @@ def _sum_between(  # type: ignore[no-untyped-def]
         if rows is not None:
             values *= share[:, None]
         total += values
+        start += ROWS
 
     written = result + number.to(tl.int64) * labels + label
     tl.store(written, tl.sum(total, axis=0), mask=label < labels)
