@@ -141,7 +141,7 @@ def _sum_between(  # type: ignore[no-untyped-def]
     tl.store(written, tl.sum(total, axis=0), mask=label < labels)
 
 
-@triton.jit(do_not_specialize=["plausible", "count", "labels"])
+@triton.jit(do_not_specialize=["rows", "shares", "plausible", "count", "labels"])
 def _sum_few(  # type: ignore[no-untyped-def]
     table,
     rows,

@@ -28,11 +28,11 @@ def _kernels(device: torch.device) -> ModuleType:
     """Return the module of Triton's kernels after a try of each on the device."""
     import utils.inference.lattice_kernel as lattice_kernel
 
-    row = torch.zeros(1, dtype=torch.int32, device=device)
-    one = torch.ones(1, 1, device=device)
-    table = lattice_kernel.Bags(row, one[0], row).sums(one)
-    table = lattice_kernel.weighted_rows(table, row[:, None], one)
-    lattice_kernel.update(table, row[:, None], one, one, one, 0.0)
+    rows = torch.zeros(1, 9, dtype=torch.int32, device=device)
+    ones = torch.ones(1, 9, device=device)
+    table = lattice_kernel.Bags(rows[0], ones[0], rows[0, :1]).sums(ones[:, :1])
+    table = lattice_kernel.weighted_rows(table, rows[:, :3], ones[:, :3])
+    lattice_kernel.update(table, rows, ones, ones[:, :1], ones[:, :1], 0.0)
     return lattice_kernel
 
 
