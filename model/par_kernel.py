@@ -12,8 +12,8 @@ from torch import Tensor
 
 from utils.common.precision import to_device
 
-_PIXELS = 256  # worked out by one program of the kernel
-_TOGETHER = 4  # masks of an image that it reads weights for
+_PIXELS = 512  # worked out by one program of the kernel
+_TOGETHER = 2  # masks of an image that it reads weights for
 
 
 def rounds(

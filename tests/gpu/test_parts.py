@@ -3,6 +3,8 @@ a whole prediction.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +13,13 @@ from helpers import ROOT
 from torch import Tensor
 
 from clip.resize import MANY, resize
+from datasets.lists import Item
 from datasets.toy.scene import random_classes, render
 from model.boxes import box_mask, boxes_by_products, boxes_by_spreading
 from model.par import refine
 from utils.inference.crf import PLAUSIBLE, dense_crf
 from utils.inference.segmenter import Outputs, Segmenter
+from utils.metrics import CRF, MULTI, SINGLE
 
 CHECKPOINT = ROOT / "model" / "toy_voc.pt"
 
@@ -94,3 +98,19 @@ def test_a_prediction_is_that_of_the_cpu(
         labels.append(torch.from_numpy(segmenter(picture)))
     assert len(labels[0].unique()) > 1
     assert agreement(*labels) > least
+
+
+def test_a_prediction_set_off_is_the_same_whoever_waits_for_it(device: torch.device) -> None:
+    segmenter = Segmenter.from_checkpoint(CHECKPOINT, device=str(device), resize_long=128)
+    item = Item("drawn", Path(), None)
+    pictures = [scene(number).permute(2, 0, 1) for number in range(4)]
+    expected = [segmenter.predict(picture[None])[0].labels for picture in pictures]
+
+    waits = [segmenter.set_off(item, picture, None) for picture in pictures]
+    with ThreadPoolExecutor(len(pictures)) as threads:
+        results = list(threads.map(lambda wait: wait(), waits))
+    for result, labels in zip(results, expected, strict=True):
+        found = result.labels
+        assert list(found) == [*labels] == [SINGLE, MULTI, CRF]
+        for title, each in found.items():
+            assert agreement(torch.from_numpy(each), labels[title]) > 0.999

@@ -102,8 +102,8 @@ def test_the_kernel_does_what_the_operations_do(monkeypatch: pytest.MonkeyPatch)
 
     torch.manual_seed(0)
     offsets = [(0, 1), (-3, 2), (24, -24), (0, -40)]
-    weights, masks = torch.rand(2, 4, 30, 21).mT, torch.rand(7, 30, 21).mT  # not contiguous
-    counts = [1, kernel._TOGETHER + 2]
+    weights, masks = torch.rand(2, 4, 30, 21).mT, torch.rand(5, 30, 21).mT  # not contiguous
+    counts = [1, 2 * kernel._TOGETHER]
     expected = rounds_by_operations(masks, weights, counts, offsets, 3)
     torch.testing.assert_close(kernel.rounds(masks, weights, counts, offsets, 3), expected)
 

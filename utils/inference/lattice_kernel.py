@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_RUN = 64  # rows summed by one program
+_RUN = 32  # rows summed by one program
 _FEW = 8  # sums of such runs summed at a time
 _LABELS = 16  # columns that a program works on at a time
 _TILE = 1024  # values worked out by one program where each is a sum of few rows

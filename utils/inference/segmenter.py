@@ -9,8 +9,9 @@ It works inside a checkout of this repository:
     print([segmenter.classes[label] for label in set(labels.ravel())])
 """
 
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -45,6 +46,7 @@ from utils.metrics import CRF, MULTI, SINGLE, final_title
 from utils.run_folder.checkpoint import load_checkpoint
 
 BATCH = 8  # pictures of one size that are predicted together
+_ONE_CRF = threading.Lock()  # each takes its share of a GPU's memory
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 
 
@@ -115,16 +117,24 @@ def predict_batch(
     predictions = []
     for image, one, many in zip(images, single.split(1), multi.split(1)):
         labels = {SINGLE: label_map(one, size, allowed), MULTI: label_map(many, size, allowed)}
-        if options.use_crf and options.sliding:
-            labels[CRF] = crf_labels_by_windows(
-                image, many, allowed, options.crf_backend, config.crf
-            )
-        elif options.use_crf:
-            longest = max(CRF_LONGEST, config.resize_long)
-            labels[CRF] = crf_labels(image, many, allowed, options.crf_backend, longest, config.crf)
+        if options.use_crf:
+            labels[CRF] = crf_map(image, many, config, options, allowed)
         predictions.append(Prediction(labels, many))
 
     return predictions
+
+
+def crf_map(
+    image: Tensor, logits: Tensor, config: Config, options: Outputs, allowed: Tensor | None
+) -> Tensor:
+    """Return labels (H, W) uint8 of the dense CRF on an image (3, H, W) uint8 with its logits
+    (1, K+1, h, w).
+    """
+    backend = options.crf_backend
+    if options.sliding:
+        return crf_labels_by_windows(image, logits, allowed, backend, config.crf)
+    longest = max(CRF_LONGEST, config.resize_long)
+    return crf_labels(image, logits, allowed, backend, longest, config.crf)
 
 
 def _normalised(images: Tensor, statistics: str) -> Tensor:
@@ -230,8 +240,16 @@ class Segmenter(OnModel):
         return {**decisive, **asdict(self.options), "device": self.device.type, "bf16": bf16}
 
     def set_off(self, item: Item, image: Tensor, tags: list[str] | None) -> Callable[[], Found]:
-        """Begin to predict an image (3, H, W) uint8, as `predict_split` asks for it."""
-        prediction = self.predict(image[None], self.allowed(tags))[0]
+        """Begin to predict an image (3, H, W) uint8, as `predict_split` asks for it.
+
+        On a GPU the CRF is left to the thread that waits for the labels: it is many small
+        operations, between which the network of the next image can run.
+        """
+        image = image.to(self.device)
+        allowed = self.allowed(tags)
+        crf_later = self.options.use_crf and image.is_cuda
+        options = replace(self.options, use_crf=self.options.use_crf and not crf_later)
+        (prediction,) = predict_batch(self.model, image[None], self.config, options, allowed)
         labels = {title: fetch(each) for title, each in prediction.labels.items()}
         logits = None
         if self.options.save_logits:
@@ -240,6 +258,10 @@ class Segmenter(OnModel):
         def found() -> Found:
             """Wait for the labels, and for the logits where they are kept."""
             maps = {title: each().numpy() for title, each in labels.items()}
+            if crf_later:
+                with _ONE_CRF, torch.cuda.device(self.device):
+                    final = crf_map(image, prediction.logits, self.config, self.options, allowed)
+                    maps[CRF] = final.cpu().numpy()
             if logits is None:
                 return Found(maps)
             return Found(maps, logits().numpy())
