@@ -12,7 +12,7 @@ from datasets.lists import Items
 from datasets.predictions import ENTRY, FILE, Entry, is_of_classes, read_journal
 from utils.run_folder.journal import Journal, begin, stamp, unfinished
 
-COUNT = 3000
+COUNT = 1000
 
 
 def images(folder: Path, names: str = "abc") -> Items:
