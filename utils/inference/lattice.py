@@ -7,11 +7,13 @@ Source: Adams, Baek & Davis, "Fast High-Dimensional Filtering Using the Permutoh
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch.nn.functional import pad
 
+from utils.inference.simplices import simplices_on
 from utils.inference.sums import sums_on
 
 
@@ -61,7 +63,7 @@ class Lattice:
         points = order.int().div_(side, rounding_mode="floor")
 
         splat = sums_on(features.device).Bags(points, shares.flatten()[order], starts.int())
-        near, weights = _neighbours(vertices, strides)
+        near, weights = simplices_on(features.device).neighbours(vertices, strides)
         plain = cls(corners.view(-1, side), shares, splat, near, weights)
 
         norm = plain(torch.ones_like(features[0])[:, None]).flatten().clamp_min(1e-20).rsqrt()
@@ -121,109 +123,30 @@ def _corners(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.
         (N, d + 1) float32, the point's barycentric coordinates; strides (d + 1,): what a step along
         each of the lattice directions adds to a code.
     """
-    d = len(features)
-    cells, offset, order = _simplex(_elevate(features))
-    ascending = offset.gather(0, order) / (d + 1)
-    shares = torch.cat([1 - (ascending[-1:] - ascending[:1]), ascending.diff(dim=0)])
-    # A vertex is a sum of steps along the first d directions, cells[i] - cells[d] of them along
-    # direction i: a step adds d to one coordinate and takes 1 off all others. Corners and their
-    # neighbours lie up to 2 steps from there.
-    steps = cells[:d] - cells[d]
-    lowest = steps.amin(1) - 2
-    sizes = (steps.amax(1) + 3 - lowest).tolist()
+    found = simplices_on(features.device)
+    steps, order, shares = found.simplices(features, _scales(len(features), features.device))
+
+    # Corners and their neighbours lie up to 2 steps from there.
+    lowest, highest = torch.stack([steps.amin(1) - 2, steps.amax(1) + 2]).tolist()
+    sizes = [high - low + 1 for low, high in zip(lowest, highest)]
     if math.prod(sizes) >= 2**62:
         raise ValueError(
             f"the lattice has {math.prod(sizes):.0e} cells, too many to number; use larger "
             "deviations"
         )
 
-    strides = [math.prod(sizes[i + 1 :]) for i in range(d)]
+    strides = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
     strides.append(-sum(strides))
     kind = torch.int64
     if math.prod(sizes) < 2**31:
         kind = torch.int32
-    stride = torch.tensor(strides, device=features.device, dtype=kind)
-    codes = torch.empty(features.shape[1], d + 1, device=features.device, dtype=kind)
-    codes[:, 0] = ((steps - lowest[:, None]).to(kind) * stride[:d, None]).sum(0, dtype=kind)
+    numbers = torch.tensor([strides, [*lowest, 0]], dtype=kind, device=features.device)
 
-    # corner k + 1 is a step back from corner k along the coordinate of the k-th smallest offset
-    back = stride[order[:d]].cumsum(0, dtype=kind)
-    codes[:, 1:] = codes[:, :1] - back.T
-
-    return codes, shares.T.contiguous(), stride
+    return found.codes(steps, order, numbers), shares, numbers[0]
 
 
-def _elevate(features: torch.Tensor) -> torch.Tensor:
-    """Bring (d, N) to (d + 1, N): into the hyperplane of coordinate sum 0 that holds the lattice,
-    scaled so that the blur's deviation is 1. No matrix product: reduced precision of those (TF32,
-    autocast) would move points to other cells.
-    """
-    d = len(features)
-    rows = []
-    total = torch.zeros_like(features[0])
-    for i in range(d, 0, -1):
-        scaled = features[i - 1] * (math.sqrt(2 / 3) * (d + 1) / math.sqrt(i * (i + 1)))
-        rows.append(total - i * scaled)
-        total = total + scaled
-    return torch.stack([total, *reversed(rows)])
-
-
-def _simplex(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the simplex each point lies in.
-
-    Args:
-        points: (d + 1, N), columns of sum 0.
-
-    Returns:
-        cells (d + 1, N) int32, the nearest lattice vertex whose coordinates are multiples of d + 1,
-        divided by that; offset (d + 1, N) of the point from it; order (d + 1, N) int64, the
-        coordinates by ascending offset, which tells the simplex. Equal offsets come in descending
-        order of coordinate, as in the reference implementations: which corners of share 0 exist
-        makes a difference, because the blur passes through them.
-    """
-    side = len(points)
-    cells = (points / side).round()
-    rank = _rank(points - cells * side)
-
-    # Rounding each coordinate may leave the hyperplane of sum 0: the coordinates that were rounded
-    # most go back.
-    rank += cells.sum(0).to(torch.int8)
-    turn = (rank < 0).to(torch.int8) - (rank >= side).to(torch.int8)
-    cells += turn
-
-    rows = torch.arange(side, device=points.device)[:, None].expand(points.shape)
-    place = (side - 1 - rank - side * turn).long()
-    return cells.int(), points - cells * side, torch.empty_like(rows).scatter_(0, place, rows)
-
-
-def _rank(columns: torch.Tensor) -> torch.Tensor:
-    """Return (s, N) int8 of (s, N): how many entries of its column come before each, the largest
-    first, equal ones by row.
-
-    For the few rows here, comparing all pairs takes a sixth of a sort's time.
-    """
-    rank = torch.zeros(columns.shape, dtype=torch.int8, device=columns.device)
-    for row in range(1, len(columns)):
-        passes = columns[row] > columns[:row]
-        rank[:row] += passes
-        rank[row] += row - passes.sum(0, dtype=torch.int8)
-    return rank
-
-
-def _neighbours(vertices: torch.Tensor, strides: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return rows (s, M, 3) int32 and weights (s, M, 3) of s blurs: each of M vertices and its
-    neighbours at code -stride and +stride.
-
-    A neighbour that no point touches has value 0: it gets weight 0.
-    """
-    count = len(vertices)
-    own = torch.arange(count, device=vertices.device, dtype=torch.int32)
-    near = own[None, :, None].repeat(len(strides), 1, 3)
-    weights = torch.ones_like(near, dtype=torch.float32)
-
-    codes = vertices[:, None] + torch.stack([-strides, strides], 1)[:, None]
-    found = torch.searchsorted(vertices, codes, out_int32=True).clamp_max_(count - 1)
-    exists = vertices[found] == codes
-    near[..., 1:] = torch.where(exists, found, own[:, None])
-    weights[..., 1:] = 0.5 * exists
-    return near, weights
+@lru_cache(maxsize=4)
+def _scales(d: int, device: torch.device) -> torch.Tensor:
+    """Return the factors (d,) of features that make the blur's deviation 1."""
+    factors = [math.sqrt(2 / 3) * (d + 1) / math.sqrt(i * (i + 1)) for i in range(1, d + 1)]
+    return torch.tensor(factors, dtype=torch.float32, device=device)
