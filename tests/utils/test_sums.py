@@ -1,5 +1,5 @@
-"""The sums of the dense CRF: the kernels of a GPU, run without one, against operations of PyTorch,
-and which of them a device takes.
+"""The dense CRF's kernels of a GPU, run without one, against operations of PyTorch, and which of
+them a device takes.
 """
 
 import os
@@ -16,7 +16,7 @@ from utils.inference import sums
 def test_the_kernels_do_what_the_operations_do() -> None:
     pytest.importorskip("triton", minversion="3.2", reason="cannot run kernels without a GPU")
     done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "interpreted_sums.py"],
+        [sys.executable, ROOT / "tests" / "interpreted_crf.py"],
         env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

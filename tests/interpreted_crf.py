@@ -1,11 +1,12 @@
-"""Compare the kernels of the dense CRF's sums with operations of PyTorch, without a GPU: run by
+"""Compare the kernels of the dense CRF with operations of PyTorch, without a GPU: run by
 `utils/test_sums.py` in a process where Triton interprets all its kernels.
 """
 
 import torch
 
 import utils.inference.lattice_kernel as kernel
-from utils.inference import crf, lattice, sums
+import utils.inference.simplices_kernel as simplices_kernel
+from utils.inference import crf, lattice, simplices, sums
 from utils.settings.crf import CRFSettings
 
 
@@ -34,6 +35,26 @@ def compare_sums(labels: int) -> None:
     torch.testing.assert_close(found, expected)
 
 
+def compare_simplices(features: torch.Tensor, kind: torch.dtype) -> None:
+    """Compare each of the names that the lattice is made by: they must agree to the bit."""
+    scales = lattice._scales(len(features), features.device)
+    steps, order, shares = simplices.simplices(features, scales)
+    found = simplices_kernel.simplices(features, scales)
+    for ours, expected in zip(found, (steps, order.int(), shares)):
+        assert torch.equal(ours, expected)
+
+    strides = [50**i for i in range(len(features))]
+    lowest = [-9 for _ in strides]
+    numbers = torch.tensor([[*strides, -sum(strides)], [*lowest, 0]], dtype=kind)
+    codes = simplices.codes(steps, order, numbers)
+    assert torch.equal(simplices_kernel.codes(*found[:2], numbers), codes)
+
+    vertices = codes.unique()
+    near, weights = simplices.neighbours(vertices, numbers[0])
+    ours = simplices_kernel.neighbours(vertices, numbers[0])
+    assert torch.equal(ours[0], near) and torch.equal(ours[1], weights)
+
+
 def compare_crf() -> None:
     """Compare a whole CRF, in which a label leaves between the rounds."""
     image = torch.randint(0, 256, (3, 5, 3), dtype=torch.uint8)
@@ -44,6 +65,7 @@ def compare_crf() -> None:
     assert expected[1].max() == 0 and expected[0].min() > 0
 
     crf.sums_on = lattice.sums_on = lambda device: kernel
+    lattice.simplices_on = lambda device: simplices_kernel
     crf._spatial.cache_clear()
     torch.testing.assert_close(crf.dense_crf(*given), expected)
 
@@ -52,4 +74,9 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     for labels in (1, 16, 37):
         compare_sums(labels)
+    for d in (2, 5):
+        for kind in (torch.int32, torch.int64):
+            compare_simplices(4 * torch.randn(d, 150), kind)
+            compare_simplices(torch.randint(-30, 30, (d, 150)) / 4, kind)  # full of ties
+            compare_simplices(torch.zeros(d, 3), kind)
     compare_crf()
