@@ -92,7 +92,9 @@ def dense_crf(
     place = _places(height, width, probs.device)
     both = torch.cat([place / settings.bi_xy_std, colour / settings.bi_rgb_std])
     bilateral = Lattice.of_points(both, settings.bi_w)
-    spatial = _spatial(height, width, probs.device, settings.pos_xy_std, settings.pos_w)
+    spatial = _spatial(
+        height, width, probs.device, settings.pos_xy_std, settings.pos_w, len(bilateral.near)
+    )
 
     filters = joined(spatial, bilateral)
     marginals, kept = _mean_field(log_probs, filters, settings.iterations, plausible)
@@ -111,10 +113,11 @@ def _places(height: int, width: int, device: torch.device) -> torch.Tensor:
 
 @lru_cache(maxsize=SIZES)
 def _spatial(
-    height: int, width: int, device: torch.device, deviation: float, weight: float
+    height: int, width: int, device: torch.device, deviation: float, weight: float, blurs: int
 ) -> Lattice:
-    """Return the filter by place alone, which pictures of one size share."""
-    return Lattice.of_points(_places(height, width, device) / deviation, weight)
+    """Return the filter by place alone in so many blurs, which pictures of one size share."""
+    points = _places(height, width, device) / deviation
+    return Lattice.of_points(points, weight).with_blurs(blurs)
 
 
 def _mean_field(

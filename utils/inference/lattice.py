@@ -6,7 +6,7 @@ Source: Adams, Baek & Davis, "Fast High-Dimensional Filtering Using the Permutoh
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -71,6 +71,16 @@ class Lattice:
         shares.mul_((weight * norm)[:, None])
         return plain
 
+    def with_blurs(self, count: int) -> "Lattice":
+        """Return the same filter in `count` blurs, of which those added leave all rows as they
+        are.
+        """
+        added = count - len(self.near)
+        own = self.near[:1, :, :1].expand(added, -1, 3)
+        weights = pad(self.weights, (0, 0, 0, 0, 0, added))
+        weights[..., 0] = 1.0
+        return replace(self, near=torch.cat([self.near, own]), weights=weights)
+
     def spread(self, values: torch.Tensor) -> torch.Tensor:
         """Splat and blur (N, C) float32 onto the vertices: (M, C)."""
         values = self.splat.sums(values)
@@ -88,16 +98,11 @@ class Lattice:
 
 
 def joined(short: Lattice, long: Lattice) -> Lattice:
-    """Return the sum of two filters over the same N points, the second of at least as many
-    dimensions: both kernels' vertices lie in one table, so that a step of both is one operation.
+    """Return the sum of two filters over the same N points, of equally many blurs: both kernels'
+    vertices lie in one table, so that a step of both is one operation.
     """
     size = short.near.shape[1]
     pairs = len(short.splat.rows)
-    idle = len(long.near) - len(short.near)  # blurs in which the first filter's rows stay
-
-    near = torch.cat([short.near, short.near[:1, :, :1].expand(idle, size, 3)])
-    weights = pad(short.weights, (0, 0, 0, 0, 0, idle))
-    weights[..., 0] = 1.0
     splat = type(short.splat)(
         torch.cat([short.splat.rows, long.splat.rows]),
         torch.cat([short.splat.shares, long.splat.shares]),
@@ -107,8 +112,8 @@ def joined(short: Lattice, long: Lattice) -> Lattice:
         torch.cat([short.corners, long.corners + size], 1),
         torch.cat([short.shares, long.shares], 1),
         splat,
-        torch.cat([near, long.near + size], 1),
-        torch.cat([weights, long.weights], 1),
+        torch.cat([short.near, long.near + size], 1),
+        torch.cat([short.weights, long.weights], 1),
     )
 
 
