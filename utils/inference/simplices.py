@@ -26,7 +26,7 @@ def _kernels(device: torch.device) -> ModuleType:
     import utils.inference.simplices_kernel as simplices_kernel
 
     features = torch.zeros(2, 9, device=device)
-    steps, order, _ = simplices_kernel.simplices(features, features[:, 0])
+    steps, order, _ = simplices_kernel.simplices(features, torch.ones(2, device=device))
     numbers = torch.zeros(2, 3, dtype=torch.int32, device=device)
     found = simplices_kernel.codes(steps, order, numbers)
     simplices_kernel.neighbours(found.flatten(), numbers[0])
