@@ -14,8 +14,7 @@ from torch.profiler import record_function
 
 from clip.blocks import ResidualBlock, attention_weights, mean_of_heads
 from clip.model import VisionTransformer
-from model.class_rows import ClassRows
-from utils.common.precision import float32_region, to_device
+from utils.common.precision import float32_region
 
 
 @dataclass(frozen=True)
@@ -61,22 +60,8 @@ def text_probabilities(
     return torch.softmax(logits.masked_fill(~allowed, float("-inf")), dim=-1)
 
 
-def gradcam(
-    visual: VisionTransformer,
-    logit_scale: float,
-    tokens: Tensor,
-    grid: tuple[int, int],
-    rows: ClassRows,
-    text: Tensor,
-    block: int = -1,
-) -> GradCAM:
-    """Compute Grad-CAM of the tagged classes of a batch (`gradcam_of_pairs`)."""
-    allowed = to_device(rows.allowed(len(text)), tokens.device)
-    return gradcam_of_pairs(visual, logit_scale, grid, text, block, tokens, rows.index, allowed)
-
-
 @record_function("Grad-CAM")
-def gradcam_of_pairs(
+def gradcam(
     visual: VisionTransformer,
     logit_scale: float,
     grid: tuple[int, int],

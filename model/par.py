@@ -114,8 +114,8 @@ def rounds_by_operations(
     """
     reach = _reach(offsets)
     some = max(1, _GATHERED // weights[0].numel())
-    owners = torch.tensor([image for image, count in enumerate(counts) for _ in range(count)])
-    owners = to_device(owners, masks.device)
+    listed = [image for image, count in enumerate(counts) for _ in range(count)]
+    owners = to_device(torch.tensor(listed, dtype=torch.long), masks.device)
 
     refined: list[Tensor] = []
     for own, images in zip(masks.split(some), owners.split(some)):

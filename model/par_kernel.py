@@ -39,15 +39,24 @@ def rounds(
         for _ in range(iterations):
             written = torch.empty_like(read)
             _smooth[(programs,)](
-                *(read, weights, groups, steps, written, len(listed), height, width),
-                *(count, _PIXELS, _TOGETHER),
+                read,
+                weights,
+                groups,
+                steps,
+                written,
+                len(listed),
+                height,
+                width,
+                count,
+                _PIXELS,
+                _TOGETHER,
             )
             read = written
     return read
 
 
 def _groups(counts: Sequence[int]) -> list[tuple[int, int, int]]:
-    """List who is worked out together: an image, the first of its masks, and where they end."""
+    """List the masks that one program works out: their image, the first, and the end of its own."""
     groups = []
     first = 0
     for image, count in enumerate(counts):

@@ -28,7 +28,7 @@ RECORDED_AT = 3  # so often have shapes been met when a graph is recorded
 
 class Replay:
     """Runs functions by CUDA graphs; on a CPU as they are. Where nothing is learned, frozen weights
-    are halved once (`FrozenHalves`).
+    are cast to bfloat16 once (`FrozenHalves`).
 
     What a function is given and its result are tensors, or hold them in lists, tuples and
     dataclasses. Tensors that it reads beside them are on the GPU and stay where they are, as
@@ -87,7 +87,7 @@ class Replay:
     def _computed(
         self, function: Callable[..., Result], given: Sequence[Any], learned: Sequence[Tensor]
     ) -> Result:
-        """Return function(*given) without a graph, or to record one."""
+        """Return function(*given), as it is computed and as it is recorded."""
         with nullcontext() if learned else self._halves:
             return function(*given)
 

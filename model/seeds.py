@@ -12,7 +12,7 @@ from torch.profiler import record_function
 from clip.model import ImageFeatures, VisionTransformer
 from model.affinity import build_affinity, map_on_grid, propagate, transition_matrix
 from model.boxes import box_mask
-from model.cam import gradcam_of_pairs
+from model.cam import gradcam
 from model.class_rows import ClassRows
 from model.dense import dense_cams, patch_probabilities
 from model.distribution import corrected, distribution_affinity
@@ -95,10 +95,10 @@ class SeedMaker:
         block = self.method.cam_block  # tokens[-1], after block L-1, are what enters block -1
         tokens = features.tokens[block - self.method.cam_skip]
         grid = features.grid
-        made = partial(gradcam_of_pairs, self.clip, self.logit_scale, grid, self.text, block)
+        made = partial(gradcam, self.clip, self.logit_scale, grid, self.text, block)
 
         def maps(*given: Tensor) -> tuple[Tensor, Tensor]:
-            """Leave out what is not read here."""
+            """Return of all that is found what seeds are made of."""
             found = made(*given)
             return found.cams, found.attention
 
@@ -156,10 +156,11 @@ class SeedMaker:
         boxes = clip = None
         if clip_cams is not None:
             if method.uses_boxes:
-                mask = partial(
-                    box_mask, threshold=method.box_threshold, clip_edges=method.clip_box_edges
-                )
-                boxes = self.replay("boxes", mask, clip_cams)
+                threshold = method.box_threshold
+                clip_edges = method.clip_box_edges
+                mask = partial(box_mask, threshold=threshold, clip_edges=clip_edges)
+                name = f"boxes above {threshold}, edges clipped: {clip_edges}"
+                boxes = self.replay(name, mask, clip_cams)
             clip = propagate(transition, rows, clip_cams * weights, boxes)
 
         vit_cams = vit = None

@@ -16,6 +16,8 @@ from torch import Tensor
 from clip.model import CLIP, VisionTransformer
 from clip.tokenizer import Tokenizer
 from datasets.specs import COCO, VOC
+from model import cam
+from model.class_rows import ClassRows
 from utils.training import loop
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,3 +98,17 @@ def counted(
 
     patch.setattr(loop, "train_step", step)
     return seen
+
+
+def gradcam(
+    visual: VisionTransformer,
+    logit_scale: float,
+    tokens: Tensor,
+    grid: tuple[int, int],
+    rows: ClassRows,
+    text: Tensor,
+    block: int = -1,
+) -> cam.GradCAM:
+    """Grad-CAM of the tagged classes of a batch."""
+    allowed = rows.allowed(len(text)).to(tokens.device)
+    return cam.gradcam(visual, logit_scale, grid, text, block, tokens, rows.index, allowed)

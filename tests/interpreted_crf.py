@@ -4,8 +4,8 @@
 
 import torch
 
-import utils.inference.lattice_kernel as kernel
 import utils.inference.simplices_kernel as simplices_kernel
+import utils.inference.sums_kernel as kernel
 from utils.inference import crf, lattice, simplices, sums
 from utils.settings.crf import CRFSettings
 

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import run
+from helpers import gradcam, run
 from torch import nn
 
 from clip.model import VisionTransformer
-from model.cam import gradcam
 from model.class_rows import ClassRows
 from utils.common.errors import UserError
 from utils.inference.seeds import ImageSeeds

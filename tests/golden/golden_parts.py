@@ -9,6 +9,7 @@ import pytest
 import torch
 from golden_file import GoldenFile, close, each_close, mostly_same, same
 from golden_weights import head_shapes
+from helpers import gradcam
 from torch import Tensor
 
 from clip.resize import resize
@@ -17,7 +18,7 @@ from datasets.specs import SPECS
 from model import losses
 from model.affinity import build_affinity, propagate, select_by_mass, transition_matrix
 from model.boxes import box_mask
-from model.cam import gradcam, normalise, text_probabilities
+from model.cam import normalise, text_probabilities
 from model.class_rows import ClassRows
 from model.class_token_vit import ranked_pool
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder, predicted_affinity

@@ -3,10 +3,11 @@
 import pytest
 import tiny
 import torch
+from helpers import gradcam
 from torch import Tensor
 
 from clip.model import VisionTransformer
-from model.cam import gradcam, normalise, text_probabilities
+from model.cam import normalise, text_probabilities
 from model.class_rows import ClassRows
 
 

@@ -3,10 +3,10 @@
 import pytest
 import tiny
 import torch
+from helpers import gradcam
 
 from clip.blocks import ResidualBlock
 from model.affinity import build_affinity, transition_matrix
-from model.cam import gradcam
 from model.criterion import classifier_criterion, criterion
 from model.method import Method, Phase
 from model.outputs import Seeds

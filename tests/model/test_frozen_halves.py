@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -83,6 +84,24 @@ def test_what_is_trained_gets_its_gradient(layer: nn.Linear) -> None:
     with halves:
         in_half(layer, torch.ones(1, 3)).sum().backward()
     assert not halves._kept and layer.weight.grad is not None
+
+
+def test_what_was_cast_in_inference_mode_serves_outside_of_it(layer: nn.Linear) -> None:
+    given = torch.ones(1, 3, requires_grad=True)
+    halves = FrozenHalves()
+    with halves, torch.inference_mode():
+        in_half(layer, given)
+    with halves:
+        layer.weight.mul_(2)
+        in_half(layer, given).sum().backward()
+    assert given.grad is not None
+
+
+def test_other_precisions_get_the_weights_themselves(layer: nn.Linear) -> None:
+    halves = FrozenHalves()
+    with torch.autocast("cpu", torch.float16), halves:
+        F.linear(input=layer(torch.ones(1, 3)).float(), weight=torch.ones(2, 5))
+    assert not halves._kept
 
 
 def test_float32_regions_keep_their_weights(layer: nn.Linear) -> None:

@@ -1,5 +1,6 @@
 """Prediction of a list: files are written beside it, in bounded memory, and none is lost."""
 
+import _thread
 import threading
 import time
 from collections.abc import Callable
@@ -134,6 +135,21 @@ def test_an_interrupt_keeps_all_that_was_computed(job: Job) -> None:
     predict_split(Fake(begin=again.append), job)
     assert again == list(job.images.names[3:])
     assert sorted(noted(job)) == list(job.images.names)
+
+
+def test_an_interrupt_while_files_are_waited_for_loses_none(job: Job) -> None:
+    begun: list[str] = []
+
+    def end(name: str) -> None:
+        if name == "00":
+            assert waited_for(lambda: len(begun) == WRITERS + 1)
+            time.sleep(0.1)  # until the main thread waits for this image
+            _thread.interrupt_main()
+            time.sleep(0.1)
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_split(Fake(begin=begun.append, end=end), job)
+    assert noted(job) == begun
 
 
 def test_a_fault_while_files_are_written_ends_the_run_and_loses_no_other_image(

@@ -26,7 +26,7 @@ def test_the_kernels_do_what_the_operations_do() -> None:
 
 
 def test_without_a_compiler_a_gpu_is_told_so_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "utils.inference.lattice_kernel", None)
+    monkeypatch.setitem(sys.modules, "utils.inference.sums_kernel", None)
     sums.sums_on.cache_clear()
     with pytest.warns(UserWarning, match="The dense CRF runs without its Triton kernel"):
         found = sums.sums_on(torch.device("cuda"))

@@ -30,10 +30,11 @@ def to_device(host: Tensor, device: torch.device) -> Tensor:
     return host.to(device, non_blocking=True)
 
 
-def autocasts(device: torch.device) -> bool:
-    """Tell whether operations on a device are under autocast."""
+def casts_to_bfloat16(device: torch.device) -> bool:
+    """Tell whether operations on a device are under autocast to bfloat16."""
     if torch.__version__ >= "2.4":  # compared as versions, not as text
-        return torch.is_autocast_enabled(device.type)
+        kind = torch.get_autocast_dtype(device.type)
+        return torch.is_autocast_enabled(device.type) and kind == torch.bfloat16
     if device.type == "cuda":
-        return torch.is_autocast_enabled()
-    return torch.is_autocast_cpu_enabled()
+        return torch.is_autocast_enabled() and torch.get_autocast_gpu_dtype() == torch.bfloat16
+    return torch.is_autocast_cpu_enabled() and torch.get_autocast_cpu_dtype() == torch.bfloat16

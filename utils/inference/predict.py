@@ -4,7 +4,7 @@ count confusion.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +117,7 @@ def _predict_each(predictor: Predictor, job: Job, images: Items, journal: Journa
 
         def note() -> None:
             """Wait for the first entry, and note it."""
+            wait([written[0]])  # before it is taken, as an interrupt may end the wait
             journal.add(written.popleft().result())
             bar.update()
             if (told := pace.count()) and distributed.is_main():

@@ -1,5 +1,5 @@
 """Sums of weighted rows, of which the filters of the dense CRF consist: by operations of PyTorch,
-and on a GPU by the Triton kernels of `lattice_kernel`, which has the same three names.
+and on a GPU by the Triton kernels of `sums_kernel`, which has the same three names.
 """
 
 import functools
@@ -26,14 +26,14 @@ def sums_on(device: torch.device) -> ModuleType:
 
 def _kernels(device: torch.device) -> ModuleType:
     """Return the module of Triton's kernels after a try of each on the device."""
-    import utils.inference.lattice_kernel as lattice_kernel
+    import utils.inference.sums_kernel as sums_kernel
 
     rows = torch.zeros(1, 9, dtype=torch.int32, device=device)
     ones = torch.ones(1, 9, device=device)
-    table = lattice_kernel.Bags(rows[0], ones[0], rows[0, :1]).sums(ones[:, :1])
-    table = lattice_kernel.weighted_rows(table, rows[:, :3], ones[:, :3])
-    lattice_kernel.update(table, rows, ones, ones[:, :1], ones[:, :1], 0.0)
-    return lattice_kernel
+    table = sums_kernel.Bags(rows[0], ones[0], rows[0, :1]).sums(ones[:, :1])
+    table = sums_kernel.weighted_rows(table, rows[:, :3], ones[:, :3])
+    sums_kernel.update(table, rows, ones, ones[:, :1], ones[:, :1], 0.0)
+    return sums_kernel
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,8 @@ def alone(run: Run) -> Run:
 
 
 def _timed(work: Callable[[], object], before: int, few: Sized, every: Sized) -> float:
-    """Return the seconds that work on every image will take, from work on a few that was done so
-    often before.
+    """Return the seconds that work on every image will take, from work on a few, timed when it has
+    been done so often before.
     """
     if not len(few):
         return 0.0
