@@ -17,7 +17,7 @@ _TAKERS = {F.linear, F.conv2d}  # (input, weight, bias, ...)
 
 class FrozenHalves(TorchFunctionMode):
     """Within it, linear layers and convolutions under autocast to bfloat16 are given frozen weights
-    in it. What they compute stays the same.
+    of that precision. What they compute stays the same.
 
     The copies are kept as long as this object. What is changed in place is copied again, but for
     changes through `.data`, which PyTorch does not count.
