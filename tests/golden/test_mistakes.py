@@ -97,9 +97,9 @@ def next_channel(logits: Tensor, rows: ClassRows, classes: str) -> Tensor:
     return rows.pick(logits.detach().softmax(dim=1)[:, :-1])
 
 
-def weighted_first(maps: Tensor, *given: Any) -> Tensor:
+def weighted_first(maps: Tensor, **given: Any) -> Tensor:
     """Boxes of a CAM that was weighted already, here by itself."""
-    return BOXES(maps * maps, *given)
+    return BOXES(maps * maps, **given)
 
 
 @contextmanager
