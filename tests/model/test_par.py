@@ -2,7 +2,6 @@
 
 import importlib.util
 import math
-import sys
 
 import pytest
 import torch
@@ -106,12 +105,3 @@ def test_the_kernel_does_what_the_operations_do(monkeypatch: pytest.MonkeyPatch)
     counts = [1, 2 * kernel._TOGETHER]
     expected = rounds_by_operations(masks, weights, counts, offsets, 3)
     torch.testing.assert_close(kernel.rounds(masks, weights, counts, offsets, 3), expected)
-
-
-def test_without_a_compiler_a_gpu_is_told_so_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "model.par_kernel", None)
-    par.rounds_at_once.cache_clear()
-    with pytest.warns(UserWarning, match="PAR runs without its Triton kernel"):
-        found = par.rounds_at_once(torch.device("cuda"))
-    par.rounds_at_once.cache_clear()
-    assert found is rounds_by_operations

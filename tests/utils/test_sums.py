@@ -1,16 +1,11 @@
-"""The dense CRF's kernels of a GPU, run without one, against operations of PyTorch, and which of
-them a device takes.
-"""
+"""The dense CRF's kernels of a GPU, run without one, against operations of PyTorch."""
 
 import os
 import subprocess
 import sys
 
 import pytest
-import torch
 from helpers import ROOT
-
-from utils.inference import sums
 
 
 def test_the_kernels_do_what_the_operations_do() -> None:
@@ -23,12 +18,3 @@ def test_the_kernels_do_what_the_operations_do() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_without_a_compiler_a_gpu_is_told_so_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "utils.inference.sums_kernel", None)
-    sums.sums_on.cache_clear()
-    with pytest.warns(UserWarning, match="The dense CRF runs without its Triton kernel"):
-        found = sums.sums_on(torch.device("cuda"))
-    sums.sums_on.cache_clear()
-    assert found is sums

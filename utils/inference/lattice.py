@@ -103,11 +103,13 @@ def joined(short: Lattice, long: Lattice) -> Lattice:
     """
     size = short.near.shape[1]
     pairs = len(short.splat.rows)
+
     splat = type(short.splat)(
         torch.cat([short.splat.rows, long.splat.rows]),
         torch.cat([short.splat.shares, long.splat.shares]),
         torch.cat([short.splat.starts, long.splat.starts + pairs]),
     )
+
     return Lattice(
         torch.cat([short.corners, long.corners + size], 1),
         torch.cat([short.shares, long.shares], 1),

@@ -18,6 +18,7 @@ def simplices(features: Tensor, scales: Tensor) -> tuple[Tensor, Tensor, Tensor]
     steps = features.new_empty(d, count, dtype=torch.int32)
     order = features.new_empty(d + 1, count, dtype=torch.int32)
     shares = features.new_empty(count, d + 1)
+
     with torch.cuda.device_of(features):
         _find[(triton.cdiv(count, _POINTS),)](
             features.contiguous(),

@@ -57,6 +57,7 @@ def _sums_between(
     count = len(starts) - 1
     labels = table.shape[1]
     result = table.new_empty(count, labels)
+
     with torch.cuda.device_of(table):
         _sum_between[(count, _parts(labels, _LABELS))](
             table, rows, shares, starts, result, labels, some, _LABELS, num_warps=1
@@ -92,6 +93,7 @@ def update(
     alive = torch.zeros(labels, dtype=torch.int32, device=table.device)
     width = max(_LABELS, 1 << (labels - 1).bit_length())
     some = max(1, _TILE // width)
+
     with torch.cuda.device_of(table):
         _sum_few[(_parts(count, some),)](
             table,
