@@ -143,6 +143,7 @@ class TaggedImages(Dataset):
         """
         iteration, first = key
         skipped: list[str] = []
+
         for index in (place % len(self) for place in range(first, first + MOST_SKIPPED + 1)):
             try:
                 return {**self._sample(iteration, index), "skipped": "; ".join(skipped)}

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from model.frozen_halves import FrozenHalves
+from utils.common.precision import casts_to_bfloat16
 
 Result = TypeVar("Result")
 MOST = 128  # graphs that are kept; what has further, rarer shapes is run as on a CPU
@@ -70,7 +71,8 @@ class Replay:
         if tensors[0].device.type != "cuda" or (learns and not learned):
             return self._computed(function, given, learned)
 
-        mode = (torch.is_autocast_enabled(), torch.is_inference_mode_enabled())
+        half = casts_to_bfloat16(tensors[0].device)
+        mode = (torch.is_autocast_enabled(), half, torch.is_inference_mode_enabled())
         kinds = [(each.shape, each.dtype, each.device, each.requires_grad) for each in tensors]
         key = (name, *mode, *kinds, *map(id, learned))
         with self._lock:

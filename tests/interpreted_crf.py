@@ -75,8 +75,7 @@ if __name__ == "__main__":
     for labels in (1, 16, 37):
         compare_sums(labels)
     for d in (2, 5):
-        for kind in (torch.int32, torch.int64):
-            compare_simplices(4 * torch.randn(d, 150), kind)
-            compare_simplices(torch.randint(-30, 30, (d, 150)) / 4, kind)  # full of ties
-            compare_simplices(torch.zeros(d, 3), kind)
+        compare_simplices(4 * torch.randn(d, 70), torch.int32)
+        compare_simplices(torch.randint(-30, 30, (d, 70)) / 4, torch.int64)  # full of ties
+        compare_simplices(torch.zeros(d, 3), torch.int32)
     compare_crf()

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Set up the environment if needed and run the tests, or those that are named; `--all` adds the
-# heavy ones (minutes). Other flags go to pytest. Two processes share the whole, file by file.
+# heavy ones (minutes). Other flags go to pytest. Two processes share the whole.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,6 +12,6 @@ use_environment requirements.txt tests/requirements.txt
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 if [ "${1:-}" = --all ]; then set -- -m "heavy or not heavy" "${@:2}"; fi
-every=(-n 2 --dist loadfile tests)
+every=(-n 2 --dist worksteal tests)
 for word in "$@"; do if [ -e "${word%%::*}" ]; then every=(); fi; done
 exec "$PYTHON" -m pytest -q ${every[@]+"${every[@]}"} "$@"

@@ -21,7 +21,7 @@ from utils.inference.outputs import write_areas
 from utils.inference.predict import GUESSED, Job, predict_split, total_scores
 from utils.inference.segmenter import Outputs, Segmenter, checkpoint_config
 from utils.metrics import ConfusionMatrix, format_table
-from utils.report.page import report_line
+from utils.report.line import report_line
 from utils.run_folder.checkpoint import load_checkpoint
 from utils.run_folder.recorder import add_result, read_results
 from utils.splits import own_split, split_items

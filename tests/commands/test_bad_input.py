@@ -312,7 +312,10 @@ MISTAKES: dict[str, tuple[Callable[[], None], Callable[[Path, Path], list[object
     ),
     "toy that is not drawn": (
         train_voc.main,
-        lambda folder, _: ["--config", "toy_voc", "--data_root", folder / "my data" / "toy_voc"],
+        lambda folder, _: [
+            *("--config", "toy_voc", "--work_dir", folder / "run"),
+            *("--data_root", folder / "my data" / "toy_voc"),
+        ],
         "toy_voc is not a folder; draw it with `python -m datasets.prepare toy --layout voc "
         "--root '",
     ),

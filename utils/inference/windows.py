@@ -89,6 +89,7 @@ def crf_labels(
     size = image.shape[-2:]
     image = shrunk(image, longest)
     probs = _allowed(resize(logits, image.shape[-2:])[0], allowed).softmax(0)
+
     plausible, marginals = crf(image.permute(1, 2, 0), probs, backend=backend, settings=settings)
     return plausible.to(torch.uint8)[label_map(marginals[None], size).long()]
 

@@ -120,6 +120,10 @@ def thumbnail(picture: Image.Image, long: int = LONG) -> str:
 
 
 def _card(scored: Scored, group: str, prediction: Path) -> Card:
+    files = [scored.image, scored.mask, prediction]
+    if gone := [file for file in files if file is not None and not file.is_file()]:
+        raise UserError(f"{gone[0]} is gone")  # at once, where reading would try again for a second
+
     image = load_image(scored.image)
     predicted = load_mask(prediction)
     tiles = [Tile("image", ""), Tile("prediction", _overlay(predicted, palette()))]

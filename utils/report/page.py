@@ -1,6 +1,5 @@
 """report.html of one run: a page that stands alone, a function of the run folder."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,19 +38,6 @@ class Cost:
     seconds: float
     minutes: float
     memory: float | None
-
-
-def report_line(folder: Path) -> str:
-    """Write the report of a run that is over; says where it is, or in one line why it could not be
-    written.
-    """
-    try:
-        return f"report: {write_report(folder)}"
-    except Exception as error:  # whatever it is, the run's numbers are on disk and more important
-        return (
-            f"warning: no report.html ({type(error).__name__}: {error}); `python -m "
-            f"utils.tools.report {shlex.quote(str(folder))}`"
-        )
 
 
 def write_report(folder: Path) -> Path:

@@ -35,7 +35,7 @@ from utils.inference.labeller import BEST_CAM, PRESENT, SETTINGS, TOY_SETTINGS, 
 from utils.inference.outputs import AREAS, write_areas
 from utils.inference.predict import GUESSED, Job, predict_split
 from utils.inference.refinement import BEST_REFINEMENT, STEPS, Refinement
-from utils.report.page import report_line
+from utils.report.line import report_line
 
 MACHINE = ("device", "precision", "workers", "threads", "on_bad_image", "quiet")
 

@@ -29,7 +29,7 @@ from utils.common.files import make_folder
 from utils.common.gpu import check_gpu
 from utils.config import Config
 from utils.recipe import LossesBeside, references_of
-from utils.report.page import report_line
+from utils.report.line import report_line
 from utils.run_folder.checkpoint import (
     checkpoint_of,
     clip_facts,
