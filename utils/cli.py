@@ -11,7 +11,7 @@ from datasets.scoring import mask_rule, masks_found, scored_images
 from datasets.tag_sources import tags_of_images
 from utils.build import testing_script
 from utils.common import distributed
-from utils.common.device import prepare_torch, used_precision
+from utils.common.device import prepare_torch, used_precision, usual_processes
 from utils.common.errors import UserError
 from utils.common.gpu import check_gpu
 from utils.common.parser import Parser, parse_bool, refuse_idle
@@ -65,15 +65,27 @@ def train_command(default_config: str, description: str) -> None:
     first.add_argument(
         "--print_config", action="store_true", help="print the effective settings as YAML and stop"
     )
+    first.add_argument(
+        "--print_plan",
+        action="store_true",
+        help="print run folder, device, stages, data and on how many processes `run_voc.sh` would "
+        "run it, a line each, and stop",
+    )
     add_config_flags(parser)
     flags = vars(parser.parse_args())
-    given, resume, shown = (flags.pop(name) for name in ("config", "resume", "print_config"))
+    own = ("config", "resume", "print_config", "print_plan")
+    given, resume, shown, planned = (flags.pop(name) for name in own)
     if len(given) > 1:
         flags.setdefault("work_dir", f"runs/{'_'.join(Path(each).stem for each in given)}")
 
     config = load_config(given, flags)
     if shown:
         print(as_yaml(config), end="")
+        return
+    if planned:
+        print(config.work_dir, config.device, config.stages, config.data_root, sep="\n")
+        batches = (config.batch_size, config.mct_batch_size)
+        print(usual_processes(config.device, config.threads, *batches))
         return
 
     try:

@@ -18,7 +18,7 @@ from utils.common.startup import ROOT
 NOTING = """#!/bin/bash
 case "$*" in
   "- "*) ;;
-  "-c "* | *--print_config* | *--help*) exec {python} "$@" ;;
+  *--print_plan* | *--help*) exec {python} "$@" ;;
   *) printf '%s\\n' "$*" >> {log} ;;
 esac
 """

@@ -32,22 +32,11 @@ case " $* " in
 esac
 
 # also refuses a wrong flag before anything is drawn
-settings=$("$PYTHON" "train_$dataset.py" "$@" --print_config)
-told=$("$PYTHON" -c '
-import os, signal, sys, yaml
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
-settings = yaml.safe_load(sys.stdin)
-processes = os.environ.get("NPROC")
-if not processes:
-    from utils.common.device import usual_processes
-    keys = ("device", "threads", "batch_size", "mct_batch_size")
-    processes = usual_processes(*(settings[key] for key in keys))
-keys = ("work_dir", "device", "stages", "data_root")
-print(*(settings[key] for key in keys), processes, sep="\n")
-' <<<"$settings")
+told=$("$PYTHON" "train_$dataset.py" "$@" --print_plan)
 for name in work_dir device stages data_root processes; do
   IFS= read -r "$name"
 done <<<"$told"
+processes=${NPROC:-$processes}
 
 if [ "$data_root" = "$toy" ]; then
   if [ -n "$embedded" ]; then
