@@ -71,8 +71,8 @@ class Replay:
         if tensors[0].device.type != "cuda" or (learns and not learned):
             return self._computed(function, given, learned)
 
-        half = casts_to_bfloat16(tensors[0].device)
-        mode = (torch.is_autocast_enabled(), half, torch.is_inference_mode_enabled())
+        in_bfloat16 = casts_to_bfloat16(tensors[0].device)
+        mode = (torch.is_autocast_enabled(), in_bfloat16, torch.is_inference_mode_enabled())
         kinds = [(each.shape, each.dtype, each.device, each.requires_grad) for each in tensors]
         key = (name, *mode, *kinds, *map(id, learned))
         with self._lock:

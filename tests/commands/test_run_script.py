@@ -48,14 +48,14 @@ def test_the_checkpoint_that_was_trained_is_tested_wherever_the_settings_say_it_
     base, own = tmp_path / "base.yaml", tmp_path / "own.yaml"
     base.write_text(
         f"base: {ROOT / 'configs' / 'voc.yaml'}\nwork_dir: 'runs/mine # "
-        f"{'long ' * 20}one'\ndevice: cpu\n"
+        f"{'long ' * 20}ön'\ndevice: cpu\n"
     )
     own.write_text("base: base.yaml\nseed: 3\n")
     done, (train, test) = commands(tmp_path, "--config", str(own), VOC_ROOT=str(tmp_path))
     assert done.returncode == 0, done.stderr
     default = f"--config configs/voc.yaml --data_root {tmp_path}"
     assert train == f"train_voc.py --resume {default} --config {own}"
-    where = f"runs/mine # {'long ' * 20}one/checkpoints/final.pt"
+    where = f"runs/mine # {'long ' * 20}ön/checkpoints/final.pt"
     assert test == f"test_msc_flip_voc.py --model_path {where} --device cpu"
 
 
@@ -124,6 +124,8 @@ def test_a_wrong_flag_and_a_question_start_nothing(tmp_path: Path) -> None:
     )
     done, given = commands(tmp_path, "--help")
     assert (done.returncode, given) == (0, []) and "--crop_size" in done.stdout
+    done, given = commands(tmp_path, "--print_plan")
+    assert (done.returncode, given) == (0, []) and done.stdout.startswith("runs/toy_voc\n")
 
 
 def test_a_recipe_says_what_it_yields_and_is_tested_only_where_there_is_a_network(

@@ -111,6 +111,16 @@ def test_nothing_is_recorded_on_a_cpu_or_with_gradients(recorded: list[Any]) -> 
     assert not recorded
 
 
+def test_each_precision_has_a_graph_of_its_own(
+    recorded: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = Replay()
+    for half in (True, False):
+        monkeypatch.setattr(replay, "casts_to_bfloat16", lambda _, half=half: half)
+        found = [run(again, on_gpu(64)) for _ in range(RECORDED_AT)]
+        assert found == ["computed"] * (RECORDED_AT - 1) + ["replayed"]
+
+
 def test_a_replayed_result_is_a_copy(recorded: list[Any]) -> None:
     again = Replay()
     with torch.no_grad():

@@ -2,8 +2,10 @@
 there is one.
 """
 
+import errno
 import json
 import math
+import os
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -315,13 +317,34 @@ def test_costs_and_protocol_are_those_of_the_run(tmp_path: Path) -> None:
     assert "Dense CRF: 4 iterations;" in other and "bilateral kernel of 30 px" in other
 
 
-def test_a_picture_that_is_gone_is_named_and_the_rest_is_shown(folder: Path) -> None:
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that are gone are not waited for."""
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waited for what is gone"))
+
+
+def test_a_picture_that_is_gone_is_named_and_the_rest_is_shown(folder: Path, hasty: None) -> None:
     (folder / "in" / "0.jpg").unlink()
     # of another size than its mask
     Image.new("L", (3, 3)).save(folder / "prediction" / "<img src=x>1.png")
     page = Page(write_report(folder))
     assert "is gone: <img src=x>0, <img src=x>1." in " ".join(page.text.split())
     assert sum(attrs.get("class") == "card" for _, attrs in page.tags) > 15
+
+
+def test_a_picture_that_is_out_of_reach_costs_no_report(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = Path.stat
+
+    def refused(path: Path, **rest: bool) -> os.stat_result:
+        if path.name == "0.jpg":
+            raise PermissionError(errno.EACCES, "denied")
+        return stat(path, **rest)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    page = Page(write_report(folder))
+    assert "is gone: <img src=x>0." in " ".join(page.text.split())
 
 
 def test_a_line_that_was_cut_off_or_is_of_other_classes_is_left_out(folder: Path) -> None:
@@ -336,10 +359,7 @@ def test_a_line_that_was_cut_off_or_is_of_other_classes_is_left_out(folder: Path
 
 
 @pytest.mark.parametrize("part", ["prediction", "images.jsonl", "metrics.csv", "results.json"])
-def test_a_run_that_lacks_a_part_is_still_drawn(
-    folder: Path, part: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waited for what is gone"))
+def test_a_run_that_lacks_a_part_is_still_drawn(folder: Path, part: str, hasty: None) -> None:
     path = folder / part
     shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     assert report_line(folder) == f"report: {folder / 'report.html'}"

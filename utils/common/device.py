@@ -188,13 +188,15 @@ def keep_freed_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, 64 << 20) or mallopt(M_MMAP_THRESHOLD, 32 << 20)  # older: 32
 
 
-def prepare_torch(threads: int) -> None:
-    """Limit PyTorch's CPU threads (0: its own choice) and keep float32 exact.
+def prepare_torch(threads: int, keeps_memory: bool = True) -> None:
+    """Limit PyTorch's CPU threads (0: its own choice) and keep float32 exact; `keeps_memory`: by
+    `keep_freed_memory`.
 
     Denormals count as zero: slow, they mean nothing here. TF32 is off: the min-max of ViT CAMs
     magnifies rounding.
     """
-    keep_freed_memory()
+    if keeps_memory:
+        keep_freed_memory()
     for kind in (np.float32, np.float64):
         np.finfo(kind)  # NumPy 1 measures numbers at the first call, and warns of denormals lost
     torch.set_flush_denormal(True)

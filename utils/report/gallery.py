@@ -96,7 +96,7 @@ def cards(chosen: dict[str, list[Scored]], predictions: Path) -> tuple[list[Card
         for scored in images:
             try:
                 made.append(_card(scored, group, predictions / f"{scored.name}.png"))
-            except (UserError, ValueError):  # gone, unreadable, or of another size than its mask
+            except (OSError, UserError, ValueError):  # gone, unreadable, or of another size
                 gone.append(scored.name)
     return made, gone
 
@@ -120,9 +120,9 @@ def thumbnail(picture: Image.Image, long: int = LONG) -> str:
 
 
 def _card(scored: Scored, group: str, prediction: Path) -> Card:
-    files = [scored.image, scored.mask, prediction]
-    if gone := [file for file in files if file is not None and not file.is_file()]:
-        raise UserError(f"{gone[0]} is gone")  # at once, where reading would try again for a second
+    for file in (scored.image, scored.mask, prediction):
+        if file is not None:
+            file.stat()  # what is gone is told at once, where reading would try again for a second
 
     image = load_image(scored.image)
     predicted = load_mask(prediction)

@@ -28,11 +28,13 @@ else
   set -- --config "configs/toy_$dataset.yaml" "$@"
 fi
 case " $* " in
-  *" -h "* | *" --help "* | *" --print_config "*) exec "$PYTHON" "train_$dataset.py" "$@" ;;
+  *" -h "* | *" --help "* | *" --print_config "* | *" --print_plan "*)
+    exec "$PYTHON" "train_$dataset.py" "$@"
+    ;;
 esac
 
 # also refuses a wrong flag before anything is drawn
-told=$("$PYTHON" "train_$dataset.py" "$@" --print_plan)
+told=$(PYTHONIOENCODING=utf-8 "$PYTHON" "train_$dataset.py" "$@" --print_plan)
 for name in work_dir device stages data_root processes; do
   IFS= read -r "$name"
 done <<<"$told"

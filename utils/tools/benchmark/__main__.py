@@ -2,11 +2,11 @@
 par crf`; `counts` computes what a step would ask of a GPU, and `data` measures lists of COCO's size
 and of ten million images.
 
-Full-size models with random weights. Two yardsticks are measured in the same minute, with PyTorch
-as it comes, so that figures carry over to other machines: "vit", one ViT-B/16 encoder forward of
-4 x 401 tokens in float32 (arithmetic), and "nbr", 20 rounds of weighted sums over 48 neighbours of
-3 x 320 x 320 values, by convolutions (memory). Every setting of a run is a flag, and `--against
-precision=fp32` measures a second setting in turns with the first.
+Full-size models with random weights. Two yardsticks are measured in the same minute, with memory
+as PyTorch has it, so that figures carry over to other machines: "vit", one ViT-B/16 encoder
+forward of 4 x 401 tokens in float32 (arithmetic), and "nbr", 20 rounds of weighted sums over 48
+neighbours of 3 x 320 x 320 values, by convolutions (memory). Every setting of a run is a flag, and
+`--against precision=fp32` measures a second setting in turns with the first.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from utils.common.device import choose_device, prepare_torch, uses_bf16
+from utils.common.device import choose_device, keep_freed_memory, prepare_torch, uses_bf16
 from utils.common.entry import command
 from utils.common.errors import UserError
 from utils.common.files import require_place, write_whole
@@ -138,8 +138,7 @@ def main() -> None:
     if own["json"]:
         require_place(own["json"], "--json")
 
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    prepare_torch(config.threads, keeps_memory=False)
     device = choose_device(config.device)
     crf_on = (own["images"], own["model_path"])
     settings = [Setting("A", config, device, own["repeats"], *crf_on, own["names"])]
@@ -151,7 +150,7 @@ def main() -> None:
     if any(part in TIMED for part in own["part"]):
         half = uses_bf16(device, "auto") or "vit bf16" in map(yardstick_of, settings)
         units = yardsticks(device, own["repeats"], half)
-    prepare_torch(config.threads)  # which would also speed up the yardsticks
+    keep_freed_memory()  # as commands do, and as the published code does not
 
     rows = [row for part in own["part"] for row in PARTS[part](settings)]
     print(
