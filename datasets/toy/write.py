@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from datasets.prepare.parallel import add_workers, crew
 from datasets.toy.layouts import LAYOUTS
 from utils.common.errors import UserError
 from utils.common.files import make_folder, partial_of
@@ -25,6 +26,7 @@ BENCHMARK = {
 }
 _FORMAT = 1
 _MARKER = "toy.json"
+_FEW = 50  # pictures that are drawn sooner than a process is started
 _LEAST_SIZE = 64  # so that 3/4 of it is a size that `render` accepts
 
 
@@ -98,22 +100,25 @@ def add_command(kinds: Any) -> None:
     add("--val", type=int, help="validation pictures (default: %(default)s)")
     add("--size", type=int, help="longer side, px (default: %(default)s)")
     add("--seed", type=int, help="another seed, other pictures (default: %(default)s)")
+    add_workers(add)
 
     parser.set_defaults(run=_run, **BENCHMARK)
 
 
 def _run(args: Namespace) -> None:
     root = Path(args.root).absolute()
-    _write(args.layout, root, args.train, args.val, args.size, args.seed)
+    _write(args.layout, root, args.train, args.val, args.size, args.seed, args.workers)
     print(
         f"{args.root}: {args.train} training and {args.val} validation pictures of seed "
         f"{args.seed} are there"
     )
 
 
-def _write(layout: str, root: Path, train: int, val: int, size: int, seed: int) -> None:
+def _write(
+    layout: str, root: Path, train: int, val: int, size: int, seed: int, workers: int = 0
+) -> None:
     """Fill a temporary sibling folder and rename it when it is whole, so that a half-written set is
-    never found.
+    never found; in up to `workers` processes, 0: in this one.
     """
     for name, number, least in (
         ("size", size, _LEAST_SIZE),
@@ -138,7 +143,8 @@ def _write(layout: str, root: Path, train: int, val: int, size: int, seed: int) 
     partial = partial_of(root, own=True)
     make_folder(partial, root)
     try:
-        LAYOUTS[layout](partial, {"train": train, "val": val}, size, seed)
+        with crew(min(workers, (train + val) // _FEW)) as each:
+            LAYOUTS[layout](partial, {"train": train, "val": val}, size, seed, each)
         (partial / _MARKER).write_text(json.dumps(wanted) + "\n")
         if not _is_written(root, wanted):  # another process may have been quicker
             partial.rename(root)

@@ -8,14 +8,17 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from helpers import run
 from PIL import Image
 
+from datasets.prepare.__main__ import main
 from datasets.specs import COCO_IDS, IGNORE, SPECS, VOC, palette
 from datasets.toy.backdrop import STUFF
 from datasets.toy.layouts import coco_classes
 from datasets.toy.scene import picture, random_classes, render
 from datasets.toy.words import SYNONYMS, UNDRAWN, wordings
 from datasets.toy.write import write_coco, write_voc
+from utils.common.entry import command
 from utils.common.errors import UserError
 
 TRAIN, VAL, SIZE, SEED = 24, 6, 96, 5
@@ -195,6 +198,18 @@ def test_coco_annotations_have_boxes_and_polygons_in_the_picture(coco: Path) -> 
         )
         corners = np.concatenate([np.reshape(p, (-1, 2)) for p in annotation["segmentation"]])
         assert (corners >= (x, y)).all() and (corners <= (x + w, y + h)).all()
+
+
+@pytest.mark.parametrize("layout", ["voc", "coco", "custom"])
+def test_several_processes_write_the_same_files(layout: str, tmp_path: Path) -> None:
+    found = []
+    for workers in (0, 2):
+        root = tmp_path / str(workers)
+        flags = ("--layout", layout, "--train", 90, "--val", 10, "--size", 64)
+        assert run(command(main), "toy", "--root", root, *flags, "--workers", workers) == 0
+        files = [path for path in root.rglob("*") if path.is_file()]
+        found.append({str(path.relative_to(root)): path.read_bytes() for path in files})
+    assert len(found[0]) > 200 and found[0] == found[1]
 
 
 def test_main_classes_are_balanced(voc: Path) -> None:
