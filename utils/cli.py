@@ -68,8 +68,8 @@ def train_command(default_config: str, description: str) -> None:
     first.add_argument(
         "--print_plan",
         action="store_true",
-        help="print run folder, device, stages, data and on how many processes `run_voc.sh` would "
-        "run it, a line each, and stop",
+        help="print what run_voc.sh and run_coco.sh ask: run folder, device, stages, data and "
+        "number of processes, one a line, and stop",
     )
     add_config_flags(parser)
     flags = vars(parser.parse_args())
