@@ -195,6 +195,7 @@ class MaskedImages(Dataset):
             UserError: a file cannot be read, or image and mask differ in size.
         """
         index = self.indices[position]
+
         try:
             return self._sample(index)
         except UserError as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from utils.common.cores import usable_cores
 from utils.common.errors import UserError
 from utils.common.signals import follow_parent
 
@@ -24,7 +25,7 @@ def add_workers(add: Callable[..., Any], alone: str = "in this one") -> None:
     add(
         "--workers",
         type=int,
-        default=os.cpu_count() or 1,
+        default=usable_cores(),
         help=f"processes; 0: {alone} (default: %(default)s)",
     )
 
@@ -52,8 +53,7 @@ def crew(workers: int) -> Iterator[Each]:
         except BrokenProcessPool as error:
             raise UserError(
                 "a working process was ended from outside, perhaps for want of memory; run the "
-                "command again with fewer"
-                " --workers, what is done is kept"
+                "command again with fewer --workers"
             ) from error
 
 
