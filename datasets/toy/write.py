@@ -125,6 +125,7 @@ def _write(
         ("seed", seed, 0),
         ("train", train, 0),
         ("val", val, 0),
+        ("workers", workers, 0),
     ):
         if number < least:
             raise UserError(f"--{name} {number} of the toy data set must be at least {least}")

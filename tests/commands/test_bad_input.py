@@ -379,6 +379,11 @@ MISTAKES: dict[str, tuple[Callable[[], None], Callable[[Path, Path], list[object
         lambda folder, _: ["toy", "--root", folder / "toy", "--train", -1],
         "--train -1 of the toy data set must be at least 0",
     ),
+    "less than no process": (
+        PREPARED,
+        lambda folder, _: ["toy", "--root", folder / "toy", "--workers", -1],
+        "--workers -1 of the toy data set must be at least 0",
+    ),
     "no crop": (
         command(throughput.main),
         lambda _, toy: ["--root", toy, "--crops", 320, 0],
