@@ -359,14 +359,16 @@ def archive_of_code(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [bomb_of_zeros, expanded, tar_of_code, archive_of_code])
-@pytest.mark.parametrize("reader", [load_clip, lambda path: load_checkpoint(path, "--model_path")])
 def test_files_that_would_fill_the_memory_or_run_code(
-    make: Callable[[Path], None], reader: Callable[[Path], Any], tmp_path: Path
+    make: Callable[[Path], None], tmp_path: Path
 ) -> None:
-    make(tmp_path / "a.pt")
+    path = tmp_path / "a.pt"
+    make(path)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError, match="a.pt cannot be read"):
-        reader(tmp_path / "a.pt")
+        load_clip(path)
+    with pytest.raises(UserError, match="a.pt cannot be read"):
+        load_checkpoint(path, "--model_path")
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MEMORY
     assert not (tmp_path / "trace").exists()
 
