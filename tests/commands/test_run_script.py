@@ -2,6 +2,7 @@
 running them, and has every package (`test_environment.py` is about those that have not).
 """
 
+import math
 import os
 import shlex
 import subprocess
@@ -13,9 +14,7 @@ import pytest
 from helpers import run
 
 import train_voc
-from utils.common.cores import usable_cores
-from utils.common.device import LEAST_MEMORY
-from utils.common.memory import usable_memory
+from utils.common import device
 from utils.common.startup import ROOT
 
 NOTING = """#!/bin/bash
@@ -58,6 +57,7 @@ def commands(
     python.chmod(0o755)
 
     variables = {**os.environ, "PYTHON": str(python), "VOC_ROOT": "", "NPROC": "1"}
+    variables["MAX_RESTARTS"] = ""
     done = subprocess.run(
         ["bash", ROOT / "run_voc.sh", *flags],
         env={**variables, **environment},
@@ -69,9 +69,10 @@ def commands(
 
 
 def planned(capsys: pytest.CaptureFixture[str], *flags: str) -> list[str]:
-    """The lines of the plan of a training with these flags."""
+    """The lines of the plan of a training with these flags, behind those of the script."""
     capsys.readouterr()
-    assert run(train_voc.main, *flags, "--print_plan") == 0
+    default = ["--config", ROOT / "configs" / "toy_voc.yaml"]
+    assert run(train_voc.main, *default, *flags, "--print_plan") == 0
     return capsys.readouterr().out.splitlines()
 
 
@@ -106,12 +107,12 @@ def test_without_data_the_toy_set_is_drawn_and_several_processes_may_train(tmp_p
 def test_on_a_cpu_the_cores_are_shared_by_processes_unless_a_batch_is_odd(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    toy = ["--config", "toy_voc", "--device", "cpu"]
-    most = min(usable_cores(), usable_memory() / LEAST_MEMORY)
-    expected = max(count for count in (1, 2, 4) if count <= max(1, most))
-    assert planned(capsys, *toy)[-1] == str(expected)
-    assert planned(capsys, *toy, "--batch_size", "7")[-1] == "1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    monkeypatch.setattr(device, "usable_cores", lambda: 5)
+    monkeypatch.setattr(device, "usable_memory", lambda: math.inf)
+    assert planned(capsys, "--device", "cpu")[-1] == "4"
+    assert planned(capsys, "--device", "cpu", "--batch_size", "6")[-1] == "2"
+    assert planned(capsys, "--device", "cpu", "--batch_size", "7")[-1] == "1"
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -162,11 +163,10 @@ def test_a_wrong_flag_starts_nothing(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.skipif((ROOT / "VOCdevkit").exists(), reason="there is data")
 def test_a_question_is_answered_and_starts_nothing_else(tmp_path: Path) -> None:
-    done, given = commands(tmp_path, "--help")
+    done, given = commands(tmp_path, "--help", VOC_ROOT=str(tmp_path))
     assert done.returncode == 0
-    assert given == ["train_voc.py --config configs/toy_voc.yaml --help"]
+    assert given == [f"train_voc.py --config configs/voc.yaml --data_root {tmp_path} --help"]
 
     (tmp_path / "log").unlink()
     plan = Plan(work_dir="runs/asked")
@@ -186,10 +186,10 @@ def test_a_recipe_says_what_it_yields_and_is_tested_only_where_there_is_a_networ
     recipe: str, stages: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--config", recipe]
-    work_dir, device, *found = planned(capsys, *flags)
+    work_dir, where, *found = planned(capsys, *flags)
     assert (work_dir, found[0]) == (f"runs/{recipe}", stages)
 
-    plan = Plan(work_dir, device, stages, str(tmp_path))
+    plan = Plan(work_dir, where, stages, str(tmp_path))
     done, given = commands(tmp_path, *flags, plan=plan, VOC_ROOT=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert f"this run yields {work_dir}/{said}" in done.stdout
