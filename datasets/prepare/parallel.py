@@ -30,6 +30,12 @@ def add_workers(add: Callable[..., Any], alone: str = "in this one") -> None:
     )
 
 
+def require_workers(workers: int) -> None:
+    """Raise UserError on a negative number of processes."""
+    if workers < 0:
+        raise UserError(f"--workers {workers} must not be negative; 0 works in this process")
+
+
 @contextmanager
 def crew(workers: int) -> Iterator[Each]:
     """Start `workers` processes (0: none, work is done here) and give `each(function, jobs,
@@ -40,8 +46,7 @@ def crew(workers: int) -> Iterator[Each]:
     is in none of them. Raises UserError on a negative number, and when one of them is ended from
     outside.
     """
-    if workers < 0:
-        raise UserError(f"--workers {workers} must not be negative; 0 works in this process")
+    require_workers(workers)
     if workers == 0:
         yield _here
         return

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from datasets.prepare.parallel import add_workers, crew
+from datasets.prepare.parallel import add_workers, crew, require_workers
 from datasets.toy.layouts import LAYOUTS
 from utils.common.errors import UserError
 from utils.common.files import make_folder, partial_of
@@ -125,10 +125,10 @@ def _write(
         ("seed", seed, 0),
         ("train", train, 0),
         ("val", val, 0),
-        ("workers", workers, 0),
     ):
         if number < least:
             raise UserError(f"--{name} {number} of the toy data set must be at least {least}")
+    require_workers(workers)
 
     wanted = {
         "format": _FORMAT,

@@ -379,10 +379,10 @@ MISTAKES: dict[str, tuple[Callable[[], None], Callable[[Path, Path], list[object
         lambda folder, _: ["toy", "--root", folder / "toy", "--train", -1],
         "--train -1 of the toy data set must be at least 0",
     ),
-    "less than no process": (
+    "less than no process, where a toy set is already": (
         PREPARED,
-        lambda folder, _: ["toy", "--root", folder / "toy", "--workers", -1],
-        "--workers -1 of the toy data set must be at least 0",
+        lambda _, toy: ["toy", "--root", toy, "--workers", -1],
+        "--workers -1 must not be negative; 0 works in this process",
     ),
     "no crop": (
         command(throughput.main),
