@@ -12,9 +12,10 @@ from PIL import Image
 
 from datasets.specs import IGNORE, VOC, palette
 from utils.common.entry import command
+from utils.inference.seed_files import LAYOUTS, packed
+from utils.inference.sweep import Sweep
 from utils.metrics import ConfusionMatrix
 from utils.tools import export
-from utils.tools.export import Sweep, packed
 
 KEYS = torch.tensor([2, 5])
 
@@ -49,7 +50,7 @@ def test_the_layouts_hold_the_same_scores() -> None:
     assert list(mct) == [2, 5] and np.array_equal(np.stack(list(mct.values())), scores.numpy())
 
 
-@pytest.mark.parametrize("layout", export.LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_image_without_tags_has_no_scores(layout: str) -> None:
     content = np.load(
         io.BytesIO(packed(layout, KEYS[:0], torch.zeros(0, 5, 5))), allow_pickle=layout != "npz"

@@ -18,7 +18,6 @@ For each image of a split, made with its tags as at the end of training:
 """
 
 import argparse
-import io
 import json
 from collections.abc import Iterable
 from dataclasses import replace
@@ -26,9 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from clip.resize import resize
 from datasets.lists import Items
 from datasets.pictures import mask_png
 from datasets.specs import palette
@@ -37,13 +34,15 @@ from utils.build import restore
 from utils.common.device import choose_device, prepare_torch
 from utils.common.entry import command
 from utils.common.errors import UserError
-from utils.common.files import make_folder, npy_of, write_whole
+from utils.common.files import make_folder, write_whole
 from utils.common.parser import Parser
 from utils.common.progress import progress
 from utils.config import Config
 from utils.inference.evaluation import masked_loader
-from utils.inference.seeds import image_seeds, labels_of, require_masks
+from utils.inference.seed_files import LAYOUTS, packed
+from utils.inference.seeds import image_seeds, require_masks
 from utils.inference.segmenter import checkpoint_config
+from utils.inference.sweep import THRESHOLDS, Sweep
 from utils.metrics import TITLES, ConfusionMatrix, kinds_of
 from utils.run_folder.checkpoint import load_checkpoint
 from utils.splits import image_tags, split_items
@@ -52,63 +51,6 @@ SEEDS = "seeds"
 LABELS = "pseudo_labels"
 ABOUT = "export.json"
 KINDS = ("fused", "clip", "vit")
-LAYOUTS = {"npz": ".npz", "irn": ".npy", "mctformer": ".npy"}
-THRESHOLDS = torch.arange(1, 100) / 100
-
-
-class Sweep:
-    """Confusion of seeds with masks at every background threshold, in one pass over the images.
-
-    At threshold t a pixel is background unless some class scores more than t; then it is the
-    highest class.
-    """
-
-    def __init__(self, num_classes: int, thresholds: Tensor) -> None:
-        """Begin without counts. num_classes: K + 1. thresholds: (t,) ascending, above 0."""
-        self.size = num_classes
-        self.thresholds = thresholds
-        self.counts = torch.zeros(len(thresholds) + 1, num_classes, num_classes, dtype=torch.int64)
-
-    def update(self, keys: Tensor, scores: Tensor, truth: Tensor) -> None:
-        """Count an image: classes (n,), their scores (n, H, W), labels (H, W); labels outside 0..K
-        do not count.
-        """
-        top, slot = torch.cat([scores.new_zeros(1, *truth.shape), scores]).max(0)
-        level = torch.bucketize(top, self.thresholds)  # how many thresholds it is above
-        label = labels_of(keys)[slot]
-        counted = truth < self.size
-        place = (level * self.size + truth) * self.size + label
-        self.counts += torch.bincount(place[counted], minlength=self.counts.numel()).view_as(
-            self.counts
-        )
-
-    def matrices(self) -> list[ConfusionMatrix]:
-        """Return one confusion matrix per threshold."""
-        found = []
-        total = self.counts.sum(0)
-        for number in range(1, len(self.counts)):
-            counts = self.counts[number:].sum(0)  # pixels that are some class
-            counts[:, 0] += (total - counts).sum(1)
-            found.append(ConfusionMatrix.from_counts(counts.tolist()))
-        return found
-
-
-def packed(layout: str, keys: Tensor, scores: Tensor) -> bytes:
-    """Return the content of a seed file: classes (n,) and scores (n, H, W) in one of LAYOUTS."""
-    names = keys.numpy()
-    values = scores.half().numpy()
-    if layout == "npz":
-        stream = io.BytesIO()
-        np.savez_compressed(stream, keys=names, scores=values)
-        return stream.getvalue()
-
-    if layout == "irn":
-        size = [-(-side // 4) for side in scores.shape[-2:]]
-        small = scores.new_zeros(0, *size)
-        if len(keys):
-            small = resize(scores[None], size)[0]
-        return npy_of({"keys": names, "cam": small, "high_res": values.astype(np.float32)})
-    return npy_of(dict(zip(names.tolist(), values)))
 
 
 def export(
