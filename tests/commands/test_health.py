@@ -122,6 +122,15 @@ def test_other_weights_are_wrong(check: Health, clip_file: Path, tmp_path: Path)
     assert "3,524,225; expected 149,620,737 (a page" in lines["CLIP parameters"]
 
 
+def test_every_weights_file_that_is_missing_is_told(check: Health, tmp_path: Path) -> None:
+    names = {"clip_path": "ViT-B-16.pt", "deit_path": "deit.pth"}
+    flags = [each for flag, name in names.items() for each in (f"--{flag}", tmp_path / name)]
+    status, lines = check(numbers(), "--no_seeds", "--init", "deit", *flags)
+    assert status == 1
+    assert "ViT-B-16.pt does not exist" in lines["CLIP"]
+    assert "deit.pth does not exist" in lines["class-token ViT"]
+
+
 def test_weights_of_full_size_are_held_against_their_own_numbers(
     clip_file: Path, toy_voc: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

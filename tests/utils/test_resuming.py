@@ -17,7 +17,7 @@ from datasets.specs import VOC
 from datasets.tag_sources import find_tags
 from datasets.tags import Tags, write_tags
 from utils.common.errors import UserError
-from utils.config import CONFIG_FILE, Config
+from utils.config import CONFIG_FILE, Config, load_config
 from utils.run_folder.checkpoint import checkpoint_of
 from utils.run_folder.resuming import check_settings
 
@@ -62,6 +62,13 @@ def test_what_makes_another_training_is_refused(
     said = refusal(capsys, tmp_path / "run", *again, f"--{name}", value)
     assert f"{own} was trained with {name} " in said
     assert f"go on with --config {own} and without --{name}" in said
+
+
+def test_of_another_length_max_iters_is_told_and_not_what_follows_it(tmp_path: Path) -> None:
+    began, asked = (load_config("toy_voc", {"max_iters": length}) for length in (60, 70))
+    assert began.self_train_iters != asked.self_train_iters
+    with pytest.raises(UserError, match="with max_iters 60, not 70; .* without --max_iters"):
+        check_settings(asked, asdict(began), tmp_path / CONFIG_FILE, tmp_path)
 
 
 def test_a_run_without_memory_for_its_first_step_begins_anew_with_a_smaller_batch(

@@ -12,7 +12,7 @@ from utils.build import build_dino, build_vit
 from utils.common.device import choose_device, used_precision
 from utils.common.files import sha256_of
 from utils.common.gpu import DRIVERS_PAGE, OLDEST_DRIVER, find_driver, unusable_gpu
-from utils.common.safe_tensors import open_tensors
+from utils.common.safe_tensors import open_tensors, read_tensors
 from utils.common.weights import find_weights, known_by
 from utils.config import Config
 from utils.health.findings import OK, SUSPICIOUS, UNKNOWN, WRONG, Finding, counted, stated, suiting
@@ -52,16 +52,31 @@ def vit_findings(config: Config) -> list[Finding]:
     """Look at the weights that the class-token ViT starts from, or that take its place."""
     if config.branches == "clip":
         return []
+    path = _vit_file(config)
     spec = spec_of(config.dataset, config.data_root, config.classes)
     clip = load_clip(config.clip_path, config.clip_activation)
     build_vit(config, clip, len(spec.classes))  # raises UserError where they do not fit
 
-    if config.mct_path:
-        path = find_weights(config.mct_path, "--mct_path")
-        return [Finding(UNKNOWN, "class-token ViT", f"{path} can be used")]
-    if config.starts_from_clip:
+    if path is None:
         return [Finding(UNKNOWN, "class-token ViT", "starts from the image tower of CLIP")]
-    return [file_finding("DeiT file", find_weights(config.deit_path, "--deit_path"))]
+    if config.mct_path:
+        return [Finding(UNKNOWN, "class-token ViT", f"{path} can be used")]
+    return [file_finding("DeiT file", path)]
+
+
+def _vit_file(config: Config) -> Path | None:
+    """Return the file that the class-token ViT comes or starts from, None for CLIP's tower. Raises
+    UserError where it cannot be read, whether there is a CLIP or not.
+    """
+    flag = "mct_path"
+    if not config.mct_path:
+        if config.starts_from_clip:
+            return None
+        flag = "deit_path"
+
+    path = find_weights(getattr(config, flag), f"--{flag}")
+    read_tensors(path, f"--{flag}")
+    return path
 
 
 def dino_findings(config: Config) -> list[Finding]:

@@ -1,5 +1,6 @@
 """Whether the run in a folder may be continued: only as the training that began it."""
 
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +41,22 @@ def check_settings(config: Config, stored: dict[str, Any], place: Path, folder: 
     than `config`. `folder` is that of the run.
     """
     theirs = from_dict(stored, f"--resume: {place}")
+    differing = []
     for name, meaning in options(Config).items():
-        before = getattr(theirs, name)
-        now = getattr(config, name)
         whole = meaning.part_of
-
         if whole and getattr(theirs, whole) == getattr(config, whole) == "none":
             continue
-        if meaning.role.fixed and before != now:
-            raise UserError(
-                f"--resume: {place} was trained with {name} {before!r}, not {now!r}; go on with "
-                f"--config {folder / CONFIG_FILE} and without --{name}, {OR_ANEW}"
-            )
+        if meaning.role.fixed and getattr(theirs, name) != getattr(config, name):
+            differing.append((meaning.scaled, name))
+    if not differing:
+        return
+
+    _, name = min(differing, key=itemgetter(0))  # what follows max_iters comes after it
+    raise UserError(
+        f"--resume: {place} was trained with {name} {getattr(theirs, name)!r}, not "
+        f"{getattr(config, name)!r}; go on with --config {folder / CONFIG_FILE} and without "
+        f"--{name}, {OR_ANEW}"
+    )
 
 
 def check_checkpoints(folder: Path, config: Config, facts: dict[str, Any]) -> str:
