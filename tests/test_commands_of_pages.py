@@ -153,10 +153,10 @@ def check(command: Command) -> None:
         if word.partition("/")[0] in (*PACKAGES, "configs") and "/" in word:
             assert (ROOT / word.partition("::")[0]).exists(), f"{word} does not exist"
 
+    if words[0] == "srun":
+        del words[0]
     program, *rest = words
-    if program == "srun":
-        check_python(rest[rest.index("python") + 1 :], command.whole)
-    elif program in ("python", "python3"):
+    if program in ("python", "python3"):
         check_python(rest, command.whole)
     elif program == "bash":
         check_script(rest, command.whole)
