@@ -1,13 +1,12 @@
 """What the entry scripts do: read the command line, then train or test."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets.mask_signs import refuse_suspicious
 from datasets.own_pictures import pictures
-from datasets.predictions import Entries, Entry
-from datasets.scoring import mask_rule, masks_found, scored_images
+from datasets.scoring import masks_found
 from datasets.tag_sources import tags_of_images
 from utils.build import testing_script
 from utils.common import distributed
@@ -15,15 +14,12 @@ from utils.common.device import prepare_torch, used_precision, usual_processes
 from utils.common.errors import UserError
 from utils.common.gpu import check_gpu
 from utils.common.parser import Parser, parse_bool, refuse_idle
-from utils.config import CONFIG_FILE, CONFIGS, Config, add_config_flags, as_yaml, load_config
+from utils.config import CONFIG_FILE, CONFIGS, add_config_flags, as_yaml, load_config
 from utils.inference.crf import find_pydensecrf
-from utils.inference.outputs import write_areas
-from utils.inference.predict import GUESSED, Job, predict_split, total_scores
+from utils.inference.predict import Job, predict_split
 from utils.inference.segmenter import Outputs, Segmenter, checkpoint_config
-from utils.metrics import ConfusionMatrix, format_table
-from utils.report.line import report_line
+from utils.inference.summary import protocol, report
 from utils.run_folder.checkpoint import load_checkpoint
-from utils.run_folder.recorder import add_result, read_results
 from utils.splits import own_split, split_items
 from utils.training.stages import train
 
@@ -129,18 +125,11 @@ def evaluate_command(dataset: str, description: str) -> None:
         print("\n".join(filter(None, said)))
 
     try:
-        entries = predict_split(segmenter, job, (rank, world))
+        with predict_split(segmenter, job, (rank, world)) as entries:
+            if distributed.is_main():
+                report(segmenter, job, entries, "" if own else split)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command goes on with the images that are left") from None
-
-    if distributed.is_main():
-        if own:
-            report_areas(segmenter, job, entries)
-        else:
-            report_scores(segmenter, job, entries, split)
-        print(report_line(folder))
-        print(f"label PNGs: {folder / 'prediction'}, in colour: {folder / 'prediction_cmap'}")
-        report_skipped(entries)
 
     distributed.stop()
 
@@ -268,83 +257,3 @@ def plan(segmenter: Segmenter, model_path: str, job: Job, source: str) -> str:
         f"{len(job.images)} images of {source}{tagged}; {protocol(config, options)}\n"
         f"on {segmenter.device} in {precision}; run folder {job.folder}"
     )
-
-
-def protocol(config: Config, options: Outputs) -> str:
-    """Say in words how a picture is predicted."""
-    size = f"long side {config.resize_long} px"
-    if options.sliding:
-        size = f"own size by windows of {config.resize_long} px"
-
-    crf = "no CRF"
-    if options.use_crf:
-        crf = f"dense CRF ({options.crf_backend}: {config.crf.words})"
-
-    return (
-        f"{size}, scales {' '.join(f'{scale:g}' for scale in config.scales)} with mirror "
-        f"images, {crf}"
-    )
-
-
-def report_scores(segmenter: Segmenter, job: Job, entries: Entries, split: str) -> None:
-    """Keep the results and print one table of the run: seeds and pseudo labels of training, then
-    the test results.
-    """
-    scored = scored_images(split, job.images)
-    for title, matrix in total_scores(entries, len(segmenter.classes)).items():
-        add_result(job.folder, title, scored.label, matrix, segmenter.spec.classes)
-
-    rows = []
-    for title, result in read_results(job.folder).items():
-        matrix = ConfusionMatrix.from_counts(result["counts"])
-        rows.append((f"{title} ({result['split']}, {result['images']})", matrix))
-
-    if rows:
-        print(format_table(rows, segmenter.classes))
-        print(
-            "mIoU over the classes in the truth, 255 ignored, at original size; brackets: split, "
-            "number of images"
-        )
-        print(
-            "seeds and pseudo labels use image-level tags and are scored with training masks; "
-            "segmentations use none"
-        )
-        if rule := mask_rule(segmenter.config.dataset, job.images):
-            print(rule)
-
-    print(protocol(segmenter.config, segmenter.options))
-
-
-def report_areas(segmenter: Segmenter, job: Job, entries: Entries) -> None:
-    """Write the class areas of one's own pictures and say where things are."""
-    tags = "none"
-    if job.tags:
-        tags = f"classes restricted to tags in {len(job.tags)} images"
-
-    facts: dict[str, Any] = {
-        "checkpoint": segmenter.sha256,
-        "protocol": protocol(segmenter.config, segmenter.options),
-        "tags": tags,
-    }
-    areas = write_areas(entries, segmenter.classes, facts, job.folder)
-    print(f"class areas: {areas}, pictures with labels over them: {job.folder / 'overlay'}")
-
-
-def report_skipped(entries: Iterable[Entry]) -> None:
-    """Name the images that could not be read, if any; of all entries only their errors are held."""
-    total = 0
-    errors = []
-    for entry in entries:
-        total += 1
-        if was_skipped(entry):
-            errors.append(entry["error"])
-
-    if errors:
-        print(f"{len(errors)} of {total} images were skipped, which no result counts:")
-    for error in errors:
-        print(f"  {error}")
-
-
-def was_skipped(entry: Entry) -> bool:
-    """Return whether an image could not be read; one in which CLIP guessed no class could."""
-    return "error" in entry and GUESSED not in entry

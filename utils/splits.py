@@ -1,7 +1,7 @@
 """Images, tags and training crops of the splits that a configuration names."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -67,7 +67,7 @@ def training_data(
     split: Split,
     config: Config,
     crop_size: int,
-    crops: type[TaggedImages] = TaggedImages,
+    crops: Callable[..., TaggedImages] = TaggedImages,
 ) -> TaggedImages:
     """Return augmented crops of tagged images."""
     mean, _ = STATISTICS[config.statistics]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 import yaml
 from helpers import counted, run, signalled
+from PIL import Image
 
 import train_voc
 from datasets.layouts import items
@@ -18,7 +20,7 @@ from utils.config import RECIPES
 from utils.report.methods import Score
 from utils.tools.compare_methods import __main__ as compare
 from utils.tools.compare_methods import rows as rows_of
-from utils.tools.compare_methods.ceiling import MaskedCrops
+from utils.tools.compare_methods.given_labels import MASKS, LabelledCrops
 from utils.tools.compare_methods.rows import read_rows
 from utils.tools.compare_methods.steps import Step, done
 from utils.tools.compare_methods.trials import STAGE_1
@@ -89,6 +91,42 @@ def test_rows_share_all_they_agree_on_and_nothing_is_done_twice(
             assert 0.1 < cost["gigabytes"] < 100
 
 
+def test_labels_that_are_given_teach_what_the_same_masks_do(
+    flags: list[object], toy_voc: Path, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels"
+    shutil.copytree(toy_voc / "SegmentationClassAug", labels)
+    rows = ["masks", f"given=labels:{labels}"]
+    assert run(MAIN, *flags, "--branches", "clip", "--rows", *rows) == 0
+    single = scores(summary(tmp_path), "single scale")
+    assert single["given"] == single["masks"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda file: file.unlink(), "lacks label maps of 1 of 24 training images, first toy_"),
+        (lambda file: Image.new("L", (96, 96), 21).save(file), "hold labels outside 0..20"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused_before_any_training(
+    spoil: Callable[[Path], None],
+    said: str,
+    flags: list[object],
+    toy_voc: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    labels = tmp_path / "labels"
+    shutil.copytree(toy_voc / "SegmentationClassAug", labels)
+    spoil(sorted(labels.glob("toy_train_*.png"))[0])
+    with pytest.MonkeyPatch.context() as patch:
+        steps = counted(patch)
+        assert run(MAIN, *flags, "--rows", f"given=labels:{labels}") == 2
+    assert not steps
+    assert said in capsys.readouterr().err
+
+
 def test_labels_alone_are_scored_without_stage_2(
     flags: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,7 +139,7 @@ def test_labels_alone_are_scored_without_stage_2(
 
     said = capsys.readouterr().out
     assert "loss: the same scores as cvf" in said
-    assert "masks: not run: it is trained on true masks" in said
+    assert "masks: not run: it is trained on labels that are given" in said
     assert "strong: the same" not in said
 
     content = summary(tmp_path)
@@ -276,7 +314,7 @@ def test_a_step_is_known_by_its_settings_and_keeps_its_costs(tmp_path: Path) -> 
 
 def test_masks_are_cropped_as_the_images_are(toy_voc: Path) -> None:
     images = items("voc", toy_voc, "train")
-    data = MaskedCrops(images, np.zeros((len(images), 20), bool), 64, (0.5, 0.75))
+    data = LabelledCrops(MASKS, images, np.zeros((len(images), 20), bool), 64, (0.5, 0.75))
     padded = 0
     for index in range(6):
         sample = data[0, index]

@@ -13,7 +13,7 @@ from utils.common.entry import command
 from utils.health import findings, parts
 from utils.metrics import ConfusionMatrix
 from utils.references import Reference, read_references
-from utils.run_folder.recorder import read_results
+from utils.run_folder.results import read_results
 from utils.tools import health
 
 SOURCE = """

@@ -16,10 +16,10 @@ from PIL import Image
 
 import test_msc_flip_voc
 from datasets.predictions import FILE, read_journal
-from utils.cli import report_skipped
 from utils.inference import predict as testing
 from utils.inference import segmenter
 from utils.inference.predict import GUESSED
+from utils.inference.summary import report_skipped
 from utils.tools.label import report_unseen, report_without_class
 
 CHECKPOINT = ROOT / "model" / "toy_voc.pt"

@@ -21,7 +21,7 @@ from datasets.prepare import __main__ as prepare
 from datasets.specs import VOC, palette
 from utils.common.entry import command
 from utils.metrics import MULTI, ConfusionMatrix, format_table
-from utils.run_folder.recorder import read_results
+from utils.run_folder.results import read_results
 from utils.tools import score
 
 prepare_main, score_main = command(prepare.main), command(score.main)

@@ -16,7 +16,7 @@ from datasets.pictures import load_mask
 from model.method import BEGINNING
 from utils.config import load_config
 from utils.metrics import ConfusionMatrix
-from utils.run_folder.recorder import read_results
+from utils.run_folder.results import read_results
 from utils.splits import training_data
 from utils.training import classifier, loop, validation
 

@@ -25,7 +25,7 @@ from utils.common.console import begin_notices
 from utils.common.errors import UserError
 from utils.common.signals import interrupted_by_signals
 from utils.config import RECIPES
-from utils.run_folder.recorder import read_results
+from utils.run_folder.results import read_results
 
 STEPS, FEW = 20, 4
 LOSSES = ("loss", "seg", "affinity", "patch", "cls", "contrast", "dice", "cross")

@@ -18,7 +18,7 @@ from utils import compatibility, config
 from utils.common.options import options
 from utils.config import Config
 from utils.metrics import CRF, MULTI, SINGLE
-from utils.run_folder.recorder import read_results
+from utils.run_folder.results import read_results
 from utils.tools import report
 
 RESUME = ("--config", "interrupted/config.yaml", "--resume")

@@ -19,7 +19,7 @@ from datasets.lists import Item
 from datasets.specs import VOC
 from utils.common import gpu
 from utils.config import CONFIGS, Config, load_config
-from utils.run_folder.recorder import read_results
+from utils.run_folder.results import read_results
 from utils.splits import image_tags, own_split, split_items
 from utils.training.plan import (
     Data,

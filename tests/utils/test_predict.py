@@ -14,10 +14,14 @@ from torch import Tensor
 
 from datasets.lists import Item, Items
 from datasets.predictions import read_journal
+from utils.common.errors import UserError
 from utils.config import Config
 from utils.inference import predict
 from utils.inference.predict import WRITERS, Job, predict_split
 from utils.inference.predictor import Found
+from utils.metrics import TEST_TITLES, TITLES, ConfusionMatrix
+from utils.run_folder import claim
+from utils.run_folder.results import add_result, read_results
 
 COUNT = 3 * WRITERS
 PATIENCE = 20  # seconds until something must have come
@@ -81,13 +85,19 @@ def waited_for(come: Callable[[], bool]) -> bool:
     return come()
 
 
+def predicted(predictor: Fake, job: Job) -> None:
+    """Predict to the end; nobody looks at the entries."""
+    with predict_split(predictor, job):
+        pass
+
+
 def test_files_are_written_while_the_next_image_is_computed(job: Job) -> None:
     def compute(name: str) -> None:
         if name != "00":
             before = label_file(job, f"{int(name) - 1:02}")
             assert waited_for(before.is_file)
 
-    predict_split(Fake(begin=compute), job)
+    predicted(Fake(begin=compute), job)
     assert noted(job) == list(job.images.names)
 
 
@@ -106,7 +116,7 @@ def test_few_images_wait_for_their_files_and_are_noted_in_their_order(job: Job) 
             assert not waited_for_longer(lambda: len(begun) > WRITERS + 1)
         ended.append(name)
 
-    predict_split(Fake(begin, end), job)
+    predicted(Fake(begin, end), job)
     assert ended[0] != "00" and noted(job) == list(job.images.names)
     assert max(waiting) <= WRITERS
 
@@ -127,12 +137,12 @@ def test_an_interrupt_keeps_all_that_was_computed(job: Job) -> None:
 
     fake = Fake(begin, end=lambda _: interrupted.wait(PATIENCE))
     with pytest.raises(KeyboardInterrupt):
-        predict_split(fake, job)
+        predicted(fake, job)
     assert noted(job) == ["00", "01", "02"]
     assert all(label_file(job, name).is_file() for name in noted(job))
 
     again: list[str] = []
-    predict_split(Fake(begin=again.append), job)
+    predicted(Fake(begin=again.append), job)
     assert again == list(job.images.names[3:])
     assert sorted(noted(job)) == list(job.images.names)
 
@@ -148,7 +158,7 @@ def test_an_interrupt_while_files_are_waited_for_loses_none(job: Job) -> None:
             time.sleep(0.1)
 
     with pytest.raises(KeyboardInterrupt):
-        predict_split(Fake(begin=begun.append, end=end), job)
+        predicted(Fake(begin=begun.append, end=end), job)
     assert noted(job) == begun
 
 
@@ -165,10 +175,29 @@ def test_a_fault_while_files_are_written_ends_the_run_and_loses_no_other_image(
 
     monkeypatch.setattr(predict, "write_labels", full)
     with pytest.raises(OSError, match="No space left on device"):
-        predict_split(Fake(begin=begun.append), job)
+        predicted(Fake(begin=begun.append), job)
     assert len(begun) <= 3 + WRITERS
     assert noted(job) == [name for name in begun if name != "02"]
 
     monkeypatch.undo()
-    predict_split(Fake(), job)
+    predicted(Fake(), job)
     assert sorted(noted(job)) == list(job.images.names)
+
+
+def test_a_test_has_no_score_of_an_earlier_one(job: Job) -> None:
+    job.folder.mkdir(parents=True, exist_ok=True)
+    for title in (*TEST_TITLES, TITLES["pseudo"]):
+        add_result(job.folder, title, "val", ConfusionMatrix(2), ["thing"])
+    predicted(Fake(), job)
+    assert list(read_results(job.folder)) == [TITLES["pseudo"]]
+
+
+def test_a_folder_is_held_until_its_entries_are_read(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim, "PATIENCE", 0.0)
+    refused = pytest.raises(UserError, match="is in use by another")
+    with predict_split(Fake(), job), refused, claim.claimed(job.folder):
+        pass
+    with claim.claimed(job.folder):
+        pass

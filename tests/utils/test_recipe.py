@@ -15,7 +15,7 @@ from utils.recipe import LossesBeside, beside_end, beside_score, recipe_of, refe
 from utils.references import Reference, Source, read_references
 from utils.report.folder import read_run
 from utils.report.page import bands, others, write_report
-from utils.run_folder.recorder import read_results
+from utils.run_folder.results import read_results
 from utils.training import classifier, pseudo_masks, stages, validation
 
 LOG = Source("https://example.org/log.txt", date(2026, 11, 25), "their log, one run")

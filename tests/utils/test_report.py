@@ -26,7 +26,7 @@ from utils.report.comparison import differences, distinct, scores, write_compari
 from utils.report.folder import Scored, read_run
 from utils.report.line import report_line
 from utils.report.page import costs, mistakes, protocol, write_report
-from utils.run_folder.recorder import add_result
+from utils.run_folder.results import add_result
 
 CLASSES = ("cat", "<script>alert('x')</script>", "a \"$x_1$\" & 'b'", "\u732b")
 SIZE = (24, 36)

@@ -5,7 +5,7 @@ count confusion.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,9 +23,10 @@ from utils.common.files import make_folder
 from utils.common.progress import Pace, progress
 from utils.inference.outputs import clear, write_labels, write_logits, write_overlay
 from utils.inference.predictor import Predictor
-from utils.metrics import ConfusionMatrix
+from utils.metrics import TEST_TITLES, ConfusionMatrix
 from utils.run_folder.claim import claimed
 from utils.run_folder.journal import Journal, begin, stamp, unfinished
+from utils.run_folder.results import forget_results
 
 GUESSED = "guessed"  # in an entry of the journal whose tags were not given: the threshold
 WRITERS = 4  # threads that write files, and so the most images that wait in memory for theirs
@@ -54,12 +55,17 @@ class Job:
         return entry.get("tags") == given
 
 
-def predict_split(predictor: Predictor, job: Job, ranks: tuple[int, int] = (0, 1)) -> Entries:
-    """Predict every image that is not finished yet; returns the journal's entries of all of them.
+@contextmanager
+def predict_split(
+    predictor: Predictor, job: Job, ranks: tuple[int, int] = (0, 1)
+) -> Iterator[Entries]:
+    """Predict every image that is not finished yet; yields the journal's entries of all of them,
+    and keeps the folder to this process until the caller is done with them.
 
     The folder gets `prediction/` (label PNGs with the VOC palette), `prediction_cmap/` (the same as
-    RGB), and if asked for `overlay/` and `logits/` (multi-scale, float16 .npy, (K+1, h, w)). Of
-    several processes, process r of w takes every w-th image.
+    RGB), and if asked for `overlay/` and `logits/` (multi-scale, float16 .npy, (K+1, h, w)); the
+    scores of an earlier test are taken out of it. Of several processes, process r of w takes every
+    w-th image.
 
     Raises:
         UserError: an image cannot be read and `on_bad_image` is "stop", or another process uses the
@@ -78,6 +84,7 @@ def predict_split(predictor: Predictor, job: Job, ranks: tuple[int, int] = (0, 1
 
     with claim:
         if main:
+            forget_results(folder, TEST_TITLES)
             choices = {**predictor.choices(), "overlays": job.overlays}
             said = begin(folder, predictor.sha256, choices, job.images, holds, predictor.classes)
             if said:
@@ -90,7 +97,7 @@ def predict_split(predictor: Predictor, job: Job, ranks: tuple[int, int] = (0, 1
         with Journal(folder, ranks[0]) as journal:
             _predict_each(predictor, job, remaining[ranks[0] :: ranks[1]], journal)
         distributed.barrier()
-        return Entries(folder)
+        yield Entries(folder)
 
 
 def total_scores(entries: Iterable[Entry], num_labels: int) -> dict[str, ConfusionMatrix]:

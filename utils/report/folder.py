@@ -16,7 +16,7 @@ from utils.common.errors import UserError
 from utils.config import read_yaml
 from utils.inference.outputs import read_facts
 from utils.metrics import ConfusionMatrix, final_title
-from utils.run_folder.recorder import read_results
+from utils.run_folder.results import read_results
 
 MARKS = ("config.yaml", "results.json", "images.jsonl")  # a run folder has one of these
 LABELS = 256  # that a label map can have, where the classes are not known

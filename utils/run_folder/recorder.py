@@ -1,12 +1,9 @@
-"""What a run leaves behind while it goes: log lines, metrics.csv, pictures, TensorBoard events,
-results.json.
-"""
+"""What a run leaves behind while it goes: log lines, metrics.csv, pictures, TensorBoard events."""
 
 import csv
 import io
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
@@ -20,7 +17,6 @@ from utils.common import distributed
 from utils.common.device import describe_environment
 from utils.common.files import write_whole
 from utils.config import Config, save_config
-from utils.metrics import ConfusionMatrix
 
 
 class Recorder:
@@ -140,35 +136,3 @@ class Recorder:
         """Flush TensorBoard."""
         if self.active:
             self._show(SummaryWriter.close)
-
-
-def add_result(
-    folder: Path,
-    label: str,
-    split: str,
-    matrix: ConfusionMatrix,
-    classes: Sequence[str],
-) -> None:
-    """Put one labelled result into results.json, keeping the others in their order of first
-    appearance.
-
-    matrix: counts over images of `split`; classes: names of labels 1..K.
-    """
-    result = {
-        "split": split,
-        "images": matrix.images,
-        "classes": list(classes),
-        "counts": matrix.counts.tolist(),
-    }
-
-    file = folder / "results.json"
-    results = {**read_results(folder), label: result}
-    write_whole(file, json.dumps(results, indent=1).encode())
-
-
-def read_results(folder: Path) -> dict[str, dict]:
-    """Read the results of a run folder so far, by label."""
-    file = folder / "results.json"
-    if not file.is_file():
-        return {}
-    return json.loads(file.read_text(encoding="utf-8"))

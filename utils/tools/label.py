@@ -21,7 +21,6 @@ from datasets.predictions import Entries, Entry
 from datasets.specs import DatasetSpec
 from datasets.tag_sources import tags_of_images
 from datasets.toy.write import is_drawn
-from utils.cli import report_skipped
 from utils.common import distributed
 from utils.common.device import prepare_torch, used_precision
 from utils.common.entry import command
@@ -35,6 +34,7 @@ from utils.inference.labeller import BEST_CAM, PRESENT, SETTINGS, TOY_SETTINGS, 
 from utils.inference.outputs import AREAS, write_areas
 from utils.inference.predict import GUESSED, Job, predict_split
 from utils.inference.refinement import BEST_REFINEMENT, STEPS, Refinement
+from utils.inference.summary import report_skipped
 from utils.report.line import report_line
 
 MACHINE = ("device", "precision", "workers", "threads", "on_bad_image", "quiet")
@@ -68,15 +68,14 @@ def main() -> None:
     if distributed.is_main():
         print("\n".join(filter(None, said)))
 
+    kept = KeptScores(labeller, folder / SCORES, threshold)
     try:
-        entries = predict_split(
-            KeptScores(labeller, folder / SCORES, threshold), job, (rank, world)
-        )
+        with predict_split(kept, job, (rank, world)) as entries:
+            if distributed.is_main():
+                report(labeller, job, entries)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command goes on with the pictures left") from None
 
-    if distributed.is_main():
-        report(labeller, job, entries)
     distributed.stop()
 
 

@@ -19,7 +19,7 @@ from utils.inference.seeds import ImageSeeds, image_seeds
 from utils.metrics import CAMS, TITLES, ConfusionMatrix, kinds_of
 from utils.recipe import beside_end, references_of
 from utils.run_folder.claim import readable
-from utils.run_folder.recorder import add_result
+from utils.run_folder.results import add_result
 from utils.run_folder.resuming import PSEUDO_LABELS
 from utils.training.run import Run
 

@@ -59,14 +59,14 @@ Losses = Callable[[CVF, Tensor, Batch, int, Config], dict[str, Tensor]]
 def train(
     config: Config,
     resume: bool = False,
-    crops: type[TaggedImages] = TaggedImages,
+    crops: Callable[..., TaggedImages] = TaggedImages,
     losses: Losses | None = None,
 ) -> Path:
     """Do the whole training of one configuration, up to where `stages` ends it; returns the path of
     what it yields: the final checkpoint, that of stage 1, or the folder of the pseudo labels.
 
-    `crops` and `losses` replace the training samples and the loss of stage 2 (training on true
-    masks does, a row of `utils.tools.compare_methods`).
+    `crops` and `losses` replace the training samples and the loss of stage 2 (training on labels
+    that are given does, a row of `utils.tools.compare_methods`).
     """
     warning = check_gpu(config.device, config.full_size)
     rank, world, local = distributed.start(config.device)

@@ -23,7 +23,7 @@ from utils.inference.windows import label_map
 from utils.metrics import SINGLE, TITLES, ConfusionMatrix, kinds_of
 from utils.recipe import beside_score, references_of
 from utils.run_folder.claim import readable
-from utils.run_folder.recorder import add_result
+from utils.run_folder.results import add_result
 from utils.training.panels import draw_panels
 from utils.training.plan import Evaluation
 from utils.training.run import Run

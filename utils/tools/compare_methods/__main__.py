@@ -5,6 +5,8 @@ r"""Compare methods on equal terms: `python -m utils.tools.compare_methods`.
         --seeds 0 1 2 3 4 --other_root data/other_toy_voc
     # one branch, both, and the same network on true masks
     python -m utils.tools.compare_methods --rows clip vit fusion masks --reference fusion
+    # the same network on label maps that another method made, one PNG per training image
+    python -m utils.tools.compare_methods --rows cvf masks theirs=labels:their_pseudo_labels
     # switches, on top of a recipe or of the data's settings
     python -m utils.tools.compare_methods --rows cvf dense=cam:dense steep=weclip,lr:0.004
     # labels alone, from the ViT of stage 1: minutes per row
@@ -14,8 +16,9 @@ r"""Compare methods on equal terms: `python -m utils.tools.compare_methods`.
     python -m utils.tools.compare_methods --data voc --data_root VOCdevkit/VOC2012
 
 A row is `NAME` or `NAME=PART,PART`; a part is a recipe (configs/recipes), one of `clip vit fusion
-masks cvf`, or `SETTING:VALUE`. `cvf` is the data's own settings, `masks` trains on true masks. Any
-setting is a flag too, for all rows. All rows have the data's budget unless a switch changes it.
+masks cvf`, `SETTING:VALUE`, or `labels:FOLDER`. `cvf` is the data's own settings, `masks` trains on
+true masks, `labels` on the label PNGs of a folder, 255 left out. Any setting is a flag too, for all
+rows. All rows have the data's budget unless a switch changes it.
 
 Stage 1 is trained once per seed for all rows that agree on its settings, and so is everything else
 that is the same. The same command goes on where it was stopped, at any moment; more rows, seeds and
@@ -33,7 +36,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from utils.cli import protocol
 from utils.common.device import choose_device, describe_environment
 from utils.common.entry import command
 from utils.common.errors import UserError, nearest
@@ -43,6 +45,7 @@ from utils.common.parser import Parser, refuse_idle
 from utils.common.weights import find_weights
 from utils.config import Config, add_config_flags, load_config
 from utils.inference.segmenter import Outputs
+from utils.inference.summary import protocol
 from utils.report.methods import (
     Comparison,
     MethodRow,

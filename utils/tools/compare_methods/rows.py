@@ -8,9 +8,10 @@ from typing import Any
 from utils.common.errors import UserError, nearest
 from utils.common.options import options
 from utils.config import RECIPES, Config, load_config, typed
+from utils.tools.compare_methods.given_labels import MASKS
 
 OURS = "cvf"  # the settings of the data alone
-MASKS = "masks"  # trained on true masks: what the network could reach
+LABELS = "labels:"  # and a folder: trained on label maps that are given
 BRANCHES = ("clip", "vit", "fusion")
 FAMILY = ("weclip", "excel", "weclip_plus", "cdclip", OURS, "best")
 # What is the data's in every row, whatever a recipe says; a switch may change it all the same.
@@ -34,12 +35,14 @@ class Row:
     """One line of a comparison.
 
     config: its settings; those of the data where it cannot run. reason: why it cannot run, or "".
-    changed: settings in which it differs from those of the data. notes: what else to know of it.
+    labels: what stage 2 learns in place of pseudo labels, "masks" or a folder of label maps; "":
+    nothing. changed: settings in which it differs from those of the data. notes: what else to know
+    of it.
     """
 
     name: str
     config: Config
-    on_masks: bool = False
+    labels: str = ""
     reason: str = ""
     changed: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -48,9 +51,9 @@ class Row:
 def read_rows(given: Sequence[str], data: Sequence[str], flags: Mapping[str, Any]) -> list[Row]:
     """Return the rows that are asked for, each `NAME` or `NAME=PART,PART`.
 
-    A part is a recipe, one of `clip vit fusion masks cvf`, or `SETTING:VALUE`; a name alone is its
-    own part. `data` are configurations that all rows stand on, `flags` (setting -> value) win over
-    these and over recipes, switches win over all.
+    A part is a recipe, one of `clip vit fusion masks cvf`, `SETTING:VALUE` or `labels:FOLDER`; a
+    name alone is its own part. `data` are configurations that all rows stand on, `flags` (setting
+    -> value) win over these and over recipes, switches win over all.
 
     Raises UserError on a row that nobody could run: an unknown name, setting or value.
     """
@@ -72,6 +75,8 @@ def _row(given: str, data: Sequence[str], flags: Mapping[str, Any], base: Config
             f"--rows {given}: {name!r} is no name of a row; use letters, digits and . + - _"
         )
     parts = [part for part in text.split(",") if part] if equals else [name]
+    folders = [part.removeprefix(LABELS) for part in parts if part.startswith(LABELS)]
+    parts = [part for part in parts if not part.startswith(LABELS)]
     switches = dict(_switch(part, given) for part in parts if ":" in part)
     named = [part for part in parts if ":" not in part]
     for part in named:
@@ -98,7 +103,10 @@ def _row(given: str, data: Sequence[str], flags: Mapping[str, Any], base: Config
         for setting in BUDGET
         if files and setting not in flags and getattr(own, setting) != getattr(base, setting)
     )
-    return Row(name, config, MASKS in named, changed=_changed(config, base), notes=notes)
+    folders += [part for part in named if part == MASKS]
+    if len(folders) > 1:
+        raise UserError(f"--rows {given} names labels {len(folders)} times; give them once")
+    return Row(name, config, "".join(folders), changed=_changed(config, base), notes=notes)
 
 
 def _check_known(part: str, given: str) -> None:

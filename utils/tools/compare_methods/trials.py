@@ -1,9 +1,12 @@
 """One trial of a comparison, a row with one seed: its steps, which it shares, and its scores."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from datasets.classes import spec_of
+from datasets.mask_signs import refuse_suspicious
 from utils.common.errors import UserError
 from utils.common.options import Role, options
 from utils.config import Config, names_of
@@ -12,11 +15,16 @@ from utils.inference.segmenter import Outputs, Segmenter
 from utils.metrics import TITLES, ConfusionMatrix
 from utils.report.methods import Score
 from utils.run_folder.checkpoint import checkpoint_of
-from utils.run_folder.recorder import read_results
+from utils.run_folder.results import read_results
 from utils.settings.data import DataSettings, WeightSettings
 from utils.settings.training import Stage1Settings
 from utils.splits import split_items
-from utils.tools.compare_methods.ceiling import MaskedCrops, mask_losses
+from utils.tools.compare_methods.given_labels import (
+    MASKS,
+    LabelledCrops,
+    label_losses,
+    with_labels,
+)
 from utils.tools.compare_methods.rows import Row
 from utils.tools.compare_methods.steps import Step, done, total
 from utils.training.stages import FINAL, train
@@ -77,8 +85,10 @@ class Bench:
 
         Raises UserError where it cannot run, and KeyboardInterrupt when it is asked to stop.
         """
-        if row.on_masks and self.labels_only:
-            raise UserError("it is trained on true masks and makes no labels")
+        if row.labels and self.labels_only:
+            raise UserError("it is trained on labels that are given and makes none")
+        if row.labels:
+            _check_labels(row)
         config = replace(row.config, seed=seed, visualise=0)
         costs: dict[str, Step] = {}
         if config.branches != "clip":
@@ -131,15 +141,16 @@ class Bench:
         settings = {
             "step": "stage 2",
             "vit": self._within(config.mct_path),
-            "masks": row.on_masks,
+            "masks": {"": False, MASKS: True}.get(row.labels, row.labels),
             **_values(STAGE_2, config),
         }
 
         def work(folder: Path) -> dict[str, Score]:
             """Train the segmentation; returns the scores of its labels."""
             own = replace(config, work_dir=str(folder))
-            if row.on_masks:
-                train(replace(own, eval_seeds=False), True, MaskedCrops, mask_losses)
+            if row.labels:
+                crops = partial(LabelledCrops, row.labels)
+                train(replace(own, eval_seeds=False), True, crops, label_losses)
             else:
                 train(replace(own, eval_seeds=True), True)
             found = _results(folder)
@@ -190,10 +201,11 @@ class Bench:
                 **_values(names_of(Role.MACHINE), config),
             )
             images = split_items(replace(config, data_root=root), config.val_split)
-            entries = predict_split(segmenter, Job(images, folder))
+            with predict_split(segmenter, Job(images, folder)) as entries:
+                matrices = total_scores(entries, len(segmenter.classes))
 
             scores = {}
-            for title, matrix in total_scores(entries, len(segmenter.classes)).items():
+            for title, matrix in matrices.items():
                 scores[title] = Score(100 * matrix.miou(), config.val_split, matrix.images)
 
             return scores
@@ -205,6 +217,14 @@ class Bench:
         """Return a path within the comparison's folder as it is named there, another as it is."""
         inside = path and Path(path).is_relative_to(self.folder)
         return str(Path(path).relative_to(self.folder)) if inside else path
+
+
+def _check_labels(row: Row) -> None:
+    """Raise UserError unless each training image has a label map, and they look like ones."""
+    config = row.config
+    spec = spec_of(config.dataset, config.data_root, config.classes)
+    images = split_items(config, config.train_split)
+    refuse_suspicious(with_labels(images, row.labels), len(spec.classes))
 
 
 def _results(folder: Path) -> dict[str, Score]:
