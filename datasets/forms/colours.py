@@ -1,4 +1,6 @@
-"""Masks in colours with a list of what they mean, labelmap.txt, as CVAT's "Segmentation mask"."""
+"""Masks in colours with a list of what they mean, labelmap.txt, as CVAT's "Segmentation mask", and
+its "PASCAL VOC", which has boxes beside them.
+"""
 
 from collections.abc import Iterator
 from functools import partial
@@ -8,48 +10,75 @@ import numpy as np
 from PIL import Image
 
 from datasets.folders import files_below
+from datasets.forms import voc
 from datasets.pictures import open_image
 from datasets.rows import Region, Row, row_of
 from datasets.specs import palette
+from datasets.voc_xml import parsed_xml
 from utils.common.errors import UserError
 from utils.common.files import decoded_text
 
 LIST = "labelmap.txt"
 _FOLDER = "SegmentationClass"
 _LISTS = Path("ImageSets") / "Segmentation"
+_BOXES = "Annotations"
+_VOC = (_BOXES, "JPEGImages")  # beside these, masks lie in their own folder alone
 _NUMBERS = (1 << np.arange(0, 24, 8)).astype(np.int64)  # of r, g, b: one number per colour
 
 
 def found(folder: Path) -> Path | None:
-    """Return the list of colours of a folder; None where it has none."""
+    """Return the list of colours of a folder of masks; None where it has no list, or no mask, as
+    CVAT's "PASCAL VOC" of boxes alone.
+    """
     listed = folder / LIST
-    if not listed.is_file():
-        return None
-    return listed
+    if listed.is_file() and _masks(folder):
+        return listed
+    return None
 
 
 def read(listed: Path) -> Iterator[Row]:
-    """Yield the masks beside a list of colours: a region per class that is seen.
+    """Yield the pictures of a list of colours: of a mask a region per class that is seen. Classes
+    of boxes in VOC's XML beside the masks are added.
 
     Raises UserError where the list is malformed, or a mask is broken or has another colour.
     """
     colours = _colours(listed)
     folder = listed.parent
+    masks = _masks(folder)
+    boxed = _boxed(folder / _BOXES)
+
+    for name, file in masks.items():
+        image = open_image(file).decoded()
+        called = (name, PurePosixPath(name).name)
+        more = boxed[name].words if name in boxed else ()
+        yield row_of(str(file), called, _regions(file, image, colours), image.size[::-1], more)
+
+    yield from (row for name, row in boxed.items() if name not in masks)
+    for name, place in _names(folder / _LISTS).items():
+        # CVAT writes no mask and no XML of a picture without an object
+        if name not in masks and name not in boxed:
+            yield row_of(place, (name,), [])
+
+
+def _masks(folder: Path) -> dict[str, Path]:
+    """Return the masks of an export by name."""
     if (folder / _FOLDER).is_dir():
         folder /= _FOLDER
+    elif any((folder / name).is_dir() for name in _VOC):
+        return {}
     files = files_below(folder, (".png",)).files
-    if not files:
-        raise UserError(f"{listed} has no PNGs beside it, nor in {_FOLDER}; name the whole export")
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
 
-    by_name = {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
-    for name, file in by_name.items():
-        image = open_image(file).decoded()
-        regions = _regions(file, image, colours)
-        yield row_of(str(file), (name, PurePosixPath(name).name), regions, image.size[::-1])
 
-    for name, place in _names(listed.parent / _LISTS).items():
-        if name not in by_name:  # CVAT writes no mask of a picture without an object
-            yield row_of(place, (name,), [])
+def _boxed(folder: Path) -> dict[str, Row]:
+    """Return what VOC's XML below a folder says, by the file's path without suffix."""
+    rows = {}
+    for file in files_below(folder, (".xml",)).files:
+        below = file.relative_to(folder)
+        root = parsed_xml(file)
+        if root.tag == voc.TAG:
+            rows[below.with_suffix("").as_posix()] = voc.read(file, root, below.as_posix())
+    return rows
 
 
 def _names(folder: Path) -> dict[str, str]:

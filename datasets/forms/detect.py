@@ -52,8 +52,8 @@ def rows_of(path: Path, classes: Sequence[str], outlines: bool) -> tuple[Iterato
         rows = rows_of_folder(path, classes, outlines)
         if rows is None:
             raise UserError(
-                f"{path} holds no XML file, JSON or labels with their list of classes that a tool "
-                f"would have written; give {FORMS}"
+                f"{path} holds no XML file, JSON, or labels or masks with their list of classes, "
+                f"as tools for annotation write them; give {FORMS}"
             )
         return rows, True
 
@@ -106,7 +106,7 @@ def _of_xml(path: Path, below: str) -> Iterator[Row]:
     root = parsed_xml(path)
     if root.tag == "annotations":
         return cvat.read(path, root)
-    if root.tag == "annotation":
+    if root.tag == voc.TAG:
         return iter([voc.read(path, root, below)])
     raise UserError(
         f"{path} holds <{root.tag}> where VOC has <annotation> and CVAT <annotations>; "

@@ -13,6 +13,7 @@ from datasets.voc_xml import text_at
 from utils.common.errors import UserError
 from utils.common.files import is_set
 
+TAG = "annotation"  # of the root
 _SIZES = (("size/height", "size/width"), ("imagesize/nrows", "imagesize/ncols"))
 
 

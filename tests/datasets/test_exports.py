@@ -8,62 +8,35 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
+from exported import (
+    CAT,
+    DOG,
+    FILES,
+    HEIGHT,
+    HOLED,
+    SPEC,
+    WIDTH,
+    coco,
+    cvat,
+    masks,
+    object_of,
+    tags,
+    task,
+    written,
+    xml,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coder
 
-from datasets.annotations import matched, tags_of_file
 from datasets.lists import Item
-from datasets.pictures import mask_png, open_image
-from datasets.prepare.drawn import labels_of
-from datasets.specs import IGNORE, DatasetSpec
+from datasets.pictures import mask_png
+from datasets.specs import IGNORE
 from datasets.tag_sources import find_tags, tags_of_images
-from utils.common.console import begin_notices
 from utils.common.errors import UserError
 
 HERE = Path(__file__).parent / "exports"
-SPEC = DatasetSpec("custom", ("cat", "dog"), ("",) * 2, ())
-FILES = [PurePosixPath(name) for name in ("a.jpg", "sub/b.jpg", "c.jpg")]
-HEIGHT, WIDTH = 24, 32
-
-CAT = np.zeros((HEIGHT, WIDTH), np.uint8)
-CAT[2:18, 2:12] = 1
-DOG = np.zeros((HEIGHT, WIDTH), np.uint8)
-DOG[4:10, 20:30] = 2
-DOG[6:8, 23:26] = 0
-HOLED = CAT.copy()
-HOLED[4:8, 4:6] = 0
-
-
-@pytest.fixture(autouse=True)
-def notices() -> None:
-    begin_notices()
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    for file in FILES:
-        (tmp_path / "photos" / file).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (WIDTH, HEIGHT), (90, 20, 0)).save(tmp_path / "photos" / file)
-    return tmp_path / "photos"
-
-
-def tags(path: Path, files: list[PurePosixPath] = FILES, root: str = "photos") -> dict:
-    found = tags_of_file(path, files, SPEC, [Path(root)])
-    return {str(file): sorted(classes) for file, classes in found.items()}
-
-
-def masks(path: Path, photos: Path, files: list[PurePosixPath] = FILES) -> dict:
-    rows = matched(path, files, SPEC, [photos], "--masks", partial=True, outlines=True)
-    return {str(f): labels_of(row, open_image(photos / f), SPEC) for f, row in rows}
-
-
-def written(path: Path, content: object) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    return path
-
 
 BOTH = ["cat", "dog"]
 # form: tags of a.jpg, whether sub/b.jpg is known, the mask of a.jpg (None: not compared)
@@ -111,22 +84,6 @@ def test_yolo_of_cvat_knows_boxes_and_names_in_any_folder() -> None:
 def test_a_polygon_of_a_brush_covers_its_pixels_but_for_the_edge(photos: Path) -> None:
     dog = masks(HERE / "cvat_coco", photos)["a.jpg"] == 2
     assert not (dog & (DOG == 0))[:6].any() and dog[5, 25] and dog.sum() > 30
-
-
-def coco(**more: object) -> dict:
-    return {
-        "images": [{"id": 0, "file_name": "a.jpg", "height": HEIGHT, "width": WIDTH, **more}],
-        "categories": [
-            {"id": 0, "name": "pets", "supercategory": "none"},
-            {"id": 1, "name": "cat", "supercategory": "pets"},
-            {"id": 2, "name": "dog", "supercategory": "pets"},
-        ],
-        "annotations": [],
-    }
-
-
-def object_of(category: int, outline: object, **more: object) -> dict:
-    return {"id": 1, "image_id": 0, "category_id": category, "segmentation": outline, **more}
 
 
 def test_roboflow_in_three_folders_with_its_extra_category_and_names(
@@ -279,12 +236,6 @@ def test_of_several_annotations_of_label_studio_one_counts(tmp_path: Path) -> No
         assert read(chosen("cat"), image=image) == {"sub/b.jpg": ["cat"]}
 
 
-def task(name: str, *results: dict) -> dict:
-    """One of Label Studio's tasks, of a picture of 32 x 24 px that was annotated once."""
-    size = {"original_width": WIDTH, "original_height": HEIGHT}
-    return {"data": {"image": name}, "annotations": [{"result": [size | one for one in results]}]}
-
-
 def test_an_outline_counts_whichever_control_of_label_studio_names_it(
     tmp_path: Path, photos: Path
 ) -> None:
@@ -361,20 +312,12 @@ def test_masks_in_colours_are_read_by_their_list(tmp_path: Path, photos: Path) -
         tags(tmp_path)
 
 
-def xml(inside: str, version: str = "1.1") -> str:
-    return f"<annotations><version>{version}</version>{inside}</annotations>"
-
-
-def image(inside: str, size: str = "width='32' height='24'") -> str:
-    return xml(f"<image name='a.jpg' {size}>{inside}</image>")
-
-
 BAD: dict[str, tuple[str, object, str]] = {
     "archive": ("x.zip", "PK\3\4", "is an archive; unpack it"),
     "video": ("x.xml", xml("<track id='0' label='cat'/>"), "form for video; export it as CVAT for"),
     "version": ("x.xml", xml("", "2.0"), "is of version 2.0 of CVAT's XML"),
     "other XML": ("x.xml", "<html/>", "holds <html> where VOC has <annotation> and CVAT"),
-    "number": ("x.xml", image("<polygon label='cat' points='1,x'/>"), "missing or malformed"),
+    "number": ("x.xml", cvat("<polygon label='cat' points='1,x'/>"), "missing or malformed"),
     "panoptic": (
         "x.json",
         coco() | {"annotations": [{"image_id": 0, "segments_info": []}]},
@@ -385,7 +328,7 @@ BAD: dict[str, tuple[str, object, str]] = {
         coco() | {"annotations": None},
         "is no instance JSON: entry or key 'NoneType'",
     ),
-    "no labels": ("data.yaml", "names: [cat, dog]", "or labels with their list of classes that a"),
+    "no labels": ("data.yaml", "names: [cat, dog]", "labels or masks with their list of classes"),
     "yolo class": ("labels/a.txt", "7 .1 .1 .1 .1", "a.txt, line 1 is of class 7, the list has"),
     "yolo pixels": ("labels/a.txt", "0 120 80 30 20", "line 1 has 120, no share of a side"),
     "yolo pose": ("labels/a.txt", "0 .1 .1 .1 .1 .2 .2 2", "line 1 has 8 numbers; export YOLO's"),
@@ -410,8 +353,8 @@ BAD: dict[str, tuple[str, object, str]] = {
     "far colour": ("labelmap.txt", "cat:1,2,99999999999999999999::", "write it as cat:255,0,0::"),
     "many colours": ("labelmap.txt", "cat:::\n" * 257, "line 257 is 'cat:::'"),
     "deep": ("x.jsonl", "[" * 100_000, "x.jsonl, line 1 is not JSON"),
-    "colours": ("labelmap.txt", "cat:1,2,3::", "has no PNGs beside it, nor in SegmentationClass"),
-    "strange": ("x.json", {"hello": 1}, "holds no XML file, JSON or labels with their list"),
+    "no masks": ("labelmap.txt", "cat:1,2,3::", "labels or masks with their list of classes"),
+    "strange": ("x.json", {"hello": 1}, "holds no XML file, JSON, or labels or masks with"),
 }
 
 
@@ -421,6 +364,8 @@ def test_another_form_or_version_is_one_sentence(case: str, tmp_path: Path) -> N
     path = written(tmp_path / "export" / name, content)
     if name.startswith(("labels", "classes")):
         written(tmp_path / "export" / "data.yaml", "names: [cat, dog]")
+    if "colour" in case:
+        Image.new("RGB", (WIDTH, HEIGHT)).save(path.with_name("a.png"))
     whole = (
         path if path.suffix in (".zip", ".xml", ".json", ".jsonl") and case != "strange" else None
     )
@@ -459,12 +404,12 @@ BAD_OUTLINES: dict[str, tuple[str, str]] = {
 def test_an_outline_that_cannot_be_is_one_sentence(case: str, tmp_path: Path, photos: Path) -> None:
     inside, said = BAD_OUTLINES[case]
     with pytest.raises(UserError, match=r"x.xml, image a.jpg, object 1 \(c") as caught:
-        masks(written(tmp_path / "x.xml", image(inside)), photos)
+        masks(written(tmp_path / "x.xml", cvat(inside)), photos)
     assert said in str(caught.value)
 
 
 def test_what_reaches_beyond_the_picture_is_cut_off(tmp_path: Path, photos: Path) -> None:
-    path = written(tmp_path / "x.xml", image("<polygon label='cat' points='-3,-3;5,-3;5,5;-3,5'/>"))
+    path = written(tmp_path / "x.xml", cvat("<polygon label='cat' points='-3,-3;5,-3;5,5;-3,5'/>"))
     expected = np.zeros_like(CAT)
     expected[:5, :5] = 1
     assert np.array_equal(masks(path, photos)["a.jpg"], expected)
@@ -474,7 +419,7 @@ def test_sizes_that_differ_are_refused_and_exchanged_ones_said(
     tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cat = "<polygon label='cat' points='2,2;12,2;12,18;2,18'/>"
-    path = written(tmp_path / "x.xml", image(cat, "width='24' height='32'"))
+    path = written(tmp_path / "x.xml", cvat(cat, "width='24' height='32'"))
     assert np.array_equal(masks(path, photos)["a.jpg"], CAT)
     said = capsys.readouterr()
     assert "width and height are taken as exchanged" in said.err + said.out
@@ -484,7 +429,7 @@ def test_sizes_that_differ_are_refused_and_exchanged_ones_said(
     Image.new("RGB", (24, 32)).save(photos / "a.jpg", exif=exif)
     with pytest.raises(UserError, match="as .* is stored, but EXIF turns it to 32 x 24"):
         masks(path, photos)
-    written(path, image(cat, "width='640' height='640'"))
+    written(path, cvat(cat, "width='640' height='640'"))
     with pytest.raises(UserError, match="is of a picture of 640 x 640, but .*a.jpg has 32 x 24"):
         masks(path, photos)
 
@@ -577,6 +522,6 @@ def test_any_bytes_anywhere_are_read_or_one_sentence(
 
 def test_a_size_may_be_written_with_a_point(tmp_path: Path, photos: Path) -> None:
     cat = "<polygon label='cat' points='0,0;8,0;8,8;0,8'/>"
-    path = written(tmp_path / "x.xml", image(cat, "width='32.0' height='24.0'"))
-    whole = written(tmp_path / "y.xml", image(cat))
+    path = written(tmp_path / "x.xml", cvat(cat, "width='32.0' height='24.0'"))
+    whole = written(tmp_path / "y.xml", cvat(cat))
     assert (masks(path, photos)["a.jpg"] == masks(whole, photos)["a.jpg"]).all()

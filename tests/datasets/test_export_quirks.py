@@ -1,0 +1,56 @@
+"""Which form an export has whatever lies beside its annotations, and what they may leave open."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exported import CAT, HEIGHT, WIDTH, masks, tags, written
+from PIL import Image
+
+
+def voc(*words: str) -> str:
+    """Return VOC's XML of a picture with these boxes."""
+    objects = "".join(f"<object><name>{word}</name></object>" for word in words)
+    return f"<annotation>{objects}</annotation>"
+
+
+COLOURS = "background:0,0,0::\ncat:128,0,0::\ndog:0,128,0::\n"
+
+
+def coloured(path: Path, labels: np.ndarray) -> None:
+    """Save labels in these colours."""
+    path.parent.mkdir(parents=True)
+    colours = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0]], np.uint8)
+    Image.fromarray(colours[labels]).save(path)
+
+
+@pytest.mark.parametrize("beside", ["nothing", "pictures", "empty folders"])
+def test_voc_of_cvat_has_a_list_of_colours_though_it_has_boxes_alone(
+    beside: str, tmp_path: Path, photos: Path
+) -> None:
+    written(tmp_path / "voc" / "labelmap.txt", COLOURS)
+    written(tmp_path / "voc" / "Annotations" / "sub" / "b.xml", voc("dog"))
+    written(tmp_path / "voc" / "ImageSets" / "Main" / "default.txt", "a\nsub/b\n")
+    if beside == "pictures":
+        coloured(tmp_path / "voc" / "JPEGImages" / "a.png", np.full((HEIGHT, WIDTH), 1))
+    if beside == "empty folders":
+        (tmp_path / "voc" / "SegmentationClass").mkdir()
+    assert tags(tmp_path / "voc") == {"sub/b.jpg": ["dog"]}
+    assert masks(tmp_path / "voc", photos) == {"sub/b.jpg": None}
+
+
+def test_boxes_beside_masks_in_colours_are_tags_too(tmp_path: Path, photos: Path) -> None:
+    root = tmp_path / "voc"
+    written(root / "labelmap.txt", COLOURS)
+    for folder in ("SegmentationClass", "SegmentationObject"):
+        coloured(root / folder / "a.png", CAT)
+    written(root / "ImageSets" / "Segmentation" / "default.txt", "a\nsub/b\nc\n")
+    written(root / "Annotations" / "a.xml", voc("cat"))
+    written(root / "Annotations" / "sub" / "b.xml", voc("dog"))
+    assert tags(root) == {"a.jpg": ["cat"], "sub/b.jpg": ["dog"], "c.jpg": []}
+    drawn = masks(root, photos)
+    assert np.array_equal(drawn["a.jpg"], CAT)
+    assert drawn["sub/b.jpg"] is None and not drawn["c.jpg"].any()
+
+    written(root / "Annotations" / "a.xml", voc("cat", "dog"))  # a box alone shows the dog
+    assert tags(root)["a.jpg"] == ["cat", "dog"] and masks(root, photos)["a.jpg"] is None
