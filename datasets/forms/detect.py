@@ -5,6 +5,7 @@ from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element
 
 from datasets.coco_json import without_outline
 from datasets.folders import files_below
@@ -28,6 +29,10 @@ _SIGNS: dict[str, Callable[[Any], bool]] = {  # of JSON that tools write
     "labelme": labelme.is_labelme,
     "tasks": label_studio.is_tasks,
     "min": label_studio.is_min,
+}
+_XML: dict[str, Callable[[Path, Element, str], Iterator[Row]]] = {  # by tag of the root
+    "annotations": lambda path, root, _: cvat.read(path, root),
+    voc.TAG: lambda path, root, below: iter([voc.read(path, root, below)]),
 }
 _LINES = (".jsonl", ".ndjson")
 _LISTS = ("obj.names", "classes.txt", "obj.data", colours.LIST, "meta.json")  # stand for a folder
@@ -63,7 +68,7 @@ def rows_of(path: Path, classes: Sequence[str], outlines: bool) -> tuple[Iterato
     if suffix in _ARCHIVES:
         raise UserError(f"{path} is an archive; unpack it and name its folder")
     if suffix == ".xml" or start == b"<":
-        return _of_xml(path, path.name), True
+        return _of_xml(path), True
     if suffix in _LINES:
         return read_lines(path), False
     if suffix == ".json" or start in (b"{", b"["):
@@ -85,9 +90,13 @@ def rows_of_folder(folder: Path, classes: Sequence[str], outlines: bool) -> Iter
     files = files_below(folder, (".json",)).files
     if any(map(_form, files)):
         return _of_json_files(folder, files, classes, outlines)
-    files = files_below(folder, (".xml",)).files
-    if files:
-        return chain.from_iterable(_of_xml(file, str(file.relative_to(folder))) for file in files)
+    annotations = _annotations(folder)
+    first = next(annotations, None)  # of thousands of files, the others are not read yet
+    if first:
+        return chain.from_iterable(
+            _XML[root.tag](file, root, file.relative_to(folder).as_posix())
+            for file, root in chain([first], annotations)
+        )
     return None
 
 
@@ -102,16 +111,38 @@ def _marked(folder: Path, classes: Sequence[str]) -> Iterator[Row] | None:
     return None
 
 
-def _of_xml(path: Path, below: str) -> Iterator[Row]:
+def _of_xml(path: Path) -> Iterator[Row]:
     root = parsed_xml(path)
-    if root.tag == "annotations":
-        return cvat.read(path, root)
-    if root.tag == voc.TAG:
-        return iter([voc.read(path, root, below)])
-    raise UserError(
-        f"{path} holds <{root.tag}> where VOC has <annotation> and CVAT <annotations>; "
-        "export it again"
-    )
+    if root.tag not in _XML:
+        raise UserError(
+            f"{path} holds <{root.tag}> where VOC has <annotation> and CVAT <annotations>; "
+            "export it again"
+        )
+    return _XML[root.tag](path, root, path.name)
+
+
+def _annotations(folder: Path) -> Iterator[tuple[Path, Element]]:
+    """Yield the XML files of tools for annotation below a folder, and their roots."""
+    strange = []
+    files = files_below(folder, (".xml",)).files
+    for file in files:
+        root = parsed_xml(file)
+        if root.tag in _XML:
+            yield file, root
+        else:
+            strange.append(file)
+
+    if len(strange) < len(files):
+        _say_strange(folder, "XML", strange)
+
+
+def _say_strange(folder: Path, kind: str, files: Sequence[Path]) -> None:
+    if files:
+        say_once(
+            f"strange {kind} {folder}",
+            f"{len(files)} {kind} files of {folder} are no annotations of a form that is known, "
+            f"and left out (first {files[0].name})",
+        )
 
 
 def _form(path: Path) -> str:
@@ -139,12 +170,7 @@ def _of_json_files(
         else:
             strange.append(file)
 
-    if strange:
-        say_once(
-            f"strange {folder}",
-            f"{len(strange)} JSON files of {folder} are no annotations of a form that is known, "
-            f"and left out (first {strange[0].name})",
-        )
+    _say_strange(folder, "JSON", strange)
 
 
 def _of_tool(

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exported import CAT, HEIGHT, WIDTH, masks, tags, written
+from exported import CAT, HEIGHT, WIDTH, cvat, masks, tags, written
 from PIL import Image
+
+from datasets.forms.detect import rows_of_folder
+from utils.common.errors import UserError
 
 
 def voc(*words: str) -> str:
@@ -54,3 +57,23 @@ def test_boxes_beside_masks_in_colours_are_tags_too(tmp_path: Path, photos: Path
 
     written(root / "Annotations" / "a.xml", voc("cat", "dog"))  # a box alone shows the dog
     assert tags(root)["a.jpg"] == ["cat", "dog"] and masks(root, photos)["a.jpg"] is None
+
+
+@pytest.mark.parametrize("first", ["0.xml", "z.aux.xml", "sub/a.xml"])
+def test_xml_of_other_tools_beside_annotations_is_left_out_and_said(
+    first: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As GDAL leaves a.png.aux.xml beside rasters."""
+    foreign = written(tmp_path / "e" / first, "<PAMDataset/>")
+    assert rows_of_folder(tmp_path / "e", (), outlines=False) is None
+    with pytest.raises(UserError, match="e holds no XML file, JSON, or labels .* as tools for"):
+        tags(tmp_path / "e")
+    assert not capsys.readouterr().err
+
+    written(tmp_path / "e" / "c.xml", voc("cat"))
+    written(tmp_path / "e" / "x.xml", cvat("<box label='dog'/>"))
+    assert tags(tmp_path / "e") == {"a.jpg": ["dog"], "c.jpg": ["cat"]}
+    said = f"1 XML files of {tmp_path / 'e'} are no annotations of a form that is known, and left"
+    assert said in capsys.readouterr().err
+    with pytest.raises(UserError, match="holds <PAMDataset> where VOC has <annotation> and CVAT"):
+        tags(foreign)
