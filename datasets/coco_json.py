@@ -145,7 +145,7 @@ def read_instances(path: str | Path, outlines: bool) -> list[AnnotatedImage]:
         ) from error
 
     if not found:
-        raise UserError(f"{path} lists no image; use the official instance annotations")
+        raise UserError(f"{path} lists no image; make or copy it again, with images")
 
     twice = next((a.file for a, b in itertools.pairwise(found) if a.file == b.file), None)
     if twice is not None or len(images) < len(content["images"]):

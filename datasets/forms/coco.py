@@ -18,6 +18,11 @@ def is_coco(content: Any) -> bool:
     return isinstance(content, dict) and "images" in content and "categories" in content
 
 
+def is_empty(content: Any) -> bool:
+    """Tell whether a JSON's content is of this form, but lists no image."""
+    return is_coco(content) and content["images"] == []
+
+
 def is_label_studio(content: Any) -> bool:
     """Tell whether Label Studio wrote it, which multiplies shares of the picture as shown by the
     size that the file has before EXIF turns it.

@@ -23,8 +23,11 @@ FORMS = (
     "CVAT, Label Studio, Supervisely"
 )
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+_EMPTY = "coco without images"
+_SCALED = "coco of label studio"
 _SIGNS: dict[str, Callable[[Any], bool]] = {  # of JSON that tools write
-    "coco of label studio": coco.is_label_studio,
+    _EMPTY: coco.is_empty,
+    _SCALED: coco.is_label_studio,
     "coco": coco.is_coco,
     "labelme": labelme.is_labelme,
     "tasks": label_studio.is_tasks,
@@ -162,22 +165,31 @@ def _form_of_content(path: Path, *_: int) -> str:
 def _of_json_files(
     folder: Path, files: Sequence[Path], classes: Sequence[str], outlines: bool
 ) -> Iterator[Row]:
-    strange = []
-    for file in files:
-        if form := _form(file):
+    forms = {file: _form(file) for file in files}
+    strange = [file for file, form in forms.items() if not form]
+    empty = [file for file, form in forms.items() if form == _EMPTY]
+    if len(strange) + len(empty) == len(files):
+        empty = []  # and is refused then
+
+    for file, form in forms.items():
+        if form and file not in empty:
             below = file.relative_to(folder).parent.as_posix()
             yield from _of_tool(form, file, f"{below}/".removeprefix("./"), classes, outlines)
-        else:
-            strange.append(file)
 
     _say_strange(folder, "JSON", strange)
+    if empty:
+        say_once(
+            f"empty {folder}",
+            f"{len(empty)} COCO files of {folder} list no image, and are left out (first "
+            f"{empty[0].name})",
+        )
 
 
 def _of_tool(
     form: str, path: Path, below: str, classes: Sequence[str], outlines: bool
 ) -> Iterator[Row]:
     if form.startswith("coco"):
-        return coco.read(path, below, outlines, relative=form != "coco")
+        return coco.read(path, below, outlines, relative=form == _SCALED)
     content = read_json(path, kinds=(dict, list))
     if form == "labelme":
         return labelme.read(path, content, below, classes)
