@@ -15,14 +15,26 @@ _TAG_KEYS = ("tags", "labels", "classes", "categories", "tag", "label", "class",
 
 def read_mapping(path: Path, content: Mapping[str, Any]) -> Iterator[Row]:
     """Yield the pictures of an object of names and tags, which may stand under `tags`. Raises
-    UserError where tags are none.
+    UserError where tags are none, or it is VGG Image Annotator's own form.
     """
+    if any(_is_of_via(name, entry) for name, entry in content.items()):
+        raise UserError(
+            f"{path} is VGG Image Annotator's own form, which is not read; export it there as COCO "
+            "(Annotation > Export Annotations (COCO format))"
+        )
+
     tags = content.get("tags")
     if not isinstance(tags, dict):
         tags = content
     for name, words in tags.items():
         place = f"{path}, image {name}"
         yield Row(place, (name,), _words(words, place))
+
+
+def _is_of_via(name: str, entry: Any) -> bool:
+    """Tell whether VGG Image Annotator wrote an entry, of a project or of its annotations alone."""
+    is_picture = isinstance(entry, Mapping) and {"filename", "regions"} <= entry.keys()
+    return name.startswith("_via_") or is_picture
 
 
 def read_lines(path: Path) -> Iterator[Row]:
@@ -94,4 +106,7 @@ def _word(word: Any, place: str) -> str:
 def _is_yes(mark: Any, place: str) -> bool:
     if mark in (True, False, None, "", "0", "1"):
         return mark in (True, "1")
-    raise UserError(f"{place} has {mark!r:.60} where 1 or 0 belongs")
+    raise UserError(
+        f'{place} has {mark!r:.60} where 1 or 0 belongs; write {{"cat": 1}} or ["cat"], or give '
+        "what a tool exports as COCO"
+    )

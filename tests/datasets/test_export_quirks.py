@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exported import CAT, HEIGHT, WIDTH, cvat, masks, tags, written
+from exported import CAT, HEIGHT, WIDTH, coco, cvat, masks, object_of, tags, written
 from PIL import Image
 
 from datasets.forms.detect import rows_of_folder
@@ -77,3 +77,37 @@ def test_xml_of_other_tools_beside_annotations_is_left_out_and_said(
     assert said in capsys.readouterr().err
     with pytest.raises(UserError, match="holds <PAMDataset> where VOC has <annotation> and CVAT"):
         tags(foreign)
+
+
+def test_an_empty_split_of_coco_is_left_out_and_said_where_others_have_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = written(tmp_path / "e" / "test.json", coco() | {"images": []})
+    for path in (tmp_path / "e", empty):
+        with pytest.raises(UserError, match="test.json lists no image; make or copy it again"):
+            tags(path)
+    written(tmp_path / "e" / "train.json", coco() | {"annotations": [object_of(1, [])]})
+    assert tags(tmp_path / "e") == {"a.jpg": ["cat"]}
+    said = f"1 COCO files of {tmp_path / 'e'} list no image, and are left out (first test.json)"
+    assert said in capsys.readouterr().err
+
+
+REGION = {"shape_attributes": {"name": "rect"}, "region_attributes": {"class": "cat"}}
+PICTURE = {"filename": "a.jpg", "size": 9, "file_attributes": {}}
+VIA = {
+    "annotations": {"a.jpg9": {**PICTURE, "regions": [REGION]}},
+    "of version 1": {"a.jpg9": {**PICTURE, "regions": {"0": REGION}}},
+    "project": {"_via_settings": {}, "_via_img_metadata": {"a.jpg9": PICTURE}},
+}
+
+
+@pytest.mark.parametrize("content", VIA.values(), ids=VIA)
+def test_the_form_of_vgg_image_annotator_is_named(content: dict, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="x.json is VGG Image Annotator's own form, .* as COCO"):
+        tags(written(tmp_path / "x.json", content))
+
+
+@pytest.mark.parametrize("content", [{"info": {"year": 2024}}, {"a.jpg": {"boxes": [1, 2]}}])
+def test_json_of_another_tool_is_told_what_to_write(content: dict, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='where 1 or 0 belongs; write {"cat": 1} or .* as COCO'):
+        tags(written(tmp_path / "x.json", content))
