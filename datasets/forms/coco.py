@@ -60,9 +60,7 @@ def _pixels(shape: Shape, shares: tuple[int, int] | None) -> Pixels | None:
     """Return the function for the pixels of an annotation; None of one with a box alone."""
     if isinstance(shape.outline, dict):
         return partial(run_pixels, shape.outline)
-    if not shape.outline:
-        return None
-    if shares is None:
-        return outline(shape.outline)
+    if shares is None or not isinstance(shape.outline, list):
+        return outline(shape.outline or [])
     polygons = [polygon.reshape(-1, 2) / shares[::-1] for polygon in shape.outline]
     return outline(polygons, relative=True)

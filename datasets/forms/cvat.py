@@ -54,7 +54,7 @@ def _region(element: Element) -> Region:
     return Region(element.attrib["label"].strip(), pixels)
 
 
-def _polygon(given: Mapping[str, str]) -> Pixels:
+def _polygon(given: Mapping[str, str]) -> Pixels | None:
     points = [point.split(",") for point in given["points"].split(";")]
     return outline([np.array(points, np.float64)])
 

@@ -183,7 +183,7 @@ def _read(place: str, results: list) -> _Done:
             if pixels and result.get("image_rotation"):
                 pixels = _turned
             regions += [Region(str(name), pixels) for name in names]
-            if not names:
+            if pixels and not names:
                 unlabelled.append(Region(IGNORED, pixels))
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(

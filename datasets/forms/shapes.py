@@ -18,10 +18,15 @@ MOST_PIXELS = 1 << 27  # of one object's picture: a few bytes can announce any n
 _CORNERS = 64  # of an ellipse as polygon
 
 
-def outline(polygons: Sequence[Any], holes: Sequence[Any] = (), relative: bool = False) -> Pixels:
+def outline(
+    polygons: Sequence[Any], holes: Sequence[Any] = (), relative: bool = False
+) -> Pixels | None:
     """Return the function for the union of polygons less that of holes, each [[x, y], ...] or x0,
-    y0, x1, ...; px, or with `relative` shares of width and height.
+    y0, x1, ...; px, or with `relative` shares of width and height. None where no polygon has the
+    three points that an area needs.
     """
+    if not _have_area(polygons):
+        return None
     return partial(_inside, polygons, holes, relative)
 
 
@@ -35,7 +40,7 @@ def ellipse(
     across = ry * np.sin(angle)
     xs = x + along * np.cos(turn) - across * np.sin(turn)
     ys = y + along * np.sin(turn) + across * np.cos(turn)
-    return outline([np.stack([xs, ys], 1)], relative=relative)
+    return partial(_inside, [np.stack([xs, ys], 1)], (), relative)
 
 
 def patch(top: int, left: int, read: Callable[[], np.ndarray]) -> Pixels:
@@ -72,6 +77,14 @@ def png_pixels(content: bytes) -> np.ndarray:
         raise ValueError(f"no PNG, {error}") from error
 
     return np.max(values, axis=2) > 0
+
+
+def _have_area(polygons: Sequence[Any]) -> bool:
+    """Tell whether a polygon has three points; yes of what are none, which drawing refuses."""
+    try:
+        return any(np.asarray(polygon, np.float64).size >= 6 for polygon in polygons)
+    except (TypeError, ValueError, OverflowError):
+        return True
 
 
 def _inside(

@@ -42,6 +42,6 @@ def _pixels(element: Element) -> Pixels | None:
         (float(text_at(p, "x")), float(text_at(p, "y"))) for p in element.findall("polygon/pt")
     ]
     is_box = text_at(element, "type") == "bounding_box"
-    if is_box or not points:
+    if is_box:
         return None
     return outline([np.array(points)])

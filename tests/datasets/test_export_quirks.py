@@ -1,10 +1,11 @@
 """Which form an export has whatever lies beside its annotations, and what they may leave open."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from exported import CAT, HEIGHT, WIDTH, coco, cvat, masks, object_of, tags, written
+from exported import CAT, HEIGHT, WIDTH, coco, cvat, masks, object_of, tags, task, written
 from PIL import Image
 
 from datasets.forms.detect import rows_of_folder
@@ -111,3 +112,76 @@ def test_the_form_of_vgg_image_annotator_is_named(content: dict, tmp_path: Path)
 def test_json_of_another_tool_is_told_what_to_write(content: dict, tmp_path: Path) -> None:
     with pytest.raises(UserError, match='where 1 or 0 belongs; write {"cat": 1} or .* as COCO'):
         tags(written(tmp_path / "x.json", content))
+
+
+LINE = [[2, 2], [12, 18]]
+SQUARE = [[2, 2], [12, 2], [12, 18], [2, 18]]
+
+
+def of_labelme(points: list) -> object:
+    return {"imagePath": "a.jpg", "shapes": [{"label": "cat", "points": points}]}
+
+
+def of_old_labelme(points: list) -> object:
+    dots = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in points)
+    outlined = f"<object><name>cat</name><polygon>{dots}</polygon></object>"
+    return f"<annotation><filename>a.jpg</filename>{outlined}</annotation>"
+
+
+def of_label_studio(points: list) -> object:
+    shares = [[x / WIDTH * 100, y / HEIGHT * 100] for x, y in points]
+    return [task("a.jpg", {"value": {"points": shares, "polygonlabels": ["cat"]}})]
+
+
+def of_coco(points: list) -> object:
+    flat = [side for point in points for side in point]
+    return coco() | {"annotations": [object_of(1, [[], flat])]}
+
+
+def of_scaled_coco(points: list) -> object:
+    return {**of_coco(points), "info": {"contributor": "Label Studio"}}
+
+
+def of_cvat(points: list) -> object:
+    return cvat(f"<polygon label='cat' points='{';'.join(f'{x},{y}' for x, y in points)}'/>")
+
+
+def of_supervisely(points: list) -> object:
+    return {"objects": [{"classTitle": "cat", "points": {"exterior": points, "interior": []}}]}
+
+
+OUTLINED = {
+    of_labelme: "x.json",
+    of_old_labelme: "x.xml",
+    of_label_studio: "x.json",
+    of_coco: "x.json",
+    of_scaled_coco: "x.json",
+    of_cvat: "x.xml",
+    of_supervisely: "ds/ann/a.jpg.json",
+}
+
+
+@pytest.mark.parametrize("form", OUTLINED, ids=lambda form: form.__name__)
+def test_an_outline_of_fewer_than_three_points_is_a_tag_and_no_mask(
+    form: Callable[[list], object], tmp_path: Path, photos: Path
+) -> None:
+    if form is of_supervisely:
+        written(tmp_path / "e" / "meta.json", {"classes": []})
+    for points, expected in ((SQUARE, CAT), (LINE, None), (LINE[:1], None), ([], None)):
+        if form is of_cvat and not points:
+            continue
+        written(tmp_path / "e" / OUTLINED[form], form(points))
+        assert tags(tmp_path / "e") == {"a.jpg": ["cat"]}
+        drawn = masks(tmp_path / "e", photos)["a.jpg"]
+        assert np.array_equal(drawn, expected) if points == SQUARE else drawn is None
+
+
+@pytest.mark.parametrize("outline", [7, "x", [[1, 2, 3]], ["x"], [[[1], [2, 3]]]])
+def test_an_outline_that_is_none_is_one_sentence(
+    outline: object, tmp_path: Path, photos: Path
+) -> None:
+    for contributor in ("", "Label Studio"):
+        content = coco() | {"annotations": [object_of(1, outline)]}
+        path = written(tmp_path / "x.json", {**content, "info": {"contributor": contributor}})
+        with pytest.raises(UserError, match="polygon .*is no list"):
+            masks(path, photos)
