@@ -128,7 +128,7 @@ def of_old_labelme(points: list) -> object:
     return f"<annotation><filename>a.jpg</filename>{outlined}</annotation>"
 
 
-def of_label_studio(points: list) -> object:
+def of_label_studio(points: list) -> list[dict]:
     shares = [[x / WIDTH * 100, y / HEIGHT * 100] for x, y in points]
     return [task("a.jpg", {"value": {"points": shares, "polygonlabels": ["cat"]}})]
 
@@ -185,3 +185,67 @@ def test_an_outline_that_is_none_is_one_sentence(
         path = written(tmp_path / "x.json", {**content, "info": {"contributor": contributor}})
         with pytest.raises(UserError, match="polygon .*is no list"):
             masks(path, photos)
+
+
+def tree(*paths: list[str]) -> dict:
+    return {"type": "taxonomy", "from_name": "tree", "value": {"taxonomy": list(paths)}}
+
+
+TREES = {
+    "leaf": ([["Animal", "cat"]], ["cat"]),
+    "several": ([["Animal", "cat"], ["Animal", "Dog"]], ["cat", "dog"]),
+    "root": ([["cat", "tabby"]], ["cat"]),
+    "flat": ([["dog"]], ["dog"]),
+    "both": ([["cat", "dog"]], ["dog"]),
+    "empty": ([[]], []),
+}
+
+
+@pytest.mark.parametrize("case", TREES)
+def test_of_words_in_a_tree_of_label_studio_the_last_that_is_a_class_is_the_tag(
+    case: str, tmp_path: Path
+) -> None:
+    paths, expected = TREES[case]
+    assert tags(written(tmp_path / "t.json", [task("a.jpg", tree(*paths))])) == {"a.jpg": expected}
+    for value in (paths, [{"taxonomy": paths}], {"taxonomy": paths}):
+        record = {"image": "/data/upload/1/1a2b3c4d-a.jpg", "tree": value, "annotation_id": 1}
+        assert tags(written(tmp_path / "min.json", [record])) == {"a.jpg": expected}
+
+
+def test_a_tree_of_other_words_is_another_question_and_other_results_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = written(tmp_path / "t.json", [task("a.jpg", tree(["Weather", "rain"]))])
+    with pytest.raises(UserError, match="has the tag 'rain', which is no class"):
+        tags(place)
+    results = [
+        {"type": "rectanglelabels", "value": {"x": 1, "rectanglelabels": ["cat"]}},
+        {"type": "rectangle", "value": {"x": 1, "y": 1, "width": 1, "height": 1}},
+        {"type": "rating", "value": {"rating": 3}},
+        {"type": "relation", "from_id": "x"},
+    ]
+    written(place, [task("a.jpg", tree(["Weather", "rain"]), *results)])
+    assert tags(place) == {"a.jpg": ["cat"]}
+    said = capsys.readouterr().err
+    assert f"answers to 'tree' in {place} are no classes, as 'rain', and left out" in said
+    assert f"results of 'rating' in {place} name no class, and are left out" in said
+
+
+@pytest.mark.parametrize("side", [None, "missing"])
+def test_label_studio_need_not_tell_sizes_where_no_outline_uses_them(
+    side: str | None, tmp_path: Path, photos: Path
+) -> None:
+    box = {"x": 1, "y": 1, "width": 9, "height": 9, "rectanglelabels": ["cat"]}
+    polygon = of_label_studio(SQUARE)[0]["annotations"][0]["result"][0]["value"]
+    ellipse = {"x": 9, "y": 9, "radiusX": 3, "radiusY": 3, "ellipselabels": ["cat"]}
+    rest = {"original_width": side, "original_height": side} if side is None else {}
+    for value, expected in ((box, None), (polygon, CAT)):
+        content = {"data": {"i": "a.jpg"}, "annotations": [{"result": [{**rest, "value": value}]}]}
+        path = written(tmp_path / "t.json", [content])
+        assert tags(path) == {"a.jpg": ["cat"]}
+        assert np.array_equal(masks(path, photos)["a.jpg"], expected)
+
+    content["annotations"][0]["result"][0]["value"] = ellipse
+    assert tags(written(path, [content])) == {"a.jpg": ["cat"]}
+    with pytest.raises(UserError, match="is an ellipse or brush without original_width and orig"):
+        masks(path, photos)
