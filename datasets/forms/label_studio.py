@@ -272,5 +272,6 @@ def _turned(height: int, width: int, place: str) -> np.ndarray:
 
 def _unsized(height: int, width: int, place: str) -> np.ndarray:
     raise UserError(
-        f"{place} is an ellipse or brush without original_width and original_height; export it again"
+        f"{place} is an ellipse or brush without original_width and original_height; export it "
+        "again"
     )

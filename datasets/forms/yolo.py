@@ -6,16 +6,16 @@ obj.names or classes.txt.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
+import yaml
 
 from datasets.folders import files_below
 from datasets.forms.shapes import outline
 from datasets.rows import Region, Row, row_of
 from utils.common.errors import UserError
 from utils.common.files import decoded_text
-from utils.common.yaml_files import yaml_values
+from utils.common.yaml_files import yaml_nodes
 
 _LISTS = ("obj.names", "classes.txt")
 _NO_LABELS = ("train", "val", "valid", "test", "classes", "labels", "requirements")
@@ -109,27 +109,33 @@ def _names(file: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _content(file: Path) -> dict[Any, Any]:
+def _content(file: Path) -> dict[str, yaml.Node]:
     """Return what a YAML file holds by key; nothing of another file."""
     if file.suffix.lower() not in (".yaml", ".yml"):
         return {}
-    content = yaml_values(file, text=decoded_text(file, file.read_bytes()))
-    if not isinstance(content, dict):
+    root = yaml_nodes(file, decoded_text(file, file.read_bytes()))
+    if not isinstance(root, yaml.MappingNode):
         return {}
-    return content
+    return {str(key.value): value for key, value in root.value}
 
 
 def _names_in(file: Path) -> list[str]:
-    """Return the names of classes in a YAML file, in the order of their numbers; none if it has no
-    `names`.
+    """Return the names of classes in a YAML file, as they are written there, in the order of their
+    numbers; none if it has no `names`.
     """
     names = _content(file).get("names")
-    if isinstance(names, dict):
-        if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
-            raise UserError(f"{file} numbers its names {list(names)!r:.60}; count from 0 on")
-        names = [name for _, name in sorted(names.items(), key=lambda pair: int(pair[0]))]
-    if not isinstance(names, list):
+    if isinstance(names, yaml.MappingNode):
+        by_number = {str(key.value): value for key, value in names.value}
+        numbers = [str(number) for number in range(len(by_number))]
+        if set(by_number) != set(numbers):
+            said = ", ".join(by_number)
+            raise UserError(f"{file} numbers its names {said:.60}; count from 0 on")
+        nodes = [by_number[number] for number in numbers]
+    elif isinstance(names, yaml.SequenceNode):
+        nodes = names.value
+    else:
         return []
-    if not all(isinstance(name, (str, int, float)) for name in names):
+
+    if not all(isinstance(node, yaml.ScalarNode) and node.value.strip() for node in nodes):
         raise UserError(f"{file} has something else than a name in `names`; write one per class")
-    return [str(name) for name in names]
+    return [node.value.strip() for node in nodes]

@@ -1,13 +1,15 @@
 """Which form an export has whatever lies beside its annotations, and what they may leave open."""
 
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
 from exported import CAT, HEIGHT, WIDTH, coco, cvat, masks, object_of, tags, task, written
 from PIL import Image
 
+from datasets.annotations import tags_of_file
+from datasets.classes import given_classes
 from datasets.forms.detect import rows_of_folder
 from utils.common.errors import UserError
 
@@ -249,3 +251,15 @@ def test_label_studio_need_not_tell_sizes_where_no_outline_uses_them(
     assert tags(written(path, [content])) == {"a.jpg": ["cat"]}
     with pytest.raises(UserError, match="is an ellipse or brush without original_width and orig"):
         masks(path, photos)
+
+
+@pytest.mark.parametrize("form", ["[{}, {}]", "{{0: {}, 1: {}}}", "{{'1': {1}, '0': {0}}}"])
+@pytest.mark.parametrize("words", ["off on", "no yes", "1 2", "07 0x1F", "2020-13-45 ~", "'a' null"])
+def test_names_of_yolo_are_the_text_that_is_written(words: str, form: str, tmp_path: Path) -> None:
+    first, second = words.split()
+    written(tmp_path / "data.yaml", f"nc: 2\nnames: {form.format(first, second)}\n")
+    written(tmp_path / "labels" / "a.txt", "0 .5 .5 .1 .1\n")
+    written(tmp_path / "labels" / "b.txt", "1 .5 .5 .1 .1\n")
+    spec = given_classes(f"{first},{second}".replace("'", ""))
+    found = tags_of_file(tmp_path, [PurePosixPath("a.jpg"), PurePosixPath("b.jpg")], spec)
+    assert list(found.values()) == [{spec.classes[0]}, {spec.classes[1]}]

@@ -340,8 +340,7 @@ BAD: dict[str, tuple[str, object, str]] = {
         "has something else than a name in `names`",
     ),
     "yolo twice": ("data.yaml", "names: {0: cat, 0: dog}", "line 1 has the key '0' a second time"),
-    "yolo date": ("data.yaml", "names: [2020-13-45]", "data.yaml is not YAML (month must be"),
-    "yolo numbers": ("data.yaml", "names: {1: cat, 2: dog}", "numbers its names [1, 2]; count"),
+    "yolo numbers": ("data.yaml", "names: {1: cat, 2: dog}", "numbers its names 1, 2; count"),
     "shape": ("a.json", {"shapes": [{"points": []}]}, "shape 1 is malformed (KeyError: 'label')"),
     "task": ("x.json", [{"data": {"image": "a.jpg"}, "annotations": [{"result": 7}]}], "malformed"),
     "no picture": (

@@ -9,25 +9,25 @@ import yaml
 from utils.common.errors import UserError
 
 
-def yaml_values(path: Path, called: str = "", text: str | None = None) -> Any:
+def yaml_values(path: Path, called: str = "") -> Any:
     """Read the plain values of a YAML file: dictionaries, lists, texts, numbers, dates.
 
     Args:
         path: of a file in UTF-8, with or without a byte order mark.
         called: what an error begins with, such as "--config FILE"; by default the path.
-        text: of the file, where the caller has decoded it.
 
     Raises:
         UserError: the file cannot be read, is not YAML, or a key stands twice in one mapping.
     """
-    return _parsed(path, called, text, yaml.load)
+    return _parsed(path, called, None, yaml.load)
 
 
-def yaml_nodes(path: Path) -> yaml.Node | None:
-    """Read a YAML file as nodes, which know their line and hold every scalar as it is written;
-    None of an empty one. Aliases and tags construct nothing. Raises UserError as `yaml_values`.
+def yaml_nodes(path: Path, text: str | None = None) -> yaml.Node | None:
+    """Read a YAML file, or its text where the caller has decoded it, as nodes, which know their
+    line and hold every scalar as it is written; None of an empty one. Aliases and tags construct
+    nothing. Raises UserError as `yaml_values`.
     """
-    return _parsed(path, "", None, yaml.compose)
+    return _parsed(path, "", text, yaml.compose)
 
 
 class _KeyTwice(yaml.MarkedYAMLError):
