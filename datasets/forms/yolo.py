@@ -4,6 +4,7 @@ As Ultralytics, Roboflow, CVAT and Label Studio write them; the classes stand in
 obj.names or classes.txt.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +14,7 @@ import yaml
 from datasets.folders import files_below
 from datasets.forms.shapes import outline
 from datasets.rows import Region, Row, row_of
+from utils.common.console import say_once
 from utils.common.errors import UserError
 from utils.common.files import decoded_text
 from utils.common.yaml_files import yaml_nodes
@@ -20,6 +22,7 @@ from utils.common.yaml_files import yaml_nodes
 _LISTS = ("obj.names", "classes.txt")
 _NO_LABELS = ("train", "val", "valid", "test", "classes", "labels", "requirements")
 _POSES = "kpt_shape"  # key of a YAML file whose labels hold points of poses
+_NUMBER = re.compile(r"[-+.]*\d[-+.\deE,;]*")
 _FAR = 2  # shares of a side; numbers beyond are pixels
 
 
@@ -38,7 +41,7 @@ def found(folder: Path) -> Path | None:
             "written with"
         )
 
-    if files and _label_files(folder):
+    if files and _texts(folder)[0]:
         return files[0]
     return None
 
@@ -55,22 +58,59 @@ def read(listed: Path) -> Iterator[Row]:
             "segmentation form"
         )
 
-    for file in _label_files(folder):
+    labels, others = _texts(folder)
+    for file in labels:
         below = file.relative_to(folder).with_suffix("")
         plain = PurePosixPath(*(part for part in below.parts if part != "labels"))
         pictures = PurePosixPath(*("images" if p == "labels" else p for p in below.parts))
         called = (str(pictures), str(plain), below.name)
         yield row_of(str(file), called, list(_regions(file, names)))
 
+    if others:
+        say_once(
+            f"others {folder}",
+            f"{len(others)} texts of {folder} do not begin with a number, as labels do, and are "
+            f"left out (first {others[0].name})",
+        )
 
-def _label_files(folder: Path) -> list[Path]:
+
+def _texts(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the texts of labels below a folder, and those directly in it that are something else,
+    as lists of pictures or notes are.
+    """
     texts = files_below(folder, (".txt",)).files
     labels = [file for file in texts if "labels" in file.relative_to(folder).parts[:-1]]
-    return labels or [
+    if labels:
+        return labels, []
+
+    told = _texts_told(folder)
+    texts = [
         file
         for file in texts
-        if file.stem.casefold() not in _NO_LABELS and "readme" not in file.name.casefold()
+        if file.stem.casefold() not in _NO_LABELS
+        and "readme" not in file.name.casefold()
+        and file not in told
     ]
+    others = {file for file in texts if file.parent == folder and not _begins_with_number(file)}
+    return [file for file in texts if file not in others], sorted(others)
+
+
+def _texts_told(folder: Path) -> set[Path]:
+    """Return where the lists of pictures may lie that obj.data names, as in train = data/train.txt:
+    tools leave out folders.
+    """
+    data = folder / "obj.data"
+    if not data.is_file():
+        return set()
+    lines = decoded_text(data, data.read_bytes()).splitlines()
+    values = [line.partition("=")[2].strip() for line in lines]
+    return {folder / name for value in values for name in (value, PurePosixPath(value).name)}
+
+
+def _begins_with_number(file: Path) -> bool:
+    """Tell whether a text begins as labels do; yes of an empty one, which labels nothing."""
+    words = decoded_text(file, file.read_bytes()).split(maxsplit=1)
+    return not words or _NUMBER.fullmatch(words[0]) is not None
 
 
 def _regions(file: Path, names: Sequence[str]) -> Iterator[Region]:

@@ -254,7 +254,7 @@ def test_label_studio_need_not_tell_sizes_where_no_outline_uses_them(
 
 
 @pytest.mark.parametrize("form", ["[{}, {}]", "{{0: {}, 1: {}}}", "{{'1': {1}, '0': {0}}}"])
-@pytest.mark.parametrize("words", ["off on", "no yes", "1 2", "07 0x1F", "2020-13-45 ~", "'a' null"])
+@pytest.mark.parametrize("words", ["off on", "no yes", "1 2", "07 0x1F", "2020-13-45 ~", "'a' x"])
 def test_names_of_yolo_are_the_text_that_is_written(words: str, form: str, tmp_path: Path) -> None:
     first, second = words.split()
     written(tmp_path / "data.yaml", f"nc: 2\nnames: {form.format(first, second)}\n")
@@ -263,3 +263,39 @@ def test_names_of_yolo_are_the_text_that_is_written(words: str, form: str, tmp_p
     spec = given_classes(f"{first},{second}".replace("'", ""))
     found = tags_of_file(tmp_path, [PurePosixPath("a.jpg"), PurePosixPath("b.jpg")], spec)
     assert list(found.values()) == [{spec.classes[0]}, {spec.classes[1]}]
+
+
+@pytest.mark.parametrize("subset", ["Validation", "train", "my set"])
+@pytest.mark.parametrize("prefix", ["data/", ""])
+def test_yolo_of_cvat_may_call_its_subsets_anything(
+    subset: str, prefix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "yolo"
+    written(root / "obj.names", "cat\ndog\n")
+    written(root / "obj.data", f"classes = 2\n{subset} = {prefix}{subset}.txt\nbackup = backup/\n")
+    for place in (subset, f"{prefix}{subset}"):
+        written(root / f"{place}.txt", f"{prefix}obj_{subset}_data/a.jpg\n")
+    written(root / f"obj_{subset}_data" / "a.txt", "1 0.5 0.5 0.1 0.1\n")
+    assert tags(root) == {"a.jpg": ["dog"]} and not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["a\nb\n", "\n1.jpg\n2.jpg\n", "made by hand"])
+def test_a_text_beside_a_list_of_classes_that_begins_with_no_number_is_no_label(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(tmp_path / "e" / "classes.txt", "cat\ndog\n")
+    written(tmp_path / "e" / "list.txt", text)
+    assert rows_of_folder(tmp_path / "e", (), outlines=False) is None  # such as of masks
+    written(tmp_path / "e" / "a.txt", "0 .5 .5 .1 .1\n")
+    written(tmp_path / "e" / "c.txt", "\n")
+    assert tags(tmp_path / "e") == {"a.jpg": ["cat"], "c.jpg": []}
+    assert "1 texts of " in (said := capsys.readouterr().err) and "(first list.txt)" in said
+
+
+@pytest.mark.parametrize(("place", "text"), [("c.txt", "0,.5,.5,.1,.1"), ("sub/b.txt", "cat .5")])
+def test_labels_of_yolo_stay_strict_elsewhere(place: str, text: str, tmp_path: Path) -> None:
+    written(tmp_path / "classes.txt", "cat\ndog\n")
+    written(tmp_path / "a.txt", "0 .5 .5 .1 .1\n")
+    file = written(tmp_path / place, text)
+    with pytest.raises(UserError, match=f"{file}, line 1 is {text!r}, no YOLO label"):
+        tags(tmp_path)
