@@ -1,6 +1,7 @@
 """What a table, file or folder of annotations says of one picture, whatever its form."""
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import PurePath, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +48,15 @@ def row_of(
     """Gather a row whose classes are those of its regions, and `more`."""
     words = sorted({region.category for region in regions} | set(more))
     return Row(place, tuple(name for name in called if name), words, regions, size)
+
+
+def called_by_place(below: PurePath, folder: str, pictures: str) -> tuple[str, str, str]:
+    """Return what a picture may be called of which a file in a folder of annotations tells: by the
+    file's path with the folder of pictures in place of that one, without it, and by name alone.
+    """
+    beside = (pictures if part == folder else part for part in below.parts)
+    plain = (part for part in below.parts if part != folder)
+    return PurePosixPath(*beside).as_posix(), PurePosixPath(*plain).as_posix(), below.name
 
 
 def refuse_unsure(place: str, word: Any, score: Any) -> None:

@@ -77,7 +77,7 @@ def _boxed(folder: Path) -> dict[str, Row]:
         below = file.relative_to(folder)
         root = parsed_xml(file)
         if root.tag == voc.TAG:
-            rows[below.with_suffix("").as_posix()] = voc.read(file, root, below.as_posix())
+            rows[below.with_suffix("").as_posix()] = voc.read(file, root, below)
     return rows
 
 

@@ -33,7 +33,7 @@ _SIGNS: dict[str, Callable[[Any], bool]] = {  # of JSON that tools write
     "tasks": label_studio.is_tasks,
     "min": label_studio.is_min,
 }
-_XML: dict[str, Callable[[Path, Element, str], Iterator[Row]]] = {  # by tag of the root
+_XML: dict[str, Callable[[Path, Element, Path], Iterator[Row]]] = {  # by tag of the root
     "annotations": lambda path, root, _: cvat.read(path, root),
     voc.TAG: lambda path, root, below: iter([voc.read(path, root, below)]),
 }
@@ -97,7 +97,7 @@ def rows_of_folder(folder: Path, classes: Sequence[str], outlines: bool) -> Iter
     first = next(annotations, None)  # of thousands of files, the others are not read yet
     if first:
         return chain.from_iterable(
-            _XML[root.tag](file, root, file.relative_to(folder).as_posix())
+            _XML[root.tag](file, root, file.relative_to(folder))
             for file, root in chain([first], annotations)
         )
     return None
@@ -121,7 +121,7 @@ def _of_xml(path: Path) -> Iterator[Row]:
             f"{path} holds <{root.tag}> where VOC has <annotation> and CVAT <annotations>; "
             "export it again"
         )
-    return _XML[root.tag](path, root, path.name)
+    return _XML[root.tag](path, root, Path(path.name))
 
 
 def _annotations(folder: Path) -> Iterator[tuple[Path, Element]]:

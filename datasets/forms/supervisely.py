@@ -11,7 +11,7 @@ import numpy as np
 
 from datasets.folders import files_below
 from datasets.forms.shapes import outline, patch, png_pixels
-from datasets.rows import Pixels, Region, Row, row_of
+from datasets.rows import Pixels, Region, Row, called_by_place, row_of
 from datasets.tables import key_of
 from utils.common.errors import UserError
 from utils.common.files import read_json
@@ -41,14 +41,12 @@ def read(meta: Path, classes: Sequence[str]) -> Iterator[Row]:
 
     known = {key_of(name) for name in classes}
     for file in files:
-        yield _row(file, file.relative_to(folder).parent.parent, known)
+        yield _row(file, file.relative_to(folder), known)
 
 
-def _row(file: Path, dataset: Path, known: set[str]) -> Row:
+def _row(file: Path, below: Path, known: set[str]) -> Row:
     content = read_json(file)
-    name = file.name.removesuffix(".json")
-    called = ((dataset / "img" / name).as_posix(), (dataset / name).as_posix(), name)
-
+    called = called_by_place(below.with_suffix(""), "ann", "img")
     try:
         sides = content.get("size") or {}
         size = None

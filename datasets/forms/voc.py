@@ -2,13 +2,13 @@
 them.
 """
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from datasets.forms.shapes import outline
-from datasets.rows import Pixels, Region, Row, row_of
+from datasets.rows import Pixels, Region, Row, called_by_place, row_of
 from datasets.voc_xml import text_at
 from utils.common.errors import UserError
 from utils.common.files import is_set
@@ -17,14 +17,14 @@ TAG = "annotation"  # of the root
 _SIZES = (("size/height", "size/width"), ("imagesize/nrows", "imagesize/ncols"))
 
 
-def read(path: Path, root: Element, below: str) -> Row:
+def read(path: Path, root: Element, below: PurePath) -> Row:
     """Yield the objects of a file whose root is <annotation>, which is called `below` in its
     folder.
 
     Its picture has its name, or the name that it says. Raises UserError where a number is none.
     """
-    stem = PurePosixPath(below).with_suffix("").as_posix()
-    name = text_at(root, "filename")
+    *places, name = called_by_place(below.with_suffix(""), "Annotations", "JPEGImages")
+    called = (*places, text_at(root, "filename"), name)
     objects = [each for each in root.findall("object") if not is_set(text_at(each, "deleted"))]
 
     try:
@@ -34,7 +34,7 @@ def read(path: Path, root: Element, below: str) -> Row:
     except (ValueError, OverflowError) as error:
         raise UserError(f"{path} has a malformed number ({error}); export it again") from error
 
-    return row_of(str(path), (stem, name, PurePosixPath(stem).name), regions, size or None)
+    return row_of(str(path), called, regions, size or None)
 
 
 def _pixels(element: Element) -> Pixels | None:

@@ -13,7 +13,7 @@ import yaml
 
 from datasets.folders import files_below
 from datasets.forms.shapes import outline
-from datasets.rows import Region, Row, row_of
+from datasets.rows import Region, Row, called_by_place, row_of
 from utils.common.console import say_once
 from utils.common.errors import UserError
 from utils.common.files import decoded_text
@@ -61,9 +61,7 @@ def read(listed: Path) -> Iterator[Row]:
     labels, others = _texts(folder)
     for file in labels:
         below = file.relative_to(folder).with_suffix("")
-        plain = PurePosixPath(*(part for part in below.parts if part != "labels"))
-        pictures = PurePosixPath(*("images" if p == "labels" else p for p in below.parts))
-        called = (str(pictures), str(plain), below.name)
+        called = called_by_place(below, "labels", "images")
         yield row_of(str(file), called, list(_regions(file, names)))
 
     if others:

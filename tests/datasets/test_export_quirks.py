@@ -299,3 +299,14 @@ def test_labels_of_yolo_stay_strict_elsewhere(place: str, text: str, tmp_path: P
     file = written(tmp_path / place, text)
     with pytest.raises(UserError, match=f"{file}, line 1 is {text!r}, no YOLO label"):
         tags(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["voc", "voc/Annotations"])
+@pytest.mark.parametrize(("images", "below"), [("voc/JPEGImages", ""), ("voc", "JPEGImages")])
+def test_voc_in_folders_is_told_by_place(
+    images: str, below: str, source: str, tmp_path: Path
+) -> None:
+    for folder, word in (("x", "cat"), ("y", "dog")):
+        written(tmp_path / "voc" / "Annotations" / folder / "a.xml", voc(word))
+    files = [PurePosixPath(below, folder, "a.jpg") for folder in ("x", "y")]
+    assert list(tags(tmp_path / source, files, images).values()) == [["cat"], ["dog"]]
