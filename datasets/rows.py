@@ -51,12 +51,15 @@ def row_of(
 
 
 def called_by_place(below: PurePath, folder: str, pictures: str) -> tuple[str, str, str]:
-    """Return what a picture may be called of which a file in a folder of annotations tells: by the
-    file's path with the folder of pictures in place of that one, without it, and by name alone.
+    """Return what a picture may be called of which a file in a folder of annotations tells, best
+    first: by the file's path with the folder of pictures in place of that one, without it, and by
+    name alone. Where the path begins in that folder, the second is the best.
     """
+    plain = PurePosixPath(*(part for part in below.parts if part != folder)).as_posix()
+    if folder not in below.parts:
+        return plain, f"{pictures}/{plain}", below.name
     beside = (pictures if part == folder else part for part in below.parts)
-    plain = (part for part in below.parts if part != folder)
-    return PurePosixPath(*beside).as_posix(), PurePosixPath(*plain).as_posix(), below.name
+    return PurePosixPath(*beside).as_posix(), plain, below.name
 
 
 def refuse_unsure(place: str, word: Any, score: Any) -> None:
