@@ -310,3 +310,29 @@ def test_voc_in_folders_is_told_by_place(
         written(tmp_path / "voc" / "Annotations" / folder / "a.xml", voc(word))
     files = [PurePosixPath(below, folder, "a.jpg") for folder in ("x", "y")]
     assert list(tags(tmp_path / source, files, images).values()) == [["cat"], ["dog"]]
+
+
+@pytest.mark.parametrize("declared", ["utf-8", "UTF-16", "iso-8859-1", "cp1252", "ascii", "koi8-r"])
+@pytest.mark.parametrize("also", ["gb2312", "GBK", "gb18030", "big5", "shift_jis", "euc-kr"])
+def test_xml_may_declare_any_encoding_that_python_knows(
+    declared: str, also: str, tmp_path: Path
+) -> None:
+    for encoding in (declared, also):
+        head = f'<?xml version="1.0" encoding="{encoding}"?>\n'
+        (tmp_path / "a.xml").write_bytes((head + voc("cat")).encode(encoding))
+        assert tags(tmp_path / "a.xml") == {"a.jpg": ["cat"]}
+
+
+def test_xml_in_another_encoding_than_it_declares_is_read_where_it_is_plain_what_is_meant(
+    tmp_path: Path,
+) -> None:
+    """As GB2312 with later letters, UTF-8 with a mark before its old head, and .NET's UTF-16."""
+    head = '<?xml version="1.0" encoding="{}"?>'
+    for declared, encoding in (("gb2312", "gbk"), ("gb2312", "utf-8-sig"), ("utf-16", "utf-8")):
+        text = head.format(declared) + f"<!-- \u9555 -->{voc('cat')}"
+        (tmp_path / "a.xml").write_bytes(text.encode(encoding))
+        assert tags(tmp_path / "a.xml") == {"a.jpg": ["cat"]}
+    for declared in ("shift_jis", "zip", "klingon"):
+        (tmp_path / "a.xml").write_bytes(head.format(declared).encode() + b"<annotation>\xff\xff")
+        with pytest.raises(UserError, match="a.xml cannot be read in the encoding that it"):
+            tags(tmp_path / "a.xml")
