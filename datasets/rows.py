@@ -53,7 +53,7 @@ def row_of(
 def called_by_place(below: PurePath, folder: str, pictures: str) -> tuple[str, str, str]:
     """Return what a picture may be called of which a file in a folder of annotations tells, best
     first: by the file's path with the folder of pictures in place of that one, without it, and by
-    name alone. Where the path begins in that folder, the second is the best.
+    name alone. A path that does not name that folder comes first as it is.
     """
     plain = PurePosixPath(*(part for part in below.parts if part != folder)).as_posix()
     if folder not in below.parts:

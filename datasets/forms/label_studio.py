@@ -89,7 +89,7 @@ def read_tasks(path: Path, content: list, classes: Sequence[str]) -> Iterator[Ro
     kinds = set().union(*(done.kinds for *_, done in tasks))
     if kinds:
         said = ", ".join(map(repr, sorted(kinds)))
-        say_once(f"kinds {path}", f"results of {said} in {path} name no class, and are left out")
+        say_once(f"kinds {path}", f"results of {said} in {path} are not read, and left out")
 
 
 def _other_questions(path: Path, tasks: Sequence[_Done], known: set[str]) -> list[str]:
@@ -202,7 +202,7 @@ def _add(done: _Done, result: Mapping[str, Any], known: set[str]) -> None:
     names: list = next((value[key] for key in value if key.endswith("labels")), [])
     if not names and value.keys().isdisjoint(_OUTLINES):
         if value and answers is None and "x" not in value:
-            done.kinds.add(str(result.get("type", "")))
+            done.kinds.add(str(result.get("type") or next(iter(value))))
         return
 
     size = _size(result)

@@ -22,7 +22,7 @@ from utils.common.yaml_files import yaml_nodes
 _LISTS = ("obj.names", "classes.txt")
 _NO_LABELS = ("train", "val", "valid", "test", "classes", "labels", "requirements")
 _POSES = "kpt_shape"  # key of a YAML file whose labels hold points of poses
-_NUMBER = re.compile(r"[-+.]*\d[-+.\deE,;]*")
+_NUMBER = re.compile(r"[-+.]*\d[-+.\deE,;]*")  # also of a label with commas, which is refused
 _FAR = 2  # shares of a side; numbers beyond are pixels
 
 

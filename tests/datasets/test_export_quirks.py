@@ -223,14 +223,15 @@ def test_a_tree_of_other_words_is_another_question_and_other_results_are_said(
     results = [
         {"type": "rectanglelabels", "value": {"x": 1, "rectanglelabels": ["cat"]}},
         {"type": "rectangle", "value": {"x": 1, "y": 1, "width": 1, "height": 1}},
-        {"type": "rating", "value": {"rating": 3}},
+        {"value": {"rating": 3}},
+        {"type": "textarea", "value": {"text": ["blurry"]}},
         {"type": "relation", "from_id": "x"},
     ]
     written(place, [task("a.jpg", tree(["Weather", "rain"]), *results)])
     assert tags(place) == {"a.jpg": ["cat"]}
     said = capsys.readouterr().err
     assert f"answers to 'tree' in {place} are no classes, as 'rain', and left out" in said
-    assert f"results of 'rating' in {place} name no class, and are left out" in said
+    assert f"results of 'rating', 'textarea' in {place} are not read, and left out" in said
 
 
 @pytest.mark.parametrize("side", [None, "missing"])
