@@ -4,29 +4,32 @@ from pathlib import Path, PurePosixPath
 
 from datasets.folders import picture_suffixes
 from utils.common.errors import UserError
+from utils.common.files import decoded_text
 
 
 def read_list(path: str | Path) -> list[str]:
-    """Return the image names of a list file: one per line, blank lines skipped, any line ending.
+    """Return the image names of a list file: one per line, blank lines skipped, any line ending, in
+    any encoding of `decoded_text`.
 
     A line of an image and its mask, as DeepLab's lists have it (`/JPEGImages/NAME.jpg
     /SegmentationClassAug/NAME.png`), gives NAME.
 
     Raises:
-        UserError: the file is missing, not UTF-8 text or holds no name.
+        UserError: the file is missing, no text or holds no name.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        content = Path(path).read_bytes()
     except FileNotFoundError as error:
         raise UserError(
             f"list {path} does not exist; check the split's name or give another list file"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(
-            f"list {path} cannot be read as text ({error}); write one image name per line"
+            f"list {path} cannot be read ({error}); give a text of one image name per line"
         ) from error
 
-    names = [_listed(line.strip()) for line in lines if line.strip()]
+    lines = map(str.strip, decoded_text(path, content).splitlines())
+    names = [_listed(line) for line in lines if line]
     if not names:
         raise UserError(f"list {path} holds no image name; write one per line")
     return names

@@ -202,9 +202,21 @@ def test_broken_coco_json_names_the_place(tmp_path):
         items("coco", tmp_path, "val")
 
 
-def test_read_list_skips_a_byte_order_mark(tmp_path):
-    (tmp_path / "l.txt").write_bytes(b"\xef\xbb\xbfa\nb")
-    assert read_list(tmp_path / "l.txt") == ["a", "b"]
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_a_list_may_be_of_any_line_ending_and_encoding(tmp_path, ending, encoding):
+    text = ending.join(["Küche/a.jpg", "", "b 1"])
+    (tmp_path / "l.txt").write_bytes(text.encode(encoding))
+    assert read_list(tmp_path / "l.txt") == ["Küche/a.jpg", "b 1"]
+
+
+def test_a_list_that_is_no_text_is_one_sentence(tmp_path):
+    for content in (b"a\0b", b"\xff\xfea", b"\x81"):
+        (tmp_path / "l.txt").write_bytes(content)
+        with pytest.raises(UserError, match=r"l\.txt cannot be read as text; save it as plain"):
+            read_list(tmp_path / "l.txt")
+    with pytest.raises(UserError, match=r"list .* cannot be read \(.*; give a text of one image"):
+        read_list(tmp_path)
 
 
 def tagged(root, **options) -> TaggedImages:
