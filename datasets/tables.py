@@ -19,14 +19,24 @@ from utils.common.errors import UserError
 from utils.common.files import decoded_text
 
 HEADER = "image,tags"
-_IMAGE = {
-    *("image", "images", "img", "picture", "photo", "file", "filename", "name", "path"),
-    *("image name", "image path", "file name", "file path", "image file", "image id", "filepath"),
-}
+_PICTURES = ("image", "img", "picture", "photo")
+# Titles, as of `_title`, of the column that names the picture: of several, the first of these does.
+_IMAGE = (
+    *("path", "filepath", *(f"{word}path" for word in _PICTURES)),
+    *("filename", "file"),
+    *(f"{word}{end}" for word in _PICTURES for end in ("filename", "file", "name")),
+    *(*_PICTURES, "images"),
+    *(f"{word}id" for word in _PICTURES),
+    "name",  # else perhaps of a person
+)
 _TAGS = {
-    *("tag", "label", "class", "category", "tags", "labels", "classes", "categories"),
-    *("label name", "class name", "category name", "choice", "choices"),
+    *(f"{word}{end}" for word in ("tag", "label", "class") for end in ("", "name", "names")),
+    *("tags", "labels", "classes", "category", "categories", "categoryname", "categorynames"),
+    *("choice", "choices"),
 }
+_NAMELESS = re.compile(r"(unnamed:[\d.]+)?")  # titles of columns of row numbers, in pandas's words
+# The words of a list as Python and NumPy print it, the latter without commas.
+_QUOTED = re.compile(r"""(?:np\.str_\()?(?:'([^']*)'|"([^"]*)")\)?[\s,]*""")
 _DELIMITERS = (",", ";", "\t", "|")
 _YES = ("1", "1.0", "true", "yes", "y", "x")
 _NO = ("", "0", "0.0", "false", "no", "n", "-1", "-")
@@ -83,7 +93,9 @@ def split_words(text: str, classes: Sequence[str]) -> list[str]:
     if bracketed:
         if (listed := _json_words(text)) is not None:
             return listed
-        text = text[1:-1]
+        text = text[1:-1].strip()
+        if re.fullmatch(f"(?:{_QUOTED.pattern})+", text):
+            return [word.strip() for pair in _QUOTED.findall(text) for word in pair if word.strip()]
 
     separator = next((sign for sign in (SEPARATOR, "|", ",", "\n") if sign in text), None)
     words = [text]
@@ -129,6 +141,11 @@ def key_of(name: str) -> str:
     return " ".join(filter(None, re.split(r"[\s_-]+", composed.casefold())))
 
 
+def _title(cell: str) -> str:
+    """Return the title of a column as programs compare it: ImageID as image_id."""
+    return key_of(cell).replace(" ", "")
+
+
 def _likeness(text: str, delimiter: str) -> tuple[bool, int]:
     """Tell how much the first line looks like a header of this delimiter: whether a column names
     the picture, and the number of columns.
@@ -138,7 +155,7 @@ def _likeness(text: str, delimiter: str) -> tuple[bool, int]:
         cells = next(csv.reader([line], delimiter=delimiter), [])
     except csv.Error:
         cells = []
-    return any(key_of(cell) in _IMAGE for cell in cells), len(cells)
+    return any(_title(cell) in _IMAGE for cell in cells), len(cells)
 
 
 class _Columns:
@@ -146,14 +163,15 @@ class _Columns:
 
     def __init__(self, path: Path, line: int, header: list[str], classes: Sequence[str]) -> None:
         keys = [key_of(cell) for cell in header]
+        titles = [_title(cell) for cell in header]
         self._classes = classes
         self._width = len(header)
-        self._image = next((n for n, key in enumerate(keys) if key in _IMAGE), -1)
-        self._tags = [n for n, key in enumerate(keys) if re.sub(r" ?\d+$", "", key) in _TAGS]
+        self._image = next((titles.index(title) for title in _IMAGE if title in titles), -1)
+        self._tags = [n for n, title in enumerate(titles) if re.sub(r"\d+$", "", title) in _TAGS]
         known = {key_of(name): name for name in classes}
         self._marks = {n: known[key] for n, key in enumerate(keys) if key in known}
         self._marks.pop(self._image, None)
-        self._score = next((n for n, key in enumerate(keys) if key in SCORES), -1)
+        self._score = next((n for n, title in enumerate(titles) if title in SCORES), -1)
         if self._image < 0 or not (self._tags or self._marks):
             raise UserError(
                 f"{path}, line {max(1, line)} is {','.join(header)!r:.80}; the header must be "
@@ -162,9 +180,10 @@ class _Columns:
         if self._tags:
             self._marks = {}
 
-        rest = set(range(len(keys))) - {self._image, *self._marks}
-        if self._marks and any(keys[n] for n in rest):
-            strange = next(header[n] for n in sorted(rest) if keys[n])
+        used = {self._image, *self._marks}
+        rest = [n for n, title in enumerate(titles) if n not in used]
+        strange = next((header[n] for n in rest if not _NAMELESS.fullmatch(titles[n])), "")
+        if self._marks and strange:
             raise UserError(
                 f"{path}, line {line} has the column {strange!r}, which is no class; remove it, or "
                 "add it to the class list"

@@ -72,11 +72,31 @@ def test_tables_of_western_windows_and_of_excel(tmp_path: Path) -> None:
     [
         *(("Image", "Tags"), ("FILENAME", "Label"), ("file_name", "labels"), (" path ", "class")),
         *(("name", "classes"), ("Picture", "category"), ("img", "tag"), ("image id", "categories")),
-        *(("File Name", "tags"), ("photo", "Labels")),
+        *(("File Name", "tags"), ("photo", "Labels"), ("ImageID", "LabelName"), ("imgpath", "tag")),
+        *(("image_filename", "class_names"), ("img_name", "Class-Name"), ("ImageFile", "label_1")),
     ],
 )
 def test_columns_under_their_usual_names(header: tuple[str, str], tmp_path: Path) -> None:
     assert read(tmp_path / "t.csv", table(",", header=header)) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    "titles",
+    [
+        *("file_name,image_id", "Filename,image,name", "path,filename", "img_path,photo,id"),
+        *("image,name,imageId", "image_file,image", "picture id,Name"),
+    ],
+)
+def test_of_several_columns_the_one_that_names_files_counts_wherever_it_stands(
+    titles: str, tmp_path: Path
+) -> None:
+    first, *others = titles.split(",")
+    columns = {first: ("sub/a.jpg", "d"), **{title: ("d", "sub/a.jpg") for title in others}}
+    columns["label"] = ("cat", "dog")
+    for order in (list(columns), list(columns)[::-1]):
+        rows = [[columns[title][n] for title in order] for n in (0, 1)]
+        text = "\n".join(",".join(row) for row in (order, *rows))
+        assert read(tmp_path / "t.csv", text) == {"sub/a.jpg": {"cat"}, "d.jfif": {"dog"}}
 
 
 BOTH = {"cat", "dog"}
@@ -102,6 +122,12 @@ BOTH = {"cat", "dog"}
         ("""['cat', "women's shoe"]""", {"cat", "women's shoe"}),
         ("{cat,women's shoe}", {"cat", "women's shoe"}),
         ('["caf\\u00e9", "dog"]', {"café", "dog"}),
+        ("['cat' 'dog']", BOTH),  # as NumPy has lists
+        ("['cat' 'dog'\n 'traffic light']", {*BOTH, "traffic light"}),
+        ("""["women's shoe" 'cat']""", {"cat", "women's shoe"}),
+        ("[np.str_('cat'), np.str_('dog')]", BOTH),
+        ("['traffic light']", {"traffic light"}),
+        ("['']", set()),
         ('{"choices": ["cat", "dog"]}', {"cat", "dog"}),
         ('[{"x": 1, "rectanglelabels": ["cat"]}, {"x": 2, "rectanglelabels": ["dog"]}]', BOTH),
     ],
@@ -129,6 +155,14 @@ def test_lists_of_tags_in_a_cell(cell: str, classes: set[str], tmp_path: Path) -
 def test_a_column_per_class(yes: str, no: str, tmp_path: Path) -> None:
     text = f"file;Cat;dog;traffic_light\nsub/a;{yes};{no};{no}\nb;{yes};{no};{yes}\nc;{no};{no}\n"
     assert read(tmp_path / "t.csv", text) == EXPECTED
+
+
+@pytest.mark.parametrize("title", ["", " ", "Unnamed: 0", "Unnamed: 0.1"])
+def test_numbers_of_rows_are_no_class(title: str, tmp_path: Path) -> None:
+    assert read(tmp_path / "t.csv", f"{title},image,cat,dog\n0,d,1,0\n1,c,0,0\n") == {
+        "d.jfif": {"cat"},
+        "Küche/c.png": set(),
+    }
 
 
 def test_several_columns_of_tags(tmp_path: Path) -> None:
