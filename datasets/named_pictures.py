@@ -26,6 +26,15 @@ def misread(called: str) -> str:
     return "; if these are not the letters that you wrote, save the file as UTF-8"
 
 
+def picture_parts(address: str) -> list[str]:
+    """Return what may name a picture in an address with a query, as in a.jpg?raw=true or ?d=a.jpg:
+    its path and the values of the query, as far as they end as pictures do.
+    """
+    path, _, query = address.partition("?")
+    values = (part.partition("=")[2] for part in query.split("&"))
+    return [part for part in (path, *values) if _without_suffix(part) != part]
+
+
 class Pictures:
     """Pictures of one folder by relative path, and by what else names them."""
 
@@ -61,18 +70,23 @@ class Pictures:
         return found[0]
 
     def find(self, called: str) -> list[PurePosixPath]:
-        """Return all pictures that may be meant."""
+        """Return all pictures that may be meant, by the whole name, or by a part of an address."""
         key = _key(called)
+        names = dict.fromkeys((key, *picture_parts(key)))
+        return next(filter(None, map(self._called, names)), [])
+
+    def _called(self, key: str) -> list[PurePosixPath]:
+        plain = _base(unquote(key))
         for candidate in dict.fromkeys((key, *self._tails(key.replace("\\", "/")))):
             if not candidate:
                 continue
             if candidate in self._exact:
                 return [self._exact[candidate]]
-            if "/" in candidate or candidate in (key, _base(key)):
+            if "/" in candidate or candidate in (key, _base(key), plain):
                 found = self._loose.get(candidate) or self._any_case.get(candidate.casefold())
                 if found := found or self._by_stem(_without_suffix(candidate)):
                     return found
-        return self._renamed(_without_suffix(_base(unquote(key))))
+        return self._renamed(_without_suffix(plain))
 
     def _renamed(self, stem: str) -> list[PurePosixPath]:
         """Return pictures whose name a tool changed, which also changes spaces and other signs."""
@@ -92,7 +106,7 @@ class Pictures:
         """Yield a path of any system as it may stand below the folder: whole, and without what
         leads to the folder elsewhere.
         """
-        for spelt in dict.fromkeys((path, unquote(path))):
+        for spelt in dict.fromkeys((path, unquote(path).replace("\\", "/"))):
             elsewhere = _ELSEWHERE.match(spelt)
             plain = spelt
             if elsewhere:

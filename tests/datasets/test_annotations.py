@@ -229,14 +229,29 @@ def test_rows_of_unsure_classes_are_refused(score: str, tmp_path: Path) -> None:
         *("a.jpg", "A.JPG", "SUB/A.jpg", " sub/a.jpg ", "photos/sub/a.jpg", "images/sub/a.jpg"),
         *("/home/x/photos/sub/a.jpg", "C:\\Users\\x\\sub\\a.jpg", "//server/share/sub/a.jpg"),
         *("https://host/data/sub/a.jpg", "file:///data/sub/a.jpg", "data/photos/sub/a.jpg"),
-        *("/data/upload/3/a.jpg", "/x/sub%2Fa.jpg", "s3://bucket/sub/a.jpg"),
+        *("/data/upload/3/a.jpg", "/x/sub%2Fa.jpg", "s3://bucket/sub/a.jpg", "photos%5Ca.jpg"),
+        *("https://host/a.jpg?raw=true", "https://host/sub/a.jpg?sv=1&sig=b%2Fd%3D", "a.jpg?12"),
+        *("/data/local-files/?d=a.jpg", "/data/local-files/?d=sub/a.jpg", "http://x/b?c=1&d=a.jpg"),
+        *("/data/local-files/?d=photos%5Csub%5Ca.jpg", "/data/local-files/?d=sub%2Fa.jpg"),
+        *("/data/local-files/?d=C%3A%5Cx%5Ca.jpg", "/data/upload/1a2b3c4d-a.jpg?x=1"),
     ],
 )
 def test_paths_of_any_system(called: str, tmp_path: Path) -> None:
-    assert read(tmp_path / "t.csv", f'image,tags\n"{called}",cat\n') == {"sub/a.jpg": {"cat"}}
+    expected = {"sub/a.jpg": {"cat"}}
+    assert read(tmp_path / "t.csv", f'image,tags\n"{called}",cat\n') == expected
+    assert read(tmp_path / "t.json", json.dumps({called: ["cat"]})) == expected
+    content = {**INSTANCES, "images": [{"id": 1, "file_name": called}]}
+    content["annotations"] = INSTANCES["annotations"][:1]
+    assert read(tmp_path / "t.json", json.dumps(content)) == expected
 
 
-@pytest.mark.parametrize("called", ["../sub/a.jpg", "other/a.jpg", "sub", "", "sub/", "/", "b.png"])
+@pytest.mark.parametrize(
+    "called",
+    [
+        *("../sub/a.jpg", "other/a.jpg", "sub", "", "sub/", "/", "b.png", "a?.jpg", "a?"),
+        *("https://x/other.jpg?w=a", "?d=a"),
+    ],
+)
 def test_paths_that_lead_elsewhere_are_no_pictures(called: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"t.csv, line 2: .* is no picture below --images"):
         read(tmp_path / "t.csv", f'image,tags\n"{called}",cat\n')
