@@ -4,13 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 import numpy as np
 
-from datasets.folders import picture_suffixes
 from datasets.forms.brush import brush_pixels
 from datasets.forms.shapes import ellipse, outline, patch
+from datasets.named_pictures import picture_parts
 from datasets.rows import IGNORED, Pixels, Region, Row, row_of
 from datasets.tables import key_of
 from utils.common.console import say_once
@@ -160,22 +159,12 @@ def _say_untouched(path: Path, count: int) -> None:
 
 
 def _named(place: str, data: Mapping[str, Any]) -> list[str]:
-    """Return what a task calls its picture: its texts that end as pictures do."""
+    """Return what a task calls its picture: its texts that are paths or addresses of pictures."""
     texts = [text for text in data.values() if isinstance(text, str)]
-    names = [name for text in texts for name in _paths(text)]
-    pictures = [name for name in names if name.lower().endswith(picture_suffixes())]
+    pictures = [text for text in texts if picture_parts(text)]
     if not pictures:
         raise UserError(f"{place} names no picture; export a project of pictures")
     return pictures
-
-
-def _paths(address: str) -> list[str]:
-    """Return the path of an address and those that its query names, as in ?d=a.jpg of files that
-    Label Studio serves itself.
-    """
-    path, _, query = address.partition("?")
-    values = (part.partition("=")[2] for part in query.split("&"))
-    return [unquote(each) for each in (path, *values)]
 
 
 def _read(place: str, results: list, known: set[str]) -> _Done:
