@@ -73,7 +73,7 @@ def matched(
     try:
         rows, usually = rows_of(path, spec.classes, outlines)
 
-        yield from _matched(path, rows, Pictures(files, roots), partial or usually)
+        yield from _matched(path, rows, Pictures(files, roots, path), partial or usually)
     except FileNotFoundError:
         raise UserError(f"{flag} {path} does not exist; give {FORMS}") from None
     except (OSError, RecursionError) as error:
@@ -88,7 +88,9 @@ def _matched(
     elsewhere: list[str] = []
     for row in rows:
         found = [len(pictures.find(name)) for name in row.called]
-        if partial and not any(found):
+        # looser names of a picture that lies elsewhere may fit one of these
+        is_beside = any(map(pictures.is_beside, row.called[:1]))
+        if partial and (is_beside or not any(found)):
             elsewhere += row.called[-1:] or (row.place,)
             continue
 

@@ -1,5 +1,8 @@
-"""Pictures found by what people and tools call them: paths of any system, names without suffix."""
+"""Pictures found by what people and tools call them: paths of any system, names without suffix; and
+those that an export says lie elsewhere.
+"""
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,8 +41,17 @@ def picture_parts(address: str) -> list[str]:
 class Pictures:
     """Pictures of one folder by relative path, and by what else names them."""
 
-    def __init__(self, files: Sequence[PurePosixPath], roots: Iterable[Path] = ()) -> None:
-        """files: paths relative to a folder. roots: folders whose name may begin a path."""
+    def __init__(
+        self,
+        files: Sequence[PurePosixPath],
+        roots: Iterable[Path] = (),
+        export: Path | None = None,
+    ) -> None:
+        """files: paths relative to a folder. roots: folders whose name may begin a path. export:
+        file or folder that names pictures, by paths below its folder.
+        """
+        roots = list(roots)
+        self._beside = _Beside(export, roots) if export else None
         self._exact = {_key(str(file)): file for file in files}
         self._loose: dict[str, list[PurePosixPath]] = {}
         self._any_case: dict[str, list[PurePosixPath]] = {}
@@ -69,8 +81,17 @@ class Pictures:
             )
         return found[0]
 
+    def is_beside(self, called: str) -> bool:
+        """Tell whether this is the path, in the export, of a picture that lies beside the folders
+        of these, as in another split. A file name alone says nothing of where a picture lies.
+        """
+        key = _key(called).replace("\\", "/")
+        return self._beside is not None and key not in self._exact and self._beside.has(key)
+
     def find(self, called: str) -> list[PurePosixPath]:
         """Return all pictures that may be meant, by the whole name, or by a part of an address."""
+        if self.is_beside(called):
+            return []
         key = _key(called)
         names = dict.fromkeys((key, *picture_parts(key)))
         return next(filter(None, map(self._called, names)), [])
@@ -122,6 +143,47 @@ class Pictures:
                     yield "/".join(parts[n:])
                 elif part in self._roots:
                     yield "/".join(parts[n + 1 :])
+
+
+class _Beside:
+    """The pictures of an export that lie beside the folder of one's own, where that is a part of
+    the export, as one of its splits. Folders are listed when they are first asked for.
+    """
+
+    def __init__(self, export: Path, roots: Sequence[Path]) -> None:
+        """export: file or folder of the annotations. roots: folders of one's own pictures."""
+        folder = export if export.is_dir() else export.parent
+        self._folder = folder.resolve()
+        self._roots = {root.resolve() for root in roots}
+        self._is_around = any(self._folder in root.parents for root in self._roots)
+        self._listed: dict[str, set[str]] = {}
+
+    def has(self, path: str) -> bool:
+        """Tell whether a path below the export, perhaps without suffix, is one of them."""
+        below, _, name = path.rpartition("/")
+        if not self._is_around or not below:
+            return False
+        if below not in self._listed:
+            self._listed[below] = set(self._names(below))
+        return name in self._listed[below]
+
+    def _names(self, below: str) -> Iterator[str]:
+        """Yield the names of pictures in one folder, with and without suffix; none where it is no
+        other part of the export.
+        """
+        try:
+            place = (self._folder / below).resolve()
+            way = {place, *place.parents}
+            if self._folder not in way or way & self._roots:
+                return
+            names = [_key(name) for name in os.listdir(place)]
+        except (OSError, ValueError, RuntimeError):  # no folder, or no name of any
+            return
+
+        for name in names:
+            if _without_suffix(name) != name:
+                yield name
+                yield _without_suffix(name)
 
 
 def _key(called: str) -> str:

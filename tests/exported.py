@@ -23,7 +23,7 @@ HOLED = CAT.copy()
 HOLED[4:8, 4:6] = 0
 
 
-def tags(path: Path, files: list[PurePosixPath] = FILES, root: str = "photos") -> dict:
+def tags(path: Path, files: list[PurePosixPath] = FILES, root: str | Path = "photos") -> dict:
     """Read the classes of each picture that an export names."""
     found = tags_of_file(path, files, SPEC, [Path(root)])
     return {str(file): sorted(classes) for file, classes in found.items()}

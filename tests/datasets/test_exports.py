@@ -4,6 +4,7 @@ import json
 import shutil
 import zlib
 from base64 import b64encode
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -127,6 +128,72 @@ def test_equal_names_in_several_splits_are_told_apart(tmp_path: Path) -> None:
     below = [PurePosixPath(split, "a.jpg") for split in ("train", "val")]
     assert list(tags(tmp_path, below).values()) == [["cat"], ["dog"]]
     assert list(tags(tmp_path / "coco", below).values()) == [["cat"], ["dog"]]
+
+
+def yolo_split(split: Path, name: str, label: int) -> Path:
+    written(split.parent / "data.yaml", "names: [cat, dog]")
+    written(split / "labels" / f"{name}.txt", f"{label} .5 .5 .1 .1")
+    return split / "images"
+
+
+def coco_split(split: Path, name: str, label: int) -> Path:
+    content = coco(file_name=f"{name}.jpg")
+    content["annotations"] = [object_of(label + 1, [])]
+    written(split / f"{name}.json", content)
+    return split
+
+
+def voc_split(split: Path, name: str, label: int) -> Path:
+    written(
+        split / f"{name}.xml",
+        f"<annotation><object><name>{BOTH[label]}</name></object></annotation>",
+    )
+    return split
+
+
+def labelme_split(split: Path, name: str, label: int) -> Path:
+    shape = {"label": BOTH[label], "points": [[1, 1], [9, 9]], "shape_type": "rectangle"}
+    written(split / f"{name}.json", {"shapes": [shape], "imagePath": f"{name}.jpg"})
+    return split
+
+
+SPLITS = [yolo_split, coco_split, voc_split, labelme_split]
+
+
+@pytest.mark.parametrize("split", SPLITS, ids=lambda split: split.__name__)
+def test_a_picture_of_another_split_gives_no_tags_to_one_of_its_name(
+    split: Callable[[Path, str, int], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder, names in {"train": "ab", "valid": "ac"}.items():
+        for name in names:
+            place = split(tmp_path / "ds" / folder, name, int(folder == "valid"))
+            written(place / f"{name}.jpg", "")
+
+    train = split(tmp_path / "ds" / "train", "b", 0)
+    files = [PurePosixPath("a.jpg"), PurePosixPath("b.jpg")]
+    assert tags(tmp_path / "ds", files, train) == {"a.jpg": ["cat"], "b.jpg": ["cat"]}
+    assert "2 pictures of" in capsys.readouterr().err
+
+    for file in (tmp_path / "ds" / "train").rglob("a.*"):
+        if file.suffix != ".jpg":
+            file.unlink()
+    assert tags(tmp_path / "ds", files, train) == {"b.jpg": ["cat"]}
+
+    copies = tmp_path / "copies"  # of which the export's own paths say nothing
+    assert tags(tmp_path / "ds", files[:1], copies) == {"a.jpg": ["dog"]}
+
+
+def test_a_table_names_no_picture_of_another_split(tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        written(tmp_path / split / "images" / "a.jpg", "")
+    written(tmp_path / "a.jpg", "")
+    files = [PurePosixPath("a.jpg")]
+    for name in ("train/images/a.jpg", "a.jpg"):
+        path = written(tmp_path / "t.csv", f"image,tags\n{name},cat\n")
+        assert tags(path, files, tmp_path / "train" / "images") == {"a.jpg": ["cat"]}
+    written(path, "image,tags\nvalid\\images\\a.jpg,cat\n")
+    with pytest.raises(UserError, match="line 2: .* is no picture below --images"):
+        tags(path, files, tmp_path / "train" / "images")
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "images\\a.jpg", "images/a.jpg", "C:\\x\\a.jpg"])
