@@ -33,9 +33,8 @@ Outline = dict[str, Any] | list[list[int]]  # run lengths, or polygons
 def write(target: Target, item: Item, labels: np.ndarray) -> tuple[dict[str, Any], list[dict]]:
     """Describe a label map (H, W) uint8: its entry and those of its objects, without numbers."""
     options = target.options
-    name = own_name(item)
+    name = own_name(item) if options.keeps_names else photo_name(item)
     if options.copy_images:
-        name = photo_name(item)
         copy_photo(item, target.folder / "images" / name)
 
     height, width = labels.shape

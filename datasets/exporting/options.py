@@ -72,6 +72,11 @@ class ExportOptions:
         return self.polygons or self.format in POLYGONS
 
     @property
+    def keeps_names(self) -> bool:
+        """Return whether photos are called as in their own folders, rather than as label maps."""
+        return self.format == "coco" and not self.copy_images
+
+    @property
     def slack(self) -> float:
         """Return how far polygons may leave the edges of pixels, px."""
         if self.tolerance is None:

@@ -14,7 +14,7 @@ from datasets.exporting import coco, labelme, masks, yolo
 from datasets.exporting.maps import read_labels
 from datasets.exporting.options import MASKS, ExportOptions
 from datasets.exporting.target import Form, Target
-from datasets.lists import Item
+from datasets.lists import Item, own_name
 from datasets.prepare.parallel import crew
 from datasets.specs import IGNORE, DatasetSpec
 from utils.common.errors import UserError
@@ -62,10 +62,13 @@ def export_labels(
 
     Raises:
         UserError: there is no label map, one cannot be read or does not fit its photo or the
-            classes, or the folder is there or cannot be written. Nothing is left behind.
+            classes, two photos would be called alike, or the folder is there or cannot be written.
+            Nothing is left behind.
     """
     if not items:
         raise UserError("there is no label map to write; make some first")
+    if options.keeps_names:
+        _refuse_alike(items, options.format)
 
     form = FORMS[options.format]
     total = IgnoredPixels()
@@ -81,6 +84,19 @@ def export_labels(
     if total.images:
         said += f"; {total.sentence(out)}"
     return said
+
+
+def _refuse_alike(items: Sequence[Item], form: str) -> None:
+    """Raise UserError where photos of several folders have one name in theirs."""
+    seen: dict[str, Path] = {}
+    for item in items:
+        name = own_name(item)
+        if name in seen:
+            raise UserError(
+                f"--format {form} calls both {seen[name]} and {item.image} {name!r}; add "
+                "--copy_images, which names them apart"
+            )
+        seen[name] = item.image
 
 
 def _write_one(target: Target, item: Item) -> Written:

@@ -263,6 +263,30 @@ def test_processes_write_the_same_bytes(maps: tuple[Path, Maps], tmp_path: Path)
     assert alone.read_bytes() == together.read_bytes()
 
 
+@pytest.mark.parametrize("case", EXACT)
+def test_photos_of_several_folders_and_suffixes_are_never_called_alike(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = [tmp_path / file for file in ("one/a.jpg", "one/a.png", "one/b.jpg", "two/a.jpg")]
+    for photo in photos:
+        photo.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (5, 4)).save(photo)
+    for item in pictures([tmp_path / "one", tmp_path / "two"]):
+        path = tmp_path / "labels" / f"{item.name}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.array([[1] * 4 + [IGNORE]] * 4, np.uint8)).save(path)
+
+    given = ["--labels", tmp_path / "labels", "--images", tmp_path / "one", tmp_path / "two"]
+    given += ["--classes", ", ".join(CLASSES), "--out", tmp_path / "out", *EXACT[case]]
+    if "coco" in EXACT[case]:
+        assert run(convert_main, *given) == 2
+        said = f"calls both {photos[0]} and {photos[3]} 'a.jpg'; add --copy_images, which names"
+        assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+        given.append("--copy_images")
+    assert run(convert_main, *given) == 0
+    assert len(READ[EXACT[case][1]](tmp_path / "out")) == len(photos)
+
+
 def test_the_classes_of_coco_have_its_own_numbers(tmp_path: Path) -> None:
     (tmp_path / "labels").mkdir()
     Image.new("RGB", (5, 4)).save(tmp_path / "a.jpg")
