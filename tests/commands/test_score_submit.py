@@ -42,6 +42,14 @@ def predicted(toy_voc: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+def pairs_of(
+    predictions: Path, masks: Path, listed: str | Path | None = None
+) -> list[tuple[Path, Path]]:
+    """The files that are scored of two folders."""
+    folders = score.predictions_in(predictions), score.masks_in(masks)
+    return score.files_to_score(*folders, listed)
+
+
 def test_counts_and_table_are_those_of_testing(
     trained: Path, toy_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,7 +79,7 @@ def test_counts_and_table_are_those_of_testing(
     assert run(score_main, *named) == 0 and f"{matrix.miou():.2f}" in capsys.readouterr().out
     named = ("--predictions", tmp_path, "--masks", folders[1])  # the run folder
     assert run(score_main, *named) == 0 and f"{matrix.miou():.2f}" in capsys.readouterr().out
-    scored = score.score(score.files_to_score(*folders, None), classes=21)
+    scored = score.score(pairs_of(*folders), classes=21)
     assert scored.counts.equal(matrix.counts)
 
 
@@ -86,10 +94,27 @@ def test_predictions_that_the_last_run_did_not_make_are_not_scored(
     predicted: Path, toy_voc: Path
 ) -> None:
     tell_of_one(predicted)
-    pairs = score.files_to_score(
-        predicted / "prediction", toy_voc / "SegmentationClass", listed=None
-    )
+    pairs = pairs_of(predicted / "prediction", toy_voc / "SegmentationClass")
     assert [path.stem for path, _ in pairs] == ["toy_val_000001"]
+
+
+def test_masks_without_a_prediction_are_counted(
+    predicted: Path, toy_voc: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = "--predictions", predicted, "--masks", toy_voc / "SegmentationClass"
+    unpredicted = [item.name for item in items("voc", toy_voc, "val")][1:]
+    masks = list((toy_voc / "SegmentationClass").iterdir())
+    for name in unpredicted:
+        (predicted / "prediction" / f"{name}.png").unlink()
+    assert run(score_main, *flags) == 0
+    said = capsys.readouterr().out
+    assert "prediction (1)" in said and f"{len(masks) - 1} of {len(masks)} masks in " in said
+    assert said.endswith(
+        "have no prediction, first toy_train_000000.png: the score is of the other 1\n"
+    )
+    (predicted / "list").write_text("toy_val_000000\n")
+    assert run(score_main, *flags, "--list", predicted / "list") == 0
+    assert "have no" not in capsys.readouterr().out
 
 
 def test_masks_named_after_the_whole_picture_are_found(
@@ -101,9 +126,9 @@ def test_masks_named_after_the_whole_picture_are_found(
         (tmp_path / "masks" / f"{name}.JPG.png").write_bytes(mask)
     (tmp_path / "list").write_text("toy_val_000000\ntoy_val_000001\n")
     listed = [predicted / "prediction", toy_voc / "SegmentationClass", tmp_path / "list"]
-    expected = score.score(score.files_to_score(*listed), classes=21)
+    expected = score.score(pairs_of(*listed), classes=21)
     listed[1] = tmp_path / "masks"
-    assert score.score(score.files_to_score(*listed), classes=21).counts.equal(expected.counts)
+    assert score.score(pairs_of(*listed), classes=21).counts.equal(expected.counts)
 
 
 def test_letters_with_marks_are_the_same_composed_and_apart(tmp_path: Path) -> None:
@@ -117,13 +142,13 @@ def test_letters_with_marks_are_the_same_composed_and_apart(tmp_path: Path) -> N
         listed = tmp_path / "list"
         listed.write_text(unicodedata.normalize(form, name), encoding="utf-8")
         for names in (None, str(listed)):
-            pairs = score.files_to_score(tmp_path / form, tmp_path / other, names)
+            pairs = pairs_of(tmp_path / form, tmp_path / other, names)
             assert score.score(pairs, classes=2).miou() == 1
 
     twins = tmp_path / "twins"
     for form in forms:
         shutil.copytree(tmp_path / form, twins, dirs_exist_ok=True)
-    assert len(score.files_to_score(twins, twins, None)) == 2
+    assert len(pairs_of(twins, twins)) == 2
 
 
 def changed(folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:

@@ -6,6 +6,7 @@ testing prints.
 """
 
 import unicodedata
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -26,33 +27,62 @@ from utils.common.parser import Parser
 from utils.metrics import ConfusionMatrix, format_table
 
 
-def files_to_score(predictions: Path, masks: Path, listed: str | None) -> list[tuple[Path, Path]]:
-    """Return prediction and mask of each name of the list, or of all predictions.
+@dataclass(frozen=True)
+class Folder:
+    """A folder of which files are scored: its files by name, and the suffix of those it lacks."""
+
+    path: Path
+    files: dict[str, Path]
+    suffix: str = ".png"
+
+
+def predictions_in(folder: Path) -> Folder:
+    """Find the label PNGs to score. Raises UserError where there are none."""
+    return Folder(folder, told_files(folder, "--predictions"))
+
+
+def masks_in(folder: Path) -> Folder:
+    """Find the true label PNGs, a.JPG.png being the mask of a.JPG. Raises UserError where there are
+    none.
+    """
+    true = told_files(folder, "--masks")
+    pictures = [name for name in true if name.lower().endswith(picture_suffixes())]
+    return Folder(folder, {**{name.rpartition(".")[0]: true[name] for name in pictures}, **true})
+
+
+def files_to_score(given: Folder, masks: Folder, listed: str | None) -> list[tuple[Path, Path]]:
+    """Return the file and the mask of each name of the list, or of all that is given.
 
     Raises:
-        UserError: a prediction or mask is missing.
+        UserError: a file or a mask is missing.
     """
-    predicted = told_files(predictions, "--predictions")
-    true = told_files(masks, "--masks")
-    pictures = [name for name in true if name.lower().endswith(picture_suffixes())]
-    # a.JPG.png is the mask of a.JPG
-    true = {
-        **{name.rpartition(".")[0]: true[name] for name in pictures},
-        **true,
-    }
-    names = sorted(predicted)
+    names = sorted(given.files)
     if listed:
         names = [unicodedata.normalize("NFC", name) for name in read_list(listed)]
 
-    for found, folder in ((predicted, predictions), (true, masks)):
-        missing = [name for name in names if name not in found]
+    for folder in (given, masks):
+        missing = [name for name in names if name not in folder.files]
         if missing:
             raise UserError(
-                f"{folder} lacks {len(missing)} of {len(names)} images, first {missing[0]}.png;"
-                " complete it or name fewer images with --list"
+                f"{folder.path} lacks {len(missing)} of {len(names)} images, first {missing[0]}"
+                f"{folder.suffix}; complete it or name fewer images with --list"
             )
 
-    return [(predicted[name], true[name]) for name in names]
+    return [(given.files[name], masks.files[name]) for name in names]
+
+
+def left_out(pairs: list[tuple[Path, Path]], masks: Folder, what: str) -> str:
+    """Say how many masks are not scored, as they have no prediction or whatever `what` says; ""
+    where all are.
+    """
+    every = set(masks.files.values())
+    left = sorted(every - {mask for _, mask in pairs})
+    if not left:
+        return ""
+    return (
+        f"{len(left)} of {len(every)} masks in {masks.path} have no {what}, first {left[0].name}: "
+        f"the score is of the other {len(every) - len(left)}"
+    )
 
 
 def score(pairs: list[tuple[Path, Path]], classes: int) -> ConfusionMatrix:
@@ -123,7 +153,8 @@ def main() -> None:
         spec = given_classes(args.classes)
     predictions = maps_folder(args.predictions)
     check_order(predictions, spec.label_names)
-    pairs = files_to_score(predictions, args.masks, args.list)
+    masks = masks_in(args.masks)
+    pairs = files_to_score(predictions_in(predictions), masks, args.list)
     items = (Item(true.stem, predicted, true) for predicted, true in pairs)
     refuse_suspicious(items, len(spec.classes))
     if predictions.resolve() == args.masks.resolve():
@@ -134,6 +165,9 @@ def main() -> None:
     matrix = score(pairs, len(spec.label_names))
     print(format_table([(f"{predictions.name} ({len(pairs)})", matrix)], spec.label_names))
     print("mIoU over the classes in the truth, 255 ignored; brackets: number of images")
+    said = left_out(pairs, masks, "prediction")
+    if said and not args.list:
+        print(said)
 
 
 if __name__ == "__main__":
