@@ -5,7 +5,6 @@ Such a file is a pickled dict from image name to one-hot array; it is read witho
 in it.
 """
 
-import re
 from argparse import Namespace
 from operator import itemgetter
 from pathlib import Path
@@ -13,18 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from datasets.prepare.plain_pickle import read_plain
 from datasets.specs import SPECS, DatasetSpec
 from datasets.tags import Tags, read_all_tags, write_tags
 from utils.common.errors import UserError
 from utils.common.files import npy_of, require_place, write_whole
+from utils.common.plain_pickle import read_npy_dict
 
 _LARGEST_FILE = 1 << 29  # bytes; COCO's is 40 MB
 _FORM = (
     "give the cls_labels_onehot.npy of a WSSS repository: a dict from image name to one-hot array"
-)
-_HEADER = re.compile(
-    rb"\x93NUMPY[\x01-\x03]\x00..(?:\x00\x00)?\{[^{}]*'descr': *'\|O'[^{}]*\}[ \n]*\n", re.DOTALL
 )
 
 
@@ -130,19 +126,11 @@ def _read_dict(path: Path) -> dict[str | int, Any]:
     if content is None:
         raise UserError(f"{path} is larger than {_LARGEST_FILE >> 20} MiB; {_FORM}")
 
-    header = _HEADER.match(content)
-    if header is None:
-        raise UserError(f"{path} is no .npy file of a dict; {_FORM}")
-
     try:
-        held = read_plain(content[header.end() :])
+        found = read_npy_dict(content)
     except ValueError as error:
-        raise UserError(f"{path}, after {header.end()} bytes of header {error}; {_FORM}") from error
+        raise UserError(f"{path} {error}; {_FORM}") from error
 
-    found = held
-    if isinstance(held, list) and len(held) == 1:
-        found = held[0]
-    if not isinstance(found, dict) or not found:
-        raise UserError(f"{path} does not hold one dict of images; {_FORM}")
-
+    if not found:
+        raise UserError(f"{path} holds no images; {_FORM}")
     return found

@@ -66,6 +66,22 @@ class Record:
         self.crc = 0
 
 
+class Held(Record):
+    """Bytes that are in memory already, as they lie in a pickle."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        self.content = content
+        self.size = len(content)
+        self.name = name
+        self.crc = 0
+
+    def read_part(self, first: int, size: int) -> Tensor:
+        """Copy bytes (size,) from byte `first` on."""
+        content = _memory(size)
+        content.numpy().data[:] = self.content[first : first + size]
+        return content
+
+
 def _memory(size: int) -> Tensor:
     """Make room (size,) to read bytes into.
 

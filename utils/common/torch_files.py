@@ -5,11 +5,12 @@ and whatever else lies in an archive is never unpacked.
 
 import io
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 
 from utils.common.errors import UserError
@@ -18,6 +19,7 @@ from utils.common.stored_tensors import (
     AGAIN,
     OTHER,
     UNKNOWN,
+    Held,
     Record,
     StoredTensor,
     Unreadable,
@@ -137,14 +139,7 @@ def read_legacy(path: Path, what: str) -> tuple[str, dict[str, StoredTensor]]:
 
     with path.open("rb") as file:
         try:
-            magic = load_inert(file, size, _KNOWN, noted)
-            if magic != _LEGACY_MAGIC:
-                raise Unreadable(
-                    f"it is a pickle that torch.save did not write, of {_kind(magic)}",
-                    "save the state_dict() with torch.save and give that",
-                )
-            for _ in ("format", "machine"):
-                load_inert(file, size, _KNOWN, noted)
+            _pass_head(file, size, noted)
             start = file.tell()
             load_inert(file, size, _KNOWN, noted)
             keys = load_inert(file, size, _KNOWN, noted)
@@ -165,6 +160,60 @@ def read_legacy(path: Path, what: str) -> tuple[str, dict[str, StoredTensor]]:
         file.seek(start)
         loaded = load_inert(file, size, _KNOWN, storage)
     return TORCH_LEGACY, _state_dict(loaded, what, path)
+
+
+def _pass_head(file: BinaryIO, size: int, persistent: Callable[[Any], Any]) -> None:
+    """Read past the three pickles that came first before archives. Raises Unreadable where
+    `torch.save` did not write them.
+    """
+    magic = load_inert(file, size, _KNOWN, persistent)
+    if magic != _LEGACY_MAGIC:
+        raise Unreadable(
+            f"it is a pickle that torch.save did not write, of {_kind(magic)}",
+            "save the state_dict() with torch.save and give that",
+        )
+    for _ in ("format", "machine"):
+        load_inert(file, size, _KNOWN, persistent)
+
+
+def pickled_storage(content: bytes) -> _Storage:
+    """Find the storage in the bytes by which a tensor is pickled outside `torch.save`, as in the
+    dicts that `np.save` writes: in every PyTorch those of `read_legacy`, of one storage.
+
+    Raises ValueError, with the reason, for any others.
+    """
+
+    def storage_type(identity: Any) -> Any:
+        """Return the type of the elements of the storage that the pickle refers to."""
+        return identity[1]
+
+    file = io.BytesIO(content)
+    try:
+        _pass_head(file, len(content), storage_type)
+        dtype = load_inert(file, len(content), _KNOWN, storage_type)
+        load_inert(file, len(content), _KNOWN, storage_type)  # the names of all storages: one
+    except Exception as error:  # bytes of no form make the reader fail in any way
+        raise ValueError(f"a tensor that cannot be read ({first_sentence(error)})") from error
+
+    count = int.from_bytes(file.read(8), "little")
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError("a tensor of unknown type")
+    return _Storage(Held(file.read(count * dtype.itemsize), "its storage"), dtype)
+
+
+def pickled_array(storage: Any, *form: Any) -> np.ndarray:
+    """Read the tensor that a pickle makes of a `pickled_storage`, by offset, shape and strides.
+
+    Raises ValueError where the storage does not hold it.
+    """
+    stored = _rebuild(storage, *form)
+    if not isinstance(stored, StoredTensor) or stored.nbytes > stored.record.size:
+        raise ValueError("a tensor that its storage does not hold")
+
+    tensor = stored.read()
+    if tensor.dtype == torch.bfloat16:  # which NumPy lacks
+        tensor = tensor.float()
+    return tensor.numpy()
 
 
 def has_code(records: Iterable[str]) -> bool:

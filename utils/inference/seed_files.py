@@ -1,14 +1,31 @@
-"""Files of CAM seeds, in the layouts of this field's repositories."""
+"""Files of CAM seeds, in the layouts of this field's repositories: written, and read without
+unpickling them.
+"""
 
 import io
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from clip.resize import resize
+from utils.common.errors import UserError
 from utils.common.files import npy_of
+from utils.common.plain_pickle import read_npy_dict
+from utils.common.stored_tensors import first_sentence
 
+SEEDS = "seeds"  # where exports have theirs
 LAYOUTS = {"npz": ".npz", "irn": ".npy", "mctformer": ".npy"}
+
+_KEYS = "keys"
+_BEST = ("high_res", "attn_highres")  # of several maps at the size of the image, the one to take
+_LARGEST = 1 << 30  # bytes, unless all classes of a large image need more
+_ROUNDING = 1e-3  # by which half precision and interpolation leave 0..1
+_FORM = "give seed files of a layout that --help lists"
 
 
 def packed(layout: str, keys: Tensor, scores: Tensor) -> bytes:
@@ -27,3 +44,157 @@ def packed(layout: str, keys: Tensor, scores: Tensor) -> bytes:
             small = resize(scores[None], size)[0]
         return npy_of({"keys": names, "cam": small, "high_res": values.astype(np.float32)})
     return npy_of(dict(zip(names.tolist(), values)))
+
+
+def read_seeds(path: Path, size: tuple[int, int], classes: int) -> tuple[Tensor, Tensor]:
+    """Read the seeds of an image of size (H, W) in any layout that is known by its content.
+
+    Returns classes (n,) int64, of 0..classes-1, and their scores (n, H, W) float32, 0..1.
+
+    Raises:
+        UserError: the file is of no such layout, has maps of another size, a class outside, or
+            scores that no background threshold is for.
+    """
+    held = _held(path, max(_LARGEST, 32 * classes * size[0] * size[1]))
+    if _KEYS in held:
+        keys, maps = _keyed(path, held, size)
+    else:
+        keys, maps = _by_class(path, held, size)
+
+    outside = [key for key in keys if not 0 <= key < classes]
+    if outside:
+        raise UserError(
+            f"{path} has the class {outside[0]}, and the classes are 0..{classes - 1} without "
+            "background; save each class's place in the class list, from 0 on, or name the data "
+            "set with --dataset or --classes"
+        )
+
+    scores = np.zeros((len(keys), *size), np.float32)
+    with np.errstate(over="ignore"):  # an infinite score is refused
+        for score, values in zip(scores, maps):
+            score[:] = values
+    _check_range(path, scores)
+    return torch.tensor(keys, dtype=torch.int64), torch.from_numpy(scores)
+
+
+def _held(path: Path, most: int) -> dict[str | int, Any]:
+    """Read the dict in a file, of at most so many bytes; its arrays are NumPy's."""
+    try:
+        if path.stat().st_size > most:
+            raise _too_large(path, most)
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); {_FORM}") from error
+
+    if content.startswith(b"PK"):
+        return _archived(path, content, most)
+    try:
+        return read_npy_dict(content)
+    except ValueError as error:
+        raise UserError(f"{path} {error}; {_FORM}") from error
+
+
+def _archived(path: Path, content: bytes, most: int) -> dict[str | int, Any]:
+    """Read the arrays of an .npz file, of at most so many bytes unpacked."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            unpacked = sum(record.file_size for record in archive.infolist())
+        if unpacked > most:
+            raise _too_large(path, most)
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return dict(arrays)
+    except UserError:
+        raise
+    except Exception as error:  # bytes of no form make the reader fail in any way
+        raise UserError(f"{path} cannot be read ({first_sentence(error)}); {_FORM}") from error
+
+
+def _too_large(path: Path, most: int) -> UserError:
+    return UserError(
+        f"{path} holds more than {most >> 20} MiB, too much for seeds of one image; {_FORM}"
+    )
+
+
+def _keyed(
+    path: Path, held: dict[str | int, Any], size: tuple[int, int]
+) -> tuple[list[int], Iterable[np.ndarray]]:
+    """Return classes and maps (n, H, W) of `keys` (n,) and entries of maps, of which one has the
+    image's size.
+    """
+    keys = _whole_numbers(held[_KEYS])
+    if keys is None:
+        raise UserError(f"{path} has `keys` that are no array of whole numbers; {_FORM}")
+    if not keys:
+        return [], []
+
+    maps = {name: each for name, each in held.items() if name != _KEYS and _is_numbers(each)}
+    fitting = [name for name, each in maps.items() if each.shape == (len(keys), *size)]
+    best = [name for name in _BEST if name in fitting] or fitting
+    if len(fitting) > 1 and best is fitting:
+        raise UserError(
+            f"{path} has several maps of the image's size, {' and '.join(map(str, fitting))}; keep "
+            f"the one to score, or call it {_BEST[0]}"
+        )
+    if best:
+        return keys, maps[best[0]]
+
+    for name, each in maps.items():
+        if each.shape == (len(keys) + 1, *size):
+            raise UserError(
+                f"{path} has one more map in {name} than `keys`, which is the background's, and "
+                f"here a threshold decides on background; save {name}[1:], or the argmax as label "
+                "PNGs for --predictions"
+            )
+    raise _other_size(path, {str(name): each for name, each in maps.items()}, (len(keys), *size))
+
+
+def _whole_numbers(keys: Any) -> list[int] | None:
+    """Return the whole numbers (n,) of an array or list; None where it holds anything else."""
+    if isinstance(keys, np.ndarray):
+        if keys.ndim != 1 or (keys.size and keys.dtype.kind not in "iu"):
+            return None
+        keys = keys.tolist()
+    if isinstance(keys, list) and all(type(key) is int for key in keys):
+        return keys
+    return None
+
+
+def _by_class(
+    path: Path, held: dict[str | int, Any], size: tuple[int, int]
+) -> tuple[list[int], Iterable[np.ndarray]]:
+    """Return classes and maps (H, W) of a dict from class to map."""
+    for key, each in held.items():
+        if type(key) is not int or not _is_numbers(each):
+            raise UserError(f"{path} has an entry {key!r:.40} that is no map of a class; {_FORM}")
+        if each.shape != size:
+            raise _other_size(path, {f"class {key}": each}, size)
+    return [key for key in held if isinstance(key, int)], list(held.values())
+
+
+def _is_numbers(values: Any) -> bool:
+    return isinstance(values, np.ndarray) and values.dtype.kind in "biuf"
+
+
+def _other_size(path: Path, maps: dict[str, np.ndarray], wanted: tuple[int, ...]) -> UserError:
+    found = ", ".join(f"{name} is {each.shape}" for name, each in maps.items()) or "there are none"
+    return UserError(
+        f"{path} has no maps of shape {wanted}, which its mask has: {found}; save maps at the "
+        "image's original size"
+    )
+
+
+def _check_range(path: Path, scores: np.ndarray) -> None:
+    """Raise UserError for scores that are not finite, or further than rounding from 0..1."""
+    if not scores.size:
+        return
+    low, high = float(scores.min()), float(scores.max())
+    if not np.isfinite([low, high]).all():
+        raise UserError(
+            f"{path} has scores that are NaN or infinite; make it anew without, where a map may "
+            "have been divided by its maximum of 0"
+        )
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        raise UserError(
+            f"{path} has scores of {low:.4g} to {high:.4g}, and background thresholds are of "
+            "0..1; normalise each class's map to 0..1 before it is saved"
+        )

@@ -39,7 +39,7 @@ from utils.common.parser import Parser
 from utils.common.progress import progress
 from utils.config import Config
 from utils.inference.evaluation import masked_loader
-from utils.inference.seed_files import LAYOUTS, packed
+from utils.inference.seed_files import LAYOUTS, SEEDS, packed
 from utils.inference.seeds import image_seeds, require_masks
 from utils.inference.segmenter import checkpoint_config
 from utils.inference.sweep import THRESHOLDS, Sweep
@@ -47,7 +47,6 @@ from utils.metrics import TITLES, ConfusionMatrix, kinds_of
 from utils.run_folder.checkpoint import load_checkpoint
 from utils.splits import image_tags, split_items
 
-SEEDS = "seeds"
 LABELS = "pseudo_labels"
 ABOUT = "export.json"
 KINDS = ("fused", "clip", "vit")
@@ -111,22 +110,12 @@ def left_before(folder: Path, names: Iterable[str], layout: str) -> list[str]:
 
 def summary(sweep: Sweep, refined: ConfusionMatrix, kind: str, split: str) -> tuple[str, dict]:
     """Say what the masks say, as lines to print and as plain values."""
-    scores = {
-        round(t, 4): 100 * m.miou() for t, m in zip(sweep.thresholds.tolist(), sweep.matrices())
-    }
-    best = max(scores, key=lambda threshold: scores[threshold])
-
+    tuned = sweep.tuned()
     text = (
         f"pseudo label mIoU {100 * refined.miou():.2f} ({split}; no threshold, nothing tuned)\n"
-        f"{kind} seed mIoU {scores[best]:.2f} at background threshold {best:g}, the best of "
-        f"{len(scores)}: tuned on "
-        f"the masks of {split}, an upper bound, not to be compared with seeds whose threshold was "
-        "chosen without masks"
+        + tuned.sentence(f"{kind} seed", f"the masks of {split}")
     )
-    return text, {
-        TITLES["pseudo"]: 100 * refined.miou(),
-        "tuned on masks": {"threshold": best, "mIoU by t": scores},
-    }
+    return text, {TITLES["pseudo"]: 100 * refined.miou(), **tuned.values()}
 
 
 def _parser() -> Parser:

@@ -1,17 +1,21 @@
-"""A pickle of dicts, lists and small NumPy arrays, read without unpickling.
+"""A pickle of dicts, lists, NumPy arrays and PyTorch tensors, read without unpickling.
 
 Unpickling runs whatever a file says. Here the few instructions that such values need are followed
 by hand: nothing that the file names is imported or called, and memory is bounded by the file's
-size. Source of the instructions: Python's `pickletools`; protocols 2 to 4, as NumPy writes them.
+size. Source of the instructions: Python's `pickletools`; protocols 2 to 5, as NumPy writes them.
 """
 
+import math
 import pickletools
 import re
 from typing import Any
 
 import numpy as np
 
+from utils.common.torch_files import pickled_array, pickled_storage
+
 _FIRST = object()  # the mark below the items that belong together
+_MISFIT = "an array of another shape than its content"
 _CONSTANTS = {
     "NONE",
     "BININT",
@@ -23,15 +27,41 @@ _CONSTANTS = {
     "SHORT_BINSTRING",
     "BINBYTES",
     "SHORT_BINBYTES",
+    "BYTEARRAY8",
     "BINUNICODE",
     "SHORT_BINUNICODE",
 }
 _VALUES = {"NEWTRUE": True, "NEWFALSE": False, "MARK": _FIRST}
+_HEADER = re.compile(
+    rb"\x93NUMPY[\x01-\x03]\x00..(?:\x00\x00)?\{[^{}]*'descr': *'\|O'[^{}]*\}[ \n]*\n", re.DOTALL
+)
 _EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 
 
+def read_npy_dict(content: bytes) -> dict[str | int, Any]:
+    """Read the dict in a .npy file that `np.save(path, {...})` wrote, as `read_plain` reads it.
+
+    Raises:
+        ValueError: it is no such file, or holds anything else, in words that follow "it".
+    """
+    header = _HEADER.match(content)
+    if header is None:
+        raise ValueError("is no .npy file of a dict")
+
+    try:
+        held = read_plain(content[header.end() :])
+    except ValueError as error:
+        raise ValueError(f"holds, after {header.end()} bytes of header {error}") from error
+
+    if isinstance(held, list) and len(held) == 1:
+        (held,) = held
+    if not isinstance(held, dict):
+        raise ValueError("does not hold one dict")
+    return held
+
+
 def read_plain(content: bytes) -> Any:
-    """Read the value of a pickle. Arrays of one axis come as NumPy arrays, an array of objects as
+    """Read the value of a pickle. Arrays and tensors come as NumPy arrays, an array of objects as
     the list of them.
 
     Raises:
@@ -107,7 +137,7 @@ class _Stack:
     def take(self, count: int) -> list[Any]:
         """Remove the last `count` items."""
         found = self.items[-count:]
-        if len(found) < count or _FIRST in found:
+        if len(found) < count or any(item is _FIRST for item in found):
             raise ValueError("values are missing")
         del self.items[-count:]
         return found
@@ -150,7 +180,7 @@ class _Kind:
         self.order = order
 
     def read(self, raw: bytes | str) -> np.ndarray:
-        """Return all elements in these bytes; Python 2 wrote bytes as text."""
+        """Return all elements (n,) in these bytes; Python 2 wrote bytes as text."""
         if isinstance(raw, str):
             raw = raw.encode("latin-1")
         return np.frombuffer(raw, self.order + self.code)
@@ -163,16 +193,32 @@ class _Array:
         self.values: list | np.ndarray | None = None
 
     def build(
-        self, _version: int, shape: tuple, kind: _Kind, _fortran: bool, raw: bytes | str | list
+        self, _version: int, shape: tuple, kind: _Kind, fortran: bool, raw: bytes | str | list
     ) -> None:
         """Take the content out of the state of a NumPy array. Raises ValueError where its parts do
         not fit.
         """
         if (kind.code == "O") != isinstance(raw, list):
             raise ValueError("an array's content is not of its type")
-        self.values = raw if isinstance(raw, list) else kind.read(raw)
-        if shape not in ((len(self.values),), ()) or (shape == () and len(self.values) != 1):
-            raise ValueError("an array of another shape than its content")
+        if not isinstance(raw, list):
+            self.values = _shaped(kind.read(raw), shape, "F" if fortran else "C")
+            return
+        if shape not in ((len(raw),), ()) or (shape == () and len(raw) != 1):
+            raise ValueError(_MISFIT)
+        self.values = raw
+
+
+def _shaped(values: np.ndarray, shape: tuple, order: str, *axes: tuple) -> np.ndarray:
+    """Return elements (n,) as an array of a shape, whose axes lie in memory in an order: C, F, or K
+    with the axes to be transposed to, as NumPy's `_frombuffer` takes them.
+    """
+    if math.prod(shape) != len(values):
+        raise ValueError(_MISFIT)
+    if order == "K":
+        return values.reshape(shape).transpose(*axes)
+    if order == "F":
+        return values.reshape(shape, order="F")
+    return values.reshape(shape)
 
 
 def _plain(value: Any) -> Any:
@@ -193,7 +239,9 @@ def _fill(target: dict, pairs: list[Any]) -> None:
 
 
 def _made(name: _Name, arguments: tuple) -> Any:
-    """Return what a call of a NumPy constructor would give. Raises ValueError for any other."""
+    """Return what a call of a constructor of NumPy or PyTorch would give. Raises ValueError for any
+    other.
+    """
     if not isinstance(name, _Name):
         raise ValueError("something else than a function is called")
 
@@ -206,6 +254,15 @@ def _made(name: _Name, arguments: tuple) -> Any:
             return value.item()
         case "numpy dtype":
             return _Kind(*arguments)
+        case "numpy.core.numeric _frombuffer":
+            raw, kind, *form = arguments
+            return _shaped(kind.read(raw), *form)
+        case "torch.storage _load_from_bytes":
+            return pickled_storage(*arguments)
+        case "torch._utils _rebuild_tensor_v2":
+            return pickled_array(*arguments)
+        case "collections OrderedDict" if arguments == ():
+            return {}
         case "_codecs encode":  # how Python 3 writes bytes for Python 2
             return arguments[0].encode("latin-1")
         case "__builtin__ bytes" if arguments == ():
