@@ -8,7 +8,7 @@ import itertools
 import os
 import unicodedata
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
@@ -132,20 +132,36 @@ def files_below(folder: Path, suffixes: Iterable[str] = (), outside: Iterable[Pa
 
 
 def label_files(folder: Path, flag: str) -> dict[str, Path]:
-    """Find the PNGs in and below a folder, by path without suffix, letters with marks composed.
-    Raises UserError naming the flag where there are none.
+    """Find the PNGs in and below a folder as `files_by_name` does."""
+    return files_by_name(folder, flag, {".png": "PNG"}, "label PNGs")
+
+
+def files_by_name(
+    folder: Path, flag: str, suffixes: Mapping[str, str], what: str
+) -> dict[str, Path]:
+    """Find the files with one of the suffixes in and below a folder, by path without suffix,
+    letters with marks composed. suffixes: as in `files_below`, each with what a message calls it.
+
+    Raises UserError naming the flag where there are none, or two of one name.
     """
     if not folder.is_dir():
-        raise UserError(f"{flag} {folder} is not a folder; give a folder of label PNGs")
+        raise UserError(f"{flag} {folder} is not a folder; give a folder of {what}")
 
-    below = files_below(folder, (".png",))
+    below = files_below(folder, suffixes)
     if not below.files:
         said = below.explanation()
         if said:
             said = f" but {said}"
-        raise UserError(f"{flag} {folder} holds no PNG{said}; give a folder of label PNGs")
+        kinds = " or ".join(suffixes.values())
+        raise UserError(f"{flag} {folder} holds no {kinds}{said}; give a folder of {what}")
 
-    found = {file.relative_to(folder).with_suffix("").as_posix(): file for file in below.files}
+    found: dict[str, Path] = {}
+    for file in below.files:
+        name = file.relative_to(folder).with_suffix("").as_posix()
+        if name in found:
+            raise UserError(f"{found[name]} and {file} are both of {name}; keep one")
+        found[name] = file
+
     for name in list(found):
         composed = unicodedata.normalize("NFC", name)
         if composed not in found:

@@ -1,6 +1,7 @@
 """The one metric: an integer confusion matrix and the scores read off it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -166,6 +167,19 @@ def _pair_counts(truth: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
     both = truth.numpy().astype(np.uint16) * _LABELS + prediction.numpy().astype(np.uint16)
     counts = np.bincount(both.ravel(), minlength=_LABELS**2)
     return torch.from_numpy(counts).view(_LABELS, _LABELS)
+
+
+def result_of(split: str, matrix: ConfusionMatrix, classes: Sequence[str]) -> dict[str, Any]:
+    """Return the counts over images of a split as plain values, as results.json has them.
+
+    classes: names of labels 1..K.
+    """
+    return {
+        "split": split,
+        "images": matrix.images,
+        "classes": list(classes),
+        "counts": matrix.counts.tolist(),
+    }
 
 
 def format_table(rows: list[tuple[str, ConfusionMatrix]], class_names: tuple[str, ...]) -> str:

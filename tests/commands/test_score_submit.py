@@ -79,6 +79,10 @@ def test_counts_and_table_are_those_of_testing(
     assert run(score_main, *named) == 0 and f"{matrix.miou():.2f}" in capsys.readouterr().out
     named = ("--predictions", tmp_path, "--masks", folders[1])  # the run folder
     assert run(score_main, *named) == 0 and f"{matrix.miou():.2f}" in capsys.readouterr().out
+    assert run(score_main, *named, "--json", tmp_path / "score.json") == 0
+    written = json.loads((tmp_path / "score.json").read_text())["prediction"]
+    tested = read_results(tmp_path)[MULTI]
+    assert written == {**tested, "split": str(folders[1]), "mIoU": 100 * matrix.miou()}
     scored = score.score(pairs_of(*folders), classes=21)
     assert scored.counts.equal(matrix.counts)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.common.files import write_whole
-from utils.metrics import ConfusionMatrix
+from utils.metrics import ConfusionMatrix, result_of
 
 RESULTS = "results.json"
 
@@ -22,14 +22,7 @@ def add_result(
 
     matrix: counts over images of `split`; classes: names of labels 1..K.
     """
-    result = {
-        "split": split,
-        "images": matrix.images,
-        "classes": list(classes),
-        "counts": matrix.counts.tolist(),
-    }
-
-    _write_results(folder, {**read_results(folder), label: result})
+    _write_results(folder, {**read_results(folder), label: result_of(split, matrix, classes)})
 
 
 def forget_results(folder: Path, labels: Sequence[str]) -> None:

@@ -1,30 +1,53 @@
-"""Score label PNGs against masks: `python -m utils.tools.score --predictions DIR --masks DIR
-[--dataset coco]`.
+"""Score label PNGs, or seeds, against masks: `python -m utils.tools.score --predictions DIR --masks
+DIR [--dataset coco]`, or `--seeds DIR` in place of --predictions.
 
-Any folder of predictions against any folder of masks, matched by relative path; the same table as
-testing prints.
+Any folder of either against any folder of masks, matched by relative path; the same table as
+testing prints. Seeds are scored at 99 background thresholds, and the table is of the best, which is
+tuned on the masks; --threshold sets one instead. A pixel is background unless some class scores
+more than the threshold.
+
+A file of seeds is NAME.npy or NAME.npz. It is read without unpickling, and known by its content:
+
+  {"keys": classes (n,), "high_res": (n, H, W)}      IRN, ReCAM, AdvCAM, LPCAM (`cam` is left out)
+  {"keys": classes (n,), "attn_highres": (n, H, W)}  CLIP-ES; or one entry of any other name
+  {class: (H, W)}                                    SEAM, MCTformer; without tags an empty dict
+  an npz of `keys` and `scores`                      utils.tools.export
+
+Maps have the size of the mask and scores in 0..1. Classes are 0..K-1 without background, so that
+0 is VOC's aeroplane; a file whose classes are 1..K cannot be told from one of 0..K-1 unless it has
+class K.
 """
 
+import argparse
+import json
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from tqdm import tqdm
+import numpy as np
+import torch
 
 from datasets.classes import given_classes
 from datasets.exporting.maps import maps_folder
-from datasets.folders import picture_suffixes
+from datasets.folders import files_by_name, picture_suffixes
 from datasets.list_files import read_list
 from datasets.lists import Item
 from datasets.mask_signs import refuse_suspicious
 from datasets.pictures import load_mask
 from datasets.predictions import check_order, told_files
-from datasets.specs import IGNORE, SPECS
+from datasets.specs import IGNORE, SPECS, DatasetSpec
 from utils.common.console import say_once
 from utils.common.entry import command
 from utils.common.errors import UserError
-from utils.common.parser import Parser
-from utils.metrics import ConfusionMatrix, format_table
+from utils.common.files import require_place, write_whole
+from utils.common.parser import Parser, refuse_idle
+from utils.common.progress import progress
+from utils.inference.seed_files import LAYOUTS, SEEDS, read_seeds
+from utils.inference.sweep import THRESHOLDS, Sweep
+from utils.metrics import ConfusionMatrix, format_table, result_of
+
+Pairs = list[tuple[Path, Path]]  # a file that is scored, and its mask
 
 
 @dataclass(frozen=True)
@@ -36,9 +59,35 @@ class Folder:
     suffix: str = ".png"
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What was scored: its name, the counts, sentences about it, and of seeds the threshold, alone
+    and as plain values.
+    """
+
+    name: str
+    matrix: ConfusionMatrix
+    said: list[str]
+    threshold: float | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def title(self) -> str:
+        """Return what stands in the table."""
+        title = f"{self.name} ({self.matrix.images})"
+        if self.threshold is not None:
+            title += f" at {self.threshold:g}"
+        return title
+
+
 def predictions_in(folder: Path) -> Folder:
     """Find the label PNGs to score. Raises UserError where there are none."""
     return Folder(folder, told_files(folder, "--predictions"))
+
+
+def seeds_in(folder: Path) -> Folder:
+    """Find the seed files to score. Raises UserError where there are none."""
+    kinds = {suffix: suffix for suffix in sorted(set(LAYOUTS.values()))}
+    return Folder(folder, files_by_name(folder, "--seeds", kinds, "seed files"), "")
 
 
 def masks_in(folder: Path) -> Folder:
@@ -50,7 +99,7 @@ def masks_in(folder: Path) -> Folder:
     return Folder(folder, {**{name.rpartition(".")[0]: true[name] for name in pictures}, **true})
 
 
-def files_to_score(given: Folder, masks: Folder, listed: str | None) -> list[tuple[Path, Path]]:
+def files_to_score(given: Folder, masks: Folder, listed: str | None) -> Pairs:
     """Return the file and the mask of each name of the list, or of all that is given.
 
     Raises:
@@ -71,28 +120,29 @@ def files_to_score(given: Folder, masks: Folder, listed: str | None) -> list[tup
     return [(given.files[name], masks.files[name]) for name in names]
 
 
-def left_out(pairs: list[tuple[Path, Path]], masks: Folder, what: str) -> str:
-    """Say how many masks are not scored, as they have no prediction or whatever `what` says; ""
-    where all are.
+def unscored(pairs: Pairs, masks: Folder, what: str, listed: str | None) -> list[str]:
+    """Say how many masks are not scored, as they have no prediction or whatever `what` says.
+
+    Returns a sentence, or none where all are scored or a list names what shall be.
     """
     every = set(masks.files.values())
     left = sorted(every - {mask for _, mask in pairs})
-    if not left:
-        return ""
-    return (
+    if listed or not left:
+        return []
+    return [
         f"{len(left)} of {len(every)} masks in {masks.path} have no {what}, first {left[0].name}: "
         f"the score is of the other {len(every) - len(left)}"
-    )
+    ]
 
 
-def score(pairs: list[tuple[Path, Path]], classes: int) -> ConfusionMatrix:
+def score(pairs: Pairs, classes: int) -> ConfusionMatrix:
     """Count confusion over pairs of prediction and mask, `classes` being K + 1.
 
     Raises:
         UserError: a file is broken, sizes differ, or a label is outside the classes.
     """
     matrix = ConfusionMatrix(classes)
-    for paths in tqdm(pairs, desc="scoring", disable=None):
+    for paths in progress(pairs, desc="scoring"):
         predicted, true = map(load_mask, paths)
         if predicted.shape != true.shape:
             sizes = " but ".join(
@@ -109,30 +159,61 @@ def score(pairs: list[tuple[Path, Path]], classes: int) -> ConfusionMatrix:
             )
 
         for path, labels in zip(paths, (predicted[counted], true[counted])):
-            if labels.size and labels.max() >= classes:
-                raise UserError(
-                    f"{path} holds label {labels.max()}, the classes are 0..{classes - 1}; name "
-                    "the data set they"
-                    " are of with --dataset or --classes"
-                )
+            check_labels(path, labels, classes)
         matrix.update(predicted, true)
 
     return matrix
 
 
-def main() -> None:
-    """Read the command line and do what it asks."""
-    parser = Parser(description=__doc__)
+def check_labels(path: Path, labels: np.ndarray, classes: int) -> None:
+    """Raise UserError for counted pixels (n,) of a label map that are outside 0..classes-1."""
+    if labels.size and labels.max() >= classes:
+        raise UserError(
+            f"{path} holds label {labels.max()}, the classes are 0..{classes - 1}; name the data "
+            "set they are of with --dataset or --classes"
+        )
+
+
+def score_seeds(pairs: Pairs, classes: int, thresholds: torch.Tensor) -> Sweep:
+    """Count confusion at each background threshold over pairs of seed file and mask, `classes`
+    being K + 1.
+
+    Raises:
+        UserError: a file is broken or of no known layout, sizes differ, or a label is outside the
+            classes.
+    """
+    sweep = Sweep(classes, thresholds)
+    for path, mask in progress(pairs, desc="scoring"):
+        true = load_mask(mask)
+        check_labels(mask, true[true != IGNORE], classes)
+        height, width = true.shape
+        keys, scores = read_seeds(path, (height, width), classes - 1)
+        sweep.update(keys, scores, torch.from_numpy(true).long())
+
+    return sweep
+
+
+def _parser() -> Parser:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add(
+    scored = parser.add_mutually_exclusive_group(required=True)
+    scored.add_argument(
         "--predictions",
-        required=True,
         type=Path,
         metavar="DIR",
         help="label PNGs, palette or grey, at original size, or a run folder or export with some",
     )
+    scored.add_argument(
+        "--seeds", type=Path, metavar="DIR", help="seed files as above, or an export with some"
+    )
     add(
         "--masks", required=True, type=Path, metavar="DIR", help="true label PNGs of the same names"
+    )
+    add(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="of --seeds: score at this one, above 0 and below 1 (default: at 0.01 to 0.99)",
     )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument(
@@ -146,28 +227,85 @@ def main() -> None:
         metavar="FILE|NAMES",
         help="class list (YAML), names apart by commas ('cat, dog'), voc or coco",
     )
-    add("--list", metavar="FILE", help="names to score, one per line (default: all predictions)")
-    args = parser.parse_args()
-    spec = SPECS[args.dataset]
-    if args.classes:
-        spec = given_classes(args.classes)
-    predictions = maps_folder(args.predictions)
-    check_order(predictions, spec.label_names)
+    add("--list", metavar="FILE", help="names to score, one per line (default: all that is given)")
+    add("--json", type=Path, metavar="FILE", help="write the counts, as a test's results.json")
+    return parser
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Raise UserError for flags that do nothing or cannot be followed."""
+    threshold = args.threshold
+    if args.predictions:
+        refuse_idle(vars(args), ("threshold",), "is of --seeds; leave it out")
+    if threshold is not None and not 0 < threshold < 1:
+        raise UserError(
+            f"--threshold {threshold:g} is not above 0 and below 1; give the score above which a "
+            "pixel is its class"
+        )
+    if args.json:
+        require_place(args.json, "--json")
+
+
+def scored_predictions(args: argparse.Namespace, spec: DatasetSpec) -> Scored:
+    """Score --predictions."""
+    folder = maps_folder(args.predictions)
+    check_order(folder, spec.label_names)
     masks = masks_in(args.masks)
-    pairs = files_to_score(predictions_in(predictions), masks, args.list)
-    items = (Item(true.stem, predicted, true) for predicted, true in pairs)
-    refuse_suspicious(items, len(spec.classes))
-    if predictions.resolve() == args.masks.resolve():
+    pairs = files_to_score(predictions_in(folder), masks, args.list)
+    refuse_suspicious((Item(true.stem, file, true) for file, true in pairs), len(spec.classes))
+    if folder.resolve() == args.masks.resolve():
         say_once(
             "same", f"--predictions and --masks are both {args.masks}: this scores it by itself"
         )
 
     matrix = score(pairs, len(spec.label_names))
-    print(format_table([(f"{predictions.name} ({len(pairs)})", matrix)], spec.label_names))
+    said = unscored(pairs, masks, "prediction", args.list)
+    return Scored(folder.name, matrix, said)
+
+
+def scored_seeds(args: argparse.Namespace, spec: DatasetSpec) -> Scored:
+    """Score --seeds, at --threshold or at the best."""
+    folder = args.seeds
+    if (folder / SEEDS).is_dir():
+        folder = folder / SEEDS
+    masks = masks_in(args.masks)
+    pairs = files_to_score(seeds_in(folder), masks, args.list)
+    # no seed file shows how its picture is turned
+    refuse_suspicious((Item(true.stem, true, true) for _, true in pairs), len(spec.classes))
+    said = unscored(pairs, masks, "seeds", args.list)
+    labels = len(spec.label_names)
+    if args.threshold is not None:
+        sweep = score_seeds(pairs, labels, torch.tensor([args.threshold]))
+        (matrix,) = sweep.matrices()
+        return Scored(folder.name, matrix, said, args.threshold, {"threshold": args.threshold})
+
+    tuned = score_seeds(pairs, labels, THRESHOLDS).tuned()
+    said.insert(0, tuned.sentence("seed", f"the masks in {args.masks}"))
+    return Scored(folder.name, tuned.matrix, said, tuned.threshold, tuned.values())
+
+
+def main() -> None:
+    """Read the command line and do what it asks."""
+    args = _parser().parse_args()
+    check_flags(args)
+    spec = SPECS[args.dataset]
+    if args.classes:
+        spec = given_classes(args.classes)
+
+    if args.seeds:
+        scored = scored_seeds(args, spec)
+    else:
+        scored = scored_predictions(args, spec)
+
+    print(format_table([(scored.title(), scored.matrix)], spec.label_names))
     print("mIoU over the classes in the truth, 255 ignored; brackets: number of images")
-    said = left_out(pairs, masks, "prediction")
-    if said and not args.list:
-        print(said)
+    for sentence in scored.said:
+        print(sentence)
+    if args.json:
+        result = result_of(args.list or str(args.masks), scored.matrix, spec.classes)
+        miou = {"mIoU": 100 * scored.matrix.miou()}
+        content = {scored.name: {**result, **miou, **scored.facts}}
+        write_whole(args.json, json.dumps(content, indent=1).encode())
 
 
 if __name__ == "__main__":
