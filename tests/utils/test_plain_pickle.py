@@ -67,6 +67,23 @@ def test_tensors_of_pytorch(form: str, protocol: int) -> None:
     np.testing.assert_array_equal(read, TENSORS[form].detach().numpy(), strict=True)
 
 
+class OnGPU:
+    """A tensor as a machine with a GPU pickles one that is there."""
+
+    def __reduce__(self) -> tuple:
+        storage, *form = TENSORS["whole"].__reduce_ex__(4)[1]
+        content = storage.__reduce__()[1][0]
+        for here, there in ((b"ctorch\n", b"ctorch.cuda\n"), (b"\3\0\0\0cpu", b"\6\0\0\0cuda:0")):
+            assert here in content
+            content = content.replace(here, there)
+        return torch._utils._rebuild_tensor_v2, (Loaded(content), *form)
+
+
+def test_tensors_of_a_gpu() -> None:
+    read = read_plain(pickle.dumps(OnGPU()))
+    np.testing.assert_array_equal(read, MAPS, strict=True)
+
+
 def test_what_np_save_writes_of_a_dict() -> None:
     read = read_npy_dict(saved({"keys": TENSORS["numbers"], "cam": TENSORS["whole"].bfloat16()}))
     assert read["keys"].tolist() == [1, 2] and read["cam"].dtype == np.float32
