@@ -73,6 +73,7 @@ def read_seeds(path: Path, size: tuple[int, int], classes: int) -> tuple[Tensor,
     with np.errstate(over="ignore"):  # an infinite score is refused
         for score, values in zip(scores, maps):
             score[:] = values
+
     _check_range(path, scores)
     return torch.tensor(keys, dtype=torch.int64), torch.from_numpy(scores)
 
@@ -127,6 +128,7 @@ def _keyed(
     if not keys:
         return [], []
 
+    # of all entries, the one that has the size of the image
     maps = {name: each for name, each in held.items() if name != _KEYS and _is_numbers(each)}
     fitting = [name for name, each in maps.items() if each.shape == (len(keys), *size)]
     best = [name for name in _BEST if name in fitting] or fitting

@@ -268,10 +268,12 @@ def scored_seeds(args: argparse.Namespace, spec: DatasetSpec) -> Scored:
     folder = args.seeds
     if (folder / SEEDS).is_dir():
         folder = folder / SEEDS
+
     masks = masks_in(args.masks)
     pairs = files_to_score(seeds_in(folder), masks, args.list)
     # no seed file shows how its picture is turned
     refuse_suspicious((Item(true.stem, true, true) for _, true in pairs), len(spec.classes))
+
     said = unscored(pairs, masks, "seeds", args.list)
     labels = len(spec.label_names)
     if args.threshold is not None:
