@@ -2,6 +2,7 @@
 checkpoint. The only place that knows every part.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from clip.blocks import ACTIVATIONS
 from clip.loader import TOY_CLIP, load_clip
 from clip.model import CLIP
+from clip.text import text_features
 from datasets.classes import spec_of
 from datasets.specs import DatasetSpec
 from datasets.transforms import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
@@ -25,7 +27,13 @@ from utils.common.files import sha256_of
 from utils.common.safe_tensors import read_tensors
 from utils.common.weights import find_weights, matches_publisher
 from utils.config import Config, short
-from utils.run_folder.checkpoint import clip_facts, load_trained_state, same_clip
+from utils.run_folder.checkpoint import (
+    clip_facts,
+    is_of_stage_1,
+    load_trained_state,
+    refuse_stage_1,
+    same_clip,
+)
 
 STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "clip": (CLIP_MEAN, CLIP_STD)}
 
@@ -180,6 +188,17 @@ def build_cvf(
     )
 
 
+def build_untrained(config: Config, spec: DatasetSpec) -> CVF:
+    """Build the CVF of settings that train nothing (`--stages seeds`), in eval mode."""
+    clip = load_clip(config.clip_path, config.clip_activation)
+    vit = None
+    if config.branches != "clip":
+        vit = build_vit(config, clip, len(spec.classes))
+    text = text_features(clip, spec.texts())
+    model = build_cvf(config, clip, text, vit, len(spec.classes), build_dino(config))
+    return model.eval().requires_grad_(False)
+
+
 def _check_blocks(config: Config, depth: int, vit: ClassTokenViT | None) -> None:
     """Raise UserError where a setting counts blocks that a CLIP of `depth` blocks, or the ViT, has
     not.
@@ -281,10 +300,12 @@ def restore(
     given_clip: str | None = None,
     labels: bool = False,
 ) -> tuple[CVF, DatasetSpec]:
-    """Return model and class list of a stage-2 checkpoint, not to be trained further. Raises
-    UserError when its classes or tensors do not fit.
+    """Return model and class list of a checkpoint, not to be trained further. Raises UserError when
+    its classes or tensors do not fit.
 
-    labels: pseudo labels are to be made too, so that all that makes them is loaded.
+    labels: pseudo labels are to be made too, so that all that makes them is loaded. A checkpoint of
+    stage 1 makes them as its training scores them at its end, before a decoder has learned; without
+    `labels` it is refused.
 
     The class names of a custom data set are the checkpoint's own, so that its files are not needed;
     neither is their wording, of which the checkpoint holds the text features.
@@ -295,10 +316,8 @@ def restore(
     else:
         spec = spec_of(config.dataset, config.data_root)
 
-    if checkpoint.get("stage") == "classifier":
-        raise UserError(
-            "the checkpoint is the class-token ViT of stage 1 alone; test the final.pt beside it"
-        )
+    if not labels:
+        refuse_stage_1(checkpoint, "the checkpoint")
     if classes != spec.classes:
         raise UserError(
             f"the checkpoint has other classes ({len(classes)}) than {spec.name}; use its own "
@@ -306,18 +325,19 @@ def restore(
         )
 
     clip = clip_of(checkpoint, config, given_clip)
+    dino = dino_of(checkpoint, config, labels)
+    stage_1 = is_of_stage_1(checkpoint)
+    trained = checkpoint["model"]
     vit = None
     if config.branches != "clip":
-        shapes = {
-            name[len("vit.") :]: t
-            for name, t in checkpoint["model"].items()
-            if name.startswith("vit.")
-        }
-        vit = load_mct(shapes, source="the checkpoint")
+        prefix = "" if stage_1 else "vit."
+        own = {name[len(prefix) :]: t for name, t in trained.items() if name.startswith(prefix)}
+        vit = load_mct(own, source="the checkpoint")
 
-    dino = dino_of(checkpoint, config, labels)
-    with without_values():  # so that an absurd width in a damaged file takes no memory
+    # without values, so that an absurd width in a damaged file takes no memory
+    with nullcontext() if stage_1 else without_values():
         model = build_cvf(config, clip, checkpoint["text"], vit, len(spec.classes), dino)
+    if not stage_1:
+        load_trained_state(model, trained, assign=True)
 
-    load_trained_state(model, checkpoint["model"], assign=True)
     return model.eval().requires_grad_(False), spec

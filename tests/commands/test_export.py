@@ -12,6 +12,7 @@ from PIL import Image
 
 from datasets.specs import IGNORE, VOC, palette
 from utils.common.entry import command
+from utils.inference import seed_export
 from utils.inference.seed_files import LAYOUTS, packed
 from utils.inference.sweep import Sweep
 from utils.metrics import ConfusionMatrix
@@ -127,7 +128,7 @@ def test_what_an_earlier_export_left_is_told_and_a_stopped_one_tells_nothing(
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "image_seeds", stopped)
+        patch.setattr(seed_export, "image_seeds", stopped)
         assert run(command(export.main), *flags) == 130
     assert not (out / "export.json").exists()
 

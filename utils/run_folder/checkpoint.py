@@ -141,6 +141,23 @@ def newest_whole(path: Path, flag: str) -> tuple[dict[str, Any], Path]:
         raise
 
 
+def is_of_stage_1(checkpoint: dict[str, Any]) -> bool:
+    """Tell whether a checkpoint holds the class-token ViT of stage 1 alone."""
+    return checkpoint.get("stage") == STAGES[0]
+
+
+def refuse_stage_1(checkpoint: dict[str, Any], named: str) -> None:
+    """Raise UserError, which begins with the checkpoint as it is `named`, on one of stage 1, where
+    a decoder is needed.
+    """
+    if is_of_stage_1(checkpoint):
+        raise UserError(
+            f"{named} is the class-token ViT of stage 1 alone, which has seeds and pseudo labels "
+            "(`python -m utils.tools.export`) but no decoder; give the final.pt of a training of "
+            "stage 2, which --mct_path begins with this ViT"
+        )
+
+
 def _is_whole(content: dict[str, Any]) -> bool:
     """Return whether all that any use of a checkpoint relies on is there, in its type."""
     return all(isinstance(content.get(key), kind) for key, kind in CONTENT.items()) and all(

@@ -1,12 +1,17 @@
 """CAM seeds and pseudo labels for a second stage elsewhere: `python -m utils.tools.export
 --model_path CKPT --out DIR`.
 
-For each image of a split, made with its tags as at the end of training:
+CKPT is a final.pt, whose labels are those of the end of its training, or a classifier.pt of stage 1
+(MCTformer+'s recipe), whose labels are those that stage 2 would begin with. A recipe that trains
+nothing has no checkpoint: `--config clip_es_voc`, or the config.yaml of its run, stands for it.
+
+For each image of a split, made with its tags:
 
   seeds/NAME.npz or .npy  class scores at image size, 0..1, without background, float16, after the
                           transition matrix
-  pseudo_labels/NAME.png  refined labels with the VOC palette: 0 background, class + 1; for any
-                          segmentation network
+  pseudo_labels/NAME.png  refined labels: 0 background, class + 1, 255 not sure; a PNG of one byte
+                          per pixel with the VOC palette, which PIL reads as numbers and OpenCV as
+                          colours (utils/tools/README.md has the way to grey PNGs)
 
 --layout npz: `keys` (n,) int64, classes 0..K-1, and `scores` (n, H, W); read without pickle.
 --layout irn: a pickled dict of `keys`, `cam` (a quarter of the size) and `high_res`, as IRN
@@ -15,97 +20,51 @@ For each image of a split, made with its tags as at the end of training:
 (xulianuwa/MCTformer) reads.
 --sweep scores both with the split's masks: pseudo labels, and seeds at every background threshold
 (the best is tuned).
+
+Where it was stopped, the same command goes on; with --sweep, which counts every image, it makes all
+of them anew. Several processes (utils.tools.launch) share the images.
 """
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-
-from datasets.lists import Items
-from datasets.pictures import mask_png
-from datasets.specs import palette
+from datasets.classes import spec_of
+from datasets.data import Split
+from datasets.predictions import PREDICTION
+from datasets.specs import DatasetSpec
 from model.cvf import CVF
-from utils.build import restore
+from model.method import BEGINNING, Phase
+from utils.build import build_untrained, restore
+from utils.common import distributed
 from utils.common.device import choose_device, prepare_torch
 from utils.common.entry import command
 from utils.common.errors import UserError
 from utils.common.files import make_folder, write_whole
 from utils.common.parser import Parser
-from utils.common.progress import progress
-from utils.config import Config
-from utils.inference.evaluation import masked_loader
-from utils.inference.seed_files import LAYOUTS, SEEDS, packed
-from utils.inference.seeds import image_seeds, require_masks
+from utils.config import CONFIG_FILE, Config, load_config
+from utils.inference.seed_export import (
+    ABOUT,
+    LABELS,
+    Export,
+    export,
+    images_left,
+    left_before,
+)
+from utils.inference.seed_files import LAYOUTS, SEEDS
+from utils.inference.seeds import require_masks
 from utils.inference.segmenter import checkpoint_config
 from utils.inference.sweep import THRESHOLDS, Sweep
 from utils.metrics import TITLES, ConfusionMatrix, kinds_of
-from utils.run_folder.checkpoint import load_checkpoint
+from utils.run_folder.checkpoint import is_of_stage_1, load_checkpoint
 from utils.splits import image_tags, split_items
+from utils.training.plan import check_stages
 
-LABELS = "pseudo_labels"
-ABOUT = "export.json"
 KINDS = ("fused", "clip", "vit")
-
-
-def export(
-    model: CVF,
-    images: Items,
-    tags: np.ndarray,
-    config: Config,
-    kind: str,
-    layout: str,
-    folder: Path,
-    sweep: Sweep | None,
-) -> ConfusionMatrix:
-    """Write seeds of one kind and pseudo labels of every image; with a sweep, count both against
-    the masks.
-
-    Returns the counts of the pseudo labels, all 0 without a sweep. Raises UserError when the model
-    has no such seeds.
-    """
-    phase = config.phase(config.max_iters)
-    refined = ConfusionMatrix(tags.shape[1] + 1)
-    if not sweep:
-        images = images.without_masks()
-
-    for sample in progress(masked_loader(images, config), desc="export"):
-        tag = torch.from_numpy(tags[sample["index"]])
-        seeds = image_seeds(model, sample["image"], tag, config, phase)
-        if kind not in seeds.scores:
-            raise UserError(
-                f"--kind {kind} is not made by this checkpoint; use {' or '.join(seeds.scores)}"
-            )
-
-        keys = seeds.keys.cpu()
-        scores = seeds.scores[kind].float().cpu()
-        pseudo = seeds.pseudo.cpu()
-        name = sample["name"]
-        labels = seeds.confident.cpu().numpy().astype(np.uint8)
-        write_whole(folder / SEEDS / f"{name}{LAYOUTS[layout]}", packed(layout, keys, scores))
-        write_whole(folder / LABELS / f"{name}.png", mask_png(labels, palette()))
-
-        if sweep:
-            sweep.update(keys, scores, sample["mask"].long())
-            refined.update(pseudo, sample["mask"])
-    return refined
-
-
-def left_before(folder: Path, names: Iterable[str], layout: str) -> list[str]:
-    """List the files beside those of an export of these images: an earlier one, of another split or
-    layout, or stopped half-way, left them.
-    """
-    written = set()
-    for name in names:
-        written |= {f"{SEEDS}/{name}{LAYOUTS[layout]}", f"{LABELS}/{name}.png"}
-
-    files = (file for part in (SEEDS, LABELS) for file in (folder / part).rglob("*"))
-    found = {file.relative_to(folder).as_posix() for file in files if file.is_file()}
-    return sorted(found - written)
+Checkpoint = Mapping[str, Any]
 
 
 def summary(sweep: Sweep, refined: ConfusionMatrix, kind: str, split: str) -> tuple[str, dict]:
@@ -118,12 +77,107 @@ def summary(sweep: Sweep, refined: ConfusionMatrix, kind: str, split: str) -> tu
     return text, {TITLES["pseudo"]: 100 * refined.miou(), **tuned.values()}
 
 
+def report(job: Export, spec: DatasetSpec, sweep: Sweep | None, refined: ConfusionMatrix) -> None:
+    """Write what the folder holds, and say it, with the scores of a sweep."""
+    unread = len(images_left(job))
+    number = len(job.images) - unread
+    about: dict[str, Any] = {
+        "split": job.split,
+        "images": number,
+        "classes": spec.classes,
+        "kind": job.kind,
+        "layout": job.layout,
+    }
+    if sweep:
+        text, about["mIoU"] = summary(sweep, refined, job.kind, job.split)
+        print(text)
+
+    write_whole(job.folder / ABOUT, json.dumps(about, indent=1).encode())
+    print(
+        f"{number} images of {job.split}, made with their tags: {job.folder / SEEDS}, "
+        f"{job.folder / LABELS}"
+    )
+    if unread:
+        print(f"{unread} images of {job.split} could not be read and have no files")
+    if others := left_before(job):
+        print(
+            f"note: {job.folder} also holds {len(others)} files that an earlier export left, the "
+            f"first is {others[0]}; remove what shall not be trained on"
+        )
+
+
+def source_of(
+    path: Path | None, given: Sequence[str], flags: dict[str, Any]
+) -> tuple[Checkpoint | None, Config]:
+    """Return the checkpoint that makes seeds and its settings, or those of a recipe that trains
+    nothing. Raises UserError where neither makes seeds.
+    """
+    if path is not None:
+        checkpoint = load_checkpoint(path, "--model_path")
+        return checkpoint, checkpoint_config(checkpoint["config"], path, flags)
+
+    config = load_config(given, flags)
+    if config.stages != "seeds":
+        raise UserError(
+            f"--config {' '.join(given)} trains a network (stages: {config.stages}); give the "
+            "checkpoint that its run wrote as --model_path in its place"
+        )
+    check_stages(config)
+    return None, config
+
+
+def network_of(
+    checkpoint: Checkpoint | None, config: Config, given_clip: str | None
+) -> tuple[CVF, DatasetSpec, Phase]:
+    """Build what makes seeds; returns it with its classes, and what has begun in its training."""
+    if checkpoint is None:
+        spec = spec_of(config.dataset, config.data_root, config.classes)
+        return build_untrained(config, spec), spec, BEGINNING
+
+    model, spec = restore(dict(checkpoint), config, given_clip, labels=True)
+    steps = 0 if is_of_stage_1(checkpoint) else config.max_iters
+    return model, spec, config.phase(steps)
+
+
+def chosen_kind(config: Config, asked: str) -> str:
+    """Return the kind of seeds that is asked for, else what pseudo labels come from. Raises
+    UserError where there are no such seeds.
+    """
+    kinds = kinds_of(config.branches)
+    if asked and asked not in kinds:
+        raise UserError(
+            f"--kind {asked} is not made with branches: {config.branches}; use {' or '.join(kinds)}"
+        )
+    return asked or kinds[-1]
+
+
+def check_place(folder: Path) -> None:
+    """Raise UserError where the folder is that of a training or of predictions, whose journal would
+    be lost.
+    """
+    if (folder / CONFIG_FILE).is_file() or (folder / PREDICTION).is_dir():
+        raise UserError(
+            f"--out {folder} is the folder of a run or of predictions; name one of its own, such "
+            f"as {folder / 'export'}"
+        )
+
+
 def _parser() -> Parser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--model_path", required=True, type=Path, metavar="FILE", help="final checkpoint of a run")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--model_path", type=Path, metavar="FILE", help="checkpoint: final.pt or classifier.pt"
+    )
+    source.add_argument(
+        "--config",
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="instead, settings that train nothing, as `train_voc.py --config` takes them",
+    )
     add("--out", required=True, type=Path, metavar="DIR", help="folder to write")
-    add("--split", default="", help="split or list file (default: the checkpoint's training split)")
+    add("--split", default="", help="split or list file (default: the training split)")
     add(
         "--kind",
         default="",
@@ -137,7 +191,10 @@ def _parser() -> Parser:
         help="of seed files (default: %(default)s)",
     )
     add(
-        "--sweep", action="store_true", help="score seeds at every threshold with the split's masks"
+        "--sweep",
+        action="store_true",
+        help="score seeds at every threshold with the split's masks; makes all images anew, also "
+        "where it was stopped",
     )
 
     for name, text in (
@@ -146,63 +203,54 @@ def _parser() -> Parser:
         ("clip_path", "CLIP weights"),
         ("dino_path", "DINO weights"),
     ):
-        add(f"--{name}", default=argparse.SUPPRESS, help=f"{text} (default: the checkpoint's)")
+        add(
+            f"--{name}",
+            default=argparse.SUPPRESS,
+            help=f"{text} (default: the checkpoint's or --config's)",
+        )
 
-    add("--device", default="auto", help="default: %(default)s")
+    add("--device", default=argparse.SUPPRESS, help="default: auto, or what --config says")
     return parser
 
 
 def main() -> None:
     """Read the command line and do what it asks."""
     flags = vars(_parser().parse_args())
-    path, folder, layout, asked, scored = (
-        flags.pop(name) for name in ("model_path", "out", "layout", "kind", "sweep")
+    path, given, folder, split, layout, asked, scored = (
+        flags.pop(name)
+        for name in ("model_path", "config", "out", "split", "layout", "kind", "sweep")
     )
-    checkpoint = load_checkpoint(path, "--model_path")
-    config = checkpoint_config(
-        checkpoint["config"], path, {k: v for k, v in flags.items() if k != "split"}
-    )
-    prepare_torch(config.threads)
-    split = flags["split"] or config.train_split
+    check_place(folder)
+    checkpoint, config = source_of(path, given, flags)
+    split = split or config.train_split
     config = replace(config, train_split=split)  # tags are read for the training split
-    model, spec = restore(checkpoint, config, flags.get("clip_path"), labels=True)
-    images = split_items(config, split)
+    kind = chosen_kind(config, asked)
+    items = split_items(config, split)
     if scored:
-        require_masks(images, "--sweep")
+        require_masks(items, "--sweep")
 
-    tags = image_tags(config, spec, images)
-    device = choose_device(config.device)
+    rank, world, local = distributed.start(config.device)
+    prepare_torch(config.threads)
+    device = choose_device(config.device, local)
+    model, spec, phase = network_of(checkpoint, config, flags.get("clip_path"))
+    images = Split(items, image_tags(config, spec, items))
     make_folder(folder)
-    # it tells of a whole export: until this one is whole, there is none
-    (folder / ABOUT).unlink(missing_ok=True)
-    kind = asked or kinds_of(config.branches)[-1]
     sweep = None
+    goes_on = "the same command goes on with the images that are left"
     if scored:
         sweep = Sweep(len(spec.label_names), THRESHOLDS)
+        goes_on = "the same command without --sweep goes on; with it, all images are made anew"
 
-    refined = export(model.to(device), images, tags, config, kind, layout, folder, sweep)
-    about = {
-        "split": split,
-        "images": len(images),
-        "classes": spec.classes,
-        "kind": kind,
-        "layout": layout,
-    }
-    if sweep:
-        text, about["mIoU"] = summary(sweep, refined, kind, split)
-        print(text)
+    job = Export(images, split, kind, layout, folder, phase)
+    try:
+        refined = export(model.to(device), spec, job, config, sweep, (rank, world))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(goes_on) from None
 
-    write_whole(folder / ABOUT, json.dumps(about, indent=1).encode())
-    print(
-        f"{len(images)} images of {split}, made with their tags: {folder / SEEDS}, "
-        f"{folder / LABELS}"
-    )
-    if others := left_before(folder, images.names, layout):
-        print(
-            f"note: {folder} also holds {len(others)} files that an earlier export left, the first "
-            f"is {others[0]}; remove what shall not be trained on"
-        )
+    if distributed.is_main():
+        report(job, spec, sweep, refined)
+    distributed.stop()
 
 
 if __name__ == "__main__":
-    command(main)()
+    command(main, shared=True)()

@@ -11,7 +11,7 @@ from utils.common.entry import command
 from utils.common.errors import UserError
 from utils.common.files import require_place
 from utils.common.parser import Parser
-from utils.run_folder.checkpoint import load_checkpoint, save_checkpoint
+from utils.run_folder.checkpoint import load_checkpoint, refuse_stage_1, save_checkpoint
 
 KEPT = (
     *("classes", "text", "step", "config"),
@@ -30,11 +30,7 @@ def main() -> None:
     require_place(args.out, "--out")
 
     content = load_checkpoint(Path(args.model_path), "--model_path")
-    if content.get("stage") == "classifier":
-        raise UserError(
-            f"--model_path {args.model_path} is the ViT of stage 1 alone; give the final.pt "
-            "beside it"
-        )
+    refuse_stage_1(content, f"--model_path {args.model_path}")
     if Path(args.out).exists() and Path(args.out).samefile(args.model_path):
         raise UserError(
             f"--out {args.out} is the checkpoint itself, with all that resuming needs; name "
