@@ -8,7 +8,7 @@ sys.path.insert(0, os.path.dirname(__file__))  # which PYTHONSAFEPATH keeps Pyth
 from utils.cli import evaluate_command
 from utils.common.entry import command
 
-main = command(lambda: evaluate_command("coco", __doc__))
+main = command(lambda: evaluate_command("coco", __doc__), shared=True)
 
 if __name__ == "__main__":
     main()

@@ -10,7 +10,7 @@ sys.path.insert(0, os.path.dirname(__file__))  # which PYTHONSAFEPATH keeps Pyth
 from utils.cli import train_command
 from utils.common.entry import command
 
-main = command(lambda: train_command("voc.yaml", __doc__))
+main = command(lambda: train_command("voc.yaml", __doc__), shared=True)
 
 if __name__ == "__main__":
     main()

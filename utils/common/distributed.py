@@ -59,6 +59,22 @@ def start(device: str = "auto") -> tuple[int, int, int]:
     return rank, world, local
 
 
+def refuse_several() -> None:
+    """Raise UserError in one of several processes, for a command that does not share its work.
+
+    What another job left in the environment does not make it one: all that leads to the others has
+    to be there.
+    """
+    if any(not os.environ.get(name, "").strip() for name in (*_ENVIRONMENT, *_MEETING)):
+        return
+    _, world, _ = _places()
+    if world > 1:
+        raise UserError(
+            f"WORLD_SIZE={world}: this command does not share its work among processes, each would "
+            "do all of it; start it once, without utils.tools.launch or torchrun"
+        )
+
+
 def _places() -> list[int]:
     """Return rank, world size and local rank of the environment. Raises UserError where they are
     left over from something else.

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from utils.common.console import begin_notices, lasting_streams, say_once
+from utils.common.distributed import refuse_several
 from utils.common.errors import INTERRUPTED, LEFT_ALONE, MISTAKE, UserError
 from utils.common.signals import interrupted_by_signals
 from utils.common.startup import ROOT
@@ -103,12 +104,13 @@ def check_numpy() -> None:
         ) from None
 
 
-def command(main: Callable[[], None]) -> Callable[[], None]:
+def command(main: Callable[[], None], shared: bool = False) -> Callable[[], None]:
     """Wrap an entry point: a user's mistake prints one sentence and exits with 2, a fault of the
     machine with 1.
 
     An interrupt, by Ctrl-C or any signal that asks to end, exits with 130. What is printed never
-    ends the command, whoever reads it.
+    ends the command, whoever reads it. Several processes of a command are refused unless they
+    share its work (`shared`).
     """
 
     @functools.wraps(main)
@@ -116,17 +118,19 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
         """Run `main`, its faults and what it prints taken care of."""
         begin_notices()
         with lasting_streams():
-            _answered(main)
+            _answered(main, shared)
 
     return run
 
 
-def _answered(main: Callable[[], None]) -> None:
+def _answered(main: Callable[[], None], shared: bool) -> None:
     """Run `main` with every fault that is not a bug put into one sentence and an exit status."""
     try:
         check_imports()
         check_numpy()
         make_room_for_sockets()
+        if not shared:
+            refuse_several()
         with interrupted_by_signals():
             main()
 

@@ -335,4 +335,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    command(main)()
+    command(main, shared=True)()
