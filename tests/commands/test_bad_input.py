@@ -577,7 +577,7 @@ def test_checkpoints_that_cannot_be_tested_are_refused(
         (text_file(tmp_path), "notes.pt cannot be read"),
         (tmp_path / "absent.pt", "absent.pt does not exist"),
         (tmp_path / "other.pt", "other classes (2) than voc"),
-        (trained / "checkpoints" / "classifier.pt", "stage 1 alone; test the final.pt beside it"),
+        (trained / "checkpoints" / "classifier.pt", "stage 1 alone, which has seeds"),
     ):
         refused(capsys, test_msc_flip_voc.main, said, "--model_path", path, "--data_root", toy_voc)
     stage_1 = [
@@ -586,7 +586,7 @@ def test_checkpoints_that_cannot_be_tested_are_refused(
         "--out",
         tmp_path / "small.pt",
     ]
-    refused(capsys, command(shrink.main), "stage 1 alone; give the final.pt beside it", *stage_1)
+    refused(capsys, command(shrink.main), "stage 1 alone, which has seeds", *stage_1)
     onto_itself = ["--model_path", tmp_path / "other.pt", "--out", tmp_path / "other.pt"]
     refused(capsys, command(shrink.main), "is the checkpoint itself, with all that", *onto_itself)
     for flags, said in (

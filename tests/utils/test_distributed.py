@@ -20,7 +20,7 @@ from helpers import ROOT, run
 from vit_files import saved
 
 import train_voc
-from utils.common import distributed
+from utils.common import distributed, entry
 from utils.common.console import begin_notices
 from utils.common.errors import UserError
 from utils.common.signals import interrupted_by_signals
@@ -97,6 +97,26 @@ def test_one_process_needs_nothing_of_the_environment(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert distributed.start("cpu") == (0, 1, 0)
+
+
+def test_a_command_that_does_not_share_its_work_refuses_several_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done: list[int] = []
+    alone = entry.command(lambda: done.append(1))
+    shared = entry.command(lambda: done.append(2), shared=True)
+    for name, value in zip(TORCHRUN[:2], ["1", "2"]):
+        monkeypatch.setenv(name, value)
+    assert run(alone) == 0  # what another job left in the environment
+
+    for name, value in zip(TORCHRUN[2:], ["1", "localhost", "1"]):
+        monkeypatch.setenv(name, value)
+    assert run(shared) == 0 and run(alone) == 2
+    said = capsys.readouterr().err
+    assert "WORLD_SIZE=2: this command does not share its work" in said and said.count("\n") == 1
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+    assert run(alone) == 0 and done == [1, 2, 1]
 
 
 def test_the_wait_for_other_processes_ends_at_the_first_signal(

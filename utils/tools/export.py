@@ -27,7 +27,7 @@ of them anew. Several processes (utils.tools.launch) share the images.
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ from utils.splits import image_tags, split_items
 from utils.training.plan import check_stages
 
 KINDS = ("fused", "clip", "vit")
-Checkpoint = Mapping[str, Any]
+Checkpoint = dict[str, Any]
 
 
 def summary(sweep: Sweep, refined: ConfusionMatrix, kind: str, split: str) -> tuple[str, dict]:
@@ -134,7 +134,7 @@ def network_of(
         spec = spec_of(config.dataset, config.data_root, config.classes)
         return build_untrained(config, spec), spec, BEGINNING
 
-    model, spec = restore(dict(checkpoint), config, given_clip, labels=True)
+    model, spec = restore(checkpoint, config, given_clip, labels=True)
     steps = 0 if is_of_stage_1(checkpoint) else config.max_iters
     return model, spec, config.phase(steps)
 
@@ -197,17 +197,14 @@ def _parser() -> Parser:
         "where it was stopped",
     )
 
+    usual = "that of the checkpoint or --config"
     for name, text in (
         ("data_root", "folder of the data set"),
         ("tags", "classes of each image, in any form that `datasets.prepare custom` takes"),
         ("clip_path", "CLIP weights"),
         ("dino_path", "DINO weights"),
     ):
-        add(
-            f"--{name}",
-            default=argparse.SUPPRESS,
-            help=f"{text} (default: the checkpoint's or --config's)",
-        )
+        add(f"--{name}", default=argparse.SUPPRESS, help=f"{text} (default: {usual})")
 
     add("--device", default=argparse.SUPPRESS, help="default: auto, or what --config says")
     return parser
