@@ -52,7 +52,21 @@ def given_classes(given: str) -> DatasetSpec:
     if path.suffix.lower() in (".yaml", ".yml") or path.is_file() or is_folder:
         return read_classes(path)
 
-    classes = [name for part in given.split(",") if (name := part.strip())]
+    return named_classes([name for part in given.split(",") if (name := part.strip())], given)
+
+
+def named_classes(names: Sequence[str], given: str = "") -> DatasetSpec:
+    """Describe the classes of some names, each taken as it stands.
+
+    Args:
+        names: none of them is the name of a data set or file, or split at a comma.
+        given: what `--classes` was, for errors; by default the names.
+
+    Raises:
+        UserError: a name cannot stand for a class, or there are too few or too many.
+    """
+    classes = [name.strip() for name in names]
+    given = given or ", ".join(classes)
     unfit = _first_unfit(classes)
     if unfit is not None:
         raise UserError(f"--classes {given} has the class {classes[unfit]!r}; {_FIT}")
@@ -171,7 +185,7 @@ def _first_unfit(classes: Sequence[str]) -> int | None:
     seen = {"background"}  # label 0
     for place, name in enumerate(classes):
         key = unicodedata.normalize("NFC", name).casefold()
-        if key in seen or SEPARATOR in name or not name.isprintable():
+        if not name or key in seen or SEPARATOR in name or not name.isprintable():
             return place
         seen.add(key)
     return None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.classes import given_classes
+from datasets.classes import given_classes, named_classes
 from datasets.specs import COCO, VOC
 from utils.common.errors import UserError
 
@@ -31,3 +31,18 @@ def test_classes_are_a_data_set_a_file_or_names(tmp_path: Path) -> None:
 def test_what_names_no_classes_is_refused(given: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         given_classes(given)
+
+
+def test_names_of_a_list_are_taken_as_they_stand(tmp_path: Path) -> None:
+    (tmp_path / "classes.yaml").write_text("classes: [cat]\n")
+    for name in ("voc", "coco", str(tmp_path / "classes.yaml"), "bow, tie"):
+        assert named_classes([name]).classes == (name,)
+    assert named_classes(["cat", "tree"]) == given_classes("cat, tree")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [([], "lists 0 classes"), (["cat", " "], "has the class ''")]
+)
+def test_a_list_without_fit_names_is_refused(names: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        named_classes(names)

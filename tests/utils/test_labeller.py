@@ -127,6 +127,11 @@ def test_classes_may_be_words_and_guessed_ones_are_those_that_clip_sees(
     assert labeller.guess(image, 1.0) == []
 
 
+def test_a_list_of_one_name_is_no_data_set() -> None:
+    with pytest.raises(UserError, match="voc"):  # the toy CLIP knows no such word
+        Labeller.from_clip(["voc"], "toy", device="cpu")
+
+
 def test_the_toy_clip_names_a_word_it_never_saw() -> None:
     with pytest.raises(UserError, match="xylophone"):
         Labeller.from_clip("cat, xylophone", "toy", device="cpu")

@@ -23,7 +23,7 @@ from torch import Tensor
 from clip.loader import PATCH, load_clip
 from clip.resize import resize
 from clip.text import text_features
-from datasets.classes import given_classes
+from datasets.classes import given_classes, named_classes
 from datasets.specs import DatasetSpec
 from datasets.transforms import normalise
 from model.cam import normalise as min_max
@@ -121,8 +121,8 @@ class Labeller(OnModel):
         """Load a CLIP for some classes.
 
         Args:
-            classes: "voc", "coco", a class list file, names, in one text apart by commas, or what
-                was read of them.
+            classes: "voc", "coco", a class list file, names in one text apart by commas, a list of
+                names that are taken as they stand, or what was read of them.
             clip_path: as `--clip_path`; "toy" is the toy CLIP, which knows toy pictures alone.
             refinement: how seeds become label maps.
             local_rank: number of the GPU for `device="auto"`.
@@ -310,4 +310,4 @@ def _spec(classes: DatasetSpec | str | Path | Sequence[str]) -> DatasetSpec:
         return classes
     if isinstance(classes, str | Path):
         return given_classes(str(classes))
-    return given_classes(", ".join(classes))
+    return named_classes(classes)
