@@ -58,6 +58,11 @@ def test_a_list_comes_back_in_its_order_whatever_the_sizes(segmenter: Segmenter)
         assert (labels == segmenter(image)).mean() > 0.999  # batched: sums in another order
 
 
+def test_no_pictures_have_no_labels(segmenter: Segmenter) -> None:
+    assert segmenter([]) == []
+    assert segmenter.predict(torch.zeros(0, 3, 64, 64, dtype=torch.uint8)) == []
+
+
 def test_a_turned_photograph_is_labelled_as_displayed(segmenter: Segmenter, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

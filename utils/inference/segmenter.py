@@ -105,6 +105,9 @@ def predict_batch(
     """Predict, as `predict` does, images (B, 3, H, W) uint8. Labels that are not `allowed` (K+1,)
     bool are given to no pixel.
     """
+    if not len(images):
+        return []
+
     size = images.shape[-2:]
     images = images.to(model.text.device)
     single, multi = _logits(model, images, config, options)
