@@ -257,12 +257,16 @@ class Segmenter(OnModel):
         logits = None
         if self.options.save_logits:
             logits = fetch(prediction.logits[0])
+        predicted = None
+        if crf_later:
+            predicted = torch.cuda.current_stream(self.device).record_event()
 
         def found() -> Found:
             """Wait for the labels, and for the logits where they are kept."""
             maps = {title: each().numpy() for title, each in labels.items()}
-            if crf_later:
+            if predicted is not None:
                 with _ONE_CRF, torch.cuda.device(self.device):
+                    torch.cuda.current_stream().wait_event(predicted)
                     final = crf_map(image, prediction.logits, self.config, self.options, allowed)
                     maps[CRF] = final.cpu().numpy()
             if logits is None:
