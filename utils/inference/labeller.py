@@ -85,7 +85,9 @@ class Steps:
 
 
 class Labeller(OnModel):
-    """A frozen CLIP with classes and settings; call it on pictures with their tags."""
+    """A frozen CLIP with classes and settings; call it on pictures with their tags. On a GPU,
+    threads may share it if they share a CUDA stream, as they do unless they ask for others.
+    """
 
     def __init__(
         self,

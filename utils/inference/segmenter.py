@@ -145,7 +145,9 @@ def _normalised(images: Tensor, statistics: str) -> Tensor:
 
 
 class Segmenter(OnModel):
-    """Model, classes and settings of a checkpoint; call it on pictures."""
+    """Model, classes and settings of a checkpoint; call it on pictures. On a GPU, threads may share
+    it if they share a CUDA stream, as they do unless they ask for others.
+    """
 
     def __init__(
         self, model: CVF, spec: DatasetSpec, config: Config, options: Outputs, sha256: str
