@@ -61,6 +61,7 @@ def text_probabilities(
 
 
 @record_function("Grad-CAM")
+@torch.inference_mode(False)
 def gradcam(
     visual: VisionTransformer,
     logit_scale: float,
@@ -79,9 +80,11 @@ def gradcam(
     (n, 2) and allowed (B, K+M): pairs of image and class, and what is compared, of `ClassRows`. The
     channel weight is the patch mean of d probability / d activation, the residual path being
     constant; map = relu(weighted sum of the activations), normalised twice as published (CLIP-ES).
-    Works under `torch.no_grad`, not in inference mode. Under autocast the blocks run in half
-    precision; all that follows them (text match, weighted sum, min-max) in float32.
+    Works under `torch.no_grad` and in inference mode, as it turns on itself the gradients that it
+    needs. Under autocast the blocks run in half precision; all that follows them (text match,
+    weighted sum, min-max) in float32.
     """
+    tokens, index, allowed = (_outside_inference(each) for each in (tokens, index, allowed))
     images, classes = index.unbind(1)
     first, *later = list(visual.blocks)[block:]
 
@@ -110,6 +113,11 @@ def gradcam(
             cams = torch.relu(torch.einsum("nc,npc->np", weights, patches[images]))
             cams = normalise(normalise(cams.unflatten(1, grid)))
     return GradCAM(cams, probs, weights, patches, mean_of_heads(passed.weights))
+
+
+def _outside_inference(given: Tensor) -> Tensor:
+    """Copy a tensor that was made in inference mode, which autograd refuses; leave any other."""
+    return given.clone() if given.is_inference() else given
 
 
 class PassedBlock:
