@@ -42,7 +42,7 @@ def by_products(maps: Tensor, size: Sequence[int], mode: str = "bilinear") -> Te
 
 def _weights(old: int, new: int, mode: str, device: torch.device) -> Tensor:
     """Return (old, new): how much each of the old places along one axis gives to each new one."""
-    each = torch.eye(old, device=device)[None, None]
+    each = torch.eye(old, dtype=torch.float32, device=device)[None, None]
     return F.interpolate(each, (old, new), mode=mode, align_corners=False)[0, 0]
 
 

@@ -164,8 +164,9 @@ def gaussian_prior(grid: tuple[int, int], std: float) -> Tensor:
     """Compute (T, T): exp(-d^2 / (2 std^2)) for patches of the (h, w) grid that lie d patches
     apart, 0 for the class token (NACLIP).
     """
-    rows = torch.arange(grid[0]).repeat_interleave(grid[1])
-    columns = torch.arange(grid[1]).repeat(grid[0])
+    rows, columns = (torch.arange(length, dtype=torch.float32) for length in grid)
+    rows = rows.repeat_interleave(grid[1])
+    columns = columns.repeat(grid[0])
     squared = (rows[:, None] - rows) ** 2 + (columns[:, None] - columns) ** 2
     return F.pad(torch.exp(-squared / (2 * std**2)), (1, 0, 1, 0))
 

@@ -100,7 +100,7 @@ def _kernel(device: torch.device) -> Rounds:
     """Return Triton's kernel after a try on the device."""
     from model.par_kernel import rounds
 
-    pixel = torch.ones(1, 1, 1, 1, device=device)
+    pixel = torch.ones(1, 1, 1, 1, dtype=torch.float32, device=device)
     rounds(pixel[0], pixel, [1], [(0, 1)], 1)
     return rounds
 

@@ -98,7 +98,7 @@ def dense_crf(
 
     filters = joined(spatial, bilateral)
     marginals, kept = _mean_field(log_probs, filters, settings.iterations, plausible)
-    result = torch.zeros(count, height * width, device=probs.device)
+    result = marginals.new_zeros(count, height * width)
     result[kept] = marginals.T
     return result.view(probs.shape)
 

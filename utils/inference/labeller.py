@@ -36,7 +36,7 @@ from utils.common.errors import UserError
 from utils.common.precision import float32_region
 from utils.config import RECIPES, Config, load_config
 from utils.inference.multi_scale import SMALLEST, stretched
-from utils.inference.predictor import OnModel
+from utils.inference.predictor import OnModel, building
 from utils.inference.refinement import PAR, STEPS, USUAL, Refinement, refined, sure_labels
 from utils.inference.segmenter import Picture, as_tensor
 from utils.metrics import CAMS, TITLES
@@ -111,6 +111,7 @@ class Labeller(OnModel):
         self.refinement = refinement
 
     @classmethod
+    @building()
     def from_clip(
         cls,
         classes: DatasetSpec | str | Path | Sequence[str],
@@ -144,7 +145,7 @@ class Labeller(OnModel):
         small = replace(own, decoder_width=8, decoder_layers=0, par_iterations=0, w_cross=0.0)
         model = build_cvf(small, clip, text, None, len(spec.classes), build_dino(small))
         device = choose_device(own.device, local_rank)
-        return cls(model.to(device), spec, own, refinement, clip.identity)
+        return cls(model.to(device, torch.float32), spec, own, refinement, clip.identity)
 
     def __call__(self, picture: Picture, tags: str | Sequence[str]) -> np.ndarray:
         """Return labels (H, W) uint8 of a picture at the size it is displayed at: background,
@@ -234,8 +235,8 @@ class Labeller(OnModel):
             none = torch.zeros(0, height, width, dtype=torch.float16, device=self.device)
             return Scores(torch.zeros(0, dtype=torch.long, device=self.device), none), none
 
-        tagged = torch.zeros(1, len(self.spec.classes))
-        tagged[0, keys] = 1
+        tagged = torch.zeros(1, len(self.spec.classes), dtype=torch.bool)
+        tagged[0, keys] = True
         pixels = self._pixels(image)
         spread, cams = self._maps(pixels, tagged, self.config.precision)
         if not torch.isfinite(spread).all():

@@ -1,7 +1,8 @@
 """What prediction of a list asks of whatever gives pictures their labels."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, Protocol
@@ -61,6 +62,17 @@ class OnModel:
             tags = [tags]
         names = {class_of(tag, self.spec, "the picture") for tag in tags} - {""}
         return sorted(self.spec.classes.index(name) for name in names)
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """Build networks within a program of any state: they are not made of tensors of inference mode,
+    which Grad-CAM could not use outside, and PyTorch's random numbers go on as if nothing had been
+    drawn, on the CPU and on GPUs that are in use.
+    """
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.inference_mode(False), torch.random.fork_rng(devices=gpus):
+        yield
 
 
 @cache

@@ -34,7 +34,7 @@ from utils.common.files import sha256_of
 from utils.common.options import Role, options
 from utils.config import CONFIG_FILE, Config, from_dict, names_of, read_yaml
 from utils.inference.multi_scale import multi_scale, resize_long
-from utils.inference.predictor import Found, OnModel
+from utils.inference.predictor import Found, OnModel, building
 from utils.inference.windows import (
     CRF_LONGEST,
     crf_labels,
@@ -165,6 +165,7 @@ class Segmenter(OnModel):
         self.options = options
 
     @classmethod
+    @building()
     def from_checkpoint(
         cls, path: str | Path, options: Outputs = Outputs(), local_rank: int = 0, **settings: Any
     ) -> "Segmenter":
@@ -187,7 +188,7 @@ class Segmenter(OnModel):
 
         device = choose_device(config.device, local_rank)
         model, spec = restore(checkpoint, config, settings.get("clip_path"))
-        return cls(model.to(device), spec, config, options, sha256_of(path))
+        return cls(model.to(device, torch.float32), spec, config, options, sha256_of(path))
 
     def __call__(
         self,

@@ -25,8 +25,9 @@ def _kernels(device: torch.device) -> ModuleType:
     """Return the module of Triton's kernels after a try of each on the device."""
     import utils.inference.simplices_kernel as simplices_kernel
 
-    features = torch.zeros(2, 9, device=device)
-    steps, order, _ = simplices_kernel.simplices(features, torch.ones(2, device=device))
+    features = torch.zeros(2, 9, dtype=torch.float32, device=device)
+    scales = torch.ones_like(features[:, 0])
+    steps, order, _ = simplices_kernel.simplices(features, scales)
     numbers = torch.zeros(2, 3, dtype=torch.int32, device=device)
     found = simplices_kernel.codes(steps, order, numbers)
     simplices_kernel.neighbours(found.flatten(), numbers[0])

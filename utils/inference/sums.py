@@ -29,7 +29,7 @@ def _kernels(device: torch.device) -> ModuleType:
     import utils.inference.sums_kernel as sums_kernel
 
     rows = torch.zeros(1, 9, dtype=torch.int32, device=device)
-    ones = torch.ones(1, 9, device=device)
+    ones = torch.ones(1, 9, dtype=torch.float32, device=device)
     table = sums_kernel.Bags(rows[0], ones[0], rows[0, :1]).sums(ones[:, :1])
     table = sums_kernel.weighted_rows(table, rows[:, :3], ones[:, :3])
     sums_kernel.update(table, rows, ones, ones[:, :1], ones[:, :1], 0.0)

@@ -9,7 +9,7 @@ from torch import Tensor
 from utils.inference.seeds import labels_of
 from utils.metrics import ConfusionMatrix
 
-THRESHOLDS = torch.arange(1, 100) / 100
+THRESHOLDS = torch.arange(1, 100, dtype=torch.float32) / 100
 
 
 class Sweep:

@@ -161,7 +161,8 @@ def _one_scale(
     image.
     """
     overlap = max(PATCH, side // OVERLAP_SHARE // PATCH * PATCH)
-    weights = torch.zeros(1, 1, *(length // PATCH for length in size), device=image.device)
+    grid = [length // PATCH for length in size]
+    weights = torch.zeros(1, 1, *grid, dtype=torch.float32, device=image.device)
     totals: list[Tensor] = []
 
     for rows in windows(size[0], side, overlap, PATCH):
@@ -184,7 +185,8 @@ def _one_scale(
 
 def _bell(grid: Sequence[int]) -> Tensor:
     """Return (h, w) weights that fall smoothly from the middle towards 0 at the border."""
-    rows, columns = (torch.sin(torch.pi * (torch.arange(n) + 0.5) / n) ** 2 for n in grid)
+    places = (torch.arange(n, dtype=torch.float32) for n in grid)
+    rows, columns = (torch.sin(torch.pi * (at + 0.5) / len(at)) ** 2 for at in places)
     return rows[:, None] * columns
 
 
@@ -204,7 +206,7 @@ def _within(inner: slice, outer: slice) -> slice:
 def _interpolated(maps: Tensor, axis: int, length: int, part: slice) -> Tensor:
     """Return positions `part` of one axis of maps (B, C, h, w) when it is brought to `length`."""
     source = maps.shape[axis]
-    place = torch.arange(part.start, part.stop, device=maps.device)
+    place = torch.arange(part.start, part.stop, dtype=torch.float32, device=maps.device)
     place = ((place + 0.5) * (source / length) - 0.5).clamp(0, source - 1)
     low = place.long()
     share = (place - low).view(-1, *(1,) * (3 - axis))
