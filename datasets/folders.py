@@ -46,7 +46,7 @@ DEAD = "links to nothing"
 CLOSED = "folders that cannot be listed"
 FOREIGN = "other formats"
 
-_MARKS = ("_mask", "-mask", "_label", "_labels", "_seg", "_gt")  # ends of names of masks
+MASK_MARKS = ("_mask", "-mask", "_label", "_labels", "_seg", "_gt")  # ends of names of masks
 _RUBBISH = {
     *("__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found", "__pycache__"),
     *("system volume information", "thumbnails", "thumbs.db", "desktop.ini"),
@@ -173,7 +173,7 @@ def _leave_masks(found: Found) -> None:
     """Leave out a_mask.png beside a.jpg: a person sees that it is none of the pictures."""
     stems = {path.with_suffix("") for path in found.files}
     for path in found.files:
-        mark = next((mark for mark in _MARKS if path.stem.endswith(mark)), None)
+        mark = next((mark for mark in MASK_MARKS if path.stem.endswith(mark)), None)
         if mark and path.with_name(path.stem.removesuffix(mark)) in stems:
             found.leave(MASKS, path)
     left = set(found.left_out.get(MASKS, ()))

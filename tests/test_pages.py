@@ -174,5 +174,5 @@ def test_the_page_of_data_names_every_suffix_and_every_white() -> None:
     assert ", ".join(f"{white:.0f}" for white in WHITES[1:6]) in text
     assert f"{MAX_PIXELS // 10**6} million pixels" in text
     assert f"Up to {MOST} masks" in section(DATA, "Masks")
-    for mark in folders._MARKS:
+    for mark in folders.MASK_MARKS:
         assert f"`{mark}`" in section(DATA, "How folders are walked") or mark in ("_mask", "-mask")

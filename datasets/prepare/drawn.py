@@ -68,9 +68,20 @@ def draw_masks(
     if without:
         said = f"{len(without)} pictures, first {min(without)}, have tags, boxes or points there"
         if not drawn:
-            raise UserError(f"--masks {source} has no outline: {said} alone; give it as --tags")
+            raise UserError(
+                f"--masks {source} has no outline: {said} alone; give it as --tags"
+                f"{_maps_beside(source)}"
+            )
         say_once(f"without {source}", f"{said} without an outline, and get no mask")
     return [drawn.get(file) for file in names]
+
+
+def _maps_beside(source: Path) -> str:
+    """Name the folder of label PNGs that VOC has beside its boxes; empty where there is none."""
+    folder = source / "SegmentationClass"
+    if not folder.is_dir():
+        return ""
+    return f", and {folder}, which may hold label PNGs, as --masks"
 
 
 def labels_of(row: Row, picture: Picture, spec: DatasetSpec) -> np.ndarray | None:

@@ -2,15 +2,18 @@
 
 import unicodedata
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from datasets.folders import MASK_MARKS
 from datasets.lists import Item
 from datasets.mask_signs import refuse_suspicious
 from datasets.predictions import told_files
 from datasets.prepare.drawn import MASKS, draw_masks, is_export, renewed
 from datasets.specs import DatasetSpec
+from utils.common.console import say_once
+from utils.common.errors import UserError
 
 
 @contextmanager
@@ -21,13 +24,13 @@ def masks_given(
     and the path of each picture's mask below it.
 
     What is drawn gets its place at the end, if nothing is raised till then. Raises UserError where
-    masks are suspicious.
+    masks are suspicious, or none fits a picture.
     """
     if not args.masks:
         yield None, [None] * len(names)
 
     elif not is_export(args.masks):
-        masks = masks_of(list(names), args.masks)
+        masks = masks_of(list(names), args.masks, args.images)
         _refuse_suspicious(args.images, names, args.masks, masks, spec)
         yield args.masks, masks
 
@@ -51,32 +54,103 @@ def _refuse_suspicious(
     refuse_suspicious(items, len(spec.classes))
 
 
-def masks_of(files: Sequence[PurePosixPath], folder: Path) -> list[str | None]:
+def masks_of(files: Sequence[PurePosixPath], folder: Path, root: Path) -> list[str | None]:
     """Return the path of each picture's mask below a folder: the picture's own path with .png in
     place of its suffix, or after it, else one that differs in case alone, or in how its letters
-    are composed; None if none.
+    are composed, else one with a mark at its end, as a_mask.png; None if none. What fits no picture
+    is said.
 
-    Raises UserError where the folder holds no PNG.
+    Pictures below `root` are no masks where they lie in the folder. Raises UserError where the
+    folder holds no PNG, or none that fits.
     """
-    masks = {
-        name: file.relative_to(folder).as_posix()
-        for name, file in told_files(folder, "--masks").items()
-    }
-    found = [masks.get(str(file), masks.get(str(file.with_suffix("")))) for file in files]
+    pictures = {root.resolve() / file for file in files}
+    told = told_files(folder, "--masks")
+    masks = {name: file.relative_to(folder).as_posix() for name, file in told.items()}
+    masks = {name: mask for name, mask in masks.items() if folder.resolve() / mask not in pictures}
+    if not masks:
+        raise UserError(
+            f"--masks {folder} holds no PNG but the pictures; give a folder of label PNGs"
+        )
 
+    found, unclear = _fitting(files, masks)
+    if unclear:
+        _say_unclear(folder, unclear, any(found))
+    elif not any(found):
+        wanted = f"{files[0].with_suffix('.png')} for {files[0]}"
+        raise UserError(
+            f"--masks {folder} has {len(masks)} PNGs, first {folder / min(masks.values())}, and "
+            f"none is called as a picture with tags ({wanted}); {_remedy(folder, masks, files)}"
+        )
+
+    unused = set(masks.values()) - set(found).union(*unclear.values())
+    if unused:
+        say_once(
+            f"unused {folder}",
+            f"{len(unused)} of {len(masks)} PNGs in {folder}, first {min(unused)}, are masks of no "
+            "picture with tags, and left out",
+        )
+    return found
+
+
+def _fitting(
+    files: Sequence[PurePosixPath], masks: Mapping[str, str]
+) -> tuple[list[str | None], dict[PurePosixPath, set[str]]]:
+    """Return each picture's mask, of the masks by path without suffix, and the candidates of
+    pictures that have several.
+    """
+    found = [masks.get(str(file), masks.get(str(file.with_suffix("")))) for file in files]
     taken = set(found)
     alike: dict[str, set[str]] = {}
     for name, mask in masks.items():
         if mask not in taken:
             alike.setdefault(_alike(name), set()).add(mask)
 
+    unclear: dict[PurePosixPath, set[str]] = {}
     for place, file in enumerate(files):
         if found[place] is None:
-            names = (_alike(str(file)), _alike(str(file.with_suffix(""))))
-            candidates = next((alike[name] for name in names if name in alike), set())
+            candidates = next((alike[name] for name in _names(file) if name in alike), set())
+            if not candidates:
+                candidates = set().union(*(alike.get(name, ()) for name in _marked(file)))
             if len(candidates) == 1:
                 found[place] = next(iter(candidates))
-    return found
+            elif candidates:
+                unclear[file] = candidates
+    return found, unclear
+
+
+def _say_unclear(folder: Path, unclear: Mapping[PurePosixPath, set[str]], others_fit: bool) -> None:
+    """Say which pictures have several masks. Raises UserError where no other has one."""
+    file = next(iter(unclear))
+    said = (
+        f"{len(unclear)} pictures, first {file}, have several PNGs in {folder} that may be their "
+        f"masks, {' and '.join(sorted(unclear[file]))}"
+    )
+    if not others_fit:
+        raise UserError(f"{said}; keep one for each picture")
+    say_once(f"unclear {folder}", f"{said}, and get none")
+
+
+def _remedy(folder: Path, masks: Iterable[str], files: Iterable[PurePosixPath]) -> str:
+    """Say what to do where no mask is called as a picture: name the folder below in which some are,
+    if there is one.
+    """
+    called = {name for file in files for name in (*_names(file), *_marked(file))}
+    for mask in sorted(masks):
+        parts = mask.split("/")
+        for depth in range(1, len(parts)):
+            if _alike("/".join(parts[depth:])) in called:
+                return f"give --masks {folder.joinpath(*parts[:depth])}"
+    return "rename them, or name the folder that holds the masks"
+
+
+def _names(file: PurePosixPath) -> tuple[str, str]:
+    """Return what a picture's mask may be called, less its .png."""
+    return _alike(str(file)), _alike(str(file.with_suffix("")))
+
+
+def _marked(file: PurePosixPath) -> Iterator[str]:
+    """Yield the same with the marks that tools put at the end."""
+    return (name + mark for name in _names(file) for mark in MASK_MARKS)
 
 
 def _alike(name: str) -> str:

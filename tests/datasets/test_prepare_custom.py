@@ -3,6 +3,7 @@ predictions.
 """
 
 import json
+import re
 import shutil
 import unicodedata
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import test_msc_flip_voc
 import train_voc
 from datasets.annotations import tags_of_file
 from datasets.classes import read_classes, spec_of
+from datasets.folders import MASK_MARKS
 from datasets.layouts import items
 from datasets.own_pictures import pictures
 from datasets.predictions import FILE
@@ -28,6 +30,7 @@ from datasets.prepare.own_masks import masks_of
 from datasets.specs import BACKGROUND, TEMPLATE, VOC
 from datasets.tags import read_tags
 from datasets.toy.write import write_custom
+from utils.common.console import begin_notices
 from utils.common.entry import command
 from utils.common.errors import UserError
 from utils.config import Config, load_config
@@ -292,6 +295,13 @@ def test_folders_are_tags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ("é.jpg", (unicodedata.normalize("NFD", "é.png"),), unicodedata.normalize("NFD", "é.png")),
         (unicodedata.normalize("NFD", "é.jpg"), ("é.png",), "é.png"),
         ("b.c.jpeg", ("b.c.PNG",), "b.c.PNG"),
+        *(("a.jpg", (f"a{mark}.png", "b.png"), f"a{mark}.png") for mark in MASK_MARKS),
+        ("sub/A.jpg", ("sub/a_Mask.png",), "sub/a_Mask.png"),
+        ("a.jpg", ("a.jpg_gt.png", "c_gt.png"), "a.jpg_gt.png"),
+        ("a.jpg", ("a.png", "a_mask.png"), "a.png"),
+        ("a.jpg", ("a_mask.png", "a_label.png"), None),
+        ("a.png", ("a_mask.png",), "a_mask.png"),
+        ("other_gt.jpg", ("other_gt.png",), "other_gt.png"),
         ("Two.jpg", ("two.png", "TWO.png"), None),  # either may be meant
         ("OTHER.jpg", ("other.png",), None),  # that of other.jpg
         ("a.jpg", ("b.png",), None),
@@ -300,13 +310,59 @@ def test_folders_are_tags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_a_mask_is_found_as_systems_spell_its_name(
     picture: str, masks: tuple[str, ...], expected: str | None, tmp_path: Path
 ) -> None:
-    for mask in masks:
-        (tmp_path / mask).parent.mkdir(exist_ok=True)
-        (tmp_path / mask).touch()
-    if len(list(tmp_path.rglob("*.*"))) < len(masks):
+    files = [PurePosixPath("other.jpg"), PurePosixPath("fits.jpg"), PurePosixPath(picture)]
+    for name in (*masks, "fits.png", *map(str, files)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    if len(list(tmp_path.rglob("*.*"))) < len(masks) + 1 + len({*files}):
         pytest.skip("this file system takes the names for one")
-    files = [PurePosixPath("other.jpg"), PurePosixPath(picture)]
-    assert masks_of(files, tmp_path)[1] == expected
+    assert masks_of(files, tmp_path, tmp_path)[1:] == ["fits.png", expected]
+
+
+NO_MASKS = {  # what is said of them, and the folder that it names at its end
+    ("b.png", "c_mask.png"): ("has 2 PNGs, first ", "b.png"),
+    ("a_.png", "mask_a.png", "sub/b.v2.png"): (
+        "with tags (a.png for a.jpg); rename them, or name the folder that holds",
+        None,
+    ),
+    ("SegmentationClass/a.png",): (
+        "with tags (a.png for a.jpg); give --masks ",
+        "SegmentationClass",
+    ),
+    ("x/y/sub/B_gt.png", "z.png"): ("with tags (a.png for a.jpg); give --masks ", "x/y"),
+    ("a_mask.png", "a_seg.png", "z.png"): ("several PNGs in ", ""),
+    ("a_gt.png", "a_seg.png"): ("their masks, a_gt.png and a_seg.png; keep one for each", None),
+}
+
+
+@pytest.mark.parametrize("masks", NO_MASKS)
+def test_masks_of_which_none_fits_are_refused(masks: tuple[str, ...], tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    for mask in masks:
+        (folder / mask).parent.mkdir(parents=True, exist_ok=True)
+        (folder / mask).touch()
+
+    said, named = NO_MASKS[masks]
+    if named is not None:
+        said += str(folder / named)
+    with pytest.raises(UserError, match=re.escape(said)):
+        masks_of([PurePosixPath("a.jpg"), PurePosixPath("sub/b.jpg")], folder, tmp_path)
+
+
+def test_what_is_left_of_a_folder_of_masks_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin_notices()
+    for mask in ("a.png", "b_gt.png", "b_seg.png", "c.png", "d.png"):
+        (tmp_path / mask).touch()
+    files = [PurePosixPath("a.jpg"), PurePosixPath("b.jpg")]
+    assert masks_of(files, tmp_path, tmp_path) == ["a.png", None]
+    said = capsys.readouterr().err
+    assert f"2 of 5 PNGs in {tmp_path}, first c.png, are masks of no picture with tags" in said
+    assert "1 pictures, first b.jpg, have several PNGs" in said and "and get none" in said
+
+    with pytest.raises(UserError, match="holds no PNG but the pictures; give a folder of label"):
+        masks_of([PurePosixPath(file.name) for file in tmp_path.iterdir()], tmp_path, tmp_path)
 
 
 BAD_TABLES: dict[str, tuple[str | bytes, str]] = {

@@ -110,6 +110,11 @@ def box(folder: Path) -> None:
     save(folder / "export" / "annotations" / "instances.json", boxes)
 
 
+def box_beside_maps(folder: Path) -> None:
+    box(folder)
+    (folder / "export" / "SegmentationClass").mkdir()
+
+
 def outside(folder: Path) -> None:
     far = [40.0, 2, 44, 2, 44, 6]
     save(folder / "export" / "annotations" / "instances.json", instances({NAMES[1]: [far]}))
@@ -134,6 +139,7 @@ def broken(folder: Path) -> None:
 
 BAD: dict[Callable[[Path], None], str] = {
     box: "boxes or points there alone; give it as --tags",
+    box_beside_maps: "SegmentationClass, which may hold label PNGs, as --masks",
     outside: "object 1 (cat) has a polygon outside the picture of 32 x 24; correct it",
     other_size: "is of a picture of 32 x 24, but",
     other_pictures: "lists no picture of these, but 1 others, first 'x.jpg'; give the pictures",
