@@ -17,7 +17,7 @@ from utils.common import device
 from utils.common.entry import command
 from utils.inference import seed_export
 from utils.metrics import ConfusionMatrix
-from utils.run_folder.recorder import read_results
+from utils.run_folder.results import read_results
 from utils.tools import export
 
 FEW = 5  # images
