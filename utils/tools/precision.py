@@ -12,14 +12,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from clip.loader import load_clip
-from clip.text import text_features
 from datasets.classes import spec_of
 from datasets.lists import spread
 from datasets.pictures import load_image
 from model.cvf import CVF
 from model.pseudo_labels import background_powers
-from utils.build import build_cvf, build_dino
+from utils.build import build_untrained
 from utils.cli import add_config_choice
 from utils.common.device import choose_device, prepare_torch
 from utils.common.entry import command
@@ -68,10 +66,7 @@ def differences(config: Config, images: int) -> Iterator[Difference]:
     """Compare the seeds of `images` tagged training images, evenly spread."""
     device = choose_device(config.device)
     spec = spec_of(config.dataset, config.data_root, config.classes)
-    clip = load_clip(config.clip_path, config.clip_activation)
-    text = text_features(clip, spec.texts())
-    dino = build_dino(config)
-    model = build_cvf(config, clip, text, None, len(spec.classes), dino).to(device).eval()
+    model = build_untrained(config, spec).to(device)
 
     items = split_items(config, config.train_split)
     tags = image_tags(config, spec, items)
