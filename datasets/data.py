@@ -5,6 +5,7 @@ of masks.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.utils.data import Dataset, Sampler
 
 from datasets.lists import Item, Items, TagTable
 from datasets.mask_signs import fits_stored
-from datasets.pictures import load_mask, open_image
+from datasets.pictures import Picture, load_mask, open_image
 from datasets.transforms import IMAGENET_MEAN, View
 from utils.common.errors import UserError
 
@@ -168,6 +169,22 @@ class TaggedImages(Dataset):
         }
 
 
+def fitting_mask(path: str | Path, image: str | Path, picture: Picture) -> np.ndarray:
+    """Read the mask (H, W) uint8 of a picture, which is the file `image`, opened. Raises UserError
+    where it has not the picture's size as shown.
+    """
+    mask = load_mask(path)
+    if mask.shape != picture.shape:
+        turned = ""
+        if fits_stored(mask.shape, picture):
+            turned = ", which EXIF turns"
+        raise UserError(
+            f"mask {path} is {_size(mask.shape)} but its image {image} is "
+            f"{_size(picture.shape)}{turned}; make the mask again from this image"
+        )
+    return mask
+
+
 class MaskedImages(Dataset):
     """Whole images with their masks, at original size. Of several processes, process r of w gets
     images r, r + w, ..., so that each image is seen exactly once.
@@ -211,15 +228,7 @@ class MaskedImages(Dataset):
         if item.mask is None:
             return sample
 
-        mask = load_mask(item.mask)
-        if mask.shape != image.shape[:2]:
-            turned = ""
-            if fits_stored(mask.shape, picture):
-                turned = ", which EXIF turns"
-            raise UserError(
-                f"mask {item.mask} is {_size(mask)} but its image {item.image} is "
-                f"{_size(image)}{turned}; make the mask again from this image"
-            )
+        mask = fitting_mask(item.mask, item.image, picture)
         return {**sample, "mask": torch.from_numpy(mask)}
 
 
@@ -292,5 +301,5 @@ def _channels_first(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
-def _size(array: np.ndarray) -> str:
-    return f"{array.shape[1]} x {array.shape[0]}"
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]} x {shape[0]}"

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from clip.resize import by_products
-from datasets.data import Batch, TaggedImages
+from datasets.data import Batch, TaggedImages, fitting_mask
 from datasets.exporting.maps import maps_folder
 from datasets.lists import Items
-from datasets.pictures import load_mask, open_image
+from datasets.pictures import open_image
 from datasets.predictions import told_files
 from datasets.specs import IGNORE
 from model.cvf import CVF
@@ -69,13 +69,8 @@ class LabelledCrops(TaggedImages):
         sample = super().__getitem__(key)
         index = int(sample["index"])  # of the image shown, which need not be the one asked for
         path = self.maps[index]
-        mask = load_mask(path)
-        height, width = open_image(self.files[index]).shape
-        if mask.shape != (height, width):
-            raise UserError(
-                f"label map {path} is {mask.shape[1]} x {mask.shape[0]} but its image "
-                f"{self.files[index]} is {width} x {height}; make it at the image's size"
-            )
+        image = self.files[index]
+        mask = fitting_mask(path, image, open_image(image))
         classes = len(cast(Tensor, sample["tags"]))
         known = mask[mask != IGNORE]
         if known.size and known.max() > classes:
