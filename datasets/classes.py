@@ -67,6 +67,7 @@ def named_classes(names: Sequence[str], given: str = "") -> DatasetSpec:
     """
     classes = [name.strip() for name in names]
     given = given or ", ".join(classes)
+
     unfit = _first_unfit(classes)
     if unfit is not None:
         raise UserError(f"--classes {given} has the class {classes[unfit]!r}; {_FIT}")

@@ -57,6 +57,7 @@ class Pictures:
         self._any_case: dict[str, list[PurePosixPath]] = {}
         self._slugs: dict[str, list[PurePosixPath]] = {}
         self._roots = {"images", *(root.resolve().name for root in roots)}
+
         for file in files:
             self._slugs.setdefault(_slug(_without_suffix(file.name)), []).append(file)
             for called in {_without_suffix(str(file)), file.name, _without_suffix(file.name)}:

@@ -58,6 +58,7 @@ def parsed_xml(path: Path) -> Element:
     """
     try:
         return fromstring(_decoded(path.read_bytes()))
+
     except FileNotFoundError as error:
         raise UserError(
             f"{path} does not exist; complete the Annotations folder or shorten the list"

@@ -206,6 +206,7 @@ def _parser() -> Parser:
     scored.add_argument(
         "--seeds", type=Path, metavar="DIR", help="seed files as above, or an export with some"
     )
+
     add(
         "--masks", required=True, type=Path, metavar="DIR", help="true label PNGs of the same names"
     )
@@ -215,6 +216,7 @@ def _parser() -> Parser:
         metavar="T",
         help="of --seeds: score at this one, above 0 and below 1 (default: at 0.01 to 0.99)",
     )
+
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument(
         "--dataset",
