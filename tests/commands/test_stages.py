@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import crash, final_weights, metrics, run
 from PIL import Image
+from torch import Tensor
 
 import train_voc
 from datasets.data import Split
@@ -19,6 +20,7 @@ from utils.metrics import ConfusionMatrix
 from utils.run_folder.results import read_results
 from utils.splits import training_data
 from utils.training import classifier, loop, validation
+from utils.training.run import Stage
 
 CLIP_ES = ("--config", "toy_voc", "clip_es")
 FEW = 5  # pictures
@@ -136,6 +138,22 @@ def test_mctformer_plus_ends_with_the_vit(
         == 0
     )
     assert (tmp_path / "run" / "checkpoints" / "final.pt").is_file()
+
+
+def test_each_stage_has_a_beta2_of_its_own(
+    start: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {}
+
+    def noted(stage: Stage, *arguments: Any) -> dict[str, Tensor]:
+        found[stage.name] = {group["betas"] for group in stage.optimiser.param_groups}
+        return train_step(stage, *arguments)
+
+    train_step = loop.train_step
+    monkeypatch.setattr(loop, "train_step", noted)
+    flags = ("--mct_adam_beta2", 0.8, "--adam_beta2", 0.7, "--eval_images", 0)
+    assert run(train_voc.main, *start, *flags) == 0
+    assert found == {"classifier": {(0.9, 0.8)}, "segmenter": {(0.9, 0.7)}}
 
 
 def test_stage_1_alone_scores_the_seeds_that_stage_2_would_begin_with(

@@ -52,6 +52,15 @@ def test_groups_scale_with_their_own_rate_and_spare_vectors_from_decay() -> None
     }
 
 
+def test_squared_gradients_decay_by_beta2() -> None:
+    weight = nn.Parameter(torch.ones(1))
+    optimiser = adamw([([weight], 0.1)], 0.0, beta2=0.75)
+    for gradient in (2.0, 4.0):
+        weight.grad = torch.full((1,), gradient)
+        optimiser.step()
+    assert optimiser.state[weight]["exp_avg_sq"].item() == pytest.approx(0.25 * (0.75 * 4 + 16))
+
+
 def test_a_state_from_another_device_goes_on_with_the_kernel_of_this_one() -> None:
     layer = nn.Linear(2, 1)
     first, second = (adamw([(layer.parameters(), 0.1)], 0.0) for _ in range(2))

@@ -60,6 +60,9 @@ class Stage1Settings(Settings):
     mct_weight_decay: float = option(
         0.05, STAGE_1, "AdamW weight decay", Role.SCHEDULE, low=0, before=0.01
     )
+    mct_adam_beta2: float = option(
+        0.999, STAGE_1, "AdamW's decay of squared gradients", Role.SCHEDULE, low=0, high=0.9999
+    )
     mct_decay_tables: bool = option(
         False,
         STAGE_1,
@@ -150,6 +153,9 @@ class Stage2Settings(Settings):
         before=0.1,
     )
     weight_decay: float = option(0.01, STAGE_2, "AdamW weight decay", Role.SCHEDULE, low=0)
+    adam_beta2: float = option(
+        0.999, STAGE_2, "AdamW's decay of squared gradients", Role.SCHEDULE, low=0, high=0.9999
+    )
     warmup_iters: int = option(
         1500,
         STAGE_2,

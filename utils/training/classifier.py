@@ -116,7 +116,7 @@ def _optimiser(vit: ClassTokenViT, config: Stage1Settings) -> torch.optim.AdamW:
     lr = config.mct_lr * config.mct_batch_size / 512
     groups = [(pretrained, lr), (new, lr * config.mct_head_lr_factor)]
     decays = is_matrix if config.mct_decay_tables else is_weight
-    return adamw(groups, config.mct_weight_decay, decays)
+    return adamw(groups, config.mct_weight_decay, decays, config.mct_adam_beta2)
 
 
 def seen_in_training(vit: ClassTokenViT, config: Config) -> Callable[[Tensor, Noise], VitOutput]:

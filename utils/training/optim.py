@@ -64,8 +64,11 @@ def adamw(
     groups: Iterable[tuple[Iterable[nn.Parameter], float]],
     weight_decay: float,
     decays: Callable[[Tensor], bool] = is_matrix,
+    beta2: float = 0.999,
 ) -> torch.optim.AdamW:
-    """Make AdamW over (parameters, learning rate) groups; `decays` says which tensors decay."""
+    """Make AdamW over (parameters, learning rate) groups; `decays` says which tensors decay, and
+    beta2 how slowly the mean of squared gradients does (Loshchilov and Hutter, 2019, Algorithm 2).
+    """
     split: list[dict[str, Any]] = []
     for parameters, rate in groups:
         parameters = [p for p in parameters if p.requires_grad]
@@ -79,7 +82,7 @@ def adamw(
     # one pass over all tensors instead of ten each; PyTorch has it on CPUs since 2.4
     on_gpu = all(p.is_cuda for group in split for p in group["params"])
     fused = on_gpu or torch.__version__ >= "2.4"  # compared as versions, not as text
-    return torch.optim.AdamW(split, betas=(0.9, 0.999), fused=fused)
+    return torch.optim.AdamW(split, betas=(0.9, beta2), fused=fused)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:

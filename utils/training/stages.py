@@ -186,7 +186,7 @@ def segmenter_stage(
     return Stage(
         name="segmenter",
         module=model,
-        optimiser=adamw(rate_groups(model, config), config.weight_decay, decays),
+        optimiser=adamw(rate_groups(model, config), config.weight_decay, decays, config.adam_beta2),
         rate=lambda step: schedule(
             step, config.max_iters, config.warmup_iters, config.schedule == "published"
         ),
