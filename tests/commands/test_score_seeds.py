@@ -84,6 +84,41 @@ def test_seeds_are_scored_at_the_best_threshold_and_at_one(
     assert "tuned" not in said and "upper bound" not in said
 
 
+def test_files_with_a_background_score_as_those_without(folder: Path) -> None:
+    expected = scored(folder)
+    for name in NAMES:
+        path = folder / "seeds" / f"{name}.npy"
+        held = np.load(path, allow_pickle=True).item()
+        keys = np.array(KEYS[name], int)
+        maps = np.array(held.get("high_res", [held.get(key) for key in KEYS[name]]))
+        maps = maps.reshape(-1, 12, 9)
+        if name == "one":  # as AMN has them
+            background = 1 - maps.max(0, keepdims=True)
+            np.save(path, {"keys": keys, "high_res": np.concatenate([background, maps])})
+        else:  # as PuzzleCAM has them
+            np.save(path, {"keys": np.pad(keys + 1, (1, 0)), "hr_cam": maps})
+    assert scored(folder) == expected
+
+
+@pytest.mark.parametrize("form", ["SEAM's CRF", "keys of all maps", "classes alone"])
+def test_classes_counted_from_1_are_never_taken_for_others(
+    form: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in NAMES:
+        keys = [key + 1 for key in KEYS[name]]
+        if form != "classes alone":
+            keys = [0, *keys]
+        maps = np.full((len(keys), 12, 9), 1 / max(1, len(keys)), np.float32)
+        content: dict = {"keys": np.array(keys, int), "high_res": maps}
+        if form == "SEAM's CRF":
+            content = dict(zip(keys, maps))
+        np.save(folder / "seeds" / f"{name}.npy", content)
+    assert run(score_main, "--seeds", folder / "seeds", "--masks", folder / "masks") == 2
+    error = capsys.readouterr().err
+    assert f"the seed files in {folder / 'seeds'} seem to count classes from 1" in error
+    assert "so counted, their masks show 3 of them, and counted from 0 on 0; save" in error
+
+
 def test_masks_without_seeds_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "seeds" / "none.npy").unlink()
     assert scored(folder)["images"] == 2

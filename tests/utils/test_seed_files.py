@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from utils.common.console import begin_notices
 from utils.common.errors import UserError
 from utils.inference.seed_files import LAYOUTS, packed, read_seeds
 
 SIZE = (9, 7)
 KEYS = [2, 5]
 MAPS = np.random.default_rng(0).random((2, *SIZE)).astype(np.float16).astype(np.float32)
+WITH_BACKGROUND = np.concatenate([np.full((1, *SIZE), 0.9, np.float32), MAPS])
+PADDED = np.pad(np.array(KEYS) + 1, (1, 0))  # background's key, then classes from 1 on
 STRIDED = torch.rand(2, 3, 2)
 LABEL = torch.zeros(20).index_fill(0, torch.tensor(KEYS), 1)
 
@@ -45,6 +48,9 @@ SAVED: dict[str, Callable[[], dict]] = {
         "attn_highres": MAPS,
     },
     "another name": lambda: {"keys": np.array(KEYS, np.int32), "mine": MAPS.astype(np.float64)},
+    "AMN": lambda: irn(WITH_BACKGROUND) | {"cam": torch.rand(3, 3, 2)},
+    "PuzzleCAM": lambda: {"keys": PADDED, "cam": STRIDED, "hr_cam": MAPS},
+    "PuzzleCAM's random walk": lambda: {"keys": PADDED, "rw": MAPS},
     "Fortran": lambda: {"keys": KEYS, "mine": np.asfortranarray(MAPS)},
 }
 
@@ -55,6 +61,17 @@ def test_what_other_codes_save(form: str, tmp_path: Path) -> None:
     keys, scores = read_seeds(tmp_path / "a.npy", SIZE, 20)
     assert keys.tolist() == KEYS and scores.dtype == torch.float32
     np.testing.assert_array_equal(scores.numpy(), MAPS)
+
+
+def test_a_map_of_the_background_is_left_out_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin_notices()
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", SAVED["AMN"]())
+        read_seeds(tmp_path / f"{name}.npy", SIZE, 20)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "a.npy has one more map in high_res than `keys`" in said
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -69,8 +86,13 @@ def test_what_this_project_exports(layout: str, count: int, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "content",
-    [{}, {"keys": torch.nonzero(torch.zeros(20))[:, 0]}, irn(MAPS[:0], torch.zeros(20))],
-    ids=["SEAM", "ReCAM on COCO", "IRN"],
+    [
+        {},
+        {"keys": torch.nonzero(torch.zeros(20))[:, 0]},
+        irn(MAPS[:0], torch.zeros(20)),
+        {"keys": PADDED[:1], "hr_cam": MAPS[:0]},
+    ],
+    ids=["SEAM", "ReCAM and AMN on COCO", "IRN", "PuzzleCAM"],
 )
 def test_a_picture_without_tags_is_background(content: dict, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", content)
@@ -107,9 +129,12 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "turned": ({2: MAPS[0].T}, r"no maps of shape \(9, 7\), .*: class 2 is \(7, 9\)"),
     "no maps": ({"keys": ANY}, "which its mask has: there are none"),
-    "background": (
-        {"keys": ANY, "high_res": np.zeros((3, *SIZE))},
-        r"one more map in high_res than `keys`, which is the background's.*save high_res\[1:\]",
+    "two maps more": ({"keys": ANY, "high_res": np.zeros((4, *SIZE))}, r"high_res is \(4, 9, 7\)"),
+    "a map too few": ({"keys": ANY, "hr_cam": MAPS[:1]}, r"no maps of shape \(2, 9, 7\), .*hr_cam"),
+    "0 twice": ({"keys": PADDED * [1, 0, 1], "rw": MAPS}, r"no maps of shape \(3, 9, 7\)"),
+    "two maps with background": (
+        {"keys": ANY, "a": WITH_BACKGROUND, "b": WITH_BACKGROUND},
+        "several maps .*, a and b; keep the one",
     ),
     "two maps": ({"keys": ANY, "a": MAPS, "b": MAPS}, "several maps .*, a and b; keep the one"),
     "logits": ({2: MAPS[0] * 30 - 15}, r"scores of -1\d\.\d+ to 1\d\.\d+, and background thr"),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from clip.resize import resize
+from utils.common.console import say_once
 from utils.common.errors import UserError
 from utils.common.files import npy_of
 from utils.common.plain_pickle import read_npy_dict
@@ -119,8 +120,8 @@ def _too_large(path: Path, most: int) -> UserError:
 def _keyed(
     path: Path, held: dict[str | int, Any], size: tuple[int, int]
 ) -> tuple[list[int], Iterable[np.ndarray]]:
-    """Return classes and maps (n, H, W) of `keys` (n,) and entries of maps, of which one has the
-    image's size.
+    """Return classes and maps (n, H, W) of `keys` and entries of maps, of which one has the image's
+    size. Background may be the first of either.
     """
     keys = _whole_numbers(held[_KEYS])
     if keys is None:
@@ -128,26 +129,42 @@ def _keyed(
     if not keys:
         return [], []
 
-    # of all entries, the one that has the size of the image
     maps = {name: each for name, each in held.items() if name != _KEYS and _is_numbers(each)}
-    fitting = [name for name, each in maps.items() if each.shape == (len(keys), *size)]
+    name = _of_size(path, maps, (len(keys), *size))
+    if name is not None:
+        return keys, maps[name]
+
+    # AMN: the background's map comes first, its key is left out
+    name = _of_size(path, maps, (len(keys) + 1, *size))
+    if name is not None:
+        say_once(
+            "background of seeds",
+            f"{path} has one more map in {name} than `keys`: there and in all files like it the "
+            "first is left out as the background's, since a threshold decides on background",
+        )
+        return keys, maps[name][1:]
+
+    # PuzzleCAM: the background's key comes first, and it has no map
+    name = _of_size(path, maps, (len(keys) - 1, *size))
+    if name is not None and keys[0] == 0 and all(keys[1:]):
+        return [key - 1 for key in keys[1:]], maps[name]
+
+    raise _other_size(path, {str(name): each for name, each in maps.items()}, (len(keys), *size))
+
+
+def _of_size(path: Path, maps: dict[str | int, Any], shape: tuple[int, ...]) -> str | int | None:
+    """Return the name of the maps of a shape, the best of several; None where there are none.
+
+    Raises UserError where several have it and none is known to be the best.
+    """
+    fitting = [name for name, each in maps.items() if each.shape == shape]
     best = [name for name in _BEST if name in fitting] or fitting
     if len(fitting) > 1 and best is fitting:
         raise UserError(
             f"{path} has several maps of the image's size, {' and '.join(map(str, fitting))}; keep "
             f"the one to score, or call it {_BEST[0]}"
         )
-    if best:
-        return keys, maps[best[0]]
-
-    for name, each in maps.items():
-        if each.shape == (len(keys) + 1, *size):
-            raise UserError(
-                f"{path} has one more map in {name} than `keys`, which is the background's, and "
-                f"here a threshold decides on background; save {name}[1:], or the argmax as label "
-                "PNGs for --predictions"
-            )
-    raise _other_size(path, {str(name): each for name, each in maps.items()}, (len(keys), *size))
+    return next(iter(best), None)
 
 
 def _whole_numbers(keys: Any) -> list[int] | None:

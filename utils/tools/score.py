@@ -10,12 +10,13 @@ A file of seeds is NAME.npy or NAME.npz. It is read without unpickling, and know
 
   {"keys": classes (n,), "high_res": (n, H, W)}      IRN, ReCAM, AdvCAM, LPCAM (`cam` is left out)
   {"keys": classes (n,), "attn_highres": (n, H, W)}  CLIP-ES; or one entry of any other name
+  {"keys": classes (n,), "high_res": (n + 1, H, W)}  AMN: the first map, background's, is left out
+  {"keys": (n + 1,), "hr_cam": (n, H, W)}            PuzzleCAM: keys are 0, then classes from 1 on
   {class: (H, W)}                                    SEAM, MCTformer; without tags an empty dict
   an npz of `keys` and `scores`                      utils.tools.export
 
-Maps have the size of the mask and scores in 0..1. Classes are 0..K-1 without background, so that
-0 is VOC's aeroplane; a file whose classes are 1..K cannot be told from one of 0..K-1 unless it has
-class K.
+Maps have the size of the mask and scores in 0..1. Elsewhere classes are 0..K-1 without background,
+so that 0 is VOC's aeroplane; files that fit their masks better if counted from 1 are refused.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from datasets.mask_signs import refuse_suspicious
 from datasets.pictures import load_mask
 from datasets.predictions import check_order, told_files
 from datasets.specs import IGNORE, SPECS, DatasetSpec
+from datasets.tag_sources import labels_in
 from utils.common.console import say_once
 from utils.common.entry import command
 from utils.common.errors import UserError
@@ -179,10 +181,12 @@ def score_seeds(pairs: Pairs, classes: int, thresholds: torch.Tensor) -> Sweep:
     being K + 1.
 
     Raises:
-        UserError: a file is broken or of no known layout, sizes differ, or a label is outside the
-            classes.
+        UserError: a file is broken or of no known layout, sizes differ, a label is outside the
+            classes, or the classes of the files seem to be counted from 1.
     """
     sweep = Sweep(classes, thresholds)
+    shown_from_0 = 0  # classes of seeds that their masks show, taken as they are meant to be
+    shown_from_1 = 0
     for path, mask in progress(pairs, desc="scoring"):
         true = load_mask(mask)
         check_labels(mask, true[true != IGNORE], classes)
@@ -190,6 +194,17 @@ def score_seeds(pairs: Pairs, classes: int, thresholds: torch.Tensor) -> Sweep:
         keys, scores = read_seeds(path, (height, width), classes - 1)
         sweep.update(keys, scores, torch.from_numpy(true).long())
 
+        labels = set(labels_in(true))
+        shown_from_0 += len(labels & {key + 1 for key in keys.tolist()})
+        shown_from_1 += len(labels & set(keys.tolist()))
+
+    if shown_from_1 > shown_from_0:
+        raise UserError(
+            f"the seed files in {pairs[0][0].parent} seem to count classes from 1, 0 being the "
+            f"background: so counted, their masks show {shown_from_1} of them, and counted from 0 "
+            f"on {shown_from_0}; save each class's place in the class list, from 0 on and without "
+            "background, or the argmax as label PNGs for --predictions"
+        )
     return sweep
 
 
