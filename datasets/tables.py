@@ -20,7 +20,7 @@ from utils.common.files import decoded_text
 
 HEADER = "image,tags"
 _PICTURES = ("image", "img", "picture", "photo")
-# Titles, as of `_title`, of the column that names the picture: of several, the first of these does.
+# Titles, as of `_title`, of what names the picture: of several, the first of these does.
 _IMAGE = (
     *("path", "filepath", *(f"{word}path" for word in _PICTURES)),
     *("filename", "file"),
@@ -146,6 +146,17 @@ def _title(cell: str) -> str:
     return key_of(cell).replace(" ", "")
 
 
+def picture_places(titles: Sequence[str]) -> list[int]:
+    """Return the places of those titles, of columns or keys, that may name a picture, best first:
+    paths and names of files, then an image or its number, then a mere name.
+    """
+    known = [_title(title) for title in titles]
+    return sorted(
+        (place for place, title in enumerate(known) if title in _IMAGE),
+        key=lambda place: _IMAGE.index(known[place]),
+    )
+
+
 def _likeness(text: str, delimiter: str) -> tuple[bool, int]:
     """Tell how much the first line looks like a header of this delimiter: whether a column names
     the picture, and the number of columns.
@@ -155,7 +166,7 @@ def _likeness(text: str, delimiter: str) -> tuple[bool, int]:
         cells = next(csv.reader([line], delimiter=delimiter), [])
     except csv.Error:
         cells = []
-    return any(_title(cell) in _IMAGE for cell in cells), len(cells)
+    return bool(picture_places(cells)), len(cells)
 
 
 class _Columns:
@@ -166,7 +177,7 @@ class _Columns:
         titles = [_title(cell) for cell in header]
         self._classes = classes
         self._width = len(header)
-        self._image = next((titles.index(title) for title in _IMAGE if title in titles), -1)
+        self._image = next(iter(picture_places(header)), -1)
         self._tags = [n for n, title in enumerate(titles) if re.sub(r"\d+$", "", title) in _TAGS]
         known = {key_of(name): name for name in classes}
         self._marks = {n: known[key] for n, key in enumerate(keys) if key in known}

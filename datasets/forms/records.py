@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from datasets.rows import SCORES, Row, refuse_unsure
+from datasets.tables import picture_places
 from utils.common.errors import UserError
 from utils.common.files import decoded_text
 
-_IMAGE_KEYS = ("image", "file_name", "filename", "file", "path", "name", "img", "image_path")
 _TAG_KEYS = ("tags", "labels", "classes", "categories", "tag", "label", "class", "category")
 
 
@@ -60,10 +60,10 @@ def read_records(path: Path, records: Sequence[Any]) -> Iterator[Row]:
         if not isinstance(record, Mapping):
             raise UserError(f"{place} is {record!r:.60}, not an object of an image and its tags")
 
-        name = _first(record, _IMAGE_KEYS)
+        name = _picture(record)
         words = _first(record, _TAG_KEYS)
 
-        if not isinstance(name, str):
+        if not name:
             raise UserError(f'{place} names no image; write it as "image": "a.jpg"')
         if record.keys().isdisjoint(_TAG_KEYS):
             raise UserError(
@@ -74,6 +74,13 @@ def read_records(path: Path, records: Sequence[Any]) -> Iterator[Row]:
         if words:
             refuse_unsure(place, words, _first(record, SCORES))
         yield Row(place, (name,), _words(words, place), more=True)
+
+
+def _picture(record: Mapping[str, Any]) -> str:
+    """Return what a record calls its picture: the text under the best key; "" without any."""
+    keys = list(record)
+    named = (record[keys[place]] for place in picture_places(keys))
+    return next((name for name in named if isinstance(name, str) and name.strip()), "")
 
 
 def _first(record: Mapping[str, Any], keys: Sequence[str]) -> Any:

@@ -87,7 +87,7 @@ def test_columns_under_their_usual_names(header: tuple[str, str], tmp_path: Path
         *("image,name,imageId", "image_file,image", "picture id,Name"),
     ],
 )
-def test_of_several_columns_the_one_that_names_files_counts_wherever_it_stands(
+def test_of_several_columns_or_keys_the_one_that_names_files_counts_wherever_it_stands(
     titles: str, tmp_path: Path
 ) -> None:
     first, *others = titles.split(",")
@@ -96,7 +96,29 @@ def test_of_several_columns_the_one_that_names_files_counts_wherever_it_stands(
     for order in (list(columns), list(columns)[::-1]):
         rows = [[columns[title][n] for title in order] for n in (0, 1)]
         text = "\n".join(",".join(row) for row in (order, *rows))
-        assert read(tmp_path / "t.csv", text) == {"sub/a.jpg": {"cat"}, "d.jfif": {"dog"}}
+        expected = {"sub/a.jpg": {"cat"}, "d.jfif": {"dog"}}
+        assert read(tmp_path / "t.csv", text) == expected
+        records = [dict(zip(order, row)) for row in rows]
+        assert read(tmp_path / "t.json", json.dumps(records)) == expected
+
+
+@pytest.mark.parametrize("image", [7, "d", "https://host/d", "", None, {"id": "d"}, ["d"]])
+def test_an_image_that_is_no_file_name_gives_way_to_one_that_is(
+    image: object, tmp_path: Path
+) -> None:
+    for key in ("file_name", "filename", "path", "image_path"):
+        for record in ({"image": image, key: "a.jpg"}, {key: "a.jpg", "image": image}):
+            text = json.dumps([{**record, "tags": ["cat"]}])
+            assert read(tmp_path / "t.json", text) == {"sub/a.jpg": {"cat"}}
+            assert read(tmp_path / "t.jsonl", text[1:-1]) == {"sub/a.jpg": {"cat"}}
+
+
+def test_of_keys_without_a_text_the_next_names_the_picture(tmp_path: Path) -> None:
+    for unnamed in (None, " ", 3):
+        record = {"file_name": unnamed, "image": "a.jpg", "tags": ["cat"]}
+        assert read(tmp_path / "t.json", json.dumps([record])) == {"sub/a.jpg": {"cat"}}
+        with pytest.raises(UserError, match='entry 1 names no image; write it as "image": "a.jpg"'):
+            read(tmp_path / "t.json", json.dumps([{"image": unnamed, "tags": ["cat"]}]))
 
 
 BOTH = {"cat", "dog"}
