@@ -87,16 +87,17 @@ def _matched(
     repeated: set[PurePosixPath] = set()
     elsewhere: list[str] = []
     for row in rows:
-        found = [len(pictures.find(name)) for name in row.called]
+        below = next(iter(row.called), "")
+        found = [len(pictures.find(name, below)) for name in row.called]
         # looser names of a picture that lies elsewhere may fit one of these
-        is_beside = any(map(pictures.is_beside, row.called[:1]))
+        is_beside = pictures.is_beside(below)
         if partial and (is_beside or not any(found)):
             elsewhere += row.called[-1:] or (row.place,)
             continue
 
         best = next((n for n, count in enumerate(found) if count == 1), 0)
         name = row.called[best]
-        file = pictures.named(name, row.place)
+        file = pictures.named(name, row.place, below)
         if file in seen and not row.more:
             raise UserError(
                 f"{row.place} lists {name!r} a second time, after {seen[file]}; keep one of them, "

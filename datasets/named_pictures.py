@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote
 
 from datasets.folders import picture_suffixes
@@ -65,11 +65,11 @@ class Pictures:
             for called in {str(file), file.name}:
                 self._any_case.setdefault(_key(called).casefold(), []).append(file)
 
-    def named(self, called: str, place: str) -> PurePosixPath:
-        """Return the picture called so. Raises UserError naming the place if there is none, or more
-        than one.
+    def named(self, called: str, place: str, path: str = "") -> PurePosixPath:
+        """Return the picture called so, of those that a path may mean. Raises UserError naming the
+        place if there is none, or more than one.
         """
-        found = self.find(called)
+        found = self.find(called, path)
         if len(found) > 1:
             raise UserError(
                 f"{place}: {called!r} may be {found[0]} or {found[1]}; write the path below "
@@ -89,13 +89,27 @@ class Pictures:
         key = _key(called).replace("\\", "/")
         return self._beside is not None and key not in self._exact and self._beside.has(key)
 
-    def find(self, called: str) -> list[PurePosixPath]:
-        """Return all pictures that may be meant, by the whole name, or by a part of an address."""
+    def find(self, called: str, path: str = "") -> list[PurePosixPath]:
+        """Return all pictures that may be meant, by the whole name, or by a part of an address.
+
+        path: what else is known of where the picture lies, as `val/Annotations/a`: of pictures in
+        folders that differ in one name alone, it means the one whose name it has.
+        """
         if self.is_beside(called):
             return []
         key = _key(called)
         names = dict.fromkeys((key, *picture_parts(key)))
-        return next(filter(None, map(self._called, names)), [])
+        found = next(filter(None, map(self._called, names)), [])
+        folders = set(_key(path).replace("\\", "/").split("/")[:-1]) - {"", ".", ".."}
+        return [file for file in found if not self._is_another_meant(file, folders)]
+
+    def _is_another_meant(self, file: PurePosixPath, folders: set[str]) -> bool:
+        """Tell whether there is a picture of this name, here or beside, in a folder that differs in
+        one name alone, which is one of `folders`.
+        """
+        if any(_key(other) in self._loose for other in _in_other_folders(file, folders)):
+            return True
+        return self._beside is not None and self._beside.is_meant(file, folders)
 
     def _called(self, key: str) -> list[PurePosixPath]:
         plain = _base(unquote(key))
@@ -156,8 +170,11 @@ class _Beside:
         folder = export if export.is_dir() else export.parent
         self._folder = folder.resolve()
         self._roots = {root.resolve() for root in roots}
-        self._is_around = any(self._folder in root.parents for root in self._roots)
+        self._is_around = any(map(self._is_below, self._roots))
         self._listed: dict[str, set[str]] = {}
+
+    def _is_below(self, root: Path) -> bool:
+        return self._folder in root.parents
 
     def has(self, path: str) -> bool:
         """Tell whether a path below the export, perhaps without suffix, is one of them."""
@@ -167,6 +184,17 @@ class _Beside:
         if below not in self._listed:
             self._listed[below] = set(self._names(below))
         return name in self._listed[below]
+
+    def is_meant(self, file: PurePosixPath, folders: set[str]) -> bool:
+        """Tell whether one of them has the path of one's own picture, but for one of `folders` in
+        place of another one.
+        """
+        around = (root.relative_to(self._folder) for root in self._roots if self._is_below(root))
+        return any(
+            self.has(_key(other))
+            for place in around
+            for other in _in_other_folders(place / file, folders)
+        )
 
     def _names(self, below: str) -> Iterator[str]:
         """Yield the names of pictures in one folder, with and without suffix; none where it is no
@@ -185,6 +213,17 @@ class _Beside:
             if _without_suffix(name) != name:
                 yield name
                 yield _without_suffix(name)
+
+
+def _in_other_folders(file: PurePath, folders: set[str]) -> Iterator[str]:
+    """Yield the path of a picture, without suffix, with one of `folders` in place of each folder on
+    the way to it that is none of them.
+    """
+    *way, name = PurePosixPath(_without_suffix(file.as_posix())).parts
+    for place, part in enumerate(way):
+        if _key(part) not in folders:
+            for other in sorted(folders):
+                yield "/".join((*way[:place], other, *way[place + 1 :], name))
 
 
 def _key(called: str) -> str:

@@ -4,7 +4,7 @@ its "PASCAL VOC", which has boxes beside them.
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image
@@ -12,7 +12,7 @@ from PIL import Image
 from datasets.folders import files_below
 from datasets.forms import voc
 from datasets.pictures import open_image
-from datasets.rows import Region, Row, row_of
+from datasets.rows import Region, Row, called_by_place, row_of
 from datasets.specs import palette
 from datasets.voc_xml import parsed_xml
 from utils.common.errors import UserError
@@ -22,7 +22,8 @@ LIST = "labelmap.txt"
 _FOLDER = "SegmentationClass"
 _LISTS = Path("ImageSets") / "Segmentation"
 _BOXES = "Annotations"
-_VOC = (_BOXES, "JPEGImages")  # beside these, masks lie in their own folder alone
+_PICTURES = "JPEGImages"
+_VOC = (_BOXES, _PICTURES)  # beside these, masks lie in their own folder alone
 _NUMBERS = (1 << np.arange(0, 24, 8)).astype(np.int64)  # of r, g, b: one number per colour
 
 
@@ -49,7 +50,7 @@ def read(listed: Path) -> Iterator[Row]:
 
     for name, file in masks.items():
         image = open_image(file).decoded()
-        called = (name, PurePosixPath(name).name)
+        called = called_by_place(PurePath(_FOLDER, name), _FOLDER, _PICTURES)
         more = boxed[name].words if name in boxed else ()
         yield row_of(str(file), called, _regions(file, image, colours), image.size[::-1], more)
 

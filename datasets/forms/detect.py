@@ -85,10 +85,15 @@ def rows_of_folder(folder: Path, classes: Sequence[str], outlines: bool) -> Iter
 
     Raises UserError as `rows_of` does.
     """
+    rows = _marked(folder, classes)
+    if rows is not None:
+        return rows
+
     below = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-    for roots in ([folder], below):
-        if found := [rows for root in roots if (rows := _marked(root, classes)) is not None]:
-            return chain.from_iterable(found)
+    parts = {part.name: _marked(part, classes) for part in below}
+    found = [_in_part(name, rows) for name, rows in parts.items() if rows is not None]
+    if found:
+        return chain.from_iterable(found)
 
     files = files_below(folder, (".json",)).files
     if any(map(_form, files)):
@@ -101,6 +106,14 @@ def rows_of_folder(folder: Path, classes: Sequence[str], outlines: bool) -> Iter
             for file, root in chain([first], annotations)
         )
     return None
+
+
+def _in_part(name: str, rows: Iterator[Row]) -> Iterator[Row]:
+    """Yield the rows of one of several folders that were exported, each picture called first by its
+    path below all of them.
+    """
+    for row in rows:
+        yield row._replace(called=(*(f"{name}/{called}" for called in row.called), *row.called))
 
 
 def _marked(folder: Path, classes: Sequence[str]) -> Iterator[Row] | None:

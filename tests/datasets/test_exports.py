@@ -136,6 +136,16 @@ def yolo_split(split: Path, name: str, label: int) -> Path:
     return split / "images"
 
 
+def yolo_part(split: Path, name: str, label: int) -> Path:
+    return yolo_split(split / "data", name, label)
+
+
+def yolo_folder(split: Path, name: str, label: int) -> Path:
+    written(split / "data.yaml", "names: [cat, dog]")
+    written(split / f"{name}.txt", f"{label} .5 .5 .1 .1")
+    return split
+
+
 def coco_split(split: Path, name: str, label: int) -> Path:
     content = coco(file_name=f"{name}.jpg")
     content["annotations"] = [object_of(label + 1, [])]
@@ -151,13 +161,34 @@ def voc_split(split: Path, name: str, label: int) -> Path:
     return split
 
 
+def voc_part(split: Path, name: str, label: int) -> Path:
+    voc_split(split / "annotations", name, label)
+    return split / "images"
+
+
+def voc_folders(split: Path, name: str, label: int) -> Path:
+    voc_split(split.parent / "xml" / split.name, name, label)
+    return split.parent / "pictures" / split.name
+
+
+def colours_split(split: Path, name: str, label: int) -> Path:
+    written(split / "labelmap.txt", "cat:9,0,0::\ndog:0,9,0::\n")
+    (split / "SegmentationClass").mkdir(parents=True, exist_ok=True)
+    colour = [(9, 0, 0), (0, 9, 0)][label]
+    Image.new("RGB", (2, 2), colour).save(split / "SegmentationClass" / f"{name}.png")
+    return split / "JPEGImages"
+
+
 def labelme_split(split: Path, name: str, label: int) -> Path:
     shape = {"label": BOTH[label], "points": [[1, 1], [9, 9]], "shape_type": "rectangle"}
     written(split / f"{name}.json", {"shapes": [shape], "imagePath": f"{name}.jpg"})
     return split
 
 
-SPLITS = [yolo_split, coco_split, voc_split, labelme_split]
+SPLITS = [
+    *(yolo_split, yolo_part, yolo_folder, coco_split, voc_split, voc_part, voc_folders),
+    *(colours_split, labelme_split),
+]
 
 
 @pytest.mark.parametrize("split", SPLITS, ids=lambda split: split.__name__)
@@ -170,12 +201,15 @@ def test_a_picture_of_another_split_gives_no_tags_to_one_of_its_name(
             written(place / f"{name}.jpg", "")
 
     train = split(tmp_path / "ds" / "train", "b", 0)
+    every = [file.relative_to(tmp_path / "ds") for file in (tmp_path / "ds").rglob("*.jpg")]
+    expected = {str(file): ["dog" if "valid" in file.parts else "cat"] for file in every}
+    assert tags(tmp_path / "ds", [*map(PurePosixPath, every)], tmp_path / "ds") == expected
     files = [PurePosixPath("a.jpg"), PurePosixPath("b.jpg")]
     assert tags(tmp_path / "ds", files, train) == {"a.jpg": ["cat"], "b.jpg": ["cat"]}
     assert "2 pictures of" in capsys.readouterr().err
 
-    for file in (tmp_path / "ds" / "train").rglob("a.*"):
-        if file.suffix != ".jpg":
+    for file in (tmp_path / "ds").rglob("a.*"):
+        if file.suffix != ".jpg" and "train" in file.parts:
             file.unlink()
     assert tags(tmp_path / "ds", files, train) == {"b.jpg": ["cat"]}
 
