@@ -2,7 +2,7 @@
 its "PASCAL VOC", which has boxes beside them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePath
 
@@ -11,6 +11,7 @@ from PIL import Image
 
 from datasets.folders import files_below
 from datasets.forms import voc
+from datasets.forms.voc_lists import LABEL_MAP, joined, listed_below
 from datasets.pictures import open_image
 from datasets.rows import Region, Row, called_by_place, row_of
 from datasets.specs import palette
@@ -18,9 +19,7 @@ from datasets.voc_xml import parsed_xml
 from utils.common.errors import UserError
 from utils.common.files import decoded_text
 
-LIST = "labelmap.txt"
 _FOLDER = "SegmentationClass"
-_LISTS = Path("ImageSets") / "Segmentation"
 _BOXES = "Annotations"
 _PICTURES = "JPEGImages"
 _VOC = (_BOXES, _PICTURES)  # beside these, masks lie in their own folder alone
@@ -31,7 +30,7 @@ def found(folder: Path) -> Path | None:
     """Return the list of colours of a folder of masks; None where it has no list, or no mask, as
     CVAT's "PASCAL VOC" of boxes alone.
     """
-    listed = folder / LIST
+    listed = folder / LABEL_MAP
     if listed.is_file() and _masks(folder):
         return listed
     return None
@@ -39,26 +38,25 @@ def found(folder: Path) -> Path | None:
 
 def read(listed: Path) -> Iterator[Row]:
     """Yield the pictures of a list of colours: of a mask a region per class that is seen. Classes
-    of boxes in VOC's XML beside the masks are added.
+    that VOC's XML and lists beside the masks name are added.
 
     Raises UserError where the list is malformed, or a mask is broken or has another colour.
     """
     colours = _colours(listed)
     folder = listed.parent
     masks = _masks(folder)
-    boxed = _boxed(folder / _BOXES)
+    rows = joined(_boxed(folder), listed_below(folder))
+    tagged = {row.called[0]: row for row in rows}
 
     for name, file in masks.items():
         image = open_image(file).decoded()
         called = called_by_place(PurePath(_FOLDER, name), _FOLDER, _PICTURES)
-        more = boxed[name].words if name in boxed else ()
+        more: Sequence[str] = ()
+        if called[0] in tagged:
+            more = tagged.pop(called[0]).words
         yield row_of(str(file), called, _regions(file, image, colours), image.size[::-1], more)
 
-    yield from (row for name, row in boxed.items() if name not in masks)
-    for name, place in _names(folder / _LISTS).items():
-        # CVAT writes no mask and no XML of a picture without an object
-        if name not in masks and name not in boxed:
-            yield row_of(place, (name,), [])
+    yield from tagged.values()
 
 
 def _masks(folder: Path) -> dict[str, Path]:
@@ -71,24 +69,12 @@ def _masks(folder: Path) -> dict[str, Path]:
     return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
 
 
-def _boxed(folder: Path) -> dict[str, Row]:
-    """Return what VOC's XML below a folder says, by the file's path without suffix."""
-    rows = {}
-    for file in files_below(folder, (".xml",)).files:
-        below = file.relative_to(folder)
+def _boxed(folder: Path) -> Iterator[Row]:
+    """Yield what VOC's XML in an export says."""
+    for file in files_below(folder / _BOXES, (".xml",)).files:
         root = parsed_xml(file)
         if root.tag == voc.TAG:
-            rows[below.with_suffix("").as_posix()] = voc.read(file, root, below)
-    return rows
-
-
-def _names(folder: Path) -> dict[str, str]:
-    """Return the place of each name that the lists of a folder have, by name."""
-    names: dict[str, str] = {}
-    for file in sorted(folder.glob("*.txt")):
-        lines = decoded_text(file, file.read_bytes()).splitlines()
-        names |= {line.strip(): f"{file}, {line.strip()}" for line in lines if line.strip()}
-    return names
+            yield voc.read(file, root, file.relative_to(folder))
 
 
 def _regions(file: Path, image: Image.Image, colours: dict[int, str]) -> list[Region]:
@@ -97,7 +83,9 @@ def _regions(file: Path, image: Image.Image, colours: dict[int, str]) -> list[Re
     strange = next((number for number in shown if number not in colours), None)
     if strange is not None:
         red, green, blue = strange & 255, strange >> 8 & 255, strange >> 16
-        raise UserError(f"{file} has the colour {red},{green},{blue}, which {LIST} lacks; add it")
+        raise UserError(
+            f"{file} has the colour {red},{green},{blue}, which {LABEL_MAP} lacks; add it"
+        )
     return [Region(colours[number], partial(_same, numbers, number)) for number in shown]
 
 

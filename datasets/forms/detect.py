@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -11,6 +11,7 @@ from datasets.coco_json import without_outline
 from datasets.folders import files_below
 from datasets.forms import coco, colours, cvat, label_studio, labelme, supervisely, voc, yolo
 from datasets.forms.records import read_lines, read_mapping, read_records
+from datasets.forms.voc_lists import LABEL_MAP, joined, listed_below
 from datasets.rows import Row
 from datasets.tables import HEADER, read_table
 from datasets.voc_xml import parsed_xml
@@ -38,7 +39,7 @@ _XML: dict[str, Callable[[Path, Element, Path], Iterator[Row]]] = {  # by tag of
     voc.TAG: lambda path, root, below: iter([voc.read(path, root, below)]),
 }
 _LINES = (".jsonl", ".ndjson")
-_LISTS = ("obj.names", "classes.txt", "obj.data", colours.LIST, "meta.json")  # stand for a folder
+_LISTS = ("obj.names", "classes.txt", "obj.data", LABEL_MAP, "meta.json")  # stand for a folder
 
 
 def rows_of(path: Path, classes: Sequence[str], outlines: bool) -> tuple[Iterator[Row], bool]:
@@ -99,12 +100,14 @@ def rows_of_folder(folder: Path, classes: Sequence[str], outlines: bool) -> Iter
     if any(map(_form, files)):
         return _of_json_files(folder, files, classes, outlines)
     annotations = _annotations(folder)
-    first = next(annotations, None)  # of thousands of files, the others are not read yet
-    if first:
-        return chain.from_iterable(
+    first = list(islice(annotations, 1))  # of thousands of files, the others are not read yet
+    listed = listed_below(folder)
+    if first or listed:
+        rows = chain.from_iterable(
             _XML[root.tag](file, root, file.relative_to(folder))
-            for file, root in chain([first], annotations)
+            for file, root in chain(first, annotations)
         )
+        return joined(rows, listed)
     return None
 
 

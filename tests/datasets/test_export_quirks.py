@@ -41,8 +41,97 @@ def test_voc_of_cvat_has_a_list_of_colours_though_it_has_boxes_alone(
         coloured(tmp_path / "voc" / "JPEGImages" / "a.png", np.full((HEIGHT, WIDTH), 1))
     if beside == "empty folders":
         (tmp_path / "voc" / "SegmentationClass").mkdir()
-    assert tags(tmp_path / "voc") == {"sub/b.jpg": ["dog"]}
-    assert masks(tmp_path / "voc", photos) == {"sub/b.jpg": None}
+    assert tags(tmp_path / "voc") == {"a.jpg": [], "sub/b.jpg": ["dog"]}
+    drawn = masks(tmp_path / "voc", photos)
+    assert drawn["sub/b.jpg"] is None and not drawn["a.jpg"].any()
+
+
+def lists(folder: Path, **texts: str) -> Path:
+    """Write lists of pictures as VOC has them."""
+    for name, text in texts.items():
+        written(folder / "ImageSets" / "Main" / f"{name}.txt", text)
+    return folder
+
+
+VOC_LISTS = {  # original: difficult alone is 0, names have no suffix, two splits and both
+    "cat_train": "a  1\nb -1\n",
+    "dog_train": "a -1\nb  0\n",
+    "cat_val": "c -1\n",
+    "dog_val": "c -1\n",
+    "cat_trainval": "a  1\nb -1\nc -1\n",
+    "dog_trainval": "a -1\nb  0\nc -1\n",
+    "train": "a\nb\n",
+    "val": "c\n",
+    "trainval": "a\nb\nc\n",
+    "test": "d\n",
+}
+
+
+@pytest.mark.parametrize("given", ["VOC2012", "", "VOC2012/ImageSets", "VOC2012/ImageSets/Main"])
+def test_lists_of_voc_are_tags_without_xml(given: str, tmp_path: Path) -> None:
+    """And the names of its test split, of which nothing is known, are none."""
+    lists(tmp_path / "devkit" / "VOC2012", **VOC_LISTS)
+    files = [PurePosixPath(name) for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg")]
+    expected = {"a.jpg": ["cat"], "b.jpg": ["dog"], "c.jpg": []}
+    assert tags(tmp_path / "devkit" / given, files) == expected
+
+
+def test_lists_and_boxes_of_several_folders_are_joined(tmp_path: Path) -> None:
+    lists(tmp_path / "VOC2007", cat_train="a 1\nc -1\n", train="a\nc\n")
+    written(tmp_path / "VOC2007" / "Annotations" / "a.xml", voc("dog"))
+    written(tmp_path / "VOC2012" / "Annotations" / "a.xml", voc("dog"))
+    below = [PurePosixPath(f"VOC{year}/JPEGImages/{n}.jpg") for year in (2007, 2012) for n in "ac"]
+    found = tags(tmp_path, below, tmp_path)
+    assert list(found.values()) == [["cat", "dog"], ["dog"], []]
+    assert list(map(str, found)) == [str(below[0]), str(below[2]), str(below[1])]
+
+
+def test_tags_of_pictures_are_added_to_masks_in_colours(tmp_path: Path, photos: Path) -> None:
+    root = tmp_path / "voc"
+    written(root / "labelmap.txt", COLOURS)
+    coloured(root / "SegmentationClass" / "a.png", CAT)
+    lists(root, cat_x="a 1\nsub/b -1\n", dog_x="a 1\nsub/b 1\n", x="a\nsub/b\nc\n")
+    assert tags(root) == {"a.jpg": ["cat", "dog"], "sub/b.jpg": ["dog"], "c.jpg": []}
+    drawn = masks(root, photos)
+    assert drawn["a.jpg"] is drawn["sub/b.jpg"] is None and not drawn["c.jpg"].any()
+
+
+@pytest.mark.parametrize("split", ["train", "my_train", "light_train"])
+@pytest.mark.parametrize("name", ["cat", "traffic light", "traffic_light", "light"])
+def test_classes_and_splits_of_lists_may_have_gaps_as_pictures_do(
+    name: str, split: str, tmp_path: Path
+) -> None:
+    marked = {f"{name}_{split}": '"b c"  1\nd -1\n', "light_off_train": "d -1\n"}
+    lists(tmp_path, **marked, **{split: "b c\nd\n"})
+    spec = given_classes("cat, traffic light, light, off, my")
+    files = [PurePosixPath("b c.jpg"), PurePosixPath("d.jpg")]
+    found = tags_of_file(tmp_path, files, spec)
+    assert found == {files[0]: {name.replace("_", " ")}, files[1]: set()}
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (
+            {"cat_x": "a 1\nc\n"},
+            "cat_x.txt has 'c' where other lines have a picture's name and 1, 0",
+        ),
+        ({"cat_x": "a\nc 1\n"}, "cat_x.txt has 'a' where"),
+        ({"cat_x": "a 1\nc 2\n"}, "cat_x.txt has 'c 2' where"),
+        (
+            {"cat_x": "a 1\nc 0\n", "dog_x": "a 1\n"},
+            "cat_x.txt has marks of 0, which VOC has where",
+        ),
+        ({"bird_x": "a 1\nc -1\n"}, "bird_x.txt, a has the tag 'bird', which is no class"),
+        ({"x": "a\nc\n"}, "holds no XML file"),
+    ],
+)
+def test_lists_that_may_mean_something_else_are_refused(
+    texts: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        tags(lists(tmp_path / "voc", **texts))
+    assert "\n" not in str(caught.value)
 
 
 def test_boxes_beside_masks_in_colours_are_tags_too(tmp_path: Path, photos: Path) -> None:

@@ -51,6 +51,7 @@ FORMS = {
     "cvat_images": (BOTH, True, CAT + DOG),
     "cvat_labelme": (BOTH, True, None),
     "cvat_mask": (["dog"], False, DOG),
+    "cvat_voc": (BOTH, True, None),
     "supervisely": (BOTH, False, HOLED + DOG),
 }
 
