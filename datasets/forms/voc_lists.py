@@ -13,6 +13,7 @@ from utils.common.files import decoded_text
 
 LABEL_MAP = "labelmap.txt"  # CVAT writes it beside ImageSets, VOC has none
 _FOLDER = "ImageSets"
+_BOXES = "Annotations"
 _MAIN = "Main"
 _KINDS = (_MAIN, "Segmentation")  # the other lists have numbers of objects
 _PRESENT = "1"
@@ -31,9 +32,10 @@ class _Said(NamedTuple):
 def listed_below(folder: Path) -> dict[str, Row]:
     """Return what lists below a folder say of each picture, by the first name that it is called.
 
-    A picture has the classes that it is marked with. Names alone say something in CVAT's exports
-    only: the picture was annotated, perhaps without any object. Raises UserError naming a line that
-    is malformed.
+    A picture has the classes that it is marked with. In VOC, lists say nothing of a picture that
+    has XML, from which they were made, and names alone say nothing; in CVAT's exports, marks are
+    tags beside boxes, and a name alone is a picture without an object. Raises UserError naming a
+    line that is malformed.
     """
     texts = files_below(folder, (".txt",)).files
     exports = sorted({file.parents[2] for file in texts if file.parent.parent.name == _FOLDER})
@@ -67,8 +69,9 @@ def _rows(export: Path, below: PurePath) -> Iterator[Row]:
         classes.setdefault(name, set()).add(category)
 
     for name, file in files.items():
-        xml = below / "Annotations" / name  # where VOC has its boxes, without suffix
-        called = called_by_place(xml, "Annotations", "JPEGImages")
+        if not _is_of_cvat(export) and (export / _BOXES / f"{name}.xml").is_file():
+            continue
+        called = called_by_place(below / _BOXES / name, _BOXES, "JPEGImages")
         yield row_of(f"{file}, {name}", called, [], more=classes[name] - {""})
 
 
@@ -87,9 +90,13 @@ def _said(export: Path) -> Iterator[_Said]:
             shown = "" if mark == _ABSENT else category
             yield _Said(file, name, shown)
 
-    if (export / LABEL_MAP).is_file():
+    if _is_of_cvat(export):
         for file, listed in names.items():
             yield from (_Said(file, name, "") for name in listed)
+
+
+def _is_of_cvat(export: Path) -> bool:
+    return (export / LABEL_MAP).is_file()
 
 
 def _lines(file: Path) -> list[str]:

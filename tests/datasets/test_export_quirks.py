@@ -76,14 +76,24 @@ def test_lists_of_voc_are_tags_without_xml(given: str, tmp_path: Path) -> None:
     assert tags(tmp_path / "devkit" / given, files) == expected
 
 
-def test_lists_and_boxes_of_several_folders_are_joined(tmp_path: Path) -> None:
-    lists(tmp_path / "VOC2007", cat_train="a 1\nc -1\n", train="a\nc\n")
-    written(tmp_path / "VOC2007" / "Annotations" / "a.xml", voc("dog"))
-    written(tmp_path / "VOC2012" / "Annotations" / "a.xml", voc("dog"))
-    below = [PurePosixPath(f"VOC{year}/JPEGImages/{n}.jpg") for year in (2007, 2012) for n in "ac"]
-    found = tags(tmp_path, below, tmp_path)
-    assert list(found.values()) == [["cat", "dog"], ["dog"], []]
-    assert list(map(str, found)) == [str(below[0]), str(below[2]), str(below[1])]
+def test_lists_add_to_the_boxes_of_cvat_and_not_to_the_xml_of_voc(tmp_path: Path) -> None:
+    for part in ("voc", "cvat"):
+        lists(tmp_path / part, cat_train="a 1\nc 1\n", dog_train="a -1\nc -1\n", train="a\nc\nd\n")
+        written(tmp_path / part / "Annotations" / "a.xml", voc("dog"))
+    written(tmp_path / "cvat" / "labelmap.txt", COLOURS)
+    files = [
+        PurePosixPath(part, "JPEGImages", f"{n}.jpg") for part in ("voc", "cvat") for n in "acd"
+    ]
+    found = {
+        file[:-4].replace("/JPEGImages", ""): said for file, said in tags(tmp_path, files).items()
+    }
+    assert found == {
+        "voc/a": ["dog"],
+        "voc/c": ["cat"],
+        "cvat/a": ["cat", "dog"],
+        "cvat/c": ["cat"],
+        "cvat/d": [],
+    }
 
 
 def test_tags_of_pictures_are_added_to_masks_in_colours(tmp_path: Path, photos: Path) -> None:
