@@ -2,6 +2,7 @@
 background words.
 """
 
+import json
 import os
 import unicodedata
 from collections.abc import Sequence
@@ -114,6 +115,20 @@ def read_classes(path: Path) -> DatasetSpec:
         )
 
     return _described(classes, prompts, words, template)
+
+
+def classes_text(spec: DatasetSpec) -> str:
+    """Return the text of a class list file, which `read_classes` reads as classes of one's own with
+    the words of a spec.
+    """
+    sections = {
+        "classes": spec.classes,
+        "prompts": dict(zip(spec.classes, spec.prompts)),
+        "background": spec.background,
+        "template": spec.template,
+    }
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in sections.items()]
+    return "\n".join([*lines, ""])
 
 
 def _described(

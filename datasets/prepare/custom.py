@@ -9,7 +9,7 @@ import json
 import shutil
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from shlex import quote
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from datasets.annotations import NOTHING, Tagged, tags_of_file
-from datasets.classes import CLASSES, read_classes
+from datasets.classes import CLASSES, classes_text, given_classes
 from datasets.forms.detect import FORMS
 from datasets.index import write_index
 from datasets.list_files import read_list
@@ -73,9 +73,9 @@ def add_command(kinds: Any) -> None:
     add(
         "--classes",
         required=True,
-        type=Path,
-        metavar="FILE",
-        help="YAML with `classes: [...]`, see datasets/README.md",
+        metavar="FILE|NAMES",
+        help="class list (YAML, see datasets/README.md), names apart by commas ('cat, dog'), voc "
+        "or coco",
     )
     add(
         "--tags",
@@ -120,7 +120,7 @@ def _run(args: Namespace) -> None:
         idle = "is of a drawn split, and --val_list gives one; leave one of them out"
         refuse_idle(vars(args), ("val_share", "seed"), idle)
     require_place(args.out / TAGS, "--out")
-    spec = read_classes(args.classes)
+    spec = replace(given_classes(args.classes), name="custom")
     _check_folders(args)
     outside = [folder for folder in (args.masks, args.out) if folder]
     found = pictures_below(args.images, outside)
@@ -230,8 +230,11 @@ def _write(args: Namespace, spec: DatasetSpec, prepared: Prepared) -> bool:
     for split, members in splits.items():
         write_whole(out / f"{split}.txt", "".join(f"{names[file]}\n" for file in members).encode())
 
-    if args.classes.resolve() != (out / CLASSES).resolve():
-        shutil.copyfile(args.classes, out / CLASSES)
+    given = Path(args.classes)
+    if not given.is_file():
+        write_whole(out / CLASSES, classes_text(spec).encode())
+    elif given.resolve() != (out / CLASSES).resolve():
+        shutil.copyfile(given, out / CLASSES)
 
     files = {names[file]: (str(file), mask) for file, mask in zip(names, prepared.masks)}
     write_index(out, args.images, prepared.mask_folder, files)

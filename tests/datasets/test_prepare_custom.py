@@ -7,6 +7,7 @@ import re
 import shutil
 import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -19,7 +20,7 @@ import test_msc_flip_coco
 import test_msc_flip_voc
 import train_voc
 from datasets.annotations import tags_of_file
-from datasets.classes import read_classes, spec_of
+from datasets.classes import given_classes, read_classes, spec_of
 from datasets.folders import MASK_MARKS
 from datasets.layouts import items
 from datasets.own_pictures import pictures
@@ -28,7 +29,7 @@ from datasets.prepare import __main__ as prepare
 from datasets.prepare.custom import draw
 from datasets.prepare.own_masks import masks_of
 from datasets.specs import BACKGROUND, TEMPLATE, VOC
-from datasets.tags import read_tags
+from datasets.tags import read_all_tags, read_tags
 from datasets.toy.write import write_custom
 from utils.common.console import begin_notices
 from utils.common.entry import command
@@ -263,6 +264,44 @@ def test_masks_that_the_last_run_did_not_make_are_left_out(
     assert f"{len(ODD) - 2} of {len(ODD)} label maps in {flags[-1]} are left out" in said
     found = [item for split in ("train", "val") for item in items("custom", photos / "out", split)]
     assert {item.name for item in found if item.mask} == told
+
+
+@pytest.mark.parametrize("named", ["cat, dog,traffic light", "voc", "coco", "Ü: 'x', #y, no, 7"])
+def test_classes_are_named_as_every_command_takes_them(named: str, photos: Path) -> None:
+    spec = given_classes(named)
+    classes = ("cat", "dog", "traffic light")
+    if not set(classes) <= set(spec.classes):
+        classes = spec.classes[:3]
+    rows = [f'"{name}",{classes[n % 3]}\n' for n, name in enumerate(ODD)]
+    written(photos / "tags.csv", "".join(["image,tags\n", *rows]))
+    assert prepared(photos, "--classes", named, "--tags", photos / "tags.csv") == 0
+    found = spec_of("custom", photos / "out")
+    assert found == replace(spec, name="custom", dropped=found.dropped)
+    tagged = read_all_tags(photos / "out" / "tags.json", found)
+    assert tagged.matrix.sum(1).tolist() == [1] * len(ODD)
+    shown = {spec.classes[k] for k in tagged.matrix.any(0).nonzero()[0]}
+    assert shown == set(classes)
+
+    again = photos / "out" / "classes.yaml"
+    kept = again.read_bytes()
+    assert prepared(photos, "--classes", again, "--tags", photos / "tags.csv") == 0
+    assert again.read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("cat, Cat", "--classes cat, Cat has the class 'Cat'; use names"),
+        (", ", "--classes ', ' lists 0 classes; give 1 to 254 names apart by commas"),
+        ("absent.yaml", "absent.yaml"),
+    ],
+)
+def test_names_that_are_no_classes_are_refused(
+    named: str, said: str, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prepared(photos, "--classes", named, "--tags", photos / "tags.csv") == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.splitlines()) == 1 and not (photos / "out").exists()
 
 
 def test_folders_are_tags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
