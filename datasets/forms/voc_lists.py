@@ -68,8 +68,9 @@ def _rows(export: Path, below: PurePath) -> Iterator[Row]:
         files.setdefault(name, file)
         classes.setdefault(name, set()).add(category)
 
+    is_of_cvat = _is_of_cvat(export)
     for name, file in files.items():
-        if not _is_of_cvat(export) and (export / _BOXES / f"{name}.xml").is_file():
+        if not is_of_cvat and (export / _BOXES / f"{name}.xml").is_file():
             continue
         called = called_by_place(below / _BOXES / name, _BOXES, "JPEGImages")
         yield row_of(f"{file}, {name}", called, [], more=classes[name] - {""})

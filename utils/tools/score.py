@@ -15,8 +15,9 @@ A file of seeds is NAME.npy or NAME.npz. It is read without unpickling, and know
   {class: (H, W)}                                    SEAM, MCTformer; without tags an empty dict
   an npz of `keys` and `scores`                      utils.tools.export
 
-Maps have the size of the mask and scores in 0..1. Elsewhere classes are 0..K-1 without background,
-so that 0 is VOC's aeroplane; files that fit their masks better if counted from 1 are refused.
+Maps have the size of the mask and scores in 0..1. But for PuzzleCAM's, classes are 0..K-1 without
+background, so that 0 is VOC's aeroplane; files that fit their masks better if their classes count
+from 1 are refused.
 """
 
 import argparse
@@ -185,8 +186,7 @@ def score_seeds(pairs: Pairs, classes: int, thresholds: torch.Tensor) -> Sweep:
             classes, or the classes of the files seem to be counted from 1.
     """
     sweep = Sweep(classes, thresholds)
-    shown_from_0 = 0  # classes of seeds that their masks show, taken as they are meant to be
-    shown_from_1 = 0
+    fitting = {0: 0, 1: 0}  # classes that the masks show, by the number that files may count from
     for path, mask in progress(pairs, desc="scoring"):
         true = load_mask(mask)
         check_labels(mask, true[true != IGNORE], classes)
@@ -194,15 +194,15 @@ def score_seeds(pairs: Pairs, classes: int, thresholds: torch.Tensor) -> Sweep:
         keys, scores = read_seeds(path, (height, width), classes - 1)
         sweep.update(keys, scores, torch.from_numpy(true).long())
 
-        labels = set(labels_in(true))
-        shown_from_0 += len(labels & {key + 1 for key in keys.tolist()})
-        shown_from_1 += len(labels & set(keys.tolist()))
+        shown = set(labels_in(true))
+        for first in fitting:
+            fitting[first] += len(shown & {key - first + 1 for key in keys.tolist()})
 
-    if shown_from_1 > shown_from_0:
+    if fitting[1] > fitting[0]:
         raise UserError(
             f"the seed files in {pairs[0][0].parent} seem to count classes from 1, 0 being the "
-            f"background: so counted, their masks show {shown_from_1} of them, and counted from 0 "
-            f"on {shown_from_0}; save each class's place in the class list, from 0 on and without "
+            f"background: so counted, their masks show {fitting[1]} of them, and counted from 0 on "
+            f"{fitting[0]}; save each class's place in the class list, from 0 on and without "
             "background, or the argmax as label PNGs for --predictions"
         )
     return sweep
