@@ -215,7 +215,8 @@ class Method(DenseSettings, TargetSettings):
     @property
     def reads_densely(self) -> bool:
         """Return True if anything is made from a dense read-out of CLIP."""
-        return self.branches != "vit" and (self.cam != "gradcam" or self.distribution != "none")
+        for_maps = self.cam in ("dense", "both")
+        return self.branches != "vit" and (for_maps or self.distribution != "none")
 
     @property
     def dino_features(self) -> bool:

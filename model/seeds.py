@@ -79,12 +79,12 @@ class SeedMaker:
         method = self.method
         cams = []
         last_map = None
-        if method.cam != "dense":
+        if method.cam in ("gradcam", "both"):
             own, attention = self._gradcam(features, rows)
             cams.append(own)
             last_map = attention if method.cam_block == -1 else None
 
-        if method.cam != "gradcam" and dense is not None:
+        if method.cam in ("dense", "both") and dense is not None:
             kind = method.dense_maps
             own = dense_cams(dense, self.text, self.logit_scale, rows, features.grid, kind)
             cams.append(own)
