@@ -107,6 +107,22 @@ def test_the_table_tells_means_differences_costs_and_what_did_not_run() -> None:
     ]
 
 
+def test_costs_hold_every_stage_that_some_row_has(tmp_path: Path) -> None:
+    whole = compared(cvf={0: 50.0}, mctformer_plus={0: 40.0})
+    stages = {"cvf": ("stage 2", "scores"), "mctformer_plus": ("stage 1", "scores")}
+    rows = tuple(
+        MethodRow(row, costs=dict.fromkeys(own, RowCost(3, 2, 1.5))) for row, own in stages.items()
+    )
+    comparison = Comparison("toy", "cvf", (0,), {}, rows, whole.measures)
+    costs = next(part for part in table(comparison).split("\n\n") if part.startswith("per seed"))
+    assert [line.split() for line in costs.splitlines()[2:]] == [
+        ["cvf", "0.0", "3.0", "3.0", "6.0", "1.5"],
+        ["mctformer_plus", "3.0", "0.0", "3.0", "6.0", "1.5"],
+    ]
+    page = write_methods(comparison, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert all(f"{stage}, CPU min" in page for stage in ("stage 1", "stage 2", "scores"))
+
+
 def test_the_page_and_the_json_hold_the_same(tmp_path: Path) -> None:
     comparison = compared(cvf={0: 51.23}, **{"<b>best</b>": {0: 64.56}})
     page = write_methods(comparison, tmp_path / "page.html").read_text(encoding="utf-8")

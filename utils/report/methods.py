@@ -16,6 +16,7 @@ from utils.report import plots
 from utils.report.page import write_page
 
 ORDER = (*CAMS.values(), *TITLES.values(), *TEST_TITLES)
+STAGES = ("stage 1", "stage 2", "scores")  # of a row's costs, one after the other
 CLEAR = 2  # standard errors that a difference must exceed to be called clear
 CELL = 14  # characters of a table's column
 
@@ -111,7 +112,7 @@ class MethodRow:
     """A line of a comparison but for its scores.
 
     reason: why it did not run, or not to its end; "" otherwise. changed: settings that differ from
-    those of the data. costs: by stage.
+    those of the data. costs: by stage, of `STAGES`.
     """
 
     name: str
@@ -271,8 +272,8 @@ def _longest(rows: Sequence[MethodRow]) -> int:
 
 
 def _stages(rows: Sequence[MethodRow]) -> list[str]:
-    """Return the stages that any row has, in their order: the row with most has them all."""
-    return max((list(row.costs) for row in rows), key=len, default=[])
+    """Return the stages that any row has, in their order."""
+    return [stage for stage in STAGES if any(stage in row.costs for row in rows)]
 
 
 def _costs(rows: Sequence[MethodRow]) -> str:

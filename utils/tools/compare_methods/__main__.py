@@ -47,6 +47,7 @@ from utils.config import Config, add_config_flags, load_config
 from utils.inference.segmenter import Outputs
 from utils.inference.summary import protocol
 from utils.report.methods import (
+    STAGES,
     Comparison,
     MethodRow,
     RowCost,
@@ -57,7 +58,7 @@ from utils.report.methods import (
 )
 from utils.splits import split_items
 from utils.tools.compare_methods.rows import FAMILY, OURS, TAKEN, Row, read_rows
-from utils.tools.compare_methods.trials import STAGES, Bench, Trial
+from utils.tools.compare_methods.trials import Bench, Trial
 
 SEED_MARK = "{seed}"  # in --mct_path
 Trials = dict[str, dict[int, Trial]]  # by row and seed

@@ -29,7 +29,6 @@ from utils.tools.compare_methods.rows import Row
 from utils.tools.compare_methods.steps import Step, done, total
 from utils.training.stages import FINAL, train
 
-STAGES = ("stage 1", "stage 2", "scores")  # of a trial, in the order of its costs
 # What the weights of stage 1 depend on: three groups of settings but for what is stage 2's alone.
 NOT_OF_STAGE_1 = ("crop_size", "mct_path", "dino_path")
 STAGE_1 = [
