@@ -20,7 +20,7 @@ from utils.config import RECIPES
 from utils.report.methods import Score
 from utils.tools.compare_methods import __main__ as compare
 from utils.tools.compare_methods import rows as rows_of
-from utils.tools.compare_methods.given_labels import MASKS, LabelledCrops
+from utils.tools.compare_methods.given_labels import MASKS, LabelledCrops, with_labels
 from utils.tools.compare_methods.rows import read_rows
 from utils.tools.compare_methods.steps import Step, done
 from utils.tools.compare_methods.trials import STAGE_1
@@ -148,6 +148,13 @@ def test_labels_alone_are_scored_without_stage_2(
     assert titles[-4:] == ["CLIP seed", "ViT seed", "fused seed", "pseudo label"]
     found = scores(content, "fused seed")
     assert found["loss"] == found["cvf"] != found["strong"]
+
+
+def test_labels_that_are_given_need_a_stage_that_learns_them(
+    flags: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(MAIN, *flags, "--rows", "given=clip_es,masks") == 2
+    assert "given cannot run: it is trained on labels that are given" in capsys.readouterr().err
 
 
 def test_a_stopped_comparison_goes_on_where_it_stopped(
@@ -314,7 +321,8 @@ def test_a_step_is_known_by_its_settings_and_keeps_its_costs(tmp_path: Path) -> 
 
 def test_masks_are_cropped_as_the_images_are(toy_voc: Path) -> None:
     images = items("voc", toy_voc, "train")
-    data = LabelledCrops(MASKS, images, np.zeros((len(images), 20), bool), 64, (0.5, 0.75))
+    maps = with_labels(images, MASKS).masks
+    data = LabelledCrops(maps, images, np.zeros((len(images), 20), bool), 64, (0.5, 0.75))
     padded = 0
     for index in range(6):
         sample = data[0, index]

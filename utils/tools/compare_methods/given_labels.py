@@ -3,6 +3,7 @@ maps that another method made.
 """
 
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,10 +58,10 @@ class LabelledBatch(Batch):
 class LabelledCrops(TaggedImages):
     """The crops of `TaggedImages` with label maps cropped alike."""
 
-    def __init__(self, labels: str, items: Items, *arguments: Any):
-        """labels: "masks" or a folder, as `with_labels` takes them; the rest as `TaggedImages`."""
+    def __init__(self, maps: Sequence[str], items: Items, *arguments: Any):
+        """maps: files of the items' label maps, in their order; the rest as of `TaggedImages`."""
         super().__init__(items, *arguments)
-        self.maps = with_labels(items, labels).masks
+        self.maps = maps
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor | int | str]:
         """Return a view as `TaggedImages` does, and "labels" (c, c) uint8, 255 on padding. Raises

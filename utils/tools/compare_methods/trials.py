@@ -1,5 +1,6 @@
 """One trial of a comparison, a row with one seed: its steps, which it shares, and its scores."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -55,7 +56,7 @@ STAGE_2 = [
 
 @dataclass(frozen=True)
 class Trial:
-    """Steps of a trial by `STAGES`, and its scores by root and title."""
+    """Steps of a trial by stage, and its scores by root and title."""
 
     costs: dict[str, Step]
     scores: dict[str, dict[str, Score]]
@@ -84,25 +85,25 @@ class Bench:
 
         Raises UserError where it cannot run, and KeyboardInterrupt when it is asked to stop.
         """
-        if row.labels and self.labels_only:
+        learns = not self.labels_only and row.config.stages == "all"
+        if row.labels and not learns:
             raise UserError("it is trained on labels that are given and makes none")
-        if row.labels:
-            _check_labels(row)
+        maps = _given_maps(row) if row.labels else ()
         config = replace(row.config, seed=seed, visualise=0)
         costs: dict[str, Step] = {}
         if config.branches != "clip":
             costs["stage 1"], vit = self._stage_1(config)
             config = replace(config, mct_path=str(vit))
 
-        if self.labels_only or config.stages != "all":
-            steps = {root: self._labels(row, config, root) for root in self.roots}
-            scores = {root: step.scores for root, step in steps.items()}
-        else:
-            costs["stage 2"], run = self._stage_2(row, config)
+        if learns:
+            costs["stage 2"], run = self._stage_2(row, config, maps)
             steps = {root: self._segmentation(run, config, root) for root in self.roots}
-            scores = {root: step.scores for root, step in steps.items()}
-            scores[self.roots[0]] = costs["stage 2"].scores | scores[self.roots[0]]
+        else:
+            steps = {root: self._labels(row, config, root) for root in self.roots}
 
+        scores = {root: step.scores for root, step in steps.items()}
+        if learns:
+            scores[self.roots[0]] = costs["stage 2"].scores | scores[self.roots[0]]
         costs["scores"] = total(list(steps.values()))
         return Trial(costs, scores)
 
@@ -133,9 +134,9 @@ class Bench:
         step, folder = done(self.folder, name, {"step": "stage 1", **own}, config.device, work)
         return step, checkpoint_of(folder, "classifier")
 
-    def _stage_2(self, row: Row, config: Config) -> tuple[Step, Path]:
+    def _stage_2(self, row: Row, config: Config, maps: Sequence[str]) -> tuple[Step, Path]:
         """Train the segmentation, and score the labels that it learned from at its end; returns its
-        run folder too.
+        run folder too. maps: files of label maps that are given, none where it makes its own.
         """
         settings = {
             "step": "stage 2",
@@ -147,8 +148,8 @@ class Bench:
         def work(folder: Path) -> dict[str, Score]:
             """Train the segmentation; returns the scores of its labels."""
             own = replace(config, work_dir=str(folder))
-            if row.labels:
-                crops = partial(LabelledCrops, row.labels)
+            if maps:
+                crops = partial(LabelledCrops, maps)
                 train(replace(own, eval_seeds=False), True, crops, label_losses)
             else:
                 train(replace(own, eval_seeds=True), True)
@@ -218,12 +219,15 @@ class Bench:
         return str(Path(path).relative_to(self.folder)) if inside else path
 
 
-def _check_labels(row: Row) -> None:
-    """Raise UserError unless each training image has a label map, and they look like ones."""
+def _given_maps(row: Row) -> Sequence[str]:
+    """Return the label map of each training image. Raises UserError where one is missing, or they
+    do not look like label maps.
+    """
     config = row.config
     spec = spec_of(config.dataset, config.data_root, config.classes)
-    images = split_items(config, config.train_split)
-    refuse_suspicious(with_labels(images, row.labels), len(spec.classes))
+    images = with_labels(split_items(config, config.train_split), row.labels)
+    refuse_suspicious(images, len(spec.classes))
+    return images.masks
 
 
 def _results(folder: Path) -> dict[str, Score]:
