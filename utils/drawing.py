@@ -49,9 +49,13 @@ def titled_row(panels: list[tuple[str, np.ndarray]]) -> Image.Image:
 
 
 def label_name(label: int, names: Sequence[str]) -> str:
-    """Return the name of a label of maps, from those of labels 0..K; IGNORE is "not labelled"."""
+    """Return the name of a label of maps, from those of labels 0..K; IGNORE is "not labelled", and
+    one that no class has is told by its number.
+    """
     if label == IGNORE:
         return UNLABELLED
+    if label >= len(names):
+        return f"label {label}"
     return names[label]
 
 

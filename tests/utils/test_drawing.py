@@ -1,13 +1,20 @@
 """Pictures: titled rows, legends, and panels of images of any size."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from datasets.lists import Item
 from datasets.specs import IGNORE, palette
 from model.method import BEGINNING
-from utils.drawing import MARGIN, legend, titled_row
+from utils.common.errors import UserError
+from utils.drawing import MARGIN, label_name, legend, titled_row
 from utils.inference.seeds import ImageSeeds
+from utils.metrics import MULTI
 from utils.training import panels
 
 NAMES = ("background", "cat", "a very long name of a class", "dog")
@@ -33,6 +40,23 @@ def test_a_legend_is_as_wide_as_asked_and_grows_downwards(width: int) -> None:
 
 def test_without_classes_a_legend_is_empty() -> None:
     assert colours_in(legend([np.zeros((2, 2), int)], NAMES, 50)) == {(255, 255, 255)}
+
+
+def test_a_label_that_no_class_has_is_drawn_under_its_number() -> None:
+    assert label_name(7, NAMES) == "label 7"
+    assert tuple(palette()[7].tolist()) in colours_in(legend([np.full((2, 2), 7)], NAMES, 200))
+
+
+def test_panels_refuse_a_mask_of_another_size_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.png")
+    Image.new("L", (4, 6)).save(tmp_path / "mask.png")
+    predicted = SimpleNamespace(labels={MULTI: torch.zeros(4, 6)})
+    monkeypatch.setattr(panels, "predict", lambda *_: predicted)
+    item = Item("a", tmp_path / "a.png", tmp_path / "mask.png")
+    with pytest.raises(UserError, match="mask.png is 4 x 6 but its image"):
+        panels._panel(None, item, torch.zeros(3), NAMES, None, 0)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 90), (90, 5)])

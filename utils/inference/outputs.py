@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from datasets.predictions import PREDICTION, Entry
-from datasets.specs import IGNORE, palette
+from datasets.specs import palette
 from utils.common.files import written_whole
-from utils.drawing import UNLABELLED, coloured
+from utils.drawing import coloured, label_name
 
 AREAS = "areas.json"
 # Where the files of a picture are, by its name.
@@ -85,7 +85,6 @@ def write_areas(
     """Write `areas.json`: facts, then pixels and share (0..1) of each class found in each picture,
     by its name; those without a label are "not labelled".
     """
-    names = {**{str(label): name for label, name in enumerate(classes)}, str(IGNORE): UNLABELLED}
 
     def save(file: BinaryIO) -> None:
         """Write the facts, then picture by picture."""
@@ -93,7 +92,7 @@ def write_areas(
         file.write(f'{head},\n "images": {{'.encode())
         separator = "\n  "
         for entry in entries:
-            areas = json.dumps(_areas(entry, names), indent=1).replace("\n", "\n  ")
+            areas = json.dumps(_areas(entry, classes), indent=1).replace("\n", "\n  ")
             file.write(f"{separator}{json.dumps(entry['name'])}: {areas}".encode())
             separator = ",\n  "
         file.write(b"\n }\n}")
@@ -115,10 +114,10 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _areas(entry: Entry, names: dict[str, str]) -> dict[str, Any]:
+def _areas(entry: Entry, classes: Sequence[str]) -> dict[str, Any]:
     """Return what `areas.json` says of one picture."""
     total = entry["size"][0] * entry["size"][1]
-    found = {names[label]: pixels for label, pixels in entry["pixels"].items()}
+    found = {label_name(int(label), classes): own for label, own in entry["pixels"].items()}
     return {
         "image": entry["image"],
         "size": entry["size"],

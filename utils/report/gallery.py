@@ -15,7 +15,7 @@ from PIL import Image
 from datasets.pictures import load_image, load_mask
 from datasets.specs import IGNORE, palette
 from utils.common.errors import UserError
-from utils.drawing import UNLABELLED
+from utils.drawing import label_name
 from utils.report.folder import Scored
 
 GROUPS = ("best", "median", "worst")
@@ -107,9 +107,8 @@ def labels_of(cards: Sequence[Card]) -> list[int]:
 
 
 def names_of(names: Sequence[str]) -> dict[int, str]:
-    """Return what each label 0..255 is called, by the names of those that have one."""
-    numbered = {label: f"label {label}" for label in range(IGNORE)}
-    return {**numbered, **dict(enumerate(names)), IGNORE: UNLABELLED}
+    """Return what each label 0..255 is called, by the names of labels 0..K."""
+    return {label: label_name(label, names) for label in range(IGNORE + 1)}
 
 
 def thumbnail(picture: Image.Image, long: int = LONG) -> str:

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.data import Split
+from datasets.data import Split, fitting_mask
 from datasets.lists import Item
-from datasets.pictures import load_image, load_mask
+from datasets.pictures import open_image
 from model.cvf import CVF
 from model.method import Phase
 from utils.common.errors import UserError
@@ -78,13 +78,14 @@ def draw_panels(model: CVF, training: Split, run: Run, step: int) -> None:
 def _panel(
     model: CVF, item: Item, tags: Tensor, names: Sequence[str], config: Config, step: int
 ) -> Image.Image:
-    image = load_image(item.image)
-    predicted = predict(
-        model, torch.from_numpy(image).permute(2, 0, 1), config, Outputs(use_crf=False)
-    ).labels[MULTI]
+    opened = open_image(item.image)
+    image = np.array(opened.decoded())
+    pixels = torch.from_numpy(image).permute(2, 0, 1)
+    predicted = predict(model, pixels, config, Outputs(use_crf=False)).labels[MULTI]
     labels = {"prediction": predicted.cpu().numpy()}
     if item.mask is not None:
-        labels["truth"] = load_mask(item.mask)
+        labels["truth"] = fitting_mask(item.mask, item.image, opened)
+
     row, pseudo = method_row(model, image, tags, labels, config, config.phase(step))
     picture = titled_row(row)
     return stacked([picture, legend([pseudo, *labels.values()], names, picture.width)])
