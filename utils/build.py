@@ -14,7 +14,6 @@ from clip.model import CLIP
 from clip.text import text_features
 from datasets.classes import spec_of
 from datasets.specs import DatasetSpec
-from datasets.transforms import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
 from model.decoder import FeatureFusion, LargeFOV, SegmentationDecoder
@@ -34,8 +33,6 @@ from utils.run_folder.checkpoint import (
     refuse_stage_1,
     same_clip,
 )
-
-STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "clip": (CLIP_MEAN, CLIP_STD)}
 
 
 def testing_script(config: Config) -> str:

@@ -10,7 +10,7 @@ from datasets.layouts import items
 from datasets.lists import Item, Items
 from datasets.specs import DatasetSpec
 from datasets.tag_sources import find_tags
-from utils.build import STATISTICS
+from datasets.transforms import STATISTICS
 from utils.config import Config
 
 

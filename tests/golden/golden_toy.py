@@ -18,11 +18,10 @@ from torch import Tensor
 from clip.resize import resize
 from clip.text import text_features
 from datasets.specs import SPECS
-from datasets.transforms import normalise
+from datasets.transforms import STATISTICS, normalise
 from model.cvf import CVF
 from model.outputs import CVFOutput
 from model.pseudo_labels import seed_labels
-from utils.build import STATISTICS
 from utils.config import Config, load_config
 from utils.inference.crf import crf
 from utils.inference.multi_scale import multi_scale

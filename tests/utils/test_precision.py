@@ -13,9 +13,9 @@ from torch import Tensor
 
 from clip.resize import resize
 from datasets.toy.scene import random_classes, render
-from datasets.transforms import normalise
+from datasets.transforms import STATISTICS, normalise
 from model.cvf import CVF
-from utils.build import STATISTICS, restore
+from utils.build import restore
 from utils.cli import checkpoint_config
 from utils.common.device import autocast, uses_bf16
 from utils.config import Config

@@ -25,12 +25,12 @@ from clip.resize import resize
 from clip.text import text_features
 from datasets.classes import given_classes, named_classes
 from datasets.specs import DatasetSpec
-from datasets.transforms import normalise
+from datasets.transforms import STATISTICS, normalise
 from model.cam import normalise as min_max
 from model.cvf import CVF
 from model.dense import patch_probabilities
 from model.pseudo_labels import CLIP_EPS, channels_of
-from utils.build import STATISTICS, build_cvf, build_dino
+from utils.build import build_cvf, build_dino
 from utils.common.device import autocast, choose_device
 from utils.common.errors import UserError
 from utils.common.precision import float32_region

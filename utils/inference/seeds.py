@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clip.resize import resize
 from datasets.lists import Item
-from datasets.transforms import normalise
+from datasets.transforms import STATISTICS, normalise
 from model.cvf import CVF
 from model.losses import IGNORE
 from model.method import BEGINNING, Phase
@@ -22,7 +22,6 @@ from model.pseudo_labels import (
     score_maps,
     with_background,
 )
-from utils.build import STATISTICS
 from utils.common.device import autocast
 from utils.common.errors import UserError
 from utils.common.precision import float32_region

@@ -25,9 +25,9 @@ from torch import Tensor
 from datasets.lists import Item
 from datasets.pictures import as_shown, load_image
 from datasets.specs import DatasetSpec
-from datasets.transforms import normalise
+from datasets.transforms import STATISTICS, normalise
 from model.cvf import CVF
-from utils.build import STATISTICS, restore
+from utils.build import restore
 from utils.common.device import autocast, choose_device, fetch, uses_bf16
 from utils.common.errors import UserError
 from utils.common.files import sha256_of

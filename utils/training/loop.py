@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datasets.data import Batch, IterationSampler
-from datasets.transforms import normalise
-from utils.build import STATISTICS
+from datasets.transforms import STATISTICS, normalise
 from utils.common import distributed
 from utils.common.device import autocast, fetch, loading_processes, peak_gigabytes
 from utils.common.errors import UserError

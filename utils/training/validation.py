@@ -9,10 +9,9 @@ import torch
 
 from datasets.data import Split
 from datasets.lists import Item
-from datasets.transforms import normalise
+from datasets.transforms import STATISTICS, normalise
 from model.cvf import CVF
 from model.method import Phase
-from utils.build import STATISTICS
 from utils.common import distributed
 from utils.common.device import autocast
 from utils.common.progress import progress

@@ -18,11 +18,11 @@ from datasets.classes import spec_of
 from datasets.data import Batch, TaggedImages
 from datasets.lists import Item
 from datasets.specs import DatasetSpec
-from datasets.transforms import normalise
+from datasets.transforms import STATISTICS, normalise
 from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
 from model.dino import DinoViT
-from utils.build import STATISTICS, build_cvf
+from utils.build import build_cvf
 from utils.common.device import autocast
 from utils.config import Config
 from utils.inference.multi_scale import multi_scale, resize_long

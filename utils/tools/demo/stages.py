@@ -11,9 +11,8 @@ from torch import Tensor
 from datasets.annotations import class_of
 from datasets.specs import DatasetSpec
 from datasets.tables import split_words
-from datasets.transforms import normalise
+from datasets.transforms import STATISTICS, normalise
 from model.pseudo_labels import background_powers, channels_of
-from utils.build import STATISTICS
 from utils.common.errors import UserError
 from utils.inference.labeller import CAM, SEED, Labeller
 from utils.inference.multi_scale import shrunk
