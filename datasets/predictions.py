@@ -29,6 +29,7 @@ from utils.common.errors import UserError
 FORMAT = 1
 FILE = "images.jsonl"
 PREDICTION = "prediction"  # folder of label PNGs beside it
+PSEUDO_LABELS = "pseudo_labels"  # folder of label PNGs of an export, or a run that ends with them
 Entry = dict[str, Any]
 
 # What must be in the two kinds of lines, and of which kind it is.

@@ -7,11 +7,11 @@ import numpy as np
 
 from datasets.lists import Item
 from datasets.pictures import load_mask, open_image
-from datasets.predictions import PREDICTION
+from datasets.predictions import PREDICTION, PSEUDO_LABELS
 from datasets.specs import IGNORE
 from utils.common.errors import UserError
 
-_INNER = (PREDICTION, "pseudo_labels")  # where run folders and exports have their label maps
+_INNER = (PREDICTION, PSEUDO_LABELS)  # where run folders and exports have their label maps
 
 
 def maps_folder(folder: Path) -> Path:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from datasets.layouts import items
 from datasets.lists import Item
 from datasets.pictures import load_mask, mask_png, open_image
-from datasets.predictions import told_files
+from datasets.predictions import PREDICTION, told_files
 from datasets.specs import VOC, palette
 from utils.common.errors import UserError
 from utils.common.files import require_place, written_whole
@@ -70,13 +70,13 @@ def _run(args: Namespace) -> None:
     folder = f"{args.comp}_{args.split}_cls"
     out = args.out or args.work_dir / f"{folder}.tgz"
     require_place(out, "--out")
-    if not (args.work_dir / "prediction").is_dir():
+    if not (args.work_dir / PREDICTION).is_dir():
         raise UserError(
             f"--work_dir {args.work_dir} has no folder prediction; predict --eval_set "
             f"{args.split} first"
         )
     images = items("voc", args.root, args.split)
-    pack(images, args.work_dir / "prediction", f"results/VOC2012/Segmentation/{folder}", out)
+    pack(images, args.work_dir / PREDICTION, f"results/VOC2012/Segmentation/{folder}", out)
     print(
         f"{out}: {len(images)} palette PNGs of {args.split} for {args.comp}, "
         f"{out.stat().st_size / 1e6:.1f} MB; checked"

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from datasets.data import Split
 from datasets.pictures import mask_png
-from datasets.predictions import FILE, Entry
+from datasets.predictions import FILE, PSEUDO_LABELS, Entry
 from datasets.specs import DatasetSpec, palette
 from model.cvf import CVF
 from model.method import Phase
@@ -34,7 +34,6 @@ from utils.metrics import ConfusionMatrix
 from utils.run_folder.claim import claimed, note_bad_image, readable
 from utils.run_folder.journal import Journal, begin, stamp, unfinished
 
-LABELS = "pseudo_labels"
 ABOUT = "export.json"
 MAKING = (Role.DATA, Role.METHOD, Role.TEST)  # of the settings that seeds may depend on
 
@@ -56,7 +55,7 @@ class Export:
 
     def files(self, name: str) -> list[str]:
         """Return the files of an image in the folder: its seeds and its pseudo label."""
-        return [f"{SEEDS}/{name}{LAYOUTS[self.layout]}", f"{LABELS}/{name}.png"]
+        return [f"{SEEDS}/{name}{LAYOUTS[self.layout]}", f"{PSEUDO_LABELS}/{name}.png"]
 
     def tags(self, place: int) -> list[str]:
         """Return the labels, as text, of the classes of image `place`."""
@@ -203,6 +202,6 @@ def left_before(job: Export) -> list[str]:
     stopped half-way, left them.
     """
     written = {file for name in job.images.items.names for file in job.files(name)}
-    files = (file for part in (SEEDS, LABELS) for file in (job.folder / part).rglob("*"))
+    files = (file for part in (SEEDS, PSEUDO_LABELS) for file in (job.folder / part).rglob("*"))
     found = {file.relative_to(job.folder).as_posix() for file in files if file.is_file()}
     return sorted(found - written)

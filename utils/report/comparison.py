@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from datasets.predictions import PREDICTION
 from utils.common.errors import UserError
 from utils.metrics import TEST_TITLES
 from utils.report import gallery, plots
@@ -181,7 +182,7 @@ def _cards(runs: Sequence[RunFolder]) -> list[gallery.Card]:
 
 
 def _card(scored: Scored, run: RunFolder) -> gallery.Card | None:
-    made, _ = gallery.cards({"differ": [scored]}, run.path / "prediction")
+    made, _ = gallery.cards({"differ": [scored]}, run.path / PREDICTION)
     if not made:
         return None
     return made[0]

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from datasets.classes import spec_of
-from datasets.predictions import is_of_classes, read_journal
+from datasets.predictions import FILE, is_of_classes, read_journal
 from utils.common.errors import UserError
-from utils.config import read_yaml
+from utils.config import CONFIG_FILE, read_yaml
 from utils.inference.outputs import read_facts
 from utils.metrics import ConfusionMatrix, final_title
-from utils.run_folder.results import read_results
+from utils.run_folder.results import RESULTS, read_results
 
-MARKS = ("config.yaml", "results.json", "images.jsonl")  # a run folder has one of these
+MARKS = (CONFIG_FILE, RESULTS, FILE)  # a run folder has one of these
 LABELS = 256  # that a label map can have, where the classes are not known
 Curves = dict[str, list[tuple[int, float]]]  # name -> (iteration, value), ascending
 
@@ -105,8 +105,8 @@ def read_run(path: Path) -> RunFolder:
 
     try:
         config: dict[str, Any] = {}
-        if (path / "config.yaml").is_file():
-            config = read_yaml(path / "config.yaml")
+        if (path / CONFIG_FILE).is_file():
+            config = read_yaml(path / CONFIG_FILE)
 
         entries = read_results(path)
         results = {

@@ -9,6 +9,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from datasets.predictions import PREDICTION
 from utils.common.errors import UserError
 from utils.common.files import write_whole
 from utils.common.options import options
@@ -46,7 +47,7 @@ def write_report(folder: Path) -> Path:
     """
     run = read_run(folder)
     shown = run.last(TEST_TITLES) or run.last(LABELS)
-    cards, gone = gallery.cards(gallery.choose(run.images, EACH), folder / "prediction")
+    cards, gone = gallery.cards(gallery.choose(run.images, EACH), folder / PREDICTION)
     page = {
         "run": run,
         "test": rows(run, TEST_TITLES),

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from utils.common import distributed
 from utils.common.device import describe_environment
 from utils.common.files import write_whole
-from utils.config import Config, save_config
+from utils.config import CONFIG_FILE, Config, save_config
 
 
 class Recorder:
@@ -37,7 +37,7 @@ class Recorder:
             return
 
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        save_config(config, folder / "config.yaml")
+        save_config(config, folder / CONFIG_FILE)
         (folder / "environment.txt").write_text(describe_environment(device), encoding="utf-8")
         self.board = SummaryWriter(str(folder / "tensorboard"))
 

@@ -4,12 +4,12 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from datasets.predictions import PSEUDO_LABELS
 from utils.common.errors import UserError
 from utils.common.options import options
 from utils.config import CONFIG_FILE, Config, completed, from_dict, read_yaml
 from utils.run_folder.checkpoint import STAGES, checkpoint_of, newest_whole, same_clip
 
-PSEUDO_LABELS = "pseudo_labels"  # folder in that of a run, of `--stages seeds`
 OR_ANEW = "or name another --work_dir"
 
 

@@ -34,7 +34,7 @@ from typing import Any
 
 from datasets.classes import spec_of
 from datasets.data import Split
-from datasets.predictions import PREDICTION
+from datasets.predictions import PREDICTION, PSEUDO_LABELS
 from datasets.specs import DatasetSpec
 from model.cvf import CVF
 from model.method import BEGINNING, Phase
@@ -48,7 +48,6 @@ from utils.common.parser import Parser
 from utils.config import CONFIG_FILE, Config, load_config
 from utils.inference.seed_export import (
     ABOUT,
-    LABELS,
     Export,
     export,
     images_left,
@@ -95,7 +94,7 @@ def report(job: Export, spec: DatasetSpec, sweep: Sweep | None, refined: Confusi
     write_whole(job.folder / ABOUT, json.dumps(about, indent=1).encode())
     print(
         f"{number} images of {job.split}, made with their tags: {job.folder / SEEDS}, "
-        f"{job.folder / LABELS}"
+        f"{job.folder / PSEUDO_LABELS}"
     )
     if unread:
         print(f"{unread} images of {job.split} could not be read and have no files")

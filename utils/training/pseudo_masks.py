@@ -8,6 +8,7 @@ import torch
 
 from datasets.data import Split
 from datasets.pictures import mask_png
+from datasets.predictions import PSEUDO_LABELS
 from datasets.specs import palette
 from model.cvf import CVF
 from model.pseudo_labels import background_powers
@@ -20,7 +21,6 @@ from utils.metrics import CAMS, TITLES, ConfusionMatrix, kinds_of
 from utils.recipe import beside_end, references_of
 from utils.run_folder.claim import readable
 from utils.run_folder.results import add_result
-from utils.run_folder.resuming import PSEUDO_LABELS
 from utils.training.run import Run
 
 
