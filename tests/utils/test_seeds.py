@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -22,6 +22,8 @@ from utils.config import Config
 from utils.inference.crf import CRFSettings, dense_crf
 from utils.inference.multi_scale import resize_long
 from utils.inference.seeds import crf_label, image_seeds, padded, resized
+from utils.run_folder.recorder import Recorder
+from utils.training.run import Run
 from utils.training.validation import score_seeds
 
 CLIP_ES = Config(
@@ -108,8 +110,8 @@ def test_training_scores_the_seeds_of_photographs_as_it_sees_them(
     Image.fromarray(np.full((96, 128), 2, np.uint8)).save(tmp_path / "m.png")
     split = Split([Item("a", tmp_path / "a.png", tmp_path / "m.png")], tags(1, 3)[None].bool())
     config = replace(CLIP_ES, train_long=64, workers=0, quiet=True)
-    run = SimpleNamespace(config=config, device=torch.device("cpu"), rank=0, world=1)
-    run.note_bad_image = print
+    nowhere = cast(Recorder, None)  # scoring records nothing
+    run = Run(config, torch.device("cpu"), 0, 1, tmp_path, nowhere)
 
     given = []
     seeds = model.seeds

@@ -1,6 +1,5 @@
 """Pseudo labels that need no training (`--stages seeds`): made, written as masks, and scored."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,10 @@ from model.cvf import CVF
 from model.pseudo_labels import background_powers
 from utils.common import distributed
 from utils.common.files import write_whole
-from utils.common.progress import progress
-from utils.inference.evaluation import evaluating, masked_loader
+from utils.inference.evaluation import evaluating
 from utils.inference.seeds import ImageSeeds, image_seeds
 from utils.metrics import CAMS, TITLES, ConfusionMatrix, kinds_of
 from utils.recipe import beside_end, references_of
-from utils.run_folder.claim import readable
 from utils.run_folder.results import add_result
 from utils.training.run import Run
 
@@ -38,9 +35,7 @@ def make_pseudo_masks(model: CVF, images: Split, run: Run) -> Path:
     }
 
     with evaluating(model):
-        loader = masked_loader(images.items, config, run.rank, run.world)
-        bar = progress(loader, config.quiet, desc="seeds")
-        for sample in readable(bar, partial(run.note_bad_image, "seeds")):
+        for sample in run.samples(images.items, "seeds", leave=True):
             tags = torch.from_numpy(images.tags[sample["index"]])
             seeds = image_seeds(model, sample["image"], tags, config)
 

@@ -1,7 +1,8 @@
 """A run of training, and what a stage of it is made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from datasets.data import Batch, TaggedImages
+from datasets.lists import Item
+from utils.common.progress import progress
 from utils.config import Config
+from utils.inference.evaluation import masked_loader
 from utils.recipe import LossesBeside
-from utils.run_folder.claim import note_bad_image
+from utils.run_folder.claim import note_bad_image, readable
 from utils.run_folder.recorder import Recorder
 from utils.training.forecast import Forecast
 
@@ -36,6 +40,16 @@ class Run:
         """Note that a picture was skipped at a place of the run, and why."""
         if not self.rehearsed:
             note_bad_image(self.folder, place, reason)
+
+    def samples(
+        self, items: Sequence[Item], what: str, leave: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """Yield this process's share of images, as `MaskedImages` gives them, under a bar called
+        `what`, which stays at the end if `leave`. One that cannot be read is noted or ends the run.
+        """
+        loader = masked_loader(items, self.config, self.rank, self.world)
+        bar = progress(loader, self.config.quiet, desc=what, leave=leave)
+        return readable(bar, partial(self.note_bad_image, what))
 
 
 @dataclass(frozen=True)

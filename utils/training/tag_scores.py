@@ -1,7 +1,5 @@
 """How well stage 1 predicts the tags of validation images, while it learns."""
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
@@ -9,11 +7,9 @@ from datasets.data import Split
 from model.class_token_vit import ClassTokenViT
 from utils.common import distributed
 from utils.common.device import autocast
-from utils.common.progress import progress
-from utils.inference.evaluation import evaluating, masked_loader
+from utils.inference.evaluation import evaluating
 from utils.inference.seeds import padded
 from utils.recipe import beside_score, references_of
-from utils.run_folder.claim import readable
 from utils.training.average_precision import mean_average_precision
 from utils.training.run import Run
 
@@ -61,9 +57,7 @@ def predicted_tags(vit: ClassTokenViT, validation: Split, run: Run) -> tuple[Ten
     table = torch.zeros(len(validation), validation.tags.classes + 1, device=run.device)
 
     with evaluating(vit):
-        loader = masked_loader(validation.items.without_masks(), config, run.rank, run.world)
-        bar = progress(loader, config.quiet, desc="tags", leave=False)
-        for sample in readable(bar, partial(run.note_bad_image, "tags")):
+        for sample in run.samples(validation.items.without_masks(), "tags"):
             with autocast(run.device, config.precision):
                 output = vit(padded(sample["image"].to(run.device), config))
             logits = output.cls_logits.float() * config.vit_logit_scale

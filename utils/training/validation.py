@@ -3,7 +3,6 @@ training images.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 
@@ -14,14 +13,12 @@ from model.cvf import CVF
 from model.method import Phase
 from utils.common import distributed
 from utils.common.device import autocast
-from utils.common.progress import progress
-from utils.inference.evaluation import evaluating, masked_loader
+from utils.inference.evaluation import evaluating
 from utils.inference.multi_scale import multi_scale, resize_long
 from utils.inference.seeds import as_trained, labels_at, padded
 from utils.inference.windows import label_map
 from utils.metrics import SINGLE, TITLES, ConfusionMatrix, kinds_of
 from utils.recipe import beside_score, references_of
-from utils.run_folder.claim import readable
 from utils.run_folder.results import add_result
 from utils.training.panels import draw_panels
 from utils.training.plan import Evaluation
@@ -44,9 +41,7 @@ def score_seeds(model: CVF, seeds: Split, run: Run, phase: Phase) -> dict[str, C
     scores = {TITLES[kind]: ConfusionMatrix(size, run.device) for kind in kinds}
 
     with evaluating(model):
-        loader = masked_loader(seeds.items, config, run.rank, run.world)
-        bar = progress(loader, config.quiet, desc="seeds", leave=False)
-        for sample in readable(bar, partial(run.note_bad_image, "seeds")):
+        for sample in run.samples(seeds.items, "seeds"):
             seen = as_trained(sample["image"].to(run.device), config)
             height, width = seen.shape[-2:]
             tags = torch.from_numpy(seeds.tags[sample["index"]])[None]
@@ -104,9 +99,7 @@ def validate(model: CVF, validation: Sequence[Item], run: Run) -> ConfusionMatri
     matrix = ConfusionMatrix(len(run.facts["classes"]) + 1, run.device)
 
     with evaluating(model):
-        loader = masked_loader(validation, config, run.rank, run.world)
-        bar = progress(loader, config.quiet, desc="validation", leave=False)
-        for sample in readable(bar, partial(run.note_bad_image, "validation")):
+        for sample in run.samples(validation, "validation"):
             image = normalise(sample["image"][None].to(run.device), *STATISTICS[config.statistics])
             with autocast(run.device, config.precision):
                 small = resize_long(image, config.resize_long)
