@@ -17,9 +17,10 @@ from utils.common.parser import Parser, parse_bool, refuse_idle
 from utils.config import CONFIG_FILE, CONFIGS, add_config_flags, as_yaml, load_config
 from utils.inference.crf import find_pydensecrf
 from utils.inference.predict import Job, predict_split
-from utils.inference.segmenter import Outputs, Segmenter, checkpoint_config
-from utils.inference.summary import protocol, report
-from utils.run_folder.checkpoint import load_checkpoint
+from utils.inference.protocol import Outputs, protocol
+from utils.inference.segmenter import Segmenter
+from utils.inference.summary import report
+from utils.run_folder.checkpoint import checkpoint_config, load_checkpoint
 from utils.splits import own_split, split_items
 from utils.training.stages import train
 

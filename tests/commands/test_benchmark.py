@@ -14,7 +14,8 @@ from torch.profiler import record_function
 from utils.common.errors import UserError
 from utils.common.startup import ROOT
 from utils.config import Config
-from utils.inference.segmenter import Outputs, Segmenter
+from utils.inference.protocol import Outputs
+from utils.inference.segmenter import Segmenter
 from utils.splits import split_items
 from utils.tools.benchmark import simulated
 from utils.tools.benchmark.__main__ import against, main

@@ -30,8 +30,8 @@ from utils.common.entry import command
 from utils.common.errors import UserError
 from utils.inference import Labeller, Segmenter
 from utils.inference.labeller import CAM, SEED
+from utils.inference.protocol import Outputs
 from utils.inference.refinement import CRF, PAR, Refinement
-from utils.inference.segmenter import Outputs
 from utils.metrics import CAMS, TITLES
 from utils.tools.demo import __main__ as demo
 from utils.tools.demo.panels import as_html, download_html, labels_of, panels, said_html

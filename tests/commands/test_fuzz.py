@@ -33,11 +33,10 @@ from datasets.pictures import load_image, load_mask, open_image
 from datasets.specs import VOC
 from model.vit_loading import from_deit, load_mct
 from utils.build import restore
-from utils.cli import checkpoint_config
 from utils.common.errors import UserError
 from utils.common.safe_tensors import load_plain, read_tensors
 from utils.config import load_config
-from utils.run_folder.checkpoint import load_checkpoint
+from utils.run_folder.checkpoint import checkpoint_config, load_checkpoint
 
 EXAMPLES = int(os.environ.get("CVF_FUZZ", "25"))  # a reader and kind of damage
 FUZZ = settings(

@@ -14,9 +14,9 @@ import test_msc_flip_voc
 from clip.loader import load_clip
 from datasets.toy.scene import random_classes, render
 from utils.build import restore
-from utils.inference.segmenter import Outputs, checkpoint_config, predict
+from utils.inference.protocol import Outputs, predict
 from utils.metrics import MULTI, ConfusionMatrix
-from utils.run_folder.checkpoint import load_checkpoint
+from utils.run_folder.checkpoint import checkpoint_config, load_checkpoint
 from utils.tools.pretrain_toy_clip import zero_shot_map
 
 CHECKPOINT = ROOT / "model" / "toy_voc.pt"

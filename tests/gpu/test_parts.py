@@ -18,7 +18,8 @@ from datasets.toy.scene import random_classes, render
 from model.boxes import box_mask, boxes_by_products, boxes_by_spreading
 from model.par import refine
 from utils.inference.crf import PLAUSIBLE, dense_crf
-from utils.inference.segmenter import Outputs, Segmenter
+from utils.inference.protocol import Outputs
+from utils.inference.segmenter import Segmenter
 from utils.metrics import CRF, MULTI, SINGLE
 
 CHECKPOINT = ROOT / "model" / "toy_voc.pt"

@@ -11,8 +11,8 @@ from clip.resize import by_products
 from datasets.toy.scene import random_classes, render
 from model.dense import gaussian_prior
 from utils.inference import Labeller, Segmenter
+from utils.inference.protocol import Outputs
 from utils.inference.refinement import Refinement
-from utils.inference.segmenter import Outputs
 
 QUICK = {"device": "cpu", "precision": "fp32", "resize_long": 64}
 Make = Callable[[], Callable[[], np.ndarray]]

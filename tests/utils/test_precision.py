@@ -16,13 +16,12 @@ from datasets.toy.scene import random_classes, render
 from datasets.transforms import STATISTICS, normalise
 from model.cvf import CVF
 from utils.build import restore
-from utils.cli import checkpoint_config
 from utils.common.device import autocast, uses_bf16
 from utils.config import Config
 from utils.inference.multi_scale import multi_scale
 from utils.inference.seeds import image_seeds
 from utils.metrics import ConfusionMatrix
-from utils.run_folder.checkpoint import load_checkpoint
+from utils.run_folder.checkpoint import checkpoint_config, load_checkpoint
 
 CHECKPOINT = ROOT / "model" / "toy_voc.pt"
 SIZE = (192, 256)

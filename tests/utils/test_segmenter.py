@@ -13,7 +13,8 @@ from PIL import Image
 
 from datasets.toy.scene import random_classes, render
 from utils.common.errors import UserError
-from utils.inference.segmenter import Outputs, Segmenter
+from utils.inference.protocol import Outputs
+from utils.inference.segmenter import Segmenter
 
 CHECKPOINT = ROOT / "model" / "toy_voc.pt"
 

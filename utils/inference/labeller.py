@@ -36,9 +36,8 @@ from utils.common.errors import UserError
 from utils.common.precision import float32_region
 from utils.config import RECIPES, Config, load_config
 from utils.inference.multi_scale import SMALLEST, stretched
-from utils.inference.predictor import OnModel, building
+from utils.inference.predictor import OnModel, Picture, as_tensor, building
 from utils.inference.refinement import PAR, STEPS, USUAL, Refinement, refined, sure_labels
-from utils.inference.segmenter import Picture, as_tensor
 from utils.metrics import CAMS, TITLES
 
 CAM = CAMS["clip"]

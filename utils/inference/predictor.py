@@ -1,21 +1,29 @@
-"""What prediction of a list asks of whatever gives pictures their labels."""
+"""What a trained checkpoint and a bare CLIP share as functions from pictures to labels, and what
+prediction of a list asks of both.
+"""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
+from os import PathLike
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from datasets.annotations import class_of
 from datasets.lists import Item
+from datasets.pictures import as_shown, load_image
 from datasets.specs import DatasetSpec
 from model.cvf import CVF
 from utils.config import Config
+
+Picture = str | Path | Image.Image | np.ndarray | Tensor  # in the forms that `as_tensor` knows
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,40 @@ class OnModel:
             tags = [tags]
         names = {class_of(tag, self.spec, "the picture") for tag in tags} - {""}
         return sorted(self.spec.classes.index(name) for name in names)
+
+
+def as_tensor(picture: Picture) -> Tensor:
+    """Return (3, H, W) uint8 RGB of a picture in any of its forms. Raises UserError and ValueError
+    as `Segmenter`.
+    """
+    if isinstance(picture, Tensor):
+        coloured = picture.ndim == 3 and picture.shape[0] == 3
+        if picture.dtype != torch.uint8 or not coloured or not picture.numel():
+            raise ValueError(
+                f"tensor {tuple(picture.shape)} of {picture.dtype} is not (3, H, W) of torch.uint8"
+            )
+        return picture
+    if isinstance(picture, np.ndarray):
+        if (
+            picture.dtype != np.uint8
+            or picture.ndim not in (2, 3)
+            or picture.shape[2:] not in ((), (3,))
+            or not picture.size
+        ):
+            raise ValueError(
+                f"array {picture.shape} of {picture.dtype} is not (H, W, 3) or (H, W) of uint8"
+            )
+        picture = Image.fromarray(picture)
+
+    if isinstance(picture, Image.Image):
+        array = as_shown(picture)
+    elif isinstance(picture, (str, PathLike)):
+        array = load_image(picture)
+    else:
+        raise ValueError(
+            f"a {type(picture).__name__} is no picture; give a path, PIL image, array or tensor"
+        )
+    return torch.from_numpy(array).permute(2, 0, 1)
 
 
 @contextmanager

@@ -5,29 +5,13 @@ from typing import Any
 
 from datasets.predictions import Entries, Entry
 from datasets.scoring import mask_rule, scored_images
-from utils.config import Config
 from utils.inference.outputs import write_areas
 from utils.inference.predict import GUESSED, Job, total_scores
-from utils.inference.segmenter import Outputs, Segmenter
+from utils.inference.protocol import protocol
+from utils.inference.segmenter import Segmenter
 from utils.metrics import ConfusionMatrix, format_table
 from utils.report.line import report_line
 from utils.run_folder.results import add_result, read_results
-
-
-def protocol(config: Config, options: Outputs) -> str:
-    """Say in words how a picture is predicted."""
-    size = f"long side {config.resize_long} px"
-    if options.sliding:
-        size = f"own size by windows of {config.resize_long} px"
-
-    crf = "no CRF"
-    if options.use_crf:
-        crf = f"dense CRF ({options.crf_backend}: {config.crf.words})"
-
-    return (
-        f"{size}, scales {' '.join(f'{scale:g}' for scale in config.scales)} with mirror "
-        f"images, {crf}"
-    )
 
 
 def report(segmenter: Segmenter, job: Job, entries: Entries, split: str) -> None:

@@ -18,7 +18,7 @@ from utils.common.files import require_file, written_whole
 from utils.common.options import Role
 from utils.common.safe_tensors import load_plain
 from utils.compatibility import current_tensors
-from utils.config import Config, completed, names_of
+from utils.config import CONFIG_FILE, Config, completed, from_dict, names_of, read_yaml
 
 FORMAT = 1
 STEP_DIGITS = 8
@@ -125,6 +125,27 @@ def load_checkpoint(path: Path, flag: str) -> dict[str, Any]:
     settings = completed(content["config"])
     tensors = current_tensors(content["model"])
     return {**content, "config": settings, "model": tensors}
+
+
+def checkpoint_config(stored: dict[str, Any], model_path: Path, flags: dict[str, Any]) -> Config:
+    """Return a checkpoint's configuration, its places from the run folder it lies in (if whole),
+    the machine's settings as they are by default, flags on top.
+
+    Results go to the run folder, or for a checkpoint that lies elsewhere to runs/test_NAME.
+    """
+    values = dict(stored)
+    run = model_path.resolve().parent.parent
+    if (run / CONFIG_FILE).is_file():
+        saved = read_yaml(run / CONFIG_FILE)
+        values |= {name: saved[name] for name in names_of(Role.PLACE) if name in saved}
+        values["work_dir"] = str(run)
+    else:
+        values["work_dir"] = str(Path("runs") / f"test_{model_path.stem}")
+
+    defaults = asdict(Config())
+    for name in names_of(Role.MACHINE):
+        values[name] = defaults[name]
+    return from_dict({**values, **flags}, str(model_path))
 
 
 def newest_whole(path: Path, flag: str) -> tuple[dict[str, Any], Path]:

@@ -55,10 +55,9 @@ from utils.inference.seed_export import (
 )
 from utils.inference.seed_files import LAYOUTS, SEEDS
 from utils.inference.seeds import require_masks
-from utils.inference.segmenter import checkpoint_config
 from utils.inference.sweep import THRESHOLDS, Sweep
 from utils.metrics import TITLES, ConfusionMatrix, kinds_of
-from utils.run_folder.checkpoint import is_of_stage_1, load_checkpoint
+from utils.run_folder.checkpoint import checkpoint_config, is_of_stage_1, load_checkpoint
 from utils.splits import image_tags, split_items
 from utils.training.plan import check_stages
 

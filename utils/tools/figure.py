@@ -24,9 +24,9 @@ from utils.common.files import require_place, write_whole
 from utils.common.parser import Parser
 from utils.config import Config
 from utils.drawing import stacked, titled_row
-from utils.inference.segmenter import Outputs, checkpoint_config, predict
+from utils.inference.protocol import Outputs, predict
 from utils.metrics import CRF
-from utils.run_folder.checkpoint import load_checkpoint
+from utils.run_folder.checkpoint import checkpoint_config, load_checkpoint
 from utils.training.panels import method_row
 
 

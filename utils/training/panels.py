@@ -18,8 +18,8 @@ from utils.common.errors import UserError
 from utils.config import Config
 from utils.drawing import coloured, heat, legend, stacked, titled_row
 from utils.inference.evaluation import evaluating
+from utils.inference.protocol import Outputs, predict
 from utils.inference.seeds import image_seeds
-from utils.inference.segmenter import Outputs, predict
 from utils.metrics import MULTI, TITLES
 from utils.training.run import Run
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from clip.resize import resize
 from datasets.pictures import load_image
 from datasets.toy.scene import random_classes, render
-from utils.inference.segmenter import Outputs, Segmenter
+from utils.inference.protocol import Outputs
+from utils.inference.segmenter import Segmenter
 
 SIZES = ((21, (375, 500)), (81, (480, 640)))  # labels, and the size of a drawn picture
 Case = tuple[str, Tensor, Tensor]  # title, image (H, W, 3) uint8, probabilities (C, H, W)

@@ -44,8 +44,7 @@ from utils.common.options import options
 from utils.common.parser import Parser, refuse_idle
 from utils.common.weights import find_weights
 from utils.config import Config, add_config_flags, load_config
-from utils.inference.segmenter import Outputs
-from utils.inference.summary import protocol
+from utils.inference.protocol import Outputs, protocol
 from utils.report.methods import (
     STAGES,
     Comparison,

@@ -12,7 +12,8 @@ from utils.common.errors import UserError
 from utils.common.options import Role, options
 from utils.config import Config, names_of
 from utils.inference.predict import Job, predict_split, total_scores
-from utils.inference.segmenter import Outputs, Segmenter
+from utils.inference.protocol import Outputs
+from utils.inference.segmenter import Segmenter
 from utils.metrics import TITLES, ConfusionMatrix
 from utils.report.methods import Score
 from utils.run_folder.checkpoint import checkpoint_of

@@ -26,7 +26,8 @@ from utils.common.parser import Parser
 from utils.common.startup import ROOT
 from utils.config import Config, add_config_flags
 from utils.inference.labeller import Labeller
-from utils.inference.segmenter import Outputs, Segmenter
+from utils.inference.protocol import Outputs
+from utils.inference.segmenter import Segmenter
 from utils.tools.demo.photos import examples
 from utils.tools.demo.stages import ByCheckpoint, ByClip, Explorer
 
