@@ -1,6 +1,4 @@
-"""How good CAMs and pseudo labels are: scored against the masks of training images, on request and
-openly.
-"""
+"""Seeds and pseudo labels of one whole image: what the CAMs of its tags say, refined as asked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip.resize import resize
-from datasets.lists import Item
 from datasets.transforms import STATISTICS, normalise
 from model.cvf import CVF
 from model.losses import IGNORE
@@ -23,21 +20,13 @@ from model.pseudo_labels import (
     with_background,
 )
 from utils.common.device import autocast
-from utils.common.errors import UserError
 from utils.common.precision import float32_region
 from utils.config import Config
 from utils.inference.crf import crf
 from utils.inference.multi_scale import pad, padding_of, shrunk, stretched
+from utils.metrics import kinds_of
 from utils.settings.data import DataSettings
 from utils.settings.running import CRFOptions
-
-
-def require_masks(items: Sequence[Item], flag: str) -> None:
-    """Raise UserError naming the flag that wants masks and the first image without one."""
-    if missing := [item.name for item in items if item.mask is None]:
-        raise UserError(
-            f"{flag} needs the masks of the images, {missing[0]} has none; leave {flag} out"
-        )
 
 
 @dataclass(frozen=True)
@@ -161,7 +150,7 @@ def _seeds_of(model: CVF, image: Tensor, tags: Tensor, config: Config, phase: Ph
     pseudo = confident = of_image(pseudo[0])
 
     if config.seed_refinement == "crf":
-        kind = "fused" if "fused" in scores else model.method.branches
+        kind = kinds_of(model.method.branches)[-1]
         power = background_powers(model.method)[kind]
         with float32_region(image.device):
             channels = with_background(scores[kind], labels.seeds.rows, power)

@@ -34,6 +34,7 @@ from typing import Any
 
 from datasets.classes import spec_of
 from datasets.data import Split
+from datasets.lists import Item
 from datasets.predictions import PREDICTION, PSEUDO_LABELS
 from datasets.specs import DatasetSpec
 from model.cvf import CVF
@@ -54,7 +55,6 @@ from utils.inference.seed_export import (
     left_before,
 )
 from utils.inference.seed_files import LAYOUTS, SEEDS
-from utils.inference.seeds import require_masks
 from utils.inference.sweep import THRESHOLDS, Sweep
 from utils.metrics import TITLES, ConfusionMatrix, kinds_of
 from utils.run_folder.checkpoint import checkpoint_config, is_of_stage_1, load_checkpoint
@@ -63,6 +63,14 @@ from utils.training.plan import check_stages
 
 KINDS = ("fused", "clip", "vit")
 Checkpoint = dict[str, Any]
+
+
+def require_masks(items: Sequence[Item], flag: str) -> None:
+    """Raise UserError naming the flag that wants masks and the first image without one."""
+    if missing := [item.name for item in items if item.mask is None]:
+        raise UserError(
+            f"{flag} needs the masks of the images, {missing[0]} has none; leave {flag} out"
+        )
 
 
 def summary(sweep: Sweep, refined: ConfusionMatrix, kind: str, split: str) -> tuple[str, dict]:

@@ -19,7 +19,7 @@ from utils.inference.multi_scale import shrunk
 from utils.inference.refinement import CRF, PAR, Refinement, refined
 from utils.inference.seeds import image_seeds
 from utils.inference.segmenter import Segmenter
-from utils.metrics import CAMS, TITLES
+from utils.metrics import CAMS, TITLES, kinds_of
 
 PREDICTION = "prediction"
 # Each made of the seed by itself, as the CRF alone measured best.
@@ -116,7 +116,7 @@ class ByCheckpoint:
 
         tagged = torch.tensor([float(name in tags) for name in self.spec.classes])
         seeds = image_seeds(model, seen, tagged, config, config.phase(config.max_iters))
-        kind = "fused" if "fused" in seeds.scores else model.method.branches
+        kind = kinds_of(model.method.branches)[-1]
         maps = {CAMS[branch]: cams for branch, cams in seeds.cams.items()}
         maps[TITLES[kind]] = seeds.scores[kind]
 
