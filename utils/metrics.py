@@ -15,8 +15,9 @@ CRF = "multi-scale + flip + CRF"
 TEST_TITLES = (SINGLE, MULTI, CRF)  # each has one more step behind it than the one before
 CAMS = {"clip": "CLIP CAM", "vit": "ViT CAM", "fused": "fused CAM"}
 TITLES = {"clip": "CLIP seed", "vit": "ViT seed", "fused": "fused seed", "pseudo": "pseudo label"}
+LABEL_TITLES = tuple(TITLES.values())
 
-_LABELS = 256  # values of a label map
+LABELS = 256  # values of a label map
 _WIDTH = 100  # characters per line of a table
 
 
@@ -62,6 +63,15 @@ class ConfusionMatrix:
         matrix.counts = torch.tensor(counts, dtype=torch.int64)
         return matrix
 
+    @classmethod
+    def sum_of(cls, matrices: Sequence["ConfusionMatrix"]) -> "ConfusionMatrix":
+        """Return the counts of one or more matrices together, on the CPU."""
+        total = cls(matrices[0].num_classes)
+        for matrix in matrices:
+            total.counts += matrix.counts.cpu()
+            total.images += matrix.images
+        return total
+
     def update(
         self, prediction: torch.Tensor | np.ndarray, truth: torch.Tensor | np.ndarray
     ) -> None:
@@ -82,8 +92,8 @@ class ConfusionMatrix:
             )
 
         for labels in (prediction, truth):  # else one label would count as another
-            if labels.dtype != torch.uint8 and ((labels < 0) | (labels >= _LABELS)).any():
-                raise ValueError(f"labels outside 0..{_LABELS - 1}")
+            if labels.dtype != torch.uint8 and ((labels < 0) | (labels >= LABELS)).any():
+                raise ValueError(f"labels outside 0..{LABELS - 1}")
 
         # All pairs of labels are counted first: picking pixels takes ten times as long.
         counts = _pair_counts(truth, prediction)[: self.num_classes]
@@ -161,12 +171,12 @@ def _pair_counts(truth: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
     On a CPU by NumPy: PyTorch would start a team of threads for every thread that counts.
     """
     if truth.device.type != "cpu":
-        pairs = (truth.int() * _LABELS + prediction.int()).flatten()
-        return torch.bincount(pairs, minlength=_LABELS**2).view(_LABELS, _LABELS)
+        pairs = (truth.int() * LABELS + prediction.int()).flatten()
+        return torch.bincount(pairs, minlength=LABELS**2).view(LABELS, LABELS)
 
-    both = truth.numpy().astype(np.uint16) * _LABELS + prediction.numpy().astype(np.uint16)
-    counts = np.bincount(both.ravel(), minlength=_LABELS**2)
-    return torch.from_numpy(counts).view(_LABELS, _LABELS)
+    both = truth.numpy().astype(np.uint16) * LABELS + prediction.numpy().astype(np.uint16)
+    counts = np.bincount(both.ravel(), minlength=LABELS**2)
+    return torch.from_numpy(counts).view(LABELS, LABELS)
 
 
 def result_of(split: str, matrix: ConfusionMatrix, classes: Sequence[str]) -> dict[str, Any]:

@@ -38,13 +38,9 @@ def bounds(matrices: Sequence[ConfusionMatrix], share: float) -> tuple[float, fl
     matrices: counts of each image that was scored. The bounds lie about the mIoU of these images
     as far as draws from them lie about their own mean (the bootstrap, Efron, 1979).
     """
-    total = ConfusionMatrix(matrices[0].num_classes)
-    for matrix in matrices:
-        total.counts += matrix.counts.cpu()
-
     values = resampled_miou(matrices)
     values = values[~values.isnan()]
     tail = (1 - share) / 2
     ends = torch.quantile(values, torch.tensor([tail, 1 - tail], dtype=torch.float64))
-    low, high = (total.miou() + ends - values.mean()).tolist()
+    low, high = (ConfusionMatrix.sum_of(matrices).miou() + ends - values.mean()).tolist()
     return low, high

@@ -44,10 +44,7 @@ def test_bounds_of_subsets_hold_the_number_of_all_images() -> None:
     torch.manual_seed(0)
     hits = torch.randint(0, 101, (600, 2)).tolist()
     images = [matrix([a, 100 - a], [100 - b, b]) for a, b in hits]
-    total = ConfusionMatrix(2)
-    for image in images:
-        total.counts += image.counts
-
+    total = ConfusionMatrix.sum_of(images)
     held = 0
     for first in range(20):
         low, high = bounds(images[first::20], 0.95)

@@ -106,11 +106,9 @@ def seed_finding(
     what: str, matrices: Sequence[ConfusionMatrix], references: Sequence[Reference]
 ) -> Finding:
     """Compare the mIoU of some images with a number for all of them, by resampling."""
-    total = ConfusionMatrix(matrices[0].num_classes)
-    for matrix in matrices:
-        total.counts += matrix.counts
     low, high = (100 * end for end in bounds(matrices, LIKELY))
-    found = f"{100 * total.miou():.1f}, {LIKELY:.0%} within {low:.1f} to {high:.1f}"
+    miou = ConfusionMatrix.sum_of(matrices).miou()
+    found = f"{100 * miou:.1f}, {LIKELY:.0%} within {low:.1f} to {high:.1f}"
     if not references:
         return Finding(UNKNOWN, what, found)
 

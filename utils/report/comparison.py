@@ -9,10 +9,10 @@ import torch
 
 from datasets.predictions import PREDICTION
 from utils.common.errors import UserError
-from utils.metrics import TEST_TITLES
+from utils.metrics import LABEL_TITLES, TEST_TITLES
 from utils.report import gallery, plots
 from utils.report.folder import Result, RunFolder, Scored, read_run
-from utils.report.page import LABELS, costs, protocol, write_page
+from utils.report.page import costs, protocol, write_page
 
 IMAGES = 8  # those on which the runs differ most
 
@@ -82,7 +82,7 @@ def distinct(folders: Sequence[Path]) -> list[str]:
 def scores(runs: Sequence[RunFolder]) -> list[Row]:
     """Return the mIoU of every result that some run has."""
     rows = []
-    for title in (*TEST_TITLES, *LABELS):
+    for title in (*TEST_TITLES, *LABEL_TITLES):
         found = [run.results.get(title) for run in runs]
         if any(found):
             values = tuple(_percent(result) for result in found)
@@ -115,9 +115,8 @@ def _classes(runs: Sequence[RunFolder]) -> tuple[str, list[Row]]:
     """Return the last result that all runs have, and its IoU by class, those first on which the
     runs differ most.
     """
-    common = [
-        title for title in (*LABELS, *TEST_TITLES) if all(title in run.results for run in runs)
-    ]
+    titles = (*LABEL_TITLES, *TEST_TITLES)
+    common = [title for title in titles if all(title in run.results for run in runs)]
     if not common:
         return "", []
 
@@ -143,7 +142,7 @@ def _spread(values: Sequence[float]) -> float:
 def _curves(runs: Sequence[RunFolder], titles: Sequence[str]) -> list[tuple[str, object]]:
     """Draw one plot per quantity, with a line per run: losses of both stages, validation scores."""
     wanted = [(stage, "loss") for stage in ("classifier", "segmenter")]
-    wanted += [("evaluation", title) for title in (*TEST_TITLES, *LABELS)]
+    wanted += [("evaluation", title) for title in (*TEST_TITLES, *LABEL_TITLES)]
     drawn: list[tuple[str, object]] = []
     for stage, name in wanted:
         found = {title: run.curves.get(stage, {}).get(name, []) for title, run in zip(titles, runs)}

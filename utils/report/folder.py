@@ -15,11 +15,10 @@ from datasets.predictions import FILE, is_of_classes, read_journal
 from utils.common.errors import UserError
 from utils.config import CONFIG_FILE, read_yaml
 from utils.inference.outputs import read_facts
-from utils.metrics import ConfusionMatrix, final_title
+from utils.metrics import LABELS, ConfusionMatrix, final_title
 from utils.run_folder.results import RESULTS, read_results
 
 MARKS = (CONFIG_FILE, RESULTS, FILE)  # a run folder has one of these
-LABELS = 256  # that a label map can have, where the classes are not known
 Curves = dict[str, list[tuple[int, float]]]  # name -> (iteration, value), ascending
 
 

@@ -14,14 +14,13 @@ from utils.common.errors import UserError
 from utils.common.files import write_whole
 from utils.common.options import options
 from utils.config import CONFIG_FILE, Config, completed, from_dict
-from utils.metrics import CAMS, CRF, SINGLE, TEST_TITLES, TITLES, ConfusionMatrix
+from utils.metrics import CAMS, CRF, LABEL_TITLES, SINGLE, TEST_TITLES, TITLES, ConfusionMatrix
 from utils.recipe import references_of
 from utils.references import Reference
 from utils.report import gallery, plots
 from utils.report.folder import Curves, Result, RunFolder, read_run
 from utils.settings.running import CRFOptions
 
-LABELS = tuple(TITLES.values())
 RATES = ("lr", "seconds", "memory")  # what metrics.csv holds of a stage beside its loss terms
 EACH = 6  # images of a group of the gallery
 PANELS = 12  # at most so many pictures of training
@@ -46,12 +45,12 @@ def write_report(folder: Path) -> Path:
     run.
     """
     run = read_run(folder)
-    shown = run.last(TEST_TITLES) or run.last(LABELS)
+    shown = run.last(TEST_TITLES) or run.last(LABEL_TITLES)
     cards, gone = gallery.cards(gallery.choose(run.images, EACH), folder / PREDICTION)
     page = {
         "run": run,
         "test": rows(run, TEST_TITLES),
-        "labels": rows(run, LABELS),
+        "labels": rows(run, LABEL_TITLES),
         "others": others(run),
         "protocol": protocol(run),
         "shown": shown,
@@ -180,8 +179,8 @@ def others(run: RunFolder) -> dict[str, str]:
 
     # CAMs and seeds that a whole training scores on its way are those of no run that ended there
     titles = {
-        "seeds": (*CAMS.values(), *LABELS),
-        "classifier": LABELS,
+        "seeds": (*CAMS.values(), *LABEL_TITLES),
+        "classifier": LABEL_TITLES,
         "all": (*TEST_TITLES, TITLES["pseudo"]),
     }[config.stages]
     results = {title: run.results[title] for title in titles if title in run.results}
@@ -217,7 +216,7 @@ def bands(run: RunFolder, stage: str) -> plots.Bands:
     weights = {"seg": 1.0, "affinity": config.w_attn}
     splits = dict.fromkeys(weights, config.train_split)
     if stage == "evaluation":
-        splits = {title: run.results[title].split for title in LABELS if title in run.results}
+        splits = {title: run.results[title].split for title in LABEL_TITLES if title in run.results}
         if not config.eval_images:
             splits[SINGLE] = config.val_split
         weights = dict.fromkeys(splits, 1.0)
