@@ -27,7 +27,6 @@ METHOD = ROOT / "model" / "README.md"
 GOLDEN = ROOT / "tests" / "golden" / "README.md"
 FOLDERS = ("clip", "configs", "datasets", "model", "tests", "utils")
 DATA = ROOT / "datasets" / "README.md"
-CONFIGURATIONS = ROOT / "configs" / "README.md"
 KINDS = (".md", ".py", ".sh", ".yaml")
 ABSENT = {"clip": {"ViT"}, "vit": {"dense read-out", "Grad-CAM", "boxes"}, "fusion": set()}
 

@@ -10,8 +10,6 @@ from torch import Tensor
 from model.losses import IGNORE, seg_loss
 from model.targets import candidate_loss, collision_loss, dice_loss
 
-Loss = Callable[..., Tensor]
-
 
 def test_collision_by_hand() -> None:
     logits = torch.tensor([0.7, 0.3]).log().view(1, 2, 1, 1)

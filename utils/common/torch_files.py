@@ -217,6 +217,7 @@ def pickled_array(storage: Any, *form: Any) -> np.ndarray:
 
 
 def has_code(records: Iterable[str]) -> bool:
+    """Tell whether an archive of these records is of TorchScript."""
     return any("/code/" in name or name.endswith("constants.pkl") for name in records)
 
 

@@ -121,12 +121,8 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="also write every figure here")
     add_config_flags(parser)
     flags = vars(parser.parse_args())
-    own = {
-        name: flags.pop(name)
-        for name in (
-            *("config", "part", "repeats", "against", "images", "model_path", "names", "json"),
-        )
-    }
+    names = ("config", "part", "repeats", "against", "images", "model_path", "names", "json")
+    own = {name: flags.pop(name) for name in names}
     config = load_config(own["config"], flags)
     _check_used(own)
     if own["images"] and not any(own["images"].glob("*.jpg")):

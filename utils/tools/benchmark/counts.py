@@ -9,7 +9,7 @@ allocator and libraries hold beside the tensors comes on top.
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,10 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from model.cvf import CVF
 from utils.tools.benchmark.networks import Step, classifier_step, segmenter_step, tag_counts
 from utils.tools.benchmark.rows import Row, Setting
-from utils.training.stages import freeze
 
 aten = torch.ops.aten
 # operations that need a value, which the host waits for
@@ -166,7 +164,6 @@ def measure_counts(settings: list[Setting]) -> Iterator[Row]:
             yield _row("stage 1 step", setting, classifier_step(setting), about)
 
         step = segmenter_step(setting)
-        freeze(cast(CVF, step.stage.module), config)
         tags = sum(tag_counts(config, config.batch_size)) / config.batch_size
         about = f"batch {config.batch_size}, crop {config.crop_size}, {tags:.1f} tags per image"
         yield _row("training step", setting, step, about)

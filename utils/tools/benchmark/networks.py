@@ -140,7 +140,7 @@ def segmenter_step(setting: Setting) -> Step:
 def classifier_step(setting: Setting) -> Step:
     """Do one iteration of stage 1."""
     config = setting.config
-    classes = len(_spec(setting.config).classes)
+    classes = len(_spec(config).classes)
     torch.manual_seed(config.seed)
     vit = ClassTokenViT(classes, input_size=config.mct_crop_size, streams=config.mct_streams)
     vit = vit.to(setting.device).train()
