@@ -88,39 +88,8 @@ def _check_used(own: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Command line."""
-    parser = Parser(description=__doc__, usage="%(prog)s [--part PART ...] [--config FILE] [flags]")
-    parser.add_argument(
-        "--config", default=str(CONFIGS / "voc.yaml"), help="YAML file (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--part",
-        nargs="+",
-        choices=tuple(PARTS),
-        default=list(TIMED),
-        help=f"default: {' '.join(TIMED)}",
-    )
-    parser.add_argument("--repeats", type=int, metavar="INT", help=f"default: {REPEATS}")
-    parser.add_argument(
-        "--against", nargs="+", metavar="KEY=VALUE", help="second setting, measured in turns"
-    )
-    parser.add_argument(
-        "--images",
-        type=Path,
-        metavar="DIR",
-        help="JPEG files for the CRF (default: drawn pictures)",
-    )
-    predicted = "checkpoint whose predictions of --images the CRF gets (default: random regions)"
-    parser.add_argument("--model_path", type=Path, metavar="FILE", help=predicted)
-    parser.add_argument(
-        "--names",
-        type=int,
-        metavar="INT",
-        help=f"images of the longer of the lists of `--part data` (default: {Setting.names})",
-    )
-    parser.add_argument("--json", metavar="FILE", help="also write every figure here")
-    add_config_flags(parser)
-    flags = vars(parser.parse_args())
+    """Read the command line and do what it asks."""
+    flags = vars(_parser().parse_args())
     names = ("config", "part", "repeats", "against", "images", "model_path", "names", "json")
     own = {name: flags.pop(name) for name in names}
     config = load_config(own["config"], flags)
@@ -160,6 +129,41 @@ def main() -> None:
             "rows": [asdict(row) for row in rows],
         }
         write_whole(own["json"], json.dumps(content, indent=1).encode())
+
+
+def _parser() -> Parser:
+    parser = Parser(description=__doc__, usage="%(prog)s [--part PART ...] [--config FILE] [flags]")
+    parser.add_argument(
+        "--config", default=str(CONFIGS / "voc.yaml"), help="YAML file (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--part",
+        nargs="+",
+        choices=tuple(PARTS),
+        default=list(TIMED),
+        help=f"default: {' '.join(TIMED)}",
+    )
+    parser.add_argument("--repeats", type=int, metavar="INT", help=f"default: {REPEATS}")
+    parser.add_argument(
+        "--against", nargs="+", metavar="KEY=VALUE", help="second setting, measured in turns"
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="JPEG files for the CRF (default: drawn pictures)",
+    )
+    predicted = "checkpoint whose predictions of --images the CRF gets (default: random regions)"
+    parser.add_argument("--model_path", type=Path, metavar="FILE", help=predicted)
+    parser.add_argument(
+        "--names",
+        type=int,
+        metavar="INT",
+        help=f"images of the longer of the lists of `--part data` (default: {Setting.names})",
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write every figure here")
+    add_config_flags(parser)
+    return parser
 
 
 if __name__ == "__main__":
