@@ -43,6 +43,18 @@ def toy_row(
     return method_row(model, scene.image, tags, labels, config, config.phase(config.max_iters))[0]
 
 
+def written_form(out: str) -> str:
+    """Return Pillow's name of the form in which a file of this name is saved. Raises UserError for
+    a suffix of no picture, or of one that Pillow only reads.
+    """
+    form = Image.registered_extensions().get(Path(out).suffix.lower(), "")
+    try:
+        Image.new("RGB", (1, 1)).save(io.BytesIO(), form)
+    except (KeyError, OSError, ValueError):
+        raise UserError(f"--out {out} has no suffix of a picture; use e.g. first.jpg") from None
+    return form
+
+
 def main() -> None:
     """Read the command line and do what it asks."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -69,8 +81,7 @@ def main() -> None:
         raise UserError(
             f"--pictures {min(args.pictures)} is negative; pictures are numbered from 0"
         )
-    if Path(args.out).suffix.lower() not in Image.registered_extensions():
-        raise UserError(f"--out {args.out} has no suffix of a picture; use e.g. first.jpg")
+    form = written_form(args.out)
     if args.size < LEAST_SIDE:
         raise UserError(
             f"--size {args.size} is too small for a toy picture; use {LEAST_SIDE} or more"
@@ -94,7 +105,6 @@ def main() -> None:
         rows.append(titled_row(toy_row(model, spec, scene, config)))
 
     stream = io.BytesIO()
-    form = Image.registered_extensions()[Path(args.out).suffix.lower()]
     stacked(rows).save(stream, form, quality=92)
     write_whole(args.out, stream.getvalue())
     print(args.out)
