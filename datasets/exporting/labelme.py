@@ -15,7 +15,7 @@ import numpy as np
 
 from datasets.exporting.target import INSET, Collector, Target, copy_photo, objects_of, photo_name
 from datasets.lists import Item
-from utils.common.files import write_whole
+from utils.common.files import encoded, write_whole
 
 VERSION = "5.0.0"  # since then, LabelMe's form has not changed in what is written here
 
@@ -50,7 +50,7 @@ def write(target: Target, item: Item, labels: np.ndarray) -> None:
         "imageWidth": labels.shape[1],
     }
     text = json.dumps(content, ensure_ascii=False)
-    write_whole(target.folder / f"{item.name}.json", text.encode())
+    write_whole(target.folder / f"{item.name}.json", encoded(text))
 
 
 def _photo(target: Target, item: Item) -> str:

@@ -29,7 +29,7 @@ from datasets.tables import key_of
 from datasets.tag_sources import TAGS
 from datasets.tags import Tags, write_tags
 from utils.common.errors import UserError
-from utils.common.files import make_folder, require_place, write_whole
+from utils.common.files import encoded, make_folder, require_place, write_whole
 from utils.common.parser import refuse_idle
 
 CONFIG = "config.yaml"
@@ -249,6 +249,7 @@ def _write_config(out: Path, pictures: int) -> bool:
     if path.exists():
         return False
 
+    plain = "".join(sign if sign.isprintable() else "_" for sign in out.resolve().name)
     iterations = min(_MOST, max(_FEWEST, _EPOCHS * pictures // _BATCH))
     lines = [
         "# Every setting that is not here is a default, see `python train_voc.py --help`; add any "
@@ -262,9 +263,9 @@ def _write_config(out: Path, pictures: int) -> bool:
         f"max_iters: {iterations}",
         f"warmup_iters: {iterations // 20}",
         f"eval_every: {iterations // 10}",
-        f"work_dir: {json.dumps(f'runs/{out.resolve().name}', ensure_ascii=False)}",
+        f"work_dir: {json.dumps(f'runs/{plain}', ensure_ascii=False)}",
     ]
-    path.write_text("\n".join([*lines, ""]), encoding="utf-8")
+    write_whole(path, encoded("\n".join([*lines, ""])))
     return True
 
 

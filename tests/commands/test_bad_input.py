@@ -543,6 +543,15 @@ def test_weights_that_are_no_clip_are_refused(
     )
 
 
+def test_a_run_folder_whose_name_is_no_text_is_refused(
+    start: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / os.fsdecode(b"l\xfc")
+    said = "holds bytes that are no UTF-8 text; name another folder"
+    refused(capsys, train_voc.main, said, *start, "--work_dir", folder)
+    assert not folder.exists()
+
+
 def test_a_folder_that_holds_a_run_is_left_alone(
     trained: Path, start: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

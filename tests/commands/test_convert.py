@@ -4,7 +4,9 @@ labels.
 
 import csv
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -261,6 +263,17 @@ def test_processes_write_the_same_bytes(maps: tuple[Path, Maps], tmp_path: Path)
         assert converted(maps[0], tmp_path / str(workers), *flags) == 0
     alone, together = (tmp_path / name / "instances.json" for name in "02")
     assert alone.read_bytes() == together.read_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+@pytest.mark.parametrize("form", READ)
+def test_photos_may_lie_in_a_folder_whose_name_is_no_text(
+    form: str, maps: tuple[Path, Maps], tmp_path: Path
+) -> None:
+    folder = tmp_path / os.fsdecode(b"K\xfcche")
+    shutil.copytree(maps[0], folder)
+    assert converted(folder, tmp_path / "out", "--format", form) == 0
+    assert len(READ[form](tmp_path / "out")) == len(maps[1])
 
 
 @pytest.mark.parametrize("case", EXACT)

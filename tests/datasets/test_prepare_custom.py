@@ -3,8 +3,10 @@ predictions.
 """
 
 import json
+import os
 import re
 import shutil
+import sys
 import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
@@ -206,6 +208,19 @@ def test_odd_names_are_indexed_split_and_tagged(
         share = getattr(usual, name) / usual.max_iters
         assert getattr(config, name) == round(share * config.max_iters)
     assert not config.after_switch(config.max_iters)  # as by default
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_a_folder_whose_name_is_no_text_is_prepared(photos: Path) -> None:
+    folder = photos.rename(photos.with_name(os.fsdecode(b"K\xfcche")))
+    assert prepared(folder, "--tags", folder / "tags.csv", "--val_share", 0.3) == 0
+    out = (folder / "out").rename(folder / os.fsdecode(b"\xfc"))
+    (out / "config.yaml").unlink()
+    flags = "--images", folder / "photos", "--classes", folder / "classes.yaml", "--out", out
+    assert run(prepare_main, "custom", *flags, "--tags", folder / "tags.csv") == 0
+    config = load_config(out / "config.yaml")
+    assert (config.data_root, config.work_dir) == (str(out), "runs/_")
+    assert len(items("custom", out, "train")) == 6
 
 
 def test_a_second_run_gives_the_same_and_keeps_an_edited_configuration(photos: Path) -> None:

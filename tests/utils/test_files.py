@@ -1,15 +1,17 @@
 """Files that are written whole or not at all."""
 
 import io
+import json
 import os
 import pickletools
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from utils.common.errors import UserError
-from utils.common.files import npy_of, require_place, write_whole, written_whole
+from utils.common.files import encoded, npy_of, require_place, write_whole, written_whole
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -22,6 +24,13 @@ def test_a_file_is_written_whole_with_its_folders_or_refused(tmp_path: Path) -> 
     assert contents(tmp_path / "a") == {"b.txt": b"two"}
     with pytest.raises(UserError, match="b.txt/c cannot be written"):
         write_whole(tmp_path / "a/b.txt/c", b"")
+
+
+@pytest.mark.parametrize("name", [b"K\xfcche", "Küche 写真 😀".encode(), b'"\xff\\udcfc'])
+def test_a_name_of_any_bytes_is_text_that_json_and_yaml_read_back(name: bytes) -> None:
+    path = os.fsdecode(name)
+    written = encoded(json.dumps(path, ensure_ascii=False)).decode()
+    assert json.loads(written) == yaml.safe_load(written) == path
 
 
 @pytest.mark.parametrize("path", ["new.json", "a/b/new.json", "there.json"])

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -363,6 +364,12 @@ def test_a_run_that_lacks_a_part_is_still_drawn(folder: Path, part: str, hasty: 
     path = folder / part
     shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     assert report_line(folder) == f"report: {folder / 'report.html'}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_a_run_folder_whose_name_is_no_text_has_a_report(folder: Path) -> None:
+    moved = folder.rename(folder.with_name(os.fsdecode(b"l\xfc")))
+    assert "\\udcfc" in write_report(moved).read_text(encoding="utf-8")
 
 
 def test_a_failed_report_is_a_warning_that_names_the_reason(tmp_path: Path, folder: Path) -> None:

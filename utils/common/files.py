@@ -246,6 +246,15 @@ def write_whole(path: str | Path, content: bytes) -> None:
         ) from error
 
 
+def encoded(text: str) -> bytes:
+    """Encode text as UTF-8, also where it holds the name of a file that is none.
+
+    Python reads bytes of names that are no UTF-8, as of an old archive, as lone surrogates. They
+    are written as escapes such as \\udcfc, which JSON, and YAML in double quotes, read back.
+    """
+    return text.encode(errors="backslashreplace")
+
+
 def sha256_of(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes, hexadecimal; about a second for 450 MB."""
     digest = hashlib.sha256()

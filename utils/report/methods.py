@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.common.files import written_whole
+from utils.common.files import encoded, written_whole
 from utils.metrics import CAMS, TEST_TITLES, TITLES
 from utils.report import plots
 from utils.report.page import write_page
@@ -296,7 +296,7 @@ def write_json(comparison: Comparison, path: Path) -> None:
     """Write all that a comparison tells; what is not known is null. Others may write it, too."""
     content = json.dumps(_plain(asdict(comparison)), indent=1, ensure_ascii=False)
     with written_whole(path, own=True) as file:
-        file.write(content.encode())
+        file.write(encoded(content))
 
 
 def write_methods(comparison: Comparison, path: Path) -> Path:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from datasets.predictions import PREDICTION
 from utils.common.errors import UserError
-from utils.common.files import write_whole
+from utils.common.files import encoded, write_whole
 from utils.common.options import options
 from utils.config import CONFIG_FILE, Config, completed, from_dict
 from utils.metrics import CAMS, CRF, LABEL_TITLES, SINGLE, TEST_TITLES, TITLES, ConfusionMatrix
@@ -79,7 +79,7 @@ def write_page(template: str, values: Mapping[str, Any], path: Path) -> Path:
     page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     # folders of a machine say nothing elsewhere
     page.filters["base"] = lambda value: Path(str(value)).name
-    write_whole(path, page.get_template(template).render(values).encode())
+    write_whole(path, encoded(page.get_template(template).render(values)))
     return path
 
 

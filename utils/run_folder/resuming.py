@@ -15,8 +15,15 @@ OR_ANEW = "or name another --work_dir"
 
 def check_folder(folder: Path, config: Config, resume: bool) -> None:
     """Raise UserError where the folder holds checkpoints that are not to be continued, or a run of
-    other settings.
+    other settings, or bears a name that TensorBoard cannot write.
     """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"--work_dir {folder} holds bytes that are no UTF-8 text; name another folder"
+        ) from None
+
     checkpoints = folder / "checkpoints"
     if not resume and checkpoints.is_dir() and any(checkpoints.iterdir()):
         raise UserError(
