@@ -131,8 +131,12 @@ def test_masks_named_after_the_whole_picture_are_found(
     (tmp_path / "list").write_text("toy_val_000000\ntoy_val_000001\n")
     listed = [predicted / "prediction", toy_voc / "SegmentationClass", tmp_path / "list"]
     expected = score.score(pairs_of(*listed), classes=21)
-    listed[1] = tmp_path / "masks"
-    assert score.score(pairs_of(*listed), classes=21).counts.equal(expected.counts)
+    for text in (None, "toy_val_000000.JPG\ntoy_val_000001.JPG\n"):  # or lists with suffixes
+        if text:
+            (tmp_path / "list").write_text(text)
+        for masks in (toy_voc / "SegmentationClass", tmp_path / "masks"):
+            listed[1] = masks
+            assert score.score(pairs_of(*listed), classes=21).counts.equal(expected.counts)
 
 
 def test_letters_with_marks_are_the_same_composed_and_apart(tmp_path: Path) -> None:
@@ -170,6 +174,14 @@ BAD_SCORES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (
         lambda folder: (folder / "list").write_text("toy_val_000000\nother\n"),
         "lacks 1 of 2 images, first other.png",
+    ),
+    "twice": (
+        lambda folder: (folder / "list").write_text("toy_val_000000\ntoy_val_000000.jpg\n"),
+        "list lists 'toy_val_000000' twice; remove the second line",
+    ),
+    "elsewhere": (
+        lambda folder: (folder / "list").write_text("../toy_val_000000\n"),
+        "list lists '../toy_val_000000'; list plain image names",
     ),
     "size": (
         lambda folder: changed(folder, lambda labels: labels[:2, :3]),

@@ -33,7 +33,7 @@ import torch
 from datasets.classes import given_classes
 from datasets.exporting.maps import maps_folder
 from datasets.folders import files_by_name, picture_suffixes
-from datasets.list_files import read_list
+from datasets.list_files import check_names, read_list
 from datasets.lists import Item
 from datasets.mask_signs import refuse_suspicious
 from datasets.pictures import load_mask
@@ -106,11 +106,12 @@ def files_to_score(given: Folder, masks: Folder, listed: str | None) -> Pairs:
     """Return the file and the mask of each name of the list, or of all that is given.
 
     Raises:
-        UserError: a file or a mask is missing.
+        UserError: a file or a mask is missing, or the list names an image twice.
     """
     names = sorted(given.files)
     if listed:
-        names = [unicodedata.normalize("NFC", name) for name in read_list(listed)]
+        names = [_listed(name, given) for name in read_list(listed)]
+        check_names(Path(listed), names)
 
     for folder in (given, masks):
         missing = [name for name in names if name not in folder.files]
@@ -121,6 +122,18 @@ def files_to_score(given: Folder, masks: Folder, listed: str | None) -> Pairs:
             )
 
     return [(given.files[name], masks.files[name]) for name in names]
+
+
+def _listed(name: str, given: Folder) -> str:
+    """Return the name of an image in a list, without the suffix where the list gives its file's
+    whole name.
+    """
+    name = unicodedata.normalize("NFC", name)
+    stem, _, _ = name.rpartition(".")
+    is_file = name.lower().endswith(picture_suffixes())
+    if is_file and name not in given.files and stem in given.files:
+        return stem
+    return name
 
 
 def unscored(pairs: Pairs, masks: Folder, what: str, listed: str | None) -> list[str]:
