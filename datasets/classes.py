@@ -5,7 +5,7 @@ background words.
 import json
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import yaml
@@ -66,7 +66,7 @@ def named_classes(names: Sequence[str], given: str = "") -> DatasetSpec:
     Raises:
         UserError: a name cannot stand for a class, or there are too few or too many.
     """
-    classes = [name.strip() for name in names]
+    classes = [name.strip() for name in names_in(names, "classes")]
     given = given or ", ".join(classes)
 
     unfit = _first_unfit(classes)
@@ -78,6 +78,19 @@ def named_classes(names: Sequence[str], given: str = "") -> DatasetSpec:
             f"commas, a file such as {CLASSES}, or {' or '.join(SPECS)}"
         )
     return _described(classes, {}, BACKGROUND, TEMPLATE)
+
+
+def names_in(given: object, what: str) -> list[str]:
+    """Return the names of a list, tuple, set or other iterable that a program gave as its classes
+    or as the tags of a picture.
+
+    Raises:
+        UserError: it is none, or holds something else; says `what` names were asked for.
+    """
+    names = list(given) if isinstance(given, Iterable) else [None]
+    if not all(isinstance(name, str) for name in names):
+        raise UserError(f"{given!r:.80} is no list of {what}; give names, such as ['cat', 'dog']")
+    return names
 
 
 def read_classes(path: Path) -> DatasetSpec:

@@ -38,11 +38,18 @@ def test_names_of_a_list_are_taken_as_they_stand(tmp_path: Path) -> None:
     for name in ("voc", "coco", str(tmp_path / "classes.yaml"), "bow, tie"):
         assert named_classes([name]).classes == (name,)
     assert named_classes(["cat", "tree"]) == given_classes("cat, tree")
+    assert named_classes(iter(["cat", "tree"])).classes == ("cat", "tree")
 
 
 @pytest.mark.parametrize(
-    ("names", "said"), [([], "lists 0 classes"), (["cat", " "], "has the class ''")]
+    ("names", "said"),
+    [
+        ([], "lists 0 classes"),
+        (["cat", " "], "has the class ''"),
+        (None, "None is no list of classes; give names"),
+        (["cat", 7], "'cat', 7. is no list of classes"),
+    ],
 )
-def test_a_list_without_fit_names_is_refused(names: list[str], said: str) -> None:
+def test_a_list_without_fit_names_is_refused(names: list, said: str) -> None:
     with pytest.raises(UserError, match=said):
         named_classes(names)

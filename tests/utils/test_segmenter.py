@@ -84,6 +84,12 @@ def test_tags_leave_their_classes_alone(segmenter: Segmenter) -> None:
             segmenter(image, tags=wrong)
 
 
+@pytest.mark.parametrize("tags", [[["cat"], None], ["cat", 3], 3])
+def test_tags_that_are_no_names_are_refused(tags: object, segmenter: Segmenter) -> None:
+    with pytest.raises(UserError, match="is no list of tags of one picture; give names, such as"):
+        segmenter([picture(0), picture(1)], tags=tags)
+
+
 @pytest.mark.parametrize(
     "form",
     [

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.annotations import class_of
+from datasets.classes import names_in
 from datasets.lists import Item
 from datasets.pictures import as_shown, load_image
 from datasets.specs import DatasetSpec
@@ -64,10 +65,11 @@ class OnModel:
 
     def keys(self, tags: str | Sequence[str]) -> list[int]:
         """Return the classes 0..K-1 of tags, ascending, whatever their case. Raises UserError with
-        the nearest class on an unknown one.
+        the nearest class on an unknown one, and where they are no list of names.
         """
         if isinstance(tags, str):
             tags = [tags]
+        tags = names_in(tags, "tags of one picture")
         names = {class_of(tag, self.spec, "the picture") for tag in tags} - {""}
         return sorted(self.spec.classes.index(name) for name in names)
 
