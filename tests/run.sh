@@ -2,7 +2,8 @@
 # Set up the environment if needed and run the tests, or those that are named; `--all` adds the
 # heavy ones (minutes). Other flags go to pytest. Two processes share the whole.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+unset CDPATH # by which cd may go to a folder of the same name elsewhere
+cd -- "$(dirname -- "$0")/.."
 
 # shellcheck source=utils/tools/environment.sh
 source utils/tools/environment.sh

@@ -3,6 +3,7 @@ that do as a case says and note what they are asked.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ case "$*" in
   "-c import sys"*) [ ! -e "$here/old" ] ;;
   --version) echo "Python 3.8.1" ;;
   "-m venv"*)
-    [ -e "$here/venvless" ] && exit 1
+    [ -e "$here/venvless" ] && printf 'ensurepip is not\n\navailable\n' && exit 1
     rm -rf .venv/* && mkdir -p .venv/bin
     cp "$here/python" .venv/bin/python && touch .venv/bin/pip ;;
   "-m pip --version") [ -e "$here/pip" ] ;;
@@ -52,7 +53,9 @@ def interpreter(folder: Path, log: Path, *facts: str) -> Path:
     return folder / "python"
 
 
-def used(folder: Path, *, uv: bool = False, python: Path | str = "") -> tuple[int, str, list[str]]:
+def used(
+    folder: Path, *, uv: bool = False, python: Path | str = "", path: str = "/usr/bin:/bin"
+) -> tuple[int, str, list[str]]:
     """Exit status, everything printed (last the chosen interpreter), what was asked."""
     log, tools = folder / "log", folder / "tools"
     tools.mkdir(exist_ok=True)
@@ -66,7 +69,7 @@ def used(folder: Path, *, uv: bool = False, python: Path | str = "") -> tuple[in
     ran = subprocess.run(
         ["bash", "-c", script],
         cwd=folder,
-        env={"PATH": f"{tools}:/usr/bin:/bin", "PYTHON": str(python), "HOME": str(folder)},
+        env={"PATH": f"{tools}:{path}", "PYTHON": str(python), "HOME": str(folder)},
         capture_output=True,
         text=True,
         check=False,
@@ -86,7 +89,7 @@ def test_an_active_environment_that_has_all_is_used(tmp_path: Path) -> None:
         (["complete", "broken=cv2 cannot be imported (libGL.so.1)"], "opencv-python-headless"),
         (["complete", "broken=torch cannot be imported (libcudart)"], "--force-reinstall torch"),
         (["old"], "is Python 3.8.1, Python 3.10 or newer is needed; name one"),
-        (["venvless"], "install the package python3-venv of your system, or uv"),
+        (["venvless"], "(ensurepip is not); install the package python3-venv of your system, or"),
         (["pip", "offline"], "could not be installed into .venv, see above"),
     ],
 )
@@ -103,6 +106,47 @@ def test_what_the_script_cannot_mend_is_one_sentence_with_the_fix(
 def test_an_interpreter_that_does_not_start_is_named(tmp_path: Path) -> None:
     status, printed, _ = used(tmp_path, python=tmp_path / "gone")
     assert status == 2 and f"{tmp_path / 'gone'} does not start; name a Python" in printed
+
+
+def test_a_path_that_takes_no_environment_is_named(tmp_path: Path) -> None:
+    python = interpreter(tmp_path / "active", tmp_path / "log")
+    (tmp_path / "a:b").mkdir()
+    status, printed, _ = used(tmp_path / "a:b", python=python)
+    assert status == 2 and f"with ':' in its path ({tmp_path / 'a:b'}); move it" in printed
+
+
+@pytest.mark.parametrize("stub", ["", "exit 9"])  # no python3, or one that starts nothing
+def test_python_alone_is_used(stub: str, tmp_path: Path) -> None:
+    python = interpreter(tmp_path / "active", tmp_path / "log", "complete")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("bash", "cat", "dirname"):
+        (tools / name).symlink_to(shutil.which(name))
+    (tools / "python").write_text(f'#!/bin/bash\nexec {python} "$@"\n')
+    (tools / "python3").write_text(f"#!/bin/bash\n{stub}\n")
+    for name in ("python", "python3")[: 1 + bool(stub)]:
+        (tools / name).chmod(0o755)
+    assert used(tmp_path, path=str(tools))[:2] == (0, "uses python\n")
+
+
+@pytest.mark.parametrize("script", ["run_voc.sh", "run_coco.sh", "tests/run.sh"])
+def test_scripts_work_in_their_own_folder_whatever_it_is_called(
+    script: str, tmp_path: Path
+) -> None:
+    for root in (tmp_path / "-x y", tmp_path / "else" / "-x y"):
+        for part in (script, "utils/tools/run.sh", "utils/tools/environment.sh"):
+            (root / part).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / part, root / part)
+        (root / "utils/tools/environment.sh").write_text("use_environment() { pwd; exit; }")
+    ran = subprocess.run(
+        ["bash", "--", f"-x y/{script}"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "CDPATH": str(tmp_path / "else")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (0, f"{tmp_path / '-x y'}\n")
 
 
 def dead_python(venv: Path) -> None:

@@ -39,13 +39,28 @@ is_new_enough() { # interpreter
   "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))'
 }
 
+choose_python() { # leaves in PYTHON what the user named, else python3, else python
+  if [ -n "${PYTHON:-}" ]; then return; fi
+  PYTHON=python3
+  # Windows and some environments have python alone, Windows a python3 that starts nothing
+  if ! python3 -c '' 2>/dev/null && python -c '' 2>/dev/null; then PYTHON=python; fi
+}
+
 make_environment() { # makes .venv by PYTHON; one whose interpreter does not start is made anew
+  local said
   "$PYTHON" -c '' 2>/dev/null ||
     refuse "$PYTHON does not start; name a Python of 3.10 or newer: PYTHON=python3.11 bash ..."
   is_new_enough "$PYTHON" ||
     refuse "$PYTHON is $("$PYTHON" --version 2>&1), Python 3.10 or newer is needed;" \
       "name one: PYTHON=python3.11 bash ..."
 
+  case $PWD in
+    *:*) refuse "Python makes no environment in a folder with ':' in its path ($PWD); move it, or" \
+      "activate an environment that has the packages of requirements.txt" ;;
+  esac
+  [ -w . ] ||
+    refuse "nothing can be written in $PWD, where the environment .venv is to be made; make it" \
+      "writable, or activate an environment that has the packages of requirements.txt"
   if [ -e .venv ] || [ -L .venv ]; then
     echo "the interpreter of .venv does not start, as after an upgrade of Python:" \
       "making .venv anew"
@@ -54,11 +69,12 @@ make_environment() { # makes .venv by PYTHON; one whose interpreter does not sta
   echo "making the environment .venv (once; PyTorch with CUDA is a download of several GB," \
     "see README for CPU only)"
 
-  if "$PYTHON" -m venv --clear .venv >/dev/null 2>&1; then return; fi
+  if said=$("$PYTHON" -m venv --clear .venv 2>&1); then return; fi
   if "$PYTHON" -m venv --clear --without-pip .venv >/dev/null 2>&1 &&
     command -v uv >/dev/null; then return; fi
-  refuse "$PYTHON cannot make .venv with pip; install the package python3-venv of your system," \
-    "or uv, and run this again"
+  said=${said%%$'\n'*} # the reason; what else it says are commands
+  refuse "$PYTHON cannot make .venv with pip ($said); install the package python3-venv of your" \
+    "system, or uv, and run this again"
 }
 
 choose_installer() { # leaves in installer and target what installs into PYTHON, by pip or uv
@@ -100,7 +116,7 @@ use_environment() { # requirements files; the tests' file asks for the tests' mo
     fi
   done
 
-  PYTHON=${PYTHON:-python3}
+  choose_python
   if complete "$PYTHON"; then return; fi
   if complete .venv/bin/python; then PYTHON=.venv/bin/python && return; fi
   refuse_broken

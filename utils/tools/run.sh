@@ -4,7 +4,8 @@
 # processes, by default 1 on a GPU and up to 4 on a CPU; MAX_RESTARTS=m lets them, or one alone,
 # resume from the last checkpoint up to m times after one was lost.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+unset CDPATH # by which cd may go to a folder of the same name elsewhere
+cd -- "$(dirname -- "$0")/../.."
 dataset=$1 root=$2 default_root=$3
 variable=$(tr '[:lower:]' '[:upper:]' <<<"$dataset")_ROOT
 shift 3
