@@ -23,6 +23,8 @@ _PATIENCE = 30.0
 # seconds for all once they are asked to end: without a GPU the iterations until they agree on it
 # may take minutes, and a checkpoint follows
 _LAST_WORK = 600.0
+# what ends a process at once; on Windows, which has no SIGKILL, SIGTERM does
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1  # number of Linux's prctl
 
 
@@ -46,7 +48,7 @@ class Launched:
         """Return the status of one that has ended, or that was killed and is not gone yet."""
         status = self.status
         if status is None:
-            return -signal.SIGKILL
+            return -_KILL
         return status
 
     def called(self, count: int) -> str:
@@ -63,9 +65,9 @@ class Launched:
         status = self.ending
         if status < 0:
             said += f"error: {self.called(count)} was ended by signal {-status}"
-            if -status == signal.SIGKILL:
+            if -status == _KILL:
                 said += ", perhaps for want of memory"
-            if -status == signal.SIGKILL and count > 1:
+            if -status == _KILL and count > 1:
                 said += ", of which fewer processes (NPROC) need less"
             said += "; what is written is kept\n"
         return said
@@ -117,8 +119,8 @@ class Processes:
         self._give_time()
         failed = [each for each in self._all if each.status] or self._all
 
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if number == signal.SIGKILL:
+        for number in (signal.SIGTERM, _KILL):
+            if number == _KILL:
                 self._say_killed()
             self._deadline = time.monotonic() + _PATIENCE
             self.tell(number)

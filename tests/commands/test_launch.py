@@ -138,6 +138,14 @@ def test_what_went_wrong_is_told_once_and_its_status_kept(tmp_path, script, sent
     assert said.splitlines() == sentences
 
 
+def test_a_failure_is_told_where_there_is_no_sigkill(tmp_path, monkeypatch):
+    """As on Windows."""
+    without = "import signal\ndel signal.SIGKILL\n" + LAUNCH
+    monkeypatch.setattr(sys.modules[__name__], "LAUNCH", without)
+    ended_with, _, said = ended(started(tmp_path, ALL.format(status=2)))
+    assert (ended_with, said.splitlines()) == (2, ["error: the same in all"])
+
+
 def test_the_others_end_where_one_was_killed(tmp_path: Path) -> None:
     script = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(600)"
     process = started(tmp_path, script, patience=0.5)
