@@ -20,9 +20,11 @@ SEPARATOR = ";"  # between the tags of a CSV cell
 _MOST = 254  # labels are 0 for the background, 1..254, and 255 for pixels that do not count
 _KEYS = ("classes", "prompts", "background", "template")
 _FIT = (
-    f"use names without {SEPARATOR!r} or line breaks, each once whatever its case, none of them "
-    "'background'"
+    f"use names without {SEPARATOR!r}, line breaks or signs that cannot be seen, each once "
+    "whatever its case, none of them 'background'"
 )
+# within words of Persian, Malayalam and others they tell how letters join
+_JOINERS = dict.fromkeys(map(ord, "\u200c\u200d"))
 
 
 def spec_of(dataset: str, root: str | Path, classes: str | Path = "") -> DatasetSpec:
@@ -66,7 +68,7 @@ def named_classes(names: Sequence[str], given: str = "") -> DatasetSpec:
     Raises:
         UserError: a name cannot stand for a class, or there are too few or too many.
     """
-    classes = [name.strip() for name in names_in(names, "classes")]
+    classes = [_spaced(name) for name in names_in(names, "classes")]
     given = given or ", ".join(classes)
 
     unfit = _first_unfit(classes)
@@ -214,10 +216,18 @@ def _first_unfit(classes: Sequence[str]) -> int | None:
     seen = {"background"}  # label 0
     for place, name in enumerate(classes):
         key = unicodedata.normalize("NFC", name).casefold()
-        if not name or key in seen or SEPARATOR in name or not name.isprintable():
+        visible = name.translate(_JOINERS)
+        if not visible or not visible.isprintable() or key in seen or SEPARATOR in name:
             return place
         seen.add(key)
     return None
+
+
+def _spaced(text: str) -> str:
+    """Return a text with plain spaces in place of others, such as no-break ones of a text editor,
+    and none at its ends.
+    """
+    return "".join(" " if unicodedata.category(sign) == "Zs" else sign for sign in text).strip()
 
 
 def _prompts(path: Path, node: yaml.Node, classes: list[str]) -> dict[str, str]:
@@ -253,7 +263,7 @@ def _text(path: Path, node: yaml.Node) -> str:
             f"{_place(path, node)} should be a name or text; write one, in quotes if it has signs "
             "like : #"
         )
-    return node.value.strip()
+    return _spaced(node.value)
 
 
 def _place(path: Path, node: yaml.Node) -> str:
