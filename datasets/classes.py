@@ -89,10 +89,11 @@ def names_in(given: object, what: str) -> list[str]:
     Raises:
         UserError: it is none, or holds something else; says `what` names were asked for.
     """
-    names = list(given) if isinstance(given, Iterable) else [None]
-    if not all(isinstance(name, str) for name in names):
-        raise UserError(f"{given!r:.80} is no list of {what}; give names, such as ['cat', 'dog']")
-    return names
+    if isinstance(given, Iterable):
+        names = list(given)
+        if all(isinstance(name, str) for name in names):
+            return names
+    raise UserError(f"{given!r:.80} is no list of {what}; give names, such as ['cat', 'dog']")
 
 
 def read_classes(path: Path) -> DatasetSpec:
