@@ -89,6 +89,14 @@ def picture_suffixes() -> tuple[str, ...]:
     return (*_ALWAYS, *more)
 
 
+def without_suffix(path: str) -> str:
+    """Return a path without its suffix, if that is a picture's."""
+    stem, dot, suffix = path.rpartition(".")
+    if stem and dot and f".{suffix.lower()}" in picture_suffixes():
+        return stem
+    return path
+
+
 def files_below(folder: Path, suffixes: Iterable[str] = (), outside: Iterable[Path] = ()) -> Found:
     """Return the files with one of the suffixes, whatever their case, in a folder and those below
     it.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote
 
-from datasets.folders import picture_suffixes
+from datasets.folders import without_suffix
 from utils.common.errors import UserError, nearest
 
 # How tools rename what is uploaded: Label Studio 1a2b3c4d-NAME, Roboflow NAME_jpg.rf.HASH.
@@ -35,7 +35,7 @@ def picture_parts(address: str) -> list[str]:
     """
     path, _, query = address.partition("?")
     values = (part.partition("=")[2] for part in query.split("&"))
-    return [part for part in (path, *values) if _without_suffix(part) != part]
+    return [part for part in (path, *values) if without_suffix(part) != part]
 
 
 class Pictures:
@@ -59,8 +59,8 @@ class Pictures:
         self._roots = {"images", *(root.resolve().name for root in roots)}
 
         for file in files:
-            self._slugs.setdefault(_slug(_without_suffix(file.name)), []).append(file)
-            for called in {_without_suffix(str(file)), file.name, _without_suffix(file.name)}:
+            self._slugs.setdefault(_slug(without_suffix(file.name)), []).append(file)
+            for called in {without_suffix(str(file)), file.name, without_suffix(file.name)}:
                 self._loose.setdefault(_key(called), []).append(file)
             for called in {str(file), file.name}:
                 self._any_case.setdefault(_key(called).casefold(), []).append(file)
@@ -120,9 +120,9 @@ class Pictures:
                 return [self._exact[candidate]]
             if "/" in candidate or candidate in (key, _base(key), plain):
                 found = self._loose.get(candidate) or self._any_case.get(candidate.casefold())
-                if found := found or self._by_stem(_without_suffix(candidate)):
+                if found := found or self._by_stem(without_suffix(candidate)):
                     return found
-        return self._renamed(_without_suffix(plain))
+        return self._renamed(without_suffix(plain))
 
     def _renamed(self, stem: str) -> list[PurePosixPath]:
         """Return pictures whose name a tool changed, which also changes spaces and other signs."""
@@ -130,12 +130,12 @@ class Pictures:
         plain = next((match["name"] for match in found if match), "")
         if not plain:
             return []
-        return self._slugs.get(_slug(_without_suffix(plain)), [])
+        return self._slugs.get(_slug(without_suffix(plain)), [])
 
     def _by_stem(self, stem: str) -> list[PurePosixPath]:
         """Return pictures that are known without suffix."""
         return [
-            file for file in self._loose.get(stem, ()) if _without_suffix(file.name) == file.name
+            file for file in self._loose.get(stem, ()) if without_suffix(file.name) == file.name
         ]
 
     def _tails(self, path: str) -> Iterator[str]:
@@ -210,16 +210,16 @@ class _Beside:
             return
 
         for name in names:
-            if _without_suffix(name) != name:
+            if without_suffix(name) != name:
                 yield name
-                yield _without_suffix(name)
+                yield without_suffix(name)
 
 
 def _in_other_folders(file: PurePath, folders: set[str]) -> Iterator[str]:
     """Yield the path of a picture, without suffix, with one of `folders` in place of each folder on
     the way to it that is none of them.
     """
-    *way, name = PurePosixPath(_without_suffix(file.as_posix())).parts
+    *way, name = PurePosixPath(without_suffix(file.as_posix())).parts
     for place, part in enumerate(way):
         if _key(part) not in folders:
             for other in sorted(folders):
@@ -232,14 +232,6 @@ def _key(called: str) -> str:
 
 def _base(path: str) -> str:
     return path.replace("\\", "/").rpartition("/")[2]
-
-
-def _without_suffix(path: str) -> str:
-    """Return a path without its suffix, if that is a picture's."""
-    stem, dot, suffix = path.rpartition(".")
-    if stem and dot and f".{suffix.lower()}" in picture_suffixes():
-        return stem
-    return path
 
 
 def _slug(name: str) -> str:

@@ -20,9 +20,7 @@ from utils.common.errors import UserError
 from utils.common.files import decoded_text
 
 _FOLDER = "SegmentationClass"
-_BOXES = "Annotations"
-_PICTURES = "JPEGImages"
-_VOC = (_BOXES, _PICTURES)  # beside these, masks lie in their own folder alone
+_VOC = (voc.BOXES, voc.PICTURES)  # beside these, masks lie in their own folder alone
 _NUMBERS = (1 << np.arange(0, 24, 8)).astype(np.int64)  # of r, g, b: one number per colour
 
 
@@ -50,7 +48,7 @@ def read(listed: Path) -> Iterator[Row]:
 
     for name, file in masks.items():
         image = open_image(file).decoded()
-        called = called_by_place(PurePath(_FOLDER, name), _FOLDER, _PICTURES)
+        called = called_by_place(PurePath(_FOLDER, name), _FOLDER, voc.PICTURES)
         more: Sequence[str] = ()
         if called[0] in tagged:
             more = tagged.pop(called[0]).words
@@ -71,7 +69,7 @@ def _masks(folder: Path) -> dict[str, Path]:
 
 def _boxed(folder: Path) -> Iterator[Row]:
     """Yield what VOC's XML in an export says."""
-    for file in files_below(folder / _BOXES, (".xml",)).files:
+    for file in files_below(folder / voc.BOXES, (".xml",)).files:
         root = parsed_xml(file)
         if root.tag == voc.TAG:
             yield voc.read(file, root, file.relative_to(folder))

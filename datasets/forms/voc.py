@@ -14,16 +14,18 @@ from utils.common.errors import UserError
 from utils.common.files import is_set
 
 TAG = "annotation"  # of the root
+BOXES = "Annotations"  # folder of these files
+PICTURES = "JPEGImages"  # folder of their pictures
 _SIZES = (("size/height", "size/width"), ("imagesize/nrows", "imagesize/ncols"))
 
 
 def read(path: Path, root: Element, below: PurePath) -> Row:
-    """Yield the objects of a file whose root is <annotation>, which is called `below` in its
+    """Return the objects of a file whose root is <annotation>, which is called `below` in its
     folder.
 
     Its picture has its name, or the name that it says. Raises UserError where a number is none.
     """
-    *places, name = called_by_place(below.with_suffix(""), "Annotations", "JPEGImages")
+    *places, name = called_by_place(below.with_suffix(""), BOXES, PICTURES)
     called = (*places, text_at(root, "filename"), name)
     objects = [each for each in root.findall("object") if not is_set(text_at(each, "deleted"))]
 

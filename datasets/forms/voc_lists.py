@@ -7,13 +7,13 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from datasets.folders import files_below
+from datasets.forms import voc
 from datasets.rows import Row, called_by_place, row_of
 from utils.common.errors import UserError
 from utils.common.files import decoded_text
 
 LABEL_MAP = "labelmap.txt"  # CVAT writes it beside ImageSets, VOC has none
 _FOLDER = "ImageSets"
-_BOXES = "Annotations"
 _MAIN = "Main"
 _KINDS = (_MAIN, "Segmentation")  # the other lists have numbers of objects
 _PRESENT = "1"
@@ -70,9 +70,9 @@ def _rows(export: Path, below: PurePath) -> Iterator[Row]:
 
     is_of_cvat = _is_of_cvat(export)
     for name, file in files.items():
-        if not is_of_cvat and (export / _BOXES / f"{name}.xml").is_file():
+        if not is_of_cvat and (export / voc.BOXES / f"{name}.xml").is_file():
             continue
-        called = called_by_place(below / _BOXES / name, _BOXES, "JPEGImages")
+        called = called_by_place(below / voc.BOXES / name, voc.BOXES, voc.PICTURES)
         yield row_of(f"{file}, {name}", called, [], more=classes[name] - {""})
 
 

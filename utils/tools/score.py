@@ -32,7 +32,7 @@ import torch
 
 from datasets.classes import given_classes
 from datasets.exporting.maps import maps_folder
-from datasets.folders import files_by_name, picture_suffixes
+from datasets.folders import files_by_name, without_suffix
 from datasets.list_files import check_names, read_list
 from datasets.lists import Item
 from datasets.mask_signs import refuse_suspicious
@@ -98,8 +98,8 @@ def masks_in(folder: Path) -> Folder:
     none.
     """
     true = told_files(folder, "--masks")
-    pictures = [name for name in true if name.lower().endswith(picture_suffixes())]
-    return Folder(folder, {**{name.rpartition(".")[0]: true[name] for name in pictures}, **true})
+    pictures = {without_suffix(name): mask for name, mask in true.items()}
+    return Folder(folder, {**pictures, **true})
 
 
 def files_to_score(given: Folder, masks: Folder, listed: str | None) -> Pairs:
@@ -129,9 +129,8 @@ def _listed(name: str, given: Folder) -> str:
     whole name.
     """
     name = unicodedata.normalize("NFC", name)
-    stem, _, _ = name.rpartition(".")
-    is_file = name.lower().endswith(picture_suffixes())
-    if is_file and name not in given.files and stem in given.files:
+    stem = without_suffix(name)
+    if name not in given.files and stem in given.files:
         return stem
     return name
 

@@ -143,10 +143,12 @@ def _parser() -> Parser:
         default=list(TIMED),
         help=f"default: {' '.join(TIMED)}",
     )
+
     parser.add_argument("--repeats", type=int, metavar="INT", help=f"default: {REPEATS}")
     parser.add_argument(
         "--against", nargs="+", metavar="KEY=VALUE", help="second setting, measured in turns"
     )
+
     parser.add_argument(
         "--images",
         type=Path,
@@ -155,6 +157,7 @@ def _parser() -> Parser:
     )
     predicted = "checkpoint whose predictions of --images the CRF gets (default: random regions)"
     parser.add_argument("--model_path", type=Path, metavar="FILE", help=predicted)
+
     parser.add_argument(
         "--names",
         type=int,
