@@ -14,7 +14,7 @@ from utils.references import Reference, of_recipe, read_references
 
 WIDTH = 100
 YIELDS = {
-    "all": "checkpoints/final.pt, to be tested",
+    "all": "checkpoints/final.pt and its test results",
     "classifier": "checkpoints/classifier.pt, for --mct_path",
     "seeds": "pseudo_labels/, one PNG per image",
 }
