@@ -43,7 +43,8 @@ def given_classes(given: str) -> DatasetSpec:
     """Read classes as the flag `--classes` takes them.
 
     Args:
-        given: "voc", "coco", a class list file as of `read_classes`, or names apart by commas.
+        given: "voc", "coco", a class list file as of `read_classes`, or names separated by
+            commas.
 
     Raises:
         UserError: the file is missing or malformed, or a name cannot stand for a class.
@@ -76,8 +77,8 @@ def named_classes(names: Sequence[str], given: str = "") -> DatasetSpec:
         raise UserError(f"--classes {given} has the class {classes[unfit]!r}; {_FIT}")
     if not 1 <= len(classes) <= _MOST:
         raise UserError(
-            f"--classes {given!r} lists {len(classes)} classes; give 1 to {_MOST} names apart by "
-            f"commas, a file such as {CLASSES}, or {' or '.join(SPECS)}"
+            f"--classes {given!r} lists {len(classes)} classes; give 1 to {_MOST} names "
+            f"separated by commas, a file such as {CLASSES}, or {' or '.join(SPECS)}"
         )
     return _described(classes, {}, BACKGROUND, TEMPLATE)
 

@@ -66,7 +66,7 @@ def train_command(default_config: str, description: str) -> None:
         "--print_plan",
         action="store_true",
         help="print what run_voc.sh and run_coco.sh ask: run folder, device, stages, data and "
-        "number of processes, one a line, and stop",
+        "number of processes, one per line, and stop",
     )
     add_config_flags(parser)
     flags = vars(parser.parse_args())

@@ -74,8 +74,8 @@ def add_command(kinds: Any) -> None:
         "--classes",
         required=True,
         metavar="FILE|NAMES",
-        help="class list (YAML, see datasets/README.md), names apart by commas ('cat, dog'), voc "
-        "or coco",
+        help="class list (YAML, see datasets/README.md), names separated by commas ('cat, dog'), "
+        "voc or coco",
     )
     add(
         "--tags",

@@ -302,7 +302,7 @@ def test_classes_are_named_as_every_command_takes_them(named: str, photos: Path)
     ("named", "said"),
     [
         ("cat, Cat", "--classes cat, Cat has the class 'Cat'; use names"),
-        (", ", "--classes ', ' lists 0 classes; give 1 to 254 names apart by commas"),
+        (", ", "--classes ', ' lists 0 classes; give 1 to 254 names separated by commas"),
         ("absent.yaml", "absent.yaml"),
     ],
 )

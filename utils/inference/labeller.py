@@ -123,8 +123,8 @@ class Labeller(OnModel):
         """Load a CLIP for some classes.
 
         Args:
-            classes: "voc", "coco", a class list file, names in one text apart by commas, a list of
-                names that are taken as they stand, or what was read of them.
+            classes: "voc", "coco", a class list file, names in one text separated by commas, a list
+                of names that are taken as they stand, or what was read of them.
             clip_path: as `--clip_path`; "toy" is the toy CLIP, which knows toy pictures alone.
             refinement: how seeds become label maps.
             local_rank: number of the GPU for `device="auto"`.

@@ -180,7 +180,7 @@ def _parser() -> Parser:
         nargs="+",
         default=(),
         metavar="FILE",
-        help="instead, settings that train nothing, as `train_voc.py --config` takes them",
+        help="in place of a checkpoint: a recipe that trains nothing, or its run's config.yaml",
     )
     add("--out", required=True, type=Path, metavar="DIR", help="folder to write")
     add("--split", default="", help="split or list file (default: the training split)")

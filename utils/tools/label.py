@@ -279,7 +279,7 @@ def _parser() -> Parser:
         "--classes",
         required=True,
         metavar="FILE|NAMES",
-        help="class list (YAML), names apart by commas ('cat, dog'), voc or coco",
+        help="class list (YAML), names separated by commas ('cat, dog'), voc or coco",
     )
     add("--out", required=True, type=Path, metavar="DIR", help="folder to write")
     add("--guess_tags", action="store_true", help="guess the tags of pictures that have none")

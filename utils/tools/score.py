@@ -254,7 +254,7 @@ def _parser() -> Parser:
     kind.add_argument(
         "--classes",
         metavar="FILE|NAMES",
-        help="class list (YAML), names apart by commas ('cat, dog'), voc or coco",
+        help="class list (YAML), names separated by commas ('cat, dog'), voc or coco",
     )
     add("--list", metavar="FILE", help="names to score, one per line (default: all that is given)")
     add("--json", type=Path, metavar="FILE", help="write the counts, as a test's results.json")

@@ -136,8 +136,8 @@ def _parser() -> Parser:
     add(
         "--classes",
         metavar="FILE|NAMES",
-        help="class list (YAML), names apart by commas, voc or coco (default: the checkpoint's, "
-        "else voc)",
+        help="class list (YAML), names separated by commas, voc or coco (default: the "
+        "checkpoint's, else voc)",
     )
 
     add("--port", type=int, default=PORT, help="of the page on this machine (default: %(default)s)")
