@@ -36,6 +36,7 @@ from datasets.prepare.parallel import Each, add_workers, crew
 from datasets.specs import COCO, IGNORE
 from datasets.tag_sources import COCO_SOURCE, labels_in
 from datasets.tags import tags_of, write_tags
+from utils.common.claim import claimed_to_write
 from utils.common.errors import UserError
 from utils.common.files import read_json, sha256_of, write_whole
 
@@ -100,7 +101,7 @@ def run(args: Namespace) -> None:
         sources = {split: coco_annotations(root, split) for split in args.splits}
 
     # before annotations are read, so that no process holds a copy of them
-    with crew(args.workers) as each:
+    with crew(args.workers) as each, claimed_to_write(root):
         for split, path in sources.items():
             print(
                 f"{split}{coco_year(root, split)}: "

@@ -18,6 +18,7 @@ from datasets.prepare.sbd import augment, list_from_masks
 from datasets.specs import VOC
 from datasets.tag_sources import VOC_TAGS, differences, tags_from_masks, tags_from_voc_xml
 from datasets.tags import Tags, write_tags
+from utils.common.claim import claimed_to_write
 from utils.common.errors import UserError
 from utils.common.files import make_folder, write_whole
 from utils.common.parser import refuse_idle
@@ -79,7 +80,7 @@ def run(args: Namespace) -> None:
     if args.sbd and workers == 0:
         workers = 1  # SciPy's reader may crash on a damaged .mat
 
-    with crew(workers) as each:
+    with crew(workers) as each, claimed_to_write(Path(args.out or root)):
         if args.sbd:
             print(augment(root, Path(args.sbd), each))
         elif not _list(root, "train_aug").is_file() and (said := list_from_masks(root)):

@@ -17,10 +17,10 @@ import test_msc_flip_voc
 import train_voc
 from datasets.prepare import __main__ as prepare
 from utils.common import disk
+from utils.common.claim import claimed
 from utils.common.console import begin_notices
 from utils.common.entry import command
 from utils.common.files import write_whole
-from utils.run_folder.claim import claimed
 from utils.tools import export
 
 prepare_main, export_main = command(prepare.main), command(export.main)

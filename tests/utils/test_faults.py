@@ -22,13 +22,15 @@ from helpers import TRAIN, VAL, counted, crash, metrics, run, same_weights, sign
 import train_voc
 from datasets import picture_files, pictures
 from datasets.data import MaskedImages, TaggedImages
+from utils.common import claim
+from utils.common.claim import claimed
 from utils.common.entry import command
 from utils.common.errors import UserError
 from utils.common.signals import StopRequest, follow_parent, interrupted_by_signals, stop_asked
 from utils.config import Config
-from utils.run_folder import claim
+from utils.run_folder import bad_images as of_pictures
+from utils.run_folder.bad_images import bad_images
 from utils.run_folder.checkpoint import load_checkpoint
-from utils.run_folder.claim import bad_images, claimed
 from utils.splits import split_items
 from utils.training import loop, stages
 
@@ -379,8 +381,8 @@ def test_evaluation_counts_what_it_cannot_read(
     pair: tuple[list, torch.Tensor], tmp_path: Path
 ) -> None:
     found, _ = pair
-    note = partial(claim.note_bad_image, tmp_path, "validation")
-    samples = list(claim.readable(MaskedImages(found, skip_bad=True), note))
+    note = partial(of_pictures.note_bad_image, tmp_path, "validation")
+    samples = list(of_pictures.readable(MaskedImages(found, skip_bad=True), note))
     assert [sample["name"] for sample in samples] == [found[0].name, found[2].name]
     assert [entry["place"] for entry in bad_images(tmp_path)] == ["validation"]
     with pytest.raises(UserError, match="cannot be read"):
@@ -388,11 +390,11 @@ def test_evaluation_counts_what_it_cannot_read(
 
 
 def test_a_line_that_a_power_cut_tore_does_not_hide_the_bad_images_after_it(tmp_path: Path) -> None:
-    claim.note_bad_image(tmp_path, "iteration 1", "a.jpg is broken")
-    with (tmp_path / claim.BAD_IMAGES).open("a") as file:
+    of_pictures.note_bad_image(tmp_path, "iteration 1", "a.jpg is broken")
+    with (tmp_path / of_pictures.BAD_IMAGES).open("a") as file:
         file.write('{"place": "iter')
     for reason in ("b.jpg is broken", "c.jpg is broken", "a.jpg is broken"):
-        claim.note_bad_image(tmp_path, "iteration 1", reason)
+        of_pictures.note_bad_image(tmp_path, "iteration 1", reason)
     assert [entry["reason"] for entry in bad_images(tmp_path)] == [
         "a.jpg is broken",
         "c.jpg is broken",

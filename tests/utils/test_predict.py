@@ -14,13 +14,13 @@ from torch import Tensor
 
 from datasets.lists import Item, Items
 from datasets.predictions import read_journal
+from utils.common import claim
 from utils.common.errors import UserError
 from utils.config import Config
 from utils.inference import predict
 from utils.inference.predict import WRITERS, Job, predict_split
 from utils.inference.predictor import Found
 from utils.metrics import TEST_TITLES, TITLES, ConfusionMatrix
-from utils.run_folder import claim
 from utils.run_folder.results import add_result, read_results
 
 COUNT = 3 * WRITERS

@@ -16,7 +16,7 @@ from datasets import picture_files
 from utils.common import progress as module
 from utils.common.progress import Pace, progress
 from utils.metrics import SINGLE
-from utils.run_folder.claim import BAD_IMAGES
+from utils.run_folder.bad_images import BAD_IMAGES
 from utils.training import rehearsal
 from utils.training.run import Stage
 

@@ -17,6 +17,7 @@ from datasets.data import MaskedImages
 from datasets.lists import Item, Items
 from datasets.predictions import Entries, Entry, is_of_classes
 from utils.common import distributed
+from utils.common.claim import claimed
 from utils.common.device import loading_processes
 from utils.common.errors import UserError
 from utils.common.files import make_folder
@@ -24,7 +25,6 @@ from utils.common.progress import Pace, progress
 from utils.inference.outputs import clear, write_labels, write_logits, write_overlay
 from utils.inference.predictor import Predictor
 from utils.metrics import TEST_TITLES, ConfusionMatrix
-from utils.run_folder.claim import claimed
 from utils.run_folder.journal import Journal, begin, stamp, unfinished
 from utils.run_folder.results import forget_results
 

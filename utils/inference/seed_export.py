@@ -20,6 +20,7 @@ from datasets.specs import DatasetSpec, palette
 from model.cvf import CVF
 from model.method import Phase
 from utils.common import distributed
+from utils.common.claim import claimed
 from utils.common.device import uses_bf16
 from utils.common.files import write_whole
 from utils.common.identity import identity_of
@@ -31,7 +32,7 @@ from utils.inference.seed_files import LAYOUTS, SEEDS, packed
 from utils.inference.seeds import image_seeds
 from utils.inference.sweep import Sweep
 from utils.metrics import ConfusionMatrix
-from utils.run_folder.claim import claimed, note_bad_image, readable
+from utils.run_folder.bad_images import note_bad_image, readable
 from utils.run_folder.journal import Journal, begin, stamp, unfinished
 
 ABOUT = "export.json"

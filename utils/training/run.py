@@ -15,7 +15,7 @@ from utils.common.progress import progress
 from utils.config import Config
 from utils.inference.evaluation import masked_loader
 from utils.recipe import LossesBeside
-from utils.run_folder.claim import note_bad_image, readable
+from utils.run_folder.bad_images import note_bad_image, readable
 from utils.run_folder.recorder import Recorder
 from utils.training.forecast import Forecast
 

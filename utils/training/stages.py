@@ -24,12 +24,14 @@ from model.dino import DinoViT
 from model.noise import Noise
 from utils.build import build_cvf, build_dino, build_vit, testing_script
 from utils.common import distributed
+from utils.common.claim import claimed
 from utils.common.device import choose_device, prepare_torch
 from utils.common.files import make_folder
 from utils.common.gpu import check_gpu
 from utils.config import Config
 from utils.recipe import LossesBeside, references_of
 from utils.report.line import report_line
+from utils.run_folder.bad_images import BAD_IMAGES, bad_images
 from utils.run_folder.checkpoint import (
     checkpoint_of,
     clip_facts,
@@ -38,7 +40,6 @@ from utils.run_folder.checkpoint import (
     save_checkpoint,
     trained_state,
 )
-from utils.run_folder.claim import BAD_IMAGES, bad_images, claimed
 from utils.run_folder.recorder import Recorder
 from utils.run_folder.resuming import check_checkpoints, check_folder
 from utils.settings.training import Stage2Settings

@@ -1,6 +1,4 @@
-"""A run folder: the lock that keeps it to one process, and the count of pictures that could not be
-read.
-"""
+"""The count of pictures of a run that could not be read."""
 
 import contextlib
 import json
@@ -10,27 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from utils.common.disk import Held, locked
-from utils.common.errors import UserError
-
-LOCK = ".lock"
-# seconds; loading processes of a killed run hold its lock until they notice, 5 s at most
-PATIENCE = 12.0
 BAD_IMAGES = "bad_images.jsonl"
-
-
-@contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; the claim dies with it. Raises UserError where another
-    process holds it.
-    """
-    try:
-        with locked(folder / LOCK, PATIENCE):
-            yield
-    except Held:
-        raise UserError(
-            f"the folder {folder} is in use by another process; wait for its end or name another"
-        ) from None
 
 
 def note_bad_image(folder: Path, place: str, reason: str) -> None:
