@@ -97,6 +97,26 @@ def test_what_would_be_made_otherwise_is_made_anew(
     assert made == []
 
 
+def test_a_stopped_sweep_goes_on_to_the_same_scores(
+    flags: list[object], made: list[int], tmp_path: Path
+) -> None:
+    about = tmp_path / "out" / "export.json"
+    assert run(command(export.main), *flags, "--sweep") == 0
+    whole = about.read_bytes()
+
+    journal = about.with_name("images.jsonl")
+    lines = journal.read_text().splitlines(keepends=True)
+    other_mask = lines[1].replace('"changed":[', '"changed":[1,')
+    no_counts = json.dumps({**json.loads(lines[2]), "sweep": {}}) + "\n"
+    torn = lines[3][:-40]
+    for kept in (lines[:3], [lines[0], other_mask, no_counts, lines[4], torn]):
+        journal.write_text("".join(kept))
+        made.clear()
+        assert run(command(export.main), *flags, "--sweep") == 0
+        assert len(made) == FEW - len({*kept} & {*lines[1:]})
+        assert about.read_bytes() == whole
+
+
 def test_nothing_of_another_checkpoint_is_kept(
     flags: list[object],
     made: list[int],

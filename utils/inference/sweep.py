@@ -11,6 +11,9 @@ from utils.metrics import ConfusionMatrix
 
 THRESHOLDS = torch.arange(1, 100, dtype=torch.float32) / 100
 
+# of an image: (true label, label of the highest class, its pixels above 0, 1, 2, ... thresholds)
+LevelCounts = list[tuple[int, int, list[int]]]
+
 
 class Sweep:
     """Confusion of seeds with masks at every background threshold, in one pass over the images.
@@ -30,15 +33,48 @@ class Sweep:
         """Count an image: classes (n,), their scores (n, H, W), labels (H, W); labels outside 0..K
         do not count.
         """
+        self.add(self.counts_of(keys, scores, truth))
+
+    def counts_of(self, keys: Tensor, scores: Tensor, truth: Tensor) -> LevelCounts:
+        """Count an image as `update` does, for a file: nothing is added."""
         top, slot = torch.cat([scores.new_zeros(1, *truth.shape), scores]).max(0)
         level = torch.bucketize(top, self.thresholds)  # how many thresholds it is above
-        label = labels_of(keys)[slot]
+        labels = labels_of(keys)
         counted = truth < self.size
-        place = (level * self.size + truth) * self.size + label
-        self.counts += torch.bincount(place[counted], minlength=self.counts.numel()).view_as(
-            self.counts
-        )
+
+        place = (truth * len(labels) + slot) * len(self.counts) + level
+        pairs = self.size * len(labels)
+        found = torch.bincount(place[counted], minlength=pairs * len(self.counts)).view(pairs, -1)
+        return [
+            (pair // len(labels), int(labels[pair % len(labels)]), found[pair].tolist())
+            for pair in found.any(1).nonzero()[:, 0].tolist()
+        ]
+
+    def add(self, counts: LevelCounts) -> None:
+        """Add an image's counts as `counts_of` gave them."""
+        for truth, label, pixels in counts:
+            self.counts[:, truth, label] += torch.tensor(pixels)
         self.images += 1
+
+    def is_of_image(self, counts: object, pixels: int) -> bool:
+        """Return whether a file holds counts of at most so many pixels, as `counts_of` gives them
+        for these classes and thresholds.
+        """
+        if not isinstance(counts, list):
+            return False
+        seen = 0
+        for each in counts:
+            if not isinstance(each, list) or [*map(type, each)] != [int, int, list]:
+                return False
+            truth, label, levels = each
+            if not (0 <= truth < self.size and 0 <= label < self.size):
+                return False
+            if len(levels) != len(self.counts) or set(map(type, levels)) != {int}:
+                return False
+            if min(levels) < 0:
+                return False
+            seen += sum(levels)
+        return seen <= pixels
 
     def matrices(self) -> list[ConfusionMatrix]:
         """Return one confusion matrix per threshold."""

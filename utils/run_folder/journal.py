@@ -89,6 +89,23 @@ class Journal:
         self._file.flush()
 
 
+def labelled_entry(item: Item, size: Sequence[int], files: list[str], tags: list[str]) -> Entry:
+    """Return the entry of an image of size (H, W) whose files were made with tags, without
+    results.
+    """
+    return {
+        "name": item.name,
+        "image": str(item.image),
+        "mask": item.mask and str(item.mask),
+        "size": list(size),
+        "results": {},
+        "pixels": {},
+        "files": files,
+        "changed": stamp(item),
+        "tags": tags,
+    }
+
+
 def stamp(item: Item) -> list[int]:
     """Return when image and mask were last written, ns; a file that is gone counts 0."""
     files = [file for file in (item.image, item.mask) if file is not None]

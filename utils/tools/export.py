@@ -21,8 +21,8 @@ For each image of a split, made with its tags:
 --sweep scores both with the split's masks: pseudo labels, and seeds at every background threshold
 (the best is tuned).
 
-Where it was stopped, the same command goes on; with --sweep, which counts every image, it makes all
-of them anew. Several processes (utils.tools.launch) share the images.
+Where it was stopped, the same command goes on, with --sweep too. Several processes
+(utils.tools.launch) share the images.
 """
 
 import argparse
@@ -50,13 +50,13 @@ from utils.config import CONFIG_FILE, Config, load_config
 from utils.inference.seed_export import (
     ABOUT,
     Export,
+    Scores,
     export,
     images_left,
     left_before,
 )
 from utils.inference.seed_files import LAYOUTS, SEEDS
-from utils.inference.sweep import THRESHOLDS, Sweep
-from utils.metrics import TITLES, ConfusionMatrix, kinds_of
+from utils.metrics import TITLES, kinds_of
 from utils.run_folder.checkpoint import checkpoint_config, is_of_stage_1, load_checkpoint
 from utils.splits import image_tags, split_items
 from utils.training.plan import check_stages
@@ -73,18 +73,19 @@ def require_masks(items: Sequence[Item], flag: str) -> None:
         )
 
 
-def summary(sweep: Sweep, refined: ConfusionMatrix, kind: str, split: str) -> tuple[str, dict]:
+def summary(scores: Scores, kind: str, split: str) -> tuple[str, dict]:
     """Say what the masks say, as lines to print and as plain values."""
-    tuned = sweep.tuned()
+    tuned = scores.seeds.tuned()
+    miou = 100 * scores.labels.miou()
     text = (
-        f"pseudo label mIoU {100 * refined.miou():.2f} ({split}; no threshold, nothing tuned)\n"
+        f"pseudo label mIoU {miou:.2f} ({split}; no threshold, nothing tuned)\n"
         + tuned.sentence(f"{kind} seed", f"the masks of {split}")
     )
-    return text, {TITLES["pseudo"]: 100 * refined.miou(), **tuned.values()}
+    return text, {TITLES["pseudo"]: miou, **tuned.values()}
 
 
-def report(job: Export, spec: DatasetSpec, sweep: Sweep | None, refined: ConfusionMatrix) -> None:
-    """Write what the folder holds, and say it, with the scores of a sweep."""
+def report(job: Export, spec: DatasetSpec, scores: Scores) -> None:
+    """Write what the folder holds, and say it, with the scores if there are any."""
     unread = len(images_left(job))
     number = len(job.images) - unread
     about: dict[str, Any] = {
@@ -94,8 +95,8 @@ def report(job: Export, spec: DatasetSpec, sweep: Sweep | None, refined: Confusi
         "kind": job.kind,
         "layout": job.layout,
     }
-    if sweep:
-        text, about["mIoU"] = summary(sweep, refined, job.kind, job.split)
+    if job.scored:
+        text, about["mIoU"] = summary(scores, job.kind, job.split)
         print(text)
 
     write_whole(job.folder / ABOUT, json.dumps(about, indent=1).encode())
@@ -199,8 +200,7 @@ def _parser() -> Parser:
     add(
         "--sweep",
         action="store_true",
-        help="score seeds at every threshold with the split's masks; makes all images anew, also "
-        "where it was stopped",
+        help="score seeds at every threshold with the split's masks",
     )
 
     usual = "that of the checkpoint or --config"
@@ -238,20 +238,15 @@ def main() -> None:
     model, spec, phase = network_of(checkpoint, config, flags.get("clip_path"))
     images = Split(items, image_tags(config, spec, items))
     make_folder(folder)
-    sweep = None
-    goes_on = "the same command goes on with the images that are left"
-    if scored:
-        sweep = Sweep(len(spec.label_names), THRESHOLDS)
-        goes_on = "the same command without --sweep goes on; with it, all images are made anew"
-
-    job = Export(images, split, kind, layout, folder, phase)
+    job = Export(images, split, kind, layout, folder, phase, scored)
     try:
-        refined = export(model.to(device), spec, job, config, sweep, (rank, world))
+        scores = export(model.to(device), spec, job, config, (rank, world))
     except KeyboardInterrupt:
+        goes_on = "the same command goes on with the images that are left"
         raise KeyboardInterrupt(goes_on) from None
 
     if distributed.is_main():
-        report(job, spec, sweep, refined)
+        report(job, spec, scores)
     distributed.stop()
 
 
