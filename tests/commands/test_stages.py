@@ -19,7 +19,7 @@ from utils.config import load_config
 from utils.metrics import ConfusionMatrix
 from utils.run_folder.results import read_results
 from utils.splits import training_data
-from utils.training import classifier, loop, validation
+from utils.training import classifier, loop, pseudo_masks, validation
 from utils.training.run import Stage
 
 CLIP_ES = ("--config", "toy_voc", "clip_es")
@@ -62,6 +62,56 @@ def test_clip_es_makes_and_scores_labels_and_trains_nothing(
         assert found.shape == (height, width)
         unsure += (found == 255).mean()
     assert 0 < unsure < FEW
+
+
+def test_stopped_labels_go_on_to_the_same_results(
+    toy_voc: Path, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = seeds_run(toy_voc, quick, tmp_path / "whole")
+    made: list[object] = []
+    stop_at = 3
+    real = pseudo_masks.image_seeds
+
+    def noted(*given: object) -> object:
+        made.append(given)
+        if len(made) == stop_at:
+            crash()
+        return real(*given)
+
+    monkeypatch.setattr(pseudo_masks, "image_seeds", noted)
+    with pytest.raises(AssertionError, match="130 == 0"):
+        seeds_run(toy_voc, quick, tmp_path / "run")
+
+    names = sorted(file.name for file in (tmp_path / "run" / "pseudo_labels").iterdir())
+    stop_at = 0
+    made.clear()
+    folder = seeds_run(toy_voc, quick, tmp_path / "run", "--resume")
+    assert "2 of 5 images are finished already" in (folder / "train.log").read_text()
+    assert len(names) == 2 and len(made) == FEW - 2
+    assert read_results(folder) == read_results(whole)
+    assert labels_of(folder) == labels_of(whole)
+
+    made.clear()
+    (folder / "pseudo_labels" / names[0]).unlink()
+    seeds_run(toy_voc, quick, folder, "--resume")
+    assert len(made) == 1 and read_results(folder) == read_results(whole)
+
+
+def labels_of(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (folder / "pseudo_labels").iterdir()}
+
+
+def test_labels_are_neither_mixed_nor_written_over(
+    toy_voc: Path, quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = seeds_run(toy_voc, quick, tmp_path / "run")
+    split = ("--train_split", tmp_path / "few.txt", "--par_iterations", 0)
+    places = ("--data_root", toy_voc, "--work_dir", folder)
+    assert run(train_voc.main, *CLIP_ES, *quick, *places, *split) == 2
+    assert "already holds a run; add --resume" in capsys.readouterr().err
+
+    seeds_run(toy_voc, quick, folder, "--resume", "--crf_bi_rgb_std", 30)
+    assert "other settings (crf_bi_rgb_std): every image is" in capsys.readouterr().out
 
 
 def test_labels_are_scored_before_unsure_pixels_are_left_out(

@@ -14,7 +14,7 @@ OR_ANEW = "or name another --work_dir"
 
 
 def check_folder(folder: Path, config: Config, resume: bool) -> None:
-    """Raise UserError where the folder holds checkpoints that are not to be continued, or a run of
+    """Raise UserError where the folder holds results that are not to be continued, or a run of
     other settings, or bears a name that TensorBoard cannot write.
     """
     try:
@@ -24,8 +24,7 @@ def check_folder(folder: Path, config: Config, resume: bool) -> None:
             f"--work_dir {folder} holds bytes that are no UTF-8 text; name another folder"
         ) from None
 
-    checkpoints = folder / "checkpoints"
-    if not resume and checkpoints.is_dir() and any(checkpoints.iterdir()):
+    if not resume and _has_results(folder):
         raise UserError(
             f"--work_dir {folder} already holds a run; add --resume to continue it, {OR_ANEW}"
         )

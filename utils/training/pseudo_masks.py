@@ -1,53 +1,124 @@
-"""Pseudo labels that need no training (`--stages seeds`): made, written as masks, and scored."""
+"""Pseudo labels that need no training (`--stages seeds`): made, written as masks, and scored, going
+on where it stopped.
+"""
 
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from datasets.data import Split
 from datasets.pictures import mask_png
-from datasets.predictions import PSEUDO_LABELS
+from datasets.predictions import PSEUDO_LABELS, Entries, Entry, is_of_classes
 from datasets.specs import palette
 from model.cvf import CVF
 from model.pseudo_labels import background_powers
 from utils.common import distributed
-from utils.common.files import write_whole
+from utils.common.files import make_folder, write_whole
+from utils.common.identity import identity_of
+from utils.common.progress import Pace
 from utils.inference.evaluation import evaluating
+from utils.inference.seed_export import choices_of, tag_labels
 from utils.inference.seeds import ImageSeeds, image_seeds
 from utils.metrics import CAMS, TITLES, ConfusionMatrix, kinds_of
 from utils.recipe import beside_end, references_of
+from utils.run_folder.journal import Journal, begin, labelled_entry, unfinished
 from utils.run_folder.results import add_result
 from utils.training.run import Run
 
+# folder in a run's for the journal of its labels, apart from that of a test
+JOURNAL = "labelled"
+
 
 def make_pseudo_masks(model: CVF, images: Split, run: Run) -> Path:
-    """Write a pseudo label of each image, and score it, its seeds and its CAMs where the image has
-    a mask; returns the folder of the labels.
+    """Write a pseudo label of each image that has none yet, and score it, its seeds and its CAMs
+    where the image has a mask; returns the folder of the labels.
 
     The masks are opened for scoring alone. Of several processes, each makes its share.
     """
     run.recorder.rewind("evaluation", -1)
-    config = run.config
-    folder = run.folder / PSEUDO_LABELS
-    scores = {
-        title: ConfusionMatrix(images.tags.classes + 1, run.device) for title in _titles(model)
-    }
+    journals = run.folder / JOURNAL
+    make_folder(journals)
+    main = distributed.is_main()
+    if main and (said := _begin(model, images, run)):
+        run.recorder.say(said)
 
-    with evaluating(model):
-        for sample in run.samples(images.items, "seeds", leave=True):
-            tags = torch.from_numpy(images.tags[sample["index"]])
-            seeds = image_seeds(model, sample["image"], tags, config)
+    distributed.barrier()
+    left = set(unfinished(journals, images.items).names)
+    todo = images.at([place for place, name in enumerate(images.items.names) if name in left])
+    distributed.barrier()  # nobody appends before everybody has read
 
-            labels = seeds.confident.cpu().numpy().astype(np.uint8)
-            write_whole(folder / f"{sample['name']}.png", mask_png(labels, palette()))
-            if "mask" in sample:
-                truth = sample["mask"].to(run.device)
-                for title, found in _label_maps(seeds, model).items():
-                    scores[title].update(found, truth)
+    with evaluating(model), Journal(journals, run.rank) as journal:
+        _label_each(model, todo, run, journal)
+    distributed.barrier()
 
-    _record(scores, len(images), run)
-    return folder
+    if main:
+        matrices = {title: ConfusionMatrix(images.tags.classes + 1) for title in _titles(model)}
+        for entry in Entries(journals):
+            for title, pairs in entry["results"].items():
+                matrices[title].add_pairs(pairs)
+        _record(matrices, len(images), run)
+    return run.folder / PSEUDO_LABELS
+
+
+def _begin(model: CVF, images: Split, run: Run) -> str:
+    """Begin the journal of the labels, or keep what it tells of those that would be made as they
+    are; returns what is said of it.
+    """
+    places = {name: place for place, name in enumerate(images.items.names)}
+    titles = set(_titles(model))
+    classes = ["background", *run.facts["classes"]]
+
+    def holds(entry: Entry) -> bool:
+        """Return whether a label was made with the tags that its image has here, and is scored."""
+        same_tags = entry.get("tags") == tag_labels(images.tags[places[entry["name"]]])
+        scored = set(entry["results"])
+        if entry["mask"] is None:
+            return same_tags and not scored
+        return same_tags and scored == titles and is_of_classes(entry, len(classes))
+
+    network = identity_of({**model.state_dict(), "text": model.text})
+    chosen = choices_of(run.config, run.device)
+    return begin(run.folder / JOURNAL, network, chosen, images.items, holds, classes)
+
+
+def _label_each(model: CVF, images: Split, run: Run, journal: Journal) -> None:
+    """Make this process's share of labels, and note each with its scores."""
+    samples = run.samples(images.items, "seeds", leave=True)
+    pace = Pace(len(range(run.rank, len(images), run.world)), "image")
+
+    for sample in samples:
+        place = sample["index"]
+        item = images.items[place]
+        tags = images.tags[place]
+        seeds = image_seeds(model, sample["image"], torch.from_numpy(tags), run.config)
+
+        file = f"{item.name}.png"
+        labels = seeds.confident.cpu().numpy().astype(np.uint8)
+        write_whole(run.folder / PSEUDO_LABELS / file, mask_png(labels, palette()))
+
+        files = [f"../{PSEUDO_LABELS}/{file}"]
+        entry = labelled_entry(item, labels.shape, files, tag_labels(tags))
+        if "mask" in sample:
+            entry["results"] = _scored(
+                seeds, sample["mask"].to(run.device), model, images.tags.classes
+            )
+        journal.add(entry)
+        if told := pace.count():
+            run.recorder.say(told)
+
+
+def _scored(
+    seeds: ImageSeeds, truth: Tensor, model: CVF, classes: int
+) -> dict[str, list[list[int]]]:
+    """Count all label maps of one image against its mask (H, W), by their names."""
+    results = {}
+    for title, found in _label_maps(seeds, model).items():
+        matrix = ConfusionMatrix(classes + 1, truth.device)
+        matrix.update(found, truth)
+        results[title] = matrix.pairs()
+    return results
 
 
 def _titles(model: CVF) -> list[str]:
@@ -60,7 +131,7 @@ def _titles(model: CVF) -> list[str]:
     ]
 
 
-def _label_maps(seeds: ImageSeeds, model: CVF) -> dict[str, torch.Tensor]:
+def _label_maps(seeds: ImageSeeds, model: CVF) -> dict[str, Tensor]:
     """Return the label maps (H, W) of one image by their names."""
     powers = background_powers(model.method)
     found = {TITLES["pseudo"]: seeds.pseudo}
@@ -71,13 +142,9 @@ def _label_maps(seeds: ImageSeeds, model: CVF) -> dict[str, torch.Tensor]:
 
 
 def _record(scores: dict[str, ConfusionMatrix], images: int, run: Run) -> None:
-    """Sum the counts of all processes, and say and keep the results, if any of so many images has a
-    mask.
-    """
-    for matrix in scores.values():
-        matrix.sum_over_processes()
+    """Say and keep the results, if any of so many images has a mask."""
     scored = scores[TITLES["pseudo"]].images  # as of the others
-    if not scored or not distributed.is_main():
+    if not scored:
         return
 
     run.recorder.scalars(
