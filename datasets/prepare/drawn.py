@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from tqdm import tqdm
 
 from datasets.annotations import class_of, is_ignored, matched
 from datasets.forms.detect import rows_of_folder
@@ -21,6 +20,7 @@ from datasets.specs import IGNORE, DatasetSpec, palette
 from utils.common.console import say_once
 from utils.common.errors import UserError
 from utils.common.files import make_folder, partial_of, read_json, write_whole
+from utils.common.progress import progress
 
 MASKS = "masks"  # folder of them in a prepared one
 _MARKER = "drawn_from.json"  # in it: from what, and the digest of all masks
@@ -57,7 +57,7 @@ def draw_masks(
     drawn: dict[PurePosixPath, str] = {}
     without: dict[PurePosixPath, Row] = {}
     rows = matched(source, list(names), spec, [root], "--masks", partial=True, outlines=True)
-    for file, row in tqdm(rows, desc="masks", total=len(names), disable=None):
+    for file, row in progress(rows, desc="masks", total=len(names)):
         labels = labels_of(row, open_image(root / file), spec)
         if labels is None:
             without[file] = row

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from tqdm import tqdm
+import torch
 
 from utils.common.cores import usable_cores
 from utils.common.errors import UserError
+from utils.common.progress import progress
 from utils.common.signals import follow_parent
 
 Each = Callable[..., Iterator[Any]]
@@ -51,7 +52,7 @@ def crew(workers: int) -> Iterator[Each]:
         yield _here
         return
 
-    with ProcessPoolExecutor(workers, initializer=follow_parent) as pool:
+    with ProcessPoolExecutor(workers, initializer=_begin) as pool:
         pool.submit(os.getpid).result()
         try:
             yield partial(_spread, pool)
@@ -62,13 +63,19 @@ def crew(workers: int) -> Iterator[Each]:
             ) from error
 
 
+def _begin() -> None:
+    """Begin a process of a crew: it follows its parent, and computes in one thread, as its share of
+    the cores and since it may have been forked from one of several.
+    """
+    follow_parent()
+    torch.set_num_threads(1)
+
+
 def _here(function: Callable, jobs: Sequence, title: str = "") -> Iterator[Any]:
-    return map(function, tqdm(jobs, desc=title, disable=None))
+    return map(function, progress(jobs, desc=title))
 
 
 def _spread(
     pool: ProcessPoolExecutor, function: Callable, jobs: Sequence, title: str = ""
 ) -> Iterator[Any]:
-    return iter(
-        tqdm(pool.map(function, jobs, chunksize=_CHUNK), desc=title, total=len(jobs), disable=None)
-    )
+    return iter(progress(pool.map(function, jobs, chunksize=_CHUNK), desc=title, total=len(jobs)))

@@ -16,7 +16,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from datasets.layouts import items
 from datasets.lists import Item
@@ -25,6 +24,7 @@ from datasets.predictions import PREDICTION, told_files
 from datasets.specs import VOC, palette
 from utils.common.errors import UserError
 from utils.common.files import require_place, written_whole
+from utils.common.progress import progress
 
 
 def add_command(kinds: Any) -> None:
@@ -99,7 +99,7 @@ def pack(images: Sequence[Item], predictions: Path, folder: str, out: Path) -> N
                 gzip.GzipFile("", "wb", fileobj=file, mtime=0) as stream,
                 tarfile.open(fileobj=stream, mode="w") as archive,
             ):
-                for item in tqdm(images, desc="packing", disable=None):
+                for item in progress(images, desc="packing"):
                     content = mask_png(_labels(item, _made(item, files, predictions)), colours)
                     member = tarfile.TarInfo(f"{folder}/{item.name}.png")
                     member.size = len(content)

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from datasets.specs import COCO, VOC
 from datasets.toy.scene import random_classes, render
 from datasets.toy.words import SYNONYMS, UNDRAWN, wordings
+from utils.common.progress import progress
 
 TEMPLATES = (
     "a clean origami {}.",
@@ -40,7 +40,7 @@ class PictureBank:
     def __init__(self, count: int, size: int, single: float, seed: tuple[int, ...]):
         self.images = np.empty((count, size, size, 3), np.uint8)
         self.concepts = np.zeros((count, len(CONCEPTS)), np.float32)
-        for i in tqdm(range(count), desc=f"rendering {size} px", leave=False):
+        for i in progress(range(count), desc=f"rendering {size} px", leave=False):
             rng = np.random.default_rng((*seed, size, i))
             if rng.random() < single:
                 classes: tuple[int, ...] = (int(rng.integers(len(VOC.classes))),)

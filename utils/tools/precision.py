@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from datasets.classes import spec_of
 from datasets.lists import spread
@@ -23,6 +22,7 @@ from utils.common.device import choose_device, prepare_torch
 from utils.common.entry import command
 from utils.common.errors import UserError
 from utils.common.parser import Parser
+from utils.common.progress import progress
 from utils.config import Config, add_config_flags, load_config
 from utils.inference.seeds import ImageSeeds, image_seeds
 from utils.splits import image_tags, split_items
@@ -74,7 +74,7 @@ def differences(config: Config, images: int) -> Iterator[Difference]:
     if not tagged:
         raise UserError(f"no image of --train_split {config.train_split} has a tag; check --tags")
 
-    for place in tqdm(spread(tagged, images), desc="seeds", disable=None):
+    for place in progress(spread(tagged, images), desc="seeds"):
         picture = torch.from_numpy(load_image(items[place].image)).permute(2, 0, 1)
         yield compared(model, picture.to(device), torch.from_numpy(tags[place]).float(), config)
 
