@@ -23,9 +23,11 @@ from 1 are refused.
 import argparse
 import json
 import unicodedata
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +40,7 @@ from datasets.lists import Item
 from datasets.mask_signs import refuse_suspicious
 from datasets.pictures import load_mask
 from datasets.predictions import check_order, told_files
+from datasets.prepare.parallel import add_workers, crew, require_workers
 from datasets.specs import IGNORE, SPECS, DatasetSpec
 from datasets.tag_sources import labels_in
 from utils.common.console import say_once
@@ -45,11 +48,12 @@ from utils.common.entry import command
 from utils.common.errors import UserError
 from utils.common.files import require_place, write_whole
 from utils.common.parser import Parser, refuse_idle
-from utils.common.progress import progress
 from utils.inference.seed_files import LAYOUTS, SEEDS, read_seeds
-from utils.inference.sweep import THRESHOLDS, Sweep
+from utils.inference.sweep import THRESHOLDS, LevelCounts, Sweep
 from utils.metrics import ConfusionMatrix, format_table, result_of
 
+FEW = 50  # pairs that are counted sooner than a process is started
+T = TypeVar("T")
 Pairs = list[tuple[Path, Path]]  # a file that is scored, and its mask
 
 
@@ -150,34 +154,53 @@ def unscored(pairs: Pairs, masks: Folder, what: str, listed: str | None) -> list
     ]
 
 
-def score(pairs: Pairs, classes: int) -> ConfusionMatrix:
-    """Count confusion over pairs of prediction and mask, `classes` being K + 1.
+def score(pairs: Pairs, classes: int, workers: int = 0) -> ConfusionMatrix:
+    """Count confusion over pairs of prediction and mask, `classes` being K + 1, in so many
+    processes (0: in this one).
 
     Raises:
         UserError: a file is broken, sizes differ, or a label is outside the classes.
     """
     matrix = ConfusionMatrix(classes)
-    for paths in progress(pairs, desc="scoring"):
-        predicted, true = map(load_mask, paths)
-        if predicted.shape != true.shape:
-            sizes = " but ".join(
-                f"{path} is {a.shape[1]} x {a.shape[0]}"
-                for path, a in zip(paths, (predicted, true))
-            )
-            raise UserError(f"{sizes}; predict at the image's original size")
-        counted = true != IGNORE
-        if unsure := int((predicted[counted] == IGNORE).sum()):
-            raise UserError(
-                f"{paths[0]} leaves {unsure} pixels at {IGNORE}, not labelled, and a score counts "
-                "all that the mask labels; make it anew with --min_confidence 0, a training's "
-                "pseudo label with --seed_confidence 0"
-            )
-
-        for path, labels in zip(paths, (predicted[counted], true[counted])):
-            check_labels(path, labels, classes)
-        matrix.update(predicted, true)
-
+    for counts in of_each(partial(pair_counts, classes), pairs, workers):
+        matrix.add_pairs(counts)
     return matrix
+
+
+def of_each(count: Callable[[tuple[Path, Path]], T], pairs: Pairs, workers: int) -> Iterator[T]:
+    """Yield what counting gives of each pair, in their order, by so many processes if there are
+    enough pairs. The first is counted here, so that what is said once of all is said once.
+    """
+    require_workers(workers)
+    yield from map(count, pairs[:1])
+    with crew(min(workers, len(pairs) // FEW)) as each:
+        yield from each(count, pairs[1:], "scoring")
+
+
+def pair_counts(classes: int, paths: tuple[Path, Path]) -> list[list[int]]:
+    """Count confusion of a prediction and its mask, as `ConfusionMatrix.pairs`. Raises UserError as
+    `score` does.
+    """
+    predicted, true = map(load_mask, paths)
+    if predicted.shape != true.shape:
+        sizes = " but ".join(
+            f"{path} is {a.shape[1]} x {a.shape[0]}" for path, a in zip(paths, (predicted, true))
+        )
+        raise UserError(f"{sizes}; predict at the image's original size")
+
+    counted = true != IGNORE
+    if unsure := int((predicted[counted] == IGNORE).sum()):
+        raise UserError(
+            f"{paths[0]} leaves {unsure} pixels at {IGNORE}, not labelled, and a score counts "
+            "all that the mask labels; make it anew with --min_confidence 0, a training's "
+            "pseudo label with --seed_confidence 0"
+        )
+
+    for path, labels in zip(paths, (predicted[counted], true[counted])):
+        check_labels(path, labels, classes)
+    matrix = ConfusionMatrix(classes)
+    matrix.update(predicted, true)
+    return matrix.pairs()
 
 
 def check_labels(path: Path, labels: np.ndarray, classes: int) -> None:
@@ -189,9 +212,9 @@ def check_labels(path: Path, labels: np.ndarray, classes: int) -> None:
         )
 
 
-def score_seeds(pairs: Pairs, classes: int, thresholds: torch.Tensor) -> Sweep:
+def score_seeds(pairs: Pairs, classes: int, thresholds: torch.Tensor, workers: int = 0) -> Sweep:
     """Count confusion at each background threshold over pairs of seed file and mask, `classes`
-    being K + 1.
+    being K + 1, in so many processes (0: in this one).
 
     Raises:
         UserError: a file is broken or of no known layout, sizes differ, a label is outside the
@@ -199,16 +222,10 @@ def score_seeds(pairs: Pairs, classes: int, thresholds: torch.Tensor) -> Sweep:
     """
     sweep = Sweep(classes, thresholds)
     fitting = {0: 0, 1: 0}  # classes that the masks show, by the number that files may count from
-    for path, mask in progress(pairs, desc="scoring"):
-        true = load_mask(mask)
-        check_labels(mask, true[true != IGNORE], classes)
-        height, width = true.shape
-        keys, scores = read_seeds(path, (height, width), classes - 1)
-        sweep.update(keys, scores, torch.from_numpy(true).long())
-
-        shown = set(labels_in(true))
+    for counts, found in of_each(partial(seed_counts, sweep), pairs, workers):
+        sweep.add(counts)
         for first in fitting:
-            fitting[first] += len(shown & {key - first + 1 for key in keys.tolist()})
+            fitting[first] += found[first]
 
     if fitting[1] > fitting[0]:
         raise UserError(
@@ -218,6 +235,22 @@ def score_seeds(pairs: Pairs, classes: int, thresholds: torch.Tensor) -> Sweep:
             "background, or the argmax as label PNGs for --predictions"
         )
     return sweep
+
+
+def seed_counts(sweep: Sweep, paths: tuple[Path, Path]) -> tuple[LevelCounts, tuple[int, int]]:
+    """Count a seed file and its mask as the sweep does, and how many of its classes the mask shows
+    if they count from 0, and from 1. Raises UserError as `score_seeds` does.
+    """
+    path, mask = paths
+    true = load_mask(mask)
+    check_labels(mask, true[true != IGNORE], sweep.size)
+    height, width = true.shape
+    keys, scores = read_seeds(path, (height, width), sweep.size - 1)
+    counts = sweep.counts_of(keys, scores, torch.from_numpy(true).long())
+
+    shown = set(labels_in(true))
+    from_0, from_1 = (len(shown & {key + 1 - first for key in keys.tolist()}) for first in (0, 1))
+    return counts, (from_0, from_1)
 
 
 def _parser() -> Parser:
@@ -257,6 +290,7 @@ def _parser() -> Parser:
         help="class list (YAML), names separated by commas ('cat, dog'), voc or coco",
     )
     add("--list", metavar="FILE", help="names to score, one per line (default: all that is given)")
+    add_workers(add)
     add("--json", type=Path, metavar="FILE", help="write the counts, as a test's results.json")
     return parser
 
@@ -287,7 +321,7 @@ def scored_predictions(args: argparse.Namespace, spec: DatasetSpec) -> Scored:
             "same", f"--predictions and --masks are both {args.masks}: this scores it by itself"
         )
 
-    matrix = score(pairs, len(spec.label_names))
+    matrix = score(pairs, len(spec.label_names), args.workers)
     said = unscored(pairs, masks, "prediction", args.list)
     return Scored(folder.name, matrix, said)
 
@@ -306,11 +340,11 @@ def scored_seeds(args: argparse.Namespace, spec: DatasetSpec) -> Scored:
     said = unscored(pairs, masks, "seeds", args.list)
     labels = len(spec.label_names)
     if args.threshold is not None:
-        sweep = score_seeds(pairs, labels, torch.tensor([args.threshold]))
+        sweep = score_seeds(pairs, labels, torch.tensor([args.threshold]), args.workers)
         (matrix,) = sweep.matrices()
         return Scored(folder.name, matrix, said, args.threshold, {"threshold": args.threshold})
 
-    tuned = score_seeds(pairs, labels, THRESHOLDS).tuned()
+    tuned = score_seeds(pairs, labels, THRESHOLDS, args.workers).tuned()
     said.insert(0, tuned.sentence("seed", f"the masks in {args.masks}"))
     return Scored(folder.name, tuned.matrix, said, tuned.threshold, tuned.values())
 
