@@ -3,7 +3,7 @@
 import csv
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -165,9 +165,14 @@ def _whole_folder(out: Path) -> Iterator[Path]:
         make_folder(folder, out)
         yield folder
 
-        if out.exists():
-            out.rmdir()
-        folder.rename(out)
+        try:
+            with suppress(OSError):
+                out.rmdir()
+            folder.rename(out)
+        except OSError as error:
+            if not out.exists():
+                raise
+            raise UserError(f"--out {out} was made meanwhile; name a new folder") from error
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"nothing of {out}, which is written as a whole") from None
     finally:

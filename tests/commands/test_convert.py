@@ -490,3 +490,12 @@ def test_a_folder_of_the_users_beside_it_is_left_alone(tmp_path: Path) -> None:
         (folder / "a.json").write_text("{}")
     assert bystander.read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir() if path.name != "coco.partial"] == ["coco"]
+
+
+def test_of_two_that_write_one_folder_the_first_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "coco"
+    with pytest.raises(UserError, match="was made meanwhile"), _whole_folder(out) as folder:
+        (folder / "a.json").write_text("{}")
+        out.mkdir()
+        (out / "first.json").write_text("{}")
+    assert [path.name for path in tmp_path.rglob("*")] == ["coco", "first.json"]
