@@ -102,17 +102,23 @@ def coco_classes(root: str | Path, split: str) -> dict[str, list[str]]:
     return _classes(*files, *map(_stamp, files))
 
 
-def read_instances(path: str | Path, outlines: bool) -> list[AnnotatedImage]:
+def read_instances(path: str | Path, outlines: bool, of_coco: bool = False) -> list[AnnotatedImage]:
     """Read all images of an instance JSON in name order, with their annotations. Outlines, nearly
     all of its bytes, are kept on request only, as arrays, which need a fifth of the memory of
     Python's lists.
 
     Raises:
-        UserError: the file is missing or malformed, or names an image twice.
+        UserError: the file is missing or malformed, or names an image twice; or it shall be
+            `of_coco`, as MS COCO has it, and is of people's keypoints.
     """
     shortened = partial(_compact, path) if outlines else without_outline
     content = read_json(path, shortened)
     try:
+        if of_coco and any("keypoints" in entry for entry in content["categories"]):
+            raise UserError(
+                f"{path} holds keypoints of people, and no object of COCO's other categories; put "
+                "the instance annotations there"
+            )
         images = {
             _key(entry["id"]): AnnotatedImage(
                 _name(entry),
@@ -181,7 +187,7 @@ def _classes(annotations: Path, tags: Path, *_: tuple[int, int] | None) -> dict[
     require_file(
         annotations, "the file", "put COCO's instance annotations there, or name the data's folder"
     )
-    return classes_of(annotations, read_instances(annotations, outlines=False))
+    return classes_of(annotations, read_instances(annotations, outlines=False, of_coco=True))
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

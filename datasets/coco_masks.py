@@ -7,6 +7,7 @@ masks of another origin are used as they are, and every result says so.
 import shlex
 from pathlib import Path
 
+from datasets.toy.marker import is_drawn
 from utils.common.errors import UserError
 from utils.common.files import read_json
 
@@ -42,6 +43,10 @@ def rule_of(folder: Path) -> str:
         UserError: they were made by `datasets.prepare coco` of an earlier version, by another rule.
     """
     marker = folder / MARKER
+    if not marker.is_file() and is_drawn(marker):
+        return (
+            "drawn with the toy's pictures: smaller objects over larger ones, rims 255, no crowds"
+        )
     if not marker.is_file():
         return "not made here, so how crowds and overlaps were drawn is not known"
     rule = read_json(marker).get("rule")

@@ -137,7 +137,7 @@ def convert(root: Path, split: str, source: Source, each: Each, crowds: str = "c
     crowds: a key of `RULES`.
     """
     # large: read once, if something is to do
-    annotated = cache(partial(read_instances, source.path, outlines=True))
+    annotated = cache(partial(read_instances, source.path, outlines=True, of_coco=True))
     done = []
     if not _is_from(coco_tags(root, split), source):
         done.append(_write_tags(coco_tags(root, split), source, annotated()))

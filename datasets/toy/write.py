@@ -8,12 +8,12 @@ import json
 import shutil
 from argparse import Namespace
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from datasets.prepare.parallel import add_workers, crew, require_workers
 from datasets.toy.layouts import LAYOUTS
+from datasets.toy.marker import MARKER
 from utils.common.errors import UserError
 from utils.common.files import make_folder, partial_of
 
@@ -25,7 +25,6 @@ BENCHMARK = {
     "seed": 2026,
 }
 _FORMAT = 1
-_MARKER = "toy.json"
 _FEW = 50  # pictures that are drawn sooner than a process is started
 _LEAST_SIZE = 64  # so that 3/4 of it is a size that `render` accepts
 
@@ -58,20 +57,6 @@ def write_custom(root: str | Path, train: int, val: int, size: int, seed: int) -
     else.
     """
     _write("custom", Path(root).absolute(), train, val, size, seed)
-
-
-def is_drawn(picture: Path) -> bool:
-    """Tell whether a picture lies in a toy set that this module wrote."""
-    return any(_holds_toy(folder) for folder in picture.absolute().parents)
-
-
-@cache
-def _holds_toy(folder: Path) -> bool:
-    try:
-        found = json.loads((folder / _MARKER).read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(found, dict) and found.get("layout") in LAYOUTS
 
 
 def add_command(kinds: Any) -> None:
@@ -146,7 +131,7 @@ def _write(
     try:
         with crew(min(workers, (train + val) // _FEW)) as each:
             LAYOUTS[layout](partial, {"train": train, "val": val}, size, seed, each)
-        (partial / _MARKER).write_text(json.dumps(wanted) + "\n")
+        (partial / MARKER).write_text(json.dumps(wanted) + "\n")
         if not _is_written(root, wanted):  # another process may have been quicker
             partial.rename(root)
     finally:
@@ -160,7 +145,7 @@ def _is_written(root: Path, wanted: Mapping[str, object]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        found = dict(json.loads((root / _MARKER).read_text()))
+        found = dict(json.loads((root / MARKER).read_text()))
     except (OSError, ValueError, TypeError):
         raise UserError(
             f"{root} is there already and holds no toy data set; name a new folder"

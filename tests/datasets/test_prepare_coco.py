@@ -26,6 +26,7 @@ from datasets.prepare import coco
 from datasets.prepare.parallel import crew
 from datasets.specs import COCO, COCO_IDS, IGNORE
 from datasets.tags import read_all_tags, read_tags
+from utils.common import claim, progress
 from utils.common.entry import command
 from utils.common.errors import UserError
 from utils.common.startup import ROOT
@@ -420,3 +421,39 @@ def test_workers_end_with_a_killed_parent() -> None:
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, timeout=60, check=False
     )
     assert ran.returncode == -signal.SIGKILL
+
+
+def test_keypoints_of_people_are_no_instances(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = root / "annotations/instances_train2014.json"
+    content = json.loads(file.read_text())
+    content["categories"] = [{"id": 1, "name": "person", "keypoints": ["nose"], "skeleton": []}]
+    content["annotations"] = content["annotations"][1:]
+    file.write_text(json.dumps(content))
+
+    assert prepare_coco(root) == 2
+    assert "holds keypoints of people" in capsys.readouterr().err
+    assert not (root / "mask").exists() and not list(root.rglob("tags_*"))
+    with pytest.raises(UserError, match="holds keypoints of people"):
+        coco_classes(root, "train")
+
+
+def test_two_preparations_of_a_folder_are_kept_apart(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(claim, "PATIENCE", 0.1)
+    with claim.claimed(root):
+        assert prepare_coco(root) == 2
+    assert "is in use by another process" in capsys.readouterr().err
+    assert not (root / "mask").exists()
+    assert prepare_coco(root) == 0
+
+
+def test_what_many_processes_do_is_told_in_a_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(progress.SECONDS, False, 0)
+    with crew(0) as each:
+        assert list(each(abs, [-1, -2, -3], "masks")) == [1, 2, 3]
+    assert "masks: 2/3 [" in capsys.readouterr().err

@@ -90,7 +90,14 @@ def test_masks_of_coco_are_found_under_short_names_and_their_rule_is_told(
     for path in list(theirs.iterdir()):
         path.rename(theirs / path.name.removeprefix("wrong_"))
     found = items("coco", root, "val")
-    said = masks_found("coco", root, "val", found)
+    drawn = "drawn with the toy's pictures: smaller objects over larger ones, rims 255, no crowds"
+    assert mask_rule("coco", found) == f"masks of COCO: {drawn}"
+
+    elsewhere = root.rename(tmp_path / "elsewhere")
+    (elsewhere / "toy.json").unlink()
+    theirs = elsewhere / "SegmentationClass/val"
+    found = items("coco", elsewhere, "val")
+    said = masks_found("coco", elsewhere, "val", found)
     assert said == (
         f"{VAL} of {VAL} images have masks; masks of COCO: not made here, so how crowds and "
         "overlaps were drawn is not known"

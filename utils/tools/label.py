@@ -20,7 +20,7 @@ from datasets.own_pictures import pictures
 from datasets.predictions import Entries, Entry
 from datasets.specs import DatasetSpec
 from datasets.tag_sources import tags_of_images
-from datasets.toy.write import is_drawn
+from datasets.toy.marker import is_drawn
 from utils.common import distributed
 from utils.common.device import prepare_torch, used_precision
 from utils.common.entry import command
