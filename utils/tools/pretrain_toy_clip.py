@@ -8,11 +8,16 @@ laid out as mosaics: a canvas holds 1, 4 or 9 pictures, and the mean patch featu
 contrasted with the captions. Attention spans the canvas, so patches learn to describe their own
 neighbourhood, which is what CAMs need. The value path of the last block is trained on the same
 contrast, so that the gradient at its input points to local evidence.
+
+Where it was stopped, the same command goes on from the last snapshot: FILE.training, which is gone
+at the end.
 """
 
 import argparse
 import math
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -41,8 +46,11 @@ from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD, normalise
 from utils.common.device import choose_device, prepare_torch
 from utils.common.entry import command
 from utils.common.errors import UserError
-from utils.common.files import require_place, write_whole
+from utils.common.files import require_place, sha256_of, write_whole
 from utils.common.parser import Parser, refuse_idle
+from utils.common.progress import progress
+from utils.common.safe_tensors import load_plain
+from utils.run_folder.checkpoint import save_checkpoint
 from utils.training.average_precision import mean_average_precision
 from utils.training.optim import set_rate
 
@@ -228,12 +236,17 @@ def train(args: argparse.Namespace) -> CLIP:
         model = build(args)
     bias = nn.Parameter(torch.tensor(-6.0, device=device))
     optimiser = optimiser_of(model.to(device), bias, args.lr)
-    bar = tqdm(range(args.steps), desc="toy CLIP", mininterval=5)
+    parts = nn.ModuleDict({"clip": model, "bias": nn.ParameterList([bias])})
+    first = resumed(args, parts, optimiser)
+    steps = range(first, args.steps)
+    bar = progress(steps, desc="toy CLIP", initial=first, total=args.steps)
+    period = math.ceil(args.steps / args.refresh)
 
     for step in bar:
-        if step % math.ceil(args.steps / args.refresh) == 0:
-            small = PictureBank(args.pictures, 112, 0.75, (args.seed, step))
-            large = PictureBank(args.pictures // 3, CANVAS, 0.2, (args.seed, step))
+        if step in (first, step - step % period):
+            drawn = step - step % period
+            small = PictureBank(args.pictures, 112, 0.75, (args.seed, drawn))
+            large = PictureBank(args.pictures // 3, CANVAS, 0.2, (args.seed, drawn))
         if step == 0 and not args.start:
             initialise(model, small)
 
@@ -253,12 +266,50 @@ def train(args: argparse.Namespace) -> CLIP:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
 
-        bar.set_postfix(loss=f"{loss.item():.2f}", side=side)
+        bar.set_postfix({"loss": f"{loss.item():.2f}", "side": side}, refresh=False)
         if args.snapshot and (step + 1) % args.snapshot == 0:
             save(model, args.out)
+            state = {"step": step + 1, "parts": parts.state_dict()}
+            state |= {"optimiser": optimiser.state_dict(), "of": made_from(args)}
+            save_checkpoint(state, state_file(args.out))
             tqdm.write(f"step {step + 1}: zero-shot mAP {zero_shot_map(model, 200):.3f}")
 
     return model.cpu()
+
+
+def state_file(out: str) -> Path:
+    """Name the file beside the weights that holds all that going on needs."""
+    return Path(f"{out}.training")
+
+
+def made_from(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what the weights are a function of, as plain values."""
+    others = ("out", "snapshot", "start", "device")
+    values = {name: value for name, value in vars(args).items() if name not in others}
+    start = sha256_of(args.start) if args.start else ""
+    return {**values, "start": start, "device": choose_device(args.device).type}
+
+
+def resumed(args: argparse.Namespace, parts: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    """Load what a stopped training of these very arguments left, and say so; returns how many steps
+    it had done, else 0.
+    """
+    file = state_file(args.out)
+    if not file.is_file():
+        return 0
+    try:
+        state = load_plain(file)
+        same = state["of"] == made_from(args)
+    except Exception:  # bytes of no checkpoint make the reader fail in any way
+        same = False
+    if not same:
+        tqdm.write(f"{file} is of other settings, or damaged: begun anew")
+        return 0
+
+    parts.load_state_dict(state["parts"])
+    optimiser.load_state_dict(state["optimiser"])
+    tqdm.write(f"{file}: {state['step']} of {args.steps} steps are done already")
+    return int(state["step"])
 
 
 def save(model: CLIP, path: str) -> None:
@@ -314,7 +365,11 @@ def main() -> None:
     require_place(args.out, "--out")
 
     start = time.time()
-    save(train(args), args.out)
+    try:
+        save(train(args), args.out)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command goes on from the last snapshot") from None
+    state_file(args.out).unlink(missing_ok=True)
     print(
         f"{args.out}: zero-shot tag mAP on 400 unseen scenes "
         f"{zero_shot_map(load_clip(args.out)):.3f}"
