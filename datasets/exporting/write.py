@@ -18,7 +18,7 @@ from datasets.lists import Item, own_name
 from datasets.prepare.parallel import crew
 from datasets.specs import IGNORE, DatasetSpec
 from utils.common.errors import UserError
-from utils.common.files import make_folder, partial_of
+from utils.common.files import make_folder, note_leftovers, partial_of
 
 IGNORED = "ignored.csv"
 FORMS: dict[str, Form] = {
@@ -161,6 +161,7 @@ def _whole_folder(out: Path) -> Iterator[Path]:
 
     folder = partial_of(out.absolute(), own=True)
     shutil.rmtree(folder, ignore_errors=True)  # of a process of that number that was ended
+    note_leftovers(out.absolute())
     try:
         make_folder(folder, out)
         yield folder

@@ -19,7 +19,7 @@ from datasets.rows import Region, Row
 from datasets.specs import IGNORE, DatasetSpec, palette
 from utils.common.console import say_once
 from utils.common.errors import UserError
-from utils.common.files import make_folder, partial_of, read_json, write_whole
+from utils.common.files import make_folder, note_leftovers, partial_of, read_json, write_whole
 from utils.common.progress import progress
 
 MASKS = "masks"  # folder of them in a prepared one
@@ -165,6 +165,7 @@ def renewed(folder: Path, source: Path) -> Iterator[Path]:
     gathering = partial_of(folder, own=True)
     replaced = gathering.with_suffix(".old")
     shutil.rmtree(gathering, ignore_errors=True)  # of a process of that number that was ended
+    note_leftovers(folder)
     try:
         make_folder(gathering, folder)
         yield gathering

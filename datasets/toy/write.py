@@ -15,7 +15,7 @@ from datasets.prepare.parallel import add_workers, crew, require_workers
 from datasets.toy.layouts import LAYOUTS
 from datasets.toy.marker import MARKER
 from utils.common.errors import UserError
-from utils.common.files import make_folder, partial_of
+from utils.common.files import make_folder, note_leftovers, partial_of
 
 # the toy benchmark; nothing is tuned on this seed
 BENCHMARK = {
@@ -127,6 +127,7 @@ def _write(
         return
 
     partial = partial_of(root, own=True)
+    note_leftovers(root)
     make_folder(partial, root)
     try:
         with crew(min(workers, (train + val) // _FEW)) as each:

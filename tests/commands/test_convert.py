@@ -492,6 +492,18 @@ def test_a_folder_of_the_users_beside_it_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.name != "coco.partial"] == ["coco"]
 
 
+def test_what_a_killed_conversion_left_is_told_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("coco.123.partial", "coco.mine.partial", "coco2.5.partial"):
+        (tmp_path / name).mkdir()
+    with _whole_folder(tmp_path / "coco") as folder:
+        (folder / "a.json").write_text("{}")
+    said = capsys.readouterr().err
+    assert "coco.123.partial is of a process that was killed" in said and said.count("note:") == 1
+    assert len(list(tmp_path.iterdir())) == 4
+
+
 def test_of_two_that_write_one_folder_the_first_is_kept(tmp_path: Path) -> None:
     out = tmp_path / "coco"
     with pytest.raises(UserError, match="was made meanwhile"), _whole_folder(out) as folder:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from utils.common.console import say_once
 from utils.common.disk import flush, flush_folder, put_in_place
 from utils.common.errors import UserError
 
@@ -189,6 +190,22 @@ def partial_of(path: Path, own: bool = False) -> Path:
     if own:
         return path.with_name(f"{path.name}.{os.getpid()}.partial")
     return path.with_name(f"{path.name}.partial")
+
+
+def note_leftovers(path: Path) -> None:
+    """Say which places of `partial_of(path, own=True)` other processes have left, or still use:
+    whoever was killed without notice could not remove its own.
+    """
+    if not path.parent.is_dir():
+        return
+    head = f"{path.name}."
+    for other in sorted(path.parent.iterdir()):
+        number = other.name.removeprefix(head).removesuffix(".partial")
+        if other.name == f"{head}{number}.partial" and number.isdecimal():
+            say_once(
+                f"leftover {other}",
+                f"{other} is of a process that was killed, or still writes; remove it if none does",
+            )
 
 
 @contextlib.contextmanager
