@@ -86,18 +86,7 @@ def _matched(
     seen: dict[PurePosixPath, str] = {}
     repeated: set[PurePosixPath] = set()
     elsewhere: list[str] = []
-    for row in rows:
-        below = next(iter(row.called), "")
-        found = [len(pictures.find(name, below)) for name in row.called]
-        # looser names of a picture that lies elsewhere may fit one of these
-        is_beside = pictures.is_beside(below)
-        if partial and (is_beside or not any(found)):
-            elsewhere += row.called[-1:] or (row.place,)
-            continue
-
-        best = next((n for n, count in enumerate(found) if count == 1), 0)
-        name = row.called[best]
-        file = pictures.named(name, row.place, below)
+    for file, name, row in _named(rows, pictures, partial, elsewhere):
         if file in seen and not row.more:
             raise UserError(
                 f"{row.place} lists {name!r} a second time, after {seen[file]}; keep one of them, "
@@ -128,6 +117,55 @@ def _matched(
             f"elsewhere {path}",
             f"{len(elsewhere)} pictures of {path} are not among these, and left out",
         )
+
+
+def _named(
+    rows: Iterator[Row], pictures: Pictures, partial: bool, elsewhere: list[str]
+) -> Iterator[tuple[PurePosixPath, str, Row]]:
+    """Yield the picture of each row, and the name that means it; names of rows that are of no
+    picture here are added to `elsewhere`, if `partial` allows them.
+
+    Of pictures that differ in their suffix alone, `a` means the one that no row names in full: so
+    are predictions and exports of this project named.
+    """
+    named: set[PurePosixPath] = set()
+    twins: list[tuple[list[PurePosixPath], str, Row]] = []
+    for row in rows:
+        below = next(iter(row.called), "")
+        found = [pictures.find(name, below, _is_shortened(name, row.called)) for name in row.called]
+        # looser names of a picture that lies elsewhere may fit one of these
+        if partial and (pictures.is_beside(below) or not any(found)):
+            elsewhere += row.called[-1:] or (row.place,)
+            continue
+
+        sizes = [len(files) for files in found]
+        best = next((n for n, size in enumerate(sizes) if size == 1), None)
+        if best is None:
+            best = next((n for n, size in enumerate(sizes) if size), 0)
+        files, name = found[best], row.called[best]
+        if _are_twins(files) and not row.more:
+            twins.append((files, name, row))
+            continue
+
+        file = pictures.the_one(files, name, row.place)
+        named.add(file)
+        yield file, name, row
+
+    for files, name, row in twins:
+        left = [file for file in files if file not in named]
+        if len(left) != 1:
+            left = files
+        yield pictures.the_one(left, name, row.place), name, row
+
+
+def _is_shortened(name: str, called: Sequence[str]) -> bool:
+    """Tell whether a name is the last part of another one, rather than a path of its own."""
+    return called.count(name) == 1 and any(other.endswith(f"/{name}") for other in called)
+
+
+def _are_twins(files: Sequence[PurePosixPath]) -> bool:
+    """Tell whether there are several pictures, which differ in their suffix alone."""
+    return len(files) > 1 and len({file.with_suffix("") for file in files}) == 1
 
 
 def class_of(word: str, spec: DatasetSpec, place: str) -> str:

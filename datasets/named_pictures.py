@@ -53,23 +53,28 @@ class Pictures:
         roots = list(roots)
         self._beside = _Beside(export, roots) if export else None
         self._exact = {_key(str(file)): file for file in files}
+        self._bare: dict[str, list[PurePosixPath]] = {}
         self._loose: dict[str, list[PurePosixPath]] = {}
         self._any_case: dict[str, list[PurePosixPath]] = {}
         self._slugs: dict[str, list[PurePosixPath]] = {}
         self._roots = {"images", *(root.resolve().name for root in roots)}
 
         for file in files:
+            self._bare.setdefault(_key(without_suffix(str(file))), []).append(file)
             self._slugs.setdefault(_slug(without_suffix(file.name)), []).append(file)
             for called in {without_suffix(str(file)), file.name, without_suffix(file.name)}:
                 self._loose.setdefault(_key(called), []).append(file)
             for called in {str(file), file.name}:
                 self._any_case.setdefault(_key(called).casefold(), []).append(file)
 
-    def named(self, called: str, place: str, path: str = "") -> PurePosixPath:
-        """Return the picture called so, of those that a path may mean. Raises UserError naming the
-        place if there is none, or more than one.
+    def named(self, called: str, place: str) -> PurePosixPath:
+        """Return the picture called so. Raises UserError as `the_one` does."""
+        return self.the_one(self.find(called), called, place)
+
+    def the_one(self, found: Sequence[PurePosixPath], called: str, place: str) -> PurePosixPath:
+        """Return the only picture of those found by a name. Raises UserError naming the place if
+        there is none, or more than one.
         """
-        found = self.find(called, path)
         if len(found) > 1:
             raise UserError(
                 f"{place}: {called!r} may be {found[0]} or {found[1]}; write the path below "
@@ -89,17 +94,18 @@ class Pictures:
         key = _key(called).replace("\\", "/")
         return self._beside is not None and key not in self._exact and self._beside.has(key)
 
-    def find(self, called: str, path: str = "") -> list[PurePosixPath]:
+    def find(self, called: str, path: str = "", anywhere: bool = False) -> list[PurePosixPath]:
         """Return all pictures that may be meant, by the whole name, or by a part of an address.
 
         path: what else is known of where the picture lies, as `val/Annotations/a`: of pictures in
-        folders that differ in one name alone, it means the one whose name it has.
+        folders that differ in one name alone, it means the one whose name it has. anywhere: the
+        name is not known to be a path, so that without suffix it means pictures of any folder.
         """
         if self.is_beside(called):
             return []
         key = _key(called)
         names = dict.fromkeys((key, *picture_parts(key)))
-        found = next(filter(None, map(self._called, names)), [])
+        found = next(filter(None, (self._called(name, anywhere) for name in names)), [])
         folders = set(_key(path).replace("\\", "/").split("/")[:-1]) - {"", ".", ".."}
         return [file for file in found if not self._is_another_meant(file, folders)]
 
@@ -111,13 +117,15 @@ class Pictures:
             return True
         return self._beside is not None and self._beside.is_meant(file, folders)
 
-    def _called(self, key: str) -> list[PurePosixPath]:
+    def _called(self, key: str, anywhere: bool) -> list[PurePosixPath]:
         plain = _base(unquote(key))
         for candidate in dict.fromkeys((key, *self._tails(key.replace("\\", "/")))):
             if not candidate:
                 continue
             if candidate in self._exact:
                 return [self._exact[candidate]]
+            if candidate in self._bare and not anywhere:  # before such names in other folders
+                return self._bare[candidate]
             if "/" in candidate or candidate in (key, _base(key), plain):
                 found = self._loose.get(candidate) or self._any_case.get(candidate.casefold())
                 if found := found or self._by_stem(without_suffix(candidate)):

@@ -21,6 +21,7 @@ from datasets.lists import Item
 from datasets.own_pictures import picture_names
 from datasets.specs import COCO, DatasetSpec
 from datasets.tag_sources import find_tags, tags_from_coco_json, tags_of_images
+from datasets.tags import Tags, write_tags
 from utils.common.console import begin_notices
 from utils.common.errors import UserError
 from utils.common.files import decoded_text, is_set, read_json
@@ -564,3 +565,57 @@ def test_a_json_of_another_kind_says_so(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json", kinds=(list,)) == [1]
     with pytest.raises(UserError, match="holds a JSON list, not an object"):
         read_json(tmp_path / "a.json")
+
+
+# As cameras and phones name pictures: again in each folder, and twice with other suffixes.
+ALIKE = [PurePosixPath(name) for name in ("x.jpg", "x.png", "i.webp", "a/i.jpg", "a/b/i.jpg")]
+
+
+def classes_of(folder: Path, files: list[PurePosixPath]) -> dict[str, set[str]]:
+    return {str(file): found for file, found in tags_of_file(folder, files, SPEC).items()}
+
+
+@pytest.mark.parametrize("form", ["ours", "xml", "yolo"])
+def test_exports_of_pictures_with_like_names_are_read_back(form: str, tmp_path: Path) -> None:
+    names = dict(zip(picture_names(ALIKE), [["cat"], ["dog"], ["dog"], ["cat"], []]))
+    if form == "ours":
+        write_tags(tmp_path / "tags.json", SPEC, Tags(tuple(names), matrix(names), ""))
+    for name, classes in names.items():
+        if form == "xml":
+            objects = "".join(f"<object><name>{each}</name></object>" for each in classes)
+            written = tmp_path / "Annotations" / f"{name}.xml"
+            text = f"<annotation>{objects}</annotation>"
+        elif form == "yolo":
+            written = tmp_path / "labels" / f"{name}.txt"
+            numbers = (SPEC.classes.index(each) for each in classes)
+            text = "".join(f"{number} 0.5 0.5 0.1 0.1\n" for number in numbers)
+        else:
+            continue
+        written.parent.mkdir(parents=True, exist_ok=True)
+        written.write_text(text)
+    if form == "yolo":
+        (tmp_path / "data.yaml").write_text("names: [cat, dog, traffic light]\n")
+
+    source = tmp_path / "tags.json" if form == "ours" else tmp_path
+    wanted = {str(file): set(classes) for file, classes in zip(ALIKE, names.values())}
+    assert classes_of(source, ALIKE) == wanted
+
+
+def matrix(names: dict[str, list[str]]) -> np.ndarray:
+    return np.array([[each in tags for each in SPEC.classes] for tags in names.values()])
+
+
+def test_a_name_of_two_pictures_is_refused_where_neither_is_named_in_full(tmp_path: Path) -> None:
+    file = tmp_path / "Annotations" / "x.xml"
+    file.parent.mkdir()
+    file.write_text("<annotation><object><name>cat</name></object></annotation>")
+    with pytest.raises(UserError, match=r"'x' may be x.jpg or x.png; write the path"):
+        classes_of(tmp_path, ALIKE)
+
+
+def test_a_name_in_another_folder_is_not_that_of_a_picture_above_it(tmp_path: Path) -> None:
+    file = tmp_path / "Annotations" / "other" / "i.xml"
+    file.parent.mkdir(parents=True)
+    file.write_text("<annotation><object><name>cat</name></object></annotation>")
+    with pytest.raises(UserError, match="'i' may be i.webp or a/i.jpg"):
+        classes_of(tmp_path, ALIKE)
