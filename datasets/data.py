@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from datasets.lists import Item, Items, TagTable
-from datasets.mask_signs import fits_stored
+from datasets.mask_signs import misfit
 from datasets.pictures import Picture, load_mask, open_image
 from datasets.transforms import IMAGENET_MEAN, View
 from utils.common.errors import UserError
@@ -175,13 +175,7 @@ def fitting_mask(path: str | Path, image: str | Path, picture: Picture) -> np.nd
     """
     mask = load_mask(path)
     if mask.shape != picture.shape:
-        turned = ""
-        if fits_stored(mask.shape, picture):
-            turned = ", which EXIF turns"
-        raise UserError(
-            f"mask {path} is {_size(mask.shape)} but its image {image} is "
-            f"{_size(picture.shape)}{turned}; make the mask again from this image"
-        )
+        raise UserError(misfit(path, mask.shape, image, picture))
     return mask
 
 
@@ -299,7 +293,3 @@ class IterationSampler(Sampler[list[tuple[int, int]]]):
 
 def _channels_first(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]} x {shape[0]}"

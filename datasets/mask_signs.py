@@ -1,7 +1,7 @@
 """Signs that masks do not say what they seem to, looked for before a score is made of them."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,8 @@ MOST = 200  # masks that are looked at, evenly spread; signs are of a set rather
 @dataclass(frozen=True)
 class Look:
     """What one mask shows: its labels, whether it fits its picture as stored instead of as shown,
-    whether the picture is turned, and a label whose colour is that of another.
+    whether the picture is turned, a label whose colour is that of another, and why it cannot be
+    used at all, if so.
     """
 
     path: Path
@@ -26,16 +27,29 @@ class Look:
     stored: bool = False
     turned: bool = False
     recoloured: tuple[int, int] | None = None
+    fault: str = ""
 
 
-def refuse_suspicious(items: Iterable[Item], classes: int) -> None:
+def refuse_suspicious(
+    items: Iterable[Item],
+    classes: int,
+    faults: bool = True,
+    final: Callable[[Path], Path] = Path,
+) -> None:
     """Look at some masks of images with so many classes, background left out. Raises UserError
     where any score made with them would be meaningless; says once what is odd and may be right.
+
+    faults: whether to refuse masks too that cannot be read as labels or have another size than
+    their picture, before work is done that needs them in the end. final: tells what a mask will
+    be called that is not at its place yet.
     """
     images = Items.of(items)
     masked = images.at(spread(np.flatnonzero(images.masked).tolist(), MOST))
     looks = [look(item.mask, item.image) for item in masked if item.mask]
+    looks = [replace(one, path=final(one.path)) for one in looks]
     wrong, odd = signs(looks)
+    if faults:
+        wrong += _faulty(looks)
     wrong += _foreign(looks, classes)
     for sentence in odd:
         say_once(sentence, sentence)
@@ -44,16 +58,22 @@ def refuse_suspicious(items: Iterable[Item], classes: int) -> None:
 
 
 def look(mask: Path, image: Path | None = None) -> Look:
-    """Tell what a mask shows; nothing where it or its picture cannot be read, which is said when it
-    is needed.
+    """Tell what a mask shows; nothing where its picture cannot be read, which is said when it is
+    needed, and its fault alone where it has one.
     """
     try:
         values, colours = load_palette_mask(mask)
-        picture = None
-        if image is not None:
+    except UserError as error:
+        return Look(mask, frozenset(), fault=str(error))
+
+    picture = None
+    if image is not None:
+        try:
             picture = open_image(image)
-    except UserError:
-        return Look(mask, frozenset())
+        except UserError:
+            return Look(mask, frozenset())
+        if values.shape != picture.shape and not fits_stored(values.shape, picture):
+            return Look(mask, frozenset(), fault=misfit(mask, values.shape, image, picture))
 
     labels = frozenset(np.unique(values).tolist())
     turned = picture is not None and picture.turned
@@ -68,6 +88,19 @@ def fits_stored(shape: tuple[int, ...], picture: Picture) -> bool:
     return picture.turned and shape != picture.shape and shape == picture.shape[::-1]
 
 
+def misfit(mask: str | Path, shape: tuple[int, ...], image: str | Path, picture: Picture) -> str:
+    """Say that a mask (height, width) has another size than its picture, which is the file
+    `image`.
+    """
+    turned = ""
+    if fits_stored(shape, picture):
+        turned = ", which EXIF turns"
+    return (
+        f"mask {mask} is {shape[1]} x {shape[0]} but its image {image} is "
+        f"{picture.shape[1]} x {picture.shape[0]}{turned}; make the mask again from this image"
+    )
+
+
 def signs(looks: Sequence[Look]) -> tuple[list[str], list[str]]:
     """Return the sentences about what makes every score meaningless, and about what is odd."""
     looks = [one for one in looks if one.labels]
@@ -76,6 +109,14 @@ def signs(looks: Sequence[Look]) -> tuple[list[str], list[str]]:
         for known in (_WRONG, _ODD)
     )
     return wrong, odd
+
+
+def _faulty(looks: Sequence[Look]) -> list[str]:
+    """Return a sentence about masks that cannot be used."""
+    found = [one.fault for one in looks if one.fault]
+    if not found:
+        return []
+    return [f"{len(found)} of {len(looks)} masks looked at cannot be used, the first: {found[0]}"]
 
 
 def _foreign(looks: Sequence[Look], classes: int) -> list[str]:

@@ -181,7 +181,7 @@ def load_palette_mask(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
 
     why, labels, colours = fenced(load, f"mask {path}", remedy="replace the file")
     if why:
-        raise UserError(f"mask {path} {why}; save it as palette (P) or 8-bit grey (L) PNG")
+        raise UserError(f"mask {path} {why}")
     if colours is None:
         return labels, None
     return labels, np.array(colours, np.uint8).reshape(-1, 3)
@@ -233,16 +233,27 @@ def eight_bits(values: np.ndarray, white: float = 0) -> tuple[np.ndarray, bool, 
 
 
 def _no_labels(image: Image.Image) -> str:
-    """Tell why the values of a file of which only the header is read are no labels; "" where they
-    are.
+    """Tell why the values of a file of which only the header is read are no labels, and what to do;
+    "" where they are.
     """
+    why = ""
+    remedy = "save it as palette (P) or 8-bit grey (L) PNG"
     if image.mode not in ("P", "L"):
-        return f"has mode {image.mode}, not labels"
-    if image.format in _LOSSY:
-        return f"is a {image.format} whatever its name, whose values are only near the labels"
-    if _raw_mode(image) in _STRETCHED:
-        return "has fewer than 8 bits of grey, which libraries stretch to 0..255"
-    return ""
+        why = f"has mode {image.mode}, not labels"
+    elif image.format in _LOSSY:
+        why = f"is a {image.format} whatever its name, whose values are only near the labels"
+    elif _raw_mode(image) in _STRETCHED:
+        why = "has fewer than 8 bits of grey, which libraries stretch to 0..255"
+    if not why:
+        return ""
+
+    if image.mode in ("RGB", "RGBA") and image.format not in _LOSSY:
+        remedy = (
+            "save its labels as 8-bit grey (L) PNG, not its colours; `prepare custom --masks` also "
+            "takes colours that a labelmap.txt beside the masks tells, as `convert --format voc` "
+            "writes it"
+        )
+    return f"{why}; {remedy}"
 
 
 def _open(source: str | Path | BinaryIO, name: str) -> Picture:

@@ -158,7 +158,8 @@ def _job(
         images = pictures(own)
     else:
         images = split_items(segmenter.config, split)
-        refuse_suspicious(images, len(segmenter.spec.classes))
+        stops = segmenter.config.on_bad_image == "stop"
+        refuse_suspicious(images, len(segmenter.spec.classes), stops)
 
     known = tags_of_images(tags, segmenter.spec, images) if tags else {}
     return Job(images, folder, bool(own), known)

@@ -38,7 +38,7 @@ def masks_given(
         drawn = args.out / MASKS
         with renewed(drawn, args.masks) as folder:
             masks = draw_masks(args.masks, args.images, names, spec, folder)
-            _refuse_suspicious(args.images, names, folder, masks, spec)
+            _refuse_suspicious(args.images, names, folder, masks, spec, drawn)
             yield drawn, masks
 
 
@@ -48,10 +48,13 @@ def _refuse_suspicious(
     folder: Path,
     masks: Sequence[str | None],
     spec: DatasetSpec,
+    final: Path | None = None,
 ) -> None:
+    """Refuse masks below a folder, which will be `final`, as `refuse_suspicious` does."""
+    place = final or folder
     pairs = ((file, mask) for file, mask in zip(files, masks) if mask)
     items = (Item(str(file), root / file, folder / mask) for file, mask in pairs)
-    refuse_suspicious(items, len(spec.classes))
+    refuse_suspicious(items, len(spec.classes), final=lambda mask: place / mask.relative_to(folder))
 
 
 def masks_of(files: Sequence[PurePosixPath], folder: Path, root: Path) -> list[str | None]:

@@ -67,6 +67,38 @@ def test_labels_of_no_class_are_refused_as_no_score_would_count_them(tmp_path: P
         refuse_suspicious(items, 3)
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("RGB", "has mode RGB, not labels; save its labels as 8-bit grey"),
+        ("RGBA", "has mode RGBA, not labels; save its labels as 8-bit grey"),
+        ("I;16", "has mode I;16, not labels; save it as palette"),
+        ("JPEG", "is a JPEG whatever its name"),
+        ("size", "is 6 x 4 but its image .*1.jpg is 12 x 8; make the mask again"),
+        ("damaged", "cannot be read"),
+    ],
+)
+def test_masks_that_cannot_be_used_are_refused_before_any_work(
+    kind: str, said: str, tmp_path: Path
+) -> None:
+    items = [pair(tmp_path, 0, [0, 1]), pair(tmp_path, 1, [0, 1])]
+    file = items[1].mask
+    with Image.open(file) as opened:
+        labels = opened.copy()
+    if kind == "size":
+        labels.resize((6, 4), Image.Resampling.NEAREST).save(file)
+    elif kind == "damaged":
+        file.write_bytes(file.read_bytes()[:40])
+    elif kind == "JPEG":
+        labels.save(file, "JPEG")
+    else:
+        labels.convert(kind).save(file)
+
+    with pytest.raises(UserError, match=rf"1 of 2 masks .* the first: mask .*1.png {said}"):
+        refuse_suspicious(items, 20)
+    refuse_suspicious(items, 20, faults=False)
+
+
 PERMUTED = palette()[[0, 15, 1, 2]].ravel().tolist()
 
 

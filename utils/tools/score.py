@@ -315,7 +315,8 @@ def scored_predictions(args: argparse.Namespace, spec: DatasetSpec) -> Scored:
     check_order(folder, spec.label_names)
     masks = masks_in(args.masks)
     pairs = files_to_score(predictions_in(folder), masks, args.list)
-    refuse_suspicious((Item(true.stem, file, true) for file, true in pairs), len(spec.classes))
+    items = (Item(true.stem, file, true) for file, true in pairs)
+    refuse_suspicious(items, len(spec.classes), faults=False)  # all are read next
     if folder.resolve() == args.masks.resolve():
         say_once(
             "same", f"--predictions and --masks are both {args.masks}: this scores it by itself"
@@ -335,7 +336,8 @@ def scored_seeds(args: argparse.Namespace, spec: DatasetSpec) -> Scored:
     masks = masks_in(args.masks)
     pairs = files_to_score(seeds_in(folder), masks, args.list)
     # no seed file shows how its picture is turned
-    refuse_suspicious((Item(true.stem, true, true) for _, true in pairs), len(spec.classes))
+    items = (Item(true.stem, true, true) for _, true in pairs)
+    refuse_suspicious(items, len(spec.classes), faults=False)  # all are read next
 
     said = unscored(pairs, masks, "seeds", args.list)
     labels = len(spec.label_names)

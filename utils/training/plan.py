@@ -65,8 +65,9 @@ def read_data(config: Config, spec: DatasetSpec) -> Data:
     validation = split_items(config, config.val_split)
     training = Split(images, image_tags(config, spec, images))
     evaluation = planned_evaluation(config, spec, training, validation)
-    refuse_suspicious(evaluation.validation, len(spec.classes))
-    refuse_suspicious(evaluation.seeds.items, len(spec.classes))
+    stops = config.on_bad_image == "stop"
+    refuse_suspicious(evaluation.validation, len(spec.classes), stops)
+    refuse_suspicious(evaluation.seeds.items, len(spec.classes), stops)
     return Data(training, validation, evaluation)
 
 
