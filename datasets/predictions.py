@@ -21,6 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from datasets.classes import CLASSES, read_classes
 from datasets.folders import label_files
 from datasets.specs import IGNORE
 from datasets.tables import key_of
@@ -131,13 +132,11 @@ def told_files(folder: Path, flag: str) -> dict[str, Path]:
 
 
 def check_order(folder: Path, names: Sequence[str]) -> None:
-    """Raise UserError where a prediction gives a class another label than its place in `names`, of
-    labels 0, 1, ... Other names may differ, as those of classes that were renamed.
+    """Raise UserError where a prediction, or the class list beside label maps, gives a class
+    another label than its place in `names`, of labels 0, 1, ... Other names may differ, as those of
+    classes that were renamed.
     """
-    told = read_journal(folder.parent)[0].get("classes")
-    if folder.name != PREDICTION or not isinstance(told, list):
-        return
-
+    told = _told_order(folder)
     places = {key_of(name): label for label, name in enumerate(names)}
     for label, name in enumerate(map(str, told)):
         if (here := places.get(key_of(name), label)) != label:
@@ -145,6 +144,24 @@ def check_order(folder: Path, names: Sequence[str]) -> None:
                 f"{folder} was made with {name!r} as label {label}, and here it is label {here}; "
                 f"name the classes in this order: {', '.join(map(str, told[1:]))}"
             )
+
+
+def _told_order(folder: Path) -> Sequence[str]:
+    """Return the names of labels 0, 1, ... that a folder of label maps tells; none if it does not.
+
+    `utils.tools.convert` writes a class list beside them.
+    """
+    if folder.name == PREDICTION:
+        told = read_journal(folder.parent)[0].get("classes")
+        return told if isinstance(told, list) else ()
+
+    listed = folder / CLASSES
+    if not listed.is_file():
+        return ()
+    try:
+        return read_classes(listed).label_names
+    except UserError:  # another's file of that name
+        return ()
 
 
 def _files(folder: Path) -> list[Path]:

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from datasets.exporting.maps import maps_folder
 from datasets.folders import MASK_MARKS
 from datasets.lists import Item
 from datasets.mask_signs import refuse_suspicious
-from datasets.predictions import told_files
+from datasets.predictions import check_order, told_files
 from datasets.prepare.drawn import MASKS, draw_masks, is_export, renewed
 from datasets.specs import DatasetSpec
 from utils.common.console import say_once
@@ -20,8 +21,8 @@ from utils.common.errors import UserError
 def masks_given(
     args: Namespace, names: dict[PurePosixPath, str], spec: DatasetSpec
 ) -> Iterator[tuple[Path | None, list[str | None]]]:
-    """Give the folder of masks, --masks or one below --out in which they are drawn from an export,
-    and the path of each picture's mask below it.
+    """Give the folder of masks, --masks (of a run folder, its label maps) or one below --out in
+    which they are drawn from an export, and the path of each picture's mask below it.
 
     What is drawn gets its place at the end, if nothing is raised till then. Raises UserError where
     masks are suspicious, or none fits a picture.
@@ -30,9 +31,11 @@ def masks_given(
         yield None, [None] * len(names)
 
     elif not is_export(args.masks):
-        masks = masks_of(list(names), args.masks, args.images)
-        _refuse_suspicious(args.images, names, args.masks, masks, spec)
-        yield args.masks, masks
+        folder = maps_folder(args.masks)
+        check_order(folder, spec.label_names)
+        masks = masks_of(list(names), folder, args.images)
+        _refuse_suspicious(args.images, names, folder, masks, spec)
+        yield folder, masks
 
     else:
         drawn = args.out / MASKS

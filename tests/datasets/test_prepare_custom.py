@@ -281,6 +281,33 @@ def test_masks_that_the_last_run_did_not_make_are_left_out(
     assert {item.name for item in found if item.mask} == told
 
 
+@pytest.mark.parametrize("told_by", ["run folder", "its label maps", "class list"])
+def test_masks_that_number_the_classes_otherwise_are_refused(
+    told_by: str, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = photos / "run"
+    maps = folder if told_by == "class list" else folder / "prediction"
+    for item in pictures([photos / "photos"]):
+        file = maps / f"{item.name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(item.image) as photo:
+            Image.new("L", photo.size).save(file)
+
+    names = ["dog", "cat", "traffic light"]
+    written(folder / "classes.yaml", f"classes: {names}\n")
+    if told_by != "class list":
+        header = {"format": 1, "checkpoint": "", "options": {}, "classes": ["background", *names]}
+        written(folder / FILE, json.dumps(header) + "\n")
+
+    given = maps if told_by == "its label maps" else folder
+    flags = ["--tags", photos / "tags.csv", "--masks", given]
+    assert prepared(photos, *flags, "--classes", "cat, dog, traffic light") == 2
+    assert (
+        f"{maps} was made with 'dog' as label 1, and here it is label 2" in capsys.readouterr().err
+    )
+    assert prepared(photos, *flags, "--classes", ", ".join(names)) == 0
+
+
 @pytest.mark.parametrize("named", ["cat, dog,traffic light", "voc", "coco", "Ü: 'x', #y, no, 7"])
 def test_classes_are_named_as_every_command_takes_them(named: str, photos: Path) -> None:
     spec = given_classes(named)
