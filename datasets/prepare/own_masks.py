@@ -2,6 +2,7 @@
 
 import unicodedata
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -95,6 +96,7 @@ def masks_of(files: Sequence[PurePosixPath], folder: Path, root: Path) -> list[s
             f"{len(unused)} of {len(masks)} PNGs in {folder}, first {min(unused)}, are masks of no "
             "picture with tags, and left out",
         )
+    _take_shared(files, found, folder)
     return found
 
 
@@ -122,6 +124,26 @@ def _fitting(
             elif candidates:
                 unclear[file] = candidates
     return found, unclear
+
+
+def _take_shared(files: Sequence[PurePosixPath], found: list[str | None], folder: Path) -> None:
+    """Take a mask from pictures that share it, as a.jpg and a.png share a.png: it is of one of
+    them, and nothing says of which. Says so, and what to call it.
+    """
+    times = Counter(mask for mask in found if mask)
+    shared = [place for place, mask in enumerate(found) if mask and times[mask] > 1]
+    if not shared:
+        return
+
+    first = shared[0]
+    say_once(
+        f"shared {folder}",
+        f"{len(shared)} pictures differ in their suffix alone, first {files[first]}, so that "
+        f"{folder / str(found[first])} may be the mask of several, and is of none; call it "
+        f"{files[first]}.png if it is of {files[first].name}",
+    )
+    for place in shared:
+        found[place] = None
 
 
 def _say_unclear(folder: Path, unclear: Mapping[PurePosixPath, set[str]], others_fit: bool) -> None:

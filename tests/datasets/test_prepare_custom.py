@@ -281,6 +281,22 @@ def test_masks_that_the_last_run_did_not_make_are_left_out(
     assert {item.name for item in found if item.mask} == told
 
 
+def test_a_mask_that_two_pictures_share_is_given_to_neither(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [PurePosixPath(name) for name in ("a.jpg", "a.png", "b.jpg")]
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("L", (4, 3)).save(masks / name)
+
+    begin_notices()
+    assert masks_of(files, masks, tmp_path) == [None, None, "b.png"]
+    assert "call it a.jpg.png if it is of a.jpg" in capsys.readouterr().err
+    Image.new("L", (4, 3)).save(masks / "a.png.png")
+    assert masks_of(files, masks, tmp_path) == ["a.png", "a.png.png", "b.png"]
+
+
 @pytest.mark.parametrize("told_by", ["run folder", "its label maps", "class list"])
 def test_masks_that_number_the_classes_otherwise_are_refused(
     told_by: str, photos: Path, capsys: pytest.CaptureFixture[str]
