@@ -134,13 +134,14 @@ def attend(
 def self_attention(
     query: Tensor, key: Tensor, value: Tensor, readout: DenseReadout, prior: Tensor | None = None
 ) -> Tensor:
-    """Compute attention weights (B, heads, T, T), or (T, T) where each token keeps its own value,
-    from queries, keys and values (B, heads, T, C/heads).
+    """Compute attention weights (B, heads, T, T) from queries, keys and values (B, heads, T,
+    C/heads); where each token keeps its own value, they are 1 from it to itself.
 
     prior (T, T) is added to the scaled products, before the softmax.
     """
     if readout.parts == "":
-        return torch.eye(query.shape[-2], dtype=query.dtype, device=query.device)
+        own = torch.eye(query.shape[-2], dtype=query.dtype, device=query.device)
+        return own.expand(*query.shape[:2], -1, -1)
 
     pairs = [(query, key)]
     if readout.parts != "cross":

@@ -21,6 +21,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "dense, several parts": {"cam": "dense", "dense_parts": "qkv", "dense_std": 2.0},
     "dense, values": {"cam": "dense", "dense_parts": ""},
     "dense, several blocks": {"cam": "dense", "dense_parts": "qkv", "dense_blocks": 3},
+    "dense, values of several blocks": {"cam": "dense", "dense_parts": "", "dense_blocks": 3},
     "surgery": {"cam": "dense", "dense_maps": "surgery"},
     "surgery by channel": {"cam": "dense", "dense_maps": "surgery_by_channel"},
     "heads summed": {
@@ -97,6 +98,19 @@ def test_heads_of_several_blocks_are_summed_on_request() -> None:
     summed = replace(parts.method, dense_heads="sum").readout
     twice = attend(block, stream, summed) - block.attn.out_proj.bias
     torch.testing.assert_close(twice, block.attn.heads * mean, rtol=1e-4, atol=1e-5)
+
+
+def test_values_of_several_blocks_are_read_out_whatever_their_heads_share() -> None:
+    """A token that keeps its own value does so in every head, which a mean leaves as it is."""
+    images, _ = tiny.batch()
+    parts = model(cam="dense", dense_parts="", dense_blocks=2)
+    stream = parts.clip.features(images).tokens[-2]
+    block = parts.clip.blocks[-2]
+    _, _, value = block.attn.split(block.ln_1(stream))
+    for heads, factor in (("mean", 1), ("sum", block.attn.heads)):
+        readout = replace(parts.method, dense_heads=heads).readout
+        expected = block.attn.out_proj(factor * value.transpose(1, 2).flatten(2))
+        torch.testing.assert_close(attend(block, stream, readout), expected)
 
 
 def test_maps_of_the_blocks_that_are_read_are_summed_on_request() -> None:
