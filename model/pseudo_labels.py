@@ -34,7 +34,8 @@ def channels_of(scores: Tensor, power: float = 1.0) -> Tensor:
     0..1 of one image's n classes: channels (1 + n, H, W). Without classes the background's is 1.
     """
     channels = F.pad(scores, (0, 0, 0, 0, 1, 0))
-    channels[0] = (1 - channels.amax(dim=0)) ** power
+    # interpolation may put a score above 1 by rounding, and a power of less than 0 is no number
+    channels[0] = (1 - channels.amax(dim=0)).clamp(min=0) ** power
     return channels
 
 

@@ -4,11 +4,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from clip.resize import resize
 from model import pseudo_labels
 from model.class_rows import ClassRows
 from model.method import Method
 from model.outputs import Seeds
-from model.pseudo_labels import label_map, make_labels, score_maps, seed_labels, with_background
+from model.pseudo_labels import (
+    channels_of,
+    label_map,
+    make_labels,
+    score_maps,
+    seed_labels,
+    with_background,
+)
 
 TAGS = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]])  # 3 images, 4 classes
 
@@ -30,6 +38,15 @@ def test_labels_by_hand() -> None:
     ]
     # 0.6^3 does not
     assert label_map(with_background(scores, rows, power=3), rows)[2].tolist() == [[1, 1]]
+
+
+def test_a_score_that_interpolation_rounds_up_leaves_the_background_none() -> None:
+    scores = resize(torch.ones(1, 1, 3, 3), (20, 20))[0]
+    assert scores.max() >= 1  # in some versions of PyTorch above it
+    for whole in (scores, scores + 1e-6):
+        channels = channels_of(whole, power=0.7)
+        assert torch.isfinite(channels).all()
+        assert channels.argmax(dim=0).all()
 
 
 def test_scores_are_stretched_and_resized() -> None:
