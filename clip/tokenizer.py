@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 MERGES = Path(__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
+CONTEXT = 77  # tokens of a text that CLIP's text tower reads
 MERGE_COUNT = 49152 - 256 - 2  # the file holds more merges than CLIP's vocabulary uses
 WORDS = regex.compile(
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+",
@@ -37,11 +38,10 @@ def _byte_symbols() -> dict[int, str]:
 class Tokenizer:
     """Text to token ids: start, byte pairs, end, zeros up to the context length."""
 
-    def __init__(self, merges: Path = MERGES, context: int = 77):
-        with gzip.open(merges, "rt", encoding="utf-8") as file:
+    def __init__(self) -> None:
+        with gzip.open(MERGES, "rt", encoding="utf-8") as file:
             pairs = [tuple(line.split()) for line in file.read().split("\n")[1 : MERGE_COUNT + 1]]
 
-        self.context = context
         self.symbols = _byte_symbols()
         self.ranks = {pair: rank for rank, pair in enumerate(pairs)}
         letters = list(self.symbols.values())
@@ -88,15 +88,15 @@ class Tokenizer:
         return [token for word in WORDS.findall(text) for token in self._merge(word)]
 
     def __call__(self, texts: list[str]) -> Tensor:
-        """Return the token ids (T, context) int64 of T texts. Raises ValueError when one is too
+        """Return the token ids (T, CONTEXT) int64 of T texts. Raises ValueError when one is too
         long.
         """
-        out = torch.zeros(len(texts), self.context, dtype=torch.long)
+        out = torch.zeros(len(texts), CONTEXT, dtype=torch.long)
         for row, text in zip(out, texts):
             tokens = [self.start, *self.encode(text), self.end]
-            if len(tokens) > self.context:
+            if len(tokens) > CONTEXT:
                 raise ValueError(
-                    f"the text {text!r} has {len(tokens)} tokens; at most {self.context} fit"
+                    f"the text {text!r} has {len(tokens)} tokens; at most {CONTEXT} fit"
                 )
             row[: len(tokens)] = torch.tensor(tokens)
         return out

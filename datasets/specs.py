@@ -40,12 +40,12 @@ class DatasetSpec:
 
 
 @cache
-def palette(size: int = 256) -> np.ndarray:
-    """Return the PASCAL VOC colour map, (size, 3) uint8, to be read alone: bit j of channel c is
+def palette() -> np.ndarray:
+    """Return the PASCAL VOC colour map, (256, 3) uint8, to be read alone: bit j of channel c is
     bit 3j + c of the label, highest bit first.
     """
-    labels = np.arange(size, dtype=np.uint32)
-    colours = np.zeros((size, 3), np.uint8)
+    labels = np.arange(256, dtype=np.uint32)
+    colours = np.zeros((256, 3), np.uint8)
     for bit in range(8):
         for channel in range(3):
             colours[:, channel] |= (((labels >> (3 * bit + channel)) & 1) << (7 - bit)).astype(

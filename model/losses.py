@@ -42,12 +42,8 @@ def radius_mask(grid: tuple[int, int], radius: int, device: torch.device | None 
     rows, cols = (torch.arange(n, device=device) for n in grid)
     near_rows = (rows[:, None] - rows).abs() <= radius
     near_cols = (cols[:, None] - cols).abs() <= radius
-    return (
-        torch.einsum("ab,cd->acbd", near_rows.float(), near_cols.float())
-        .flatten(2)
-        .flatten(0, 1)
-        .bool()
-    )
+    near = near_rows[:, None, :, None] & near_cols[None, :, None, :]
+    return near.flatten(2).flatten(0, 1)
 
 
 def pair_targets(labels: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Tensor:

@@ -54,10 +54,6 @@ class Noise:
         bits = _mixed(_mixed(self.keys)[:, None] + (places + 1) * _STEP)
         return _shifted(bits, 64 - _DIGITS).float() / 2**_DIGITS
 
-    def kept(self, site: int, count: int, rate: float) -> Tensor:
-        """Draw (B, count) float32: 0 with probability `rate`, else 1 / (1 - rate), mean 1."""
-        return _factors(self.uniform(site, count), rate)
-
 
 def _factors(drawn: Tensor, rate: float) -> Tensor:
     """Turn numbers in [0, 1) of any shape into factors of mean 1: 0 with probability `rate`, else
@@ -74,7 +70,7 @@ def drop_channels(features: Tensor, rate: float, noise: Noise | None, site: int)
     """
     if noise is None or rate == 0:
         return features
-    kept = noise.kept(site, features.shape[-1], rate)
+    kept = _factors(noise.uniform(site, features.shape[-1]), rate)
     return features * kept[:, None].to(features.dtype)
 
 
