@@ -64,9 +64,9 @@ def add_command(kinds: Any) -> None:
     parser = kinds.add_parser(
         "toy",
         help="draw the procedural toy data set",
-        description="`python -m datasets.prepare toy`: draw pictures of the twenty VOC classes "
-        "with exact masks, a pure function of the seed, in the folders of VOC or COCO, or as one's "
-        "own pictures might lie.",
+        description="`python -m datasets.prepare toy`: draw pictures of the twenty VOC classes\n"
+        "with exact masks, a pure function of the seed, in the folders of VOC or COCO, or as\n"
+        "one's own pictures might lie.",
     )
     add = parser.add_argument
 

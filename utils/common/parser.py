@@ -65,11 +65,17 @@ class Parser(argparse.ArgumentParser):
     """argparse that says what is wrong in one sentence, naming the nearest flag when one is
     mistyped; exit status 2.
 
-    Flags are not abbreviated. `--help` shows a module as it is called.
+    Flags are not abbreviated. `--help` shows a module as it is called, and its description in the
+    lines in which it is written.
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**{"allow_abbrev": False, "prog": called_as(), **options})
+        usual = {
+            "allow_abbrev": False,
+            "prog": called_as(),
+            "formatter_class": argparse.RawDescriptionHelpFormatter,
+        }
+        super().__init__(**{**usual, **options})
 
     def error(self, message: str) -> NoReturn:
         """Print the message in one sentence and exit with 2."""

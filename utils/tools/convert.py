@@ -5,7 +5,6 @@ Takes any folder of this project's label PNGs: of a test or of `--images`, pseud
 a prediction those count that its last run tells, not what an earlier one left beside them.
 """
 
-import argparse
 from pathlib import Path
 
 from datasets.classes import given_classes
@@ -39,7 +38,7 @@ def photos_of(labels: Path, images: list[str], out: Path) -> Items:
 
 def main() -> None:
     """Read the command line and do what it asks."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add(
         "--labels",

@@ -5,7 +5,6 @@ One row per picture: image, seeds of CLIP, of the ViT and of both fused, pseudo 
 truth; all are real outputs.
 """
 
-import argparse
 import io
 from pathlib import Path
 
@@ -57,7 +56,7 @@ def written_form(out: str) -> str:
 
 def main() -> None:
     """Read the command line and do what it asks."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--model_path", required=True, help="checkpoint trained on the toy VOC")
     parser.add_argument(
         "--out",

@@ -258,7 +258,6 @@ def confirmed(entry: Entry, job: Job) -> Entry:
 def _parser() -> Parser:
     parser = Parser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s --images PATH ... --tags FILE --classes FILE|NAMES --out DIR [flags]",
     )
     add = parser.add_argument_group("what to label").add_argument

@@ -325,7 +325,7 @@ def save(model: CLIP, path: str) -> None:
 
 def main() -> None:
     """Read the command line and do what it asks."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "--out",
         required=True,

@@ -4,7 +4,6 @@ One run folder: its report.html anew. Several: one page with their scores, class
 and images side by side, next to the first folder unless --out names a file.
 """
 
-import argparse
 from pathlib import Path
 
 from utils.common.entry import command
@@ -17,7 +16,7 @@ from utils.report.page import write_report
 
 def main() -> None:
     """Read the command line and do what it asks."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="page of a comparison (default: comparison.html)"

@@ -254,7 +254,7 @@ def seed_counts(sweep: Sweep, paths: tuple[Path, Path]) -> tuple[LevelCounts, tu
 
 
 def _parser() -> Parser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     scored = parser.add_mutually_exclusive_group(required=True)
     scored.add_argument(

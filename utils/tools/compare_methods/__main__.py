@@ -131,7 +131,6 @@ def _arguments() -> tuple[argparse.Namespace, dict[str, Any]]:
     """Return the flags of this command, and those that are settings of all rows."""
     parser = Parser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s [--rows ROW ...] [--data FILE ...] [--seeds N ...] [flags]",
     )
     add = parser.add_argument_group("this command").add_argument

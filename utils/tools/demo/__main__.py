@@ -123,7 +123,7 @@ def wait() -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
 
     add = parser.add_argument
     add("--model_path", metavar="FILE", help="checkpoint that training wrote (default: none)")
