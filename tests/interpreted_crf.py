@@ -7,7 +7,7 @@ import torch
 import utils.inference.simplices_kernel as simplices_kernel
 import utils.inference.sums_kernel as kernel
 from utils.inference import crf, lattice, simplices, sums
-from utils.settings.crf import CRFSettings
+from utils.settings.running import CRFSettings
 
 
 def compare_sums(labels: int) -> None:
@@ -60,7 +60,7 @@ def compare_crf() -> None:
     image = torch.randint(0, 256, (3, 5, 3), dtype=torch.uint8)
     scores = torch.randn(4, 3, 5)
     scores[1] -= 4
-    given = (image, scores.softmax(0), CRFSettings(iterations=3), 0.05)
+    given = (image, scores.softmax(0), CRFSettings(crf_iterations=3), 0.05)
     expected = crf.dense_crf(*given)
     assert expected[1].max() == 0 and expected[0].min() > 0
 

@@ -22,7 +22,7 @@ from utils.common.yaml_files import yaml_values
 from utils.compatibility import current_settings
 from utils.settings.data import DataSettings, WeightSettings
 from utils.settings.running import (
-    CRFOptions,
+    CRFSettings,
     EvaluationSettings,
     RunSettings,
     SeedSettings,
@@ -39,7 +39,7 @@ BETWEEN_VALIDATIONS = 100  # iterations at least, lest a short trial spend its t
 @dataclass(frozen=True)
 class Config(  # a dataclass takes the fields of its last base first
     RunSettings,
-    CRFOptions,
+    CRFSettings,
     SeedSettings,
     EvaluationSettings,
     Stage2Settings,

@@ -262,7 +262,8 @@ def check_crf(golden: GoldenFile) -> None:
     probs = resize(golden["logits"], image.shape[:2]).softmax(dim=1)[0]
     same(probs.argmax(0), golden["labels_before"])
     kernels = {
-        name: config[name] for name in ("pos_xy_std", "pos_w", "bi_xy_std", "bi_rgb_std", "bi_w")
+        f"crf_{name}": config[name]
+        for name in ("pos_xy_std", "pos_w", "bi_xy_std", "bi_rgb_std", "bi_w")
     }
     marginals = dense_crf(image, probs, CRFSettings(config["iter_max"], **kernels))
     close(marginals, golden["marginals"], relative=0, absolute=1e-3)

@@ -73,13 +73,13 @@ def exact_crf(image: torch.Tensor, probs: torch.Tensor, s: CRFSettings) -> torch
         .float()
     )
     colour = image.reshape(-1, 3).T.float()
-    spatial = place / s.pos_xy_std
-    bilateral = torch.cat([place / s.bi_xy_std, colour / s.bi_rgb_std])
+    spatial = place / s.crf_pos_xy_std
+    bilateral = torch.cat([place / s.crf_bi_xy_std, colour / s.crf_bi_rgb_std])
     log_probs = probs.flatten(1).T.log()
     marginals = log_probs.softmax(1)
-    for _ in range(s.iterations):
-        message = s.pos_w * exact_filter(spatial, marginals)
-        message += s.bi_w * exact_filter(bilateral, marginals)
+    for _ in range(s.crf_iterations):
+        message = s.crf_pos_w * exact_filter(spatial, marginals)
+        message += s.crf_bi_w * exact_filter(bilateral, marginals)
         marginals = (log_probs + message).softmax(1)
     return marginals.T.reshape(count, height, width)
 
@@ -138,7 +138,9 @@ def test_lattice_too_large_to_number_is_refused():
 
 def test_crf_approximates_the_exact_one():
     image, probs = scene()
-    settings = CRFSettings(5, pos_xy_std=2, pos_w=1, bi_xy_std=20, bi_rgb_std=8, bi_w=2)
+    settings = CRFSettings(
+        5, crf_pos_xy_std=2, crf_pos_w=1, crf_bi_xy_std=20, crf_bi_rgb_std=8, crf_bi_w=2
+    )
     expected, actual = exact_crf(image, probs, settings), dense_crf(image, probs, settings)
     assert (probs.argmax(0) != expected.argmax(0)).float().mean() > 0.1
     assert (actual.argmax(0) == expected.argmax(0)).float().mean() > 0.995
@@ -147,7 +149,7 @@ def test_crf_approximates_the_exact_one():
 
 def test_no_rounds_give_the_clipped_probabilities():
     image, probs = scene()
-    torch.testing.assert_close(dense_crf(image, probs, CRFSettings(iterations=0)), probs)
+    torch.testing.assert_close(dense_crf(image, probs, CRFSettings(crf_iterations=0)), probs)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 1), (2, 3)])
@@ -206,7 +208,9 @@ def test_pydensecrf_gets_the_settings(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", library)
     (image, probs), model = scene(), library.DenseCRF2D.return_value
     model.inference.return_value = probs.flatten(1).numpy()
-    settings = CRFSettings(5, pos_xy_std=2, pos_w=1, bi_xy_std=20, bi_rgb_std=8, bi_w=3)
+    settings = CRFSettings(
+        5, crf_pos_xy_std=2, crf_pos_w=1, crf_bi_xy_std=20, crf_bi_rgb_std=8, crf_bi_w=3
+    )
     torch.testing.assert_close(crf(image, probs, "pydensecrf", settings=settings)[1], probs)
     model.inference.assert_called_once_with(5)
     model.addPairwiseGaussian.assert_called_once_with(sxy=2, compat=1)
@@ -247,8 +251,8 @@ def test_the_kept_filter_by_place_is_that_of_size_and_settings() -> None:
     cases = [
         (image, probs, CRFSettings()),
         (image.transpose(0, 1), probs.transpose(1, 2), CRFSettings()),
-        (image, probs, CRFSettings(pos_xy_std=1.5)),
-        (image, probs, CRFSettings(pos_w=5.0)),
+        (image, probs, CRFSettings(crf_pos_xy_std=1.5)),
+        (image, probs, CRFSettings(crf_pos_w=5.0)),
     ]
     kept = [dense_crf(*case) for case in cases]
     for case, found in zip(cases, kept):

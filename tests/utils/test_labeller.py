@@ -92,7 +92,7 @@ def test_the_steps_are_those_of_the_refinement_each_made_of_the_one_before(
     )
     names = np.array([0, *(steps.scores.keys + 1).tolist()])
     assert np.array_equal(steps.labels[SEED], names[channels.argmax(0)])
-    marginals = dense_crf(pixels.permute(1, 2, 0), channels, labeller.config.crf)
+    marginals = dense_crf(pixels.permute(1, 2, 0), channels, labeller.config)
     alone = refined(labeller, "crf")(image, tags)
     assert (alone == names[marginals.argmax(0)]).mean() > 0.999
 

@@ -17,7 +17,7 @@ from utils.common.errors import UserError
 from utils.common.precision import to_device
 from utils.inference.lattice import Lattice, joined
 from utils.inference.sums import softmax_rows, sums_on
-from utils.settings.crf import CRFSettings
+from utils.settings.running import CRFSettings
 
 MIN_PROB = 1e-5  # probabilities are clipped here before the logarithm
 # on sixteen photographs at least 99.91% of pixels kept the label that they have with all labels
@@ -90,14 +90,19 @@ def dense_crf(
     log_probs = probs.flatten(1).float().clamp(MIN_PROB, 1).log_().T.contiguous()
     colour = image.to(probs.device).reshape(-1, 3).T.float()
     place = _places(height, width, probs.device)
-    both = torch.cat([place / settings.bi_xy_std, colour / settings.bi_rgb_std])
-    bilateral = Lattice.of_points(both, settings.bi_w)
+    both = torch.cat([place / settings.crf_bi_xy_std, colour / settings.crf_bi_rgb_std])
+    bilateral = Lattice.of_points(both, settings.crf_bi_w)
     spatial = _spatial(
-        height, width, probs.device, settings.pos_xy_std, settings.pos_w, len(bilateral.near)
+        height,
+        width,
+        probs.device,
+        settings.crf_pos_xy_std,
+        settings.crf_pos_w,
+        len(bilateral.near),
     )
 
     filters = joined(spatial, bilateral)
-    marginals, kept = _mean_field(log_probs, filters, settings.iterations, plausible)
+    marginals, kept = _mean_field(log_probs, filters, settings.crf_iterations, plausible)
     result = marginals.new_zeros(count, height * width)
     result[kept] = marginals.T
     return result.view(probs.shape)
@@ -182,12 +187,15 @@ def pydensecrf(
     unary = -probs.float().clamp(MIN_PROB, 1).log().flatten(1).cpu().numpy()
     model = library(width, height, count)
     model.setUnaryEnergy(np.ascontiguousarray(unary))
-    model.addPairwiseGaussian(sxy=settings.pos_xy_std, compat=settings.pos_w)
+    model.addPairwiseGaussian(sxy=settings.crf_pos_xy_std, compat=settings.crf_pos_w)
     pixels = np.ascontiguousarray(image.cpu().numpy())
     model.addPairwiseBilateral(
-        sxy=settings.bi_xy_std, srgb=settings.bi_rgb_std, rgbim=pixels, compat=settings.bi_w
+        sxy=settings.crf_bi_xy_std,
+        srgb=settings.crf_bi_rgb_std,
+        rgbim=pixels,
+        compat=settings.crf_bi_w,
     )
-    marginals = np.array(model.inference(settings.iterations))
+    marginals = np.array(model.inference(settings.crf_iterations))
 
     return torch.tensor(marginals, device=probs.device).view(probs.shape)
 

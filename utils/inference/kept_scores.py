@@ -5,7 +5,6 @@ refinement does not ask it again.
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from utils.config import Config
 from utils.inference.labeller import Labeller, Scores
 from utils.inference.predict import GUESSED
 from utils.inference.predictor import Found
+from utils.settings.running import CRFSettings
 
 SCORES = "scores"  # folder in that of the labels
 LABELS = "labels"  # title of the result
@@ -75,7 +75,7 @@ class KeptScores:
             "min_confidence": refinement.min_confidence,
             **self._asked,
             **{name: getattr(self.config, name) for name in _REFINING},
-            **{f"crf_{name}": value for name, value in asdict(self.config.crf).items()},
+            **{name: getattr(self.config, name) for name in options(CRFSettings)},
         }
 
     def set_off(self, item: Item, image: Tensor, tags: list[str] | None) -> Callable[[], Found]:

@@ -45,7 +45,7 @@ def protocol(config: Config, options: Outputs) -> str:
 
     crf = "no CRF"
     if options.use_crf:
-        crf = f"dense CRF ({options.crf_backend}: {config.crf.words})"
+        crf = f"dense CRF ({options.crf_backend}: {config.crf_words})"
 
     return (
         f"{size}, scales {' '.join(f'{scale:g}' for scale in config.scales)} with mirror "
@@ -125,6 +125,6 @@ def crf_map(
     """
     backend = options.crf_backend
     if options.sliding:
-        return crf_labels_by_windows(image, logits, allowed, backend, config.crf)
+        return crf_labels_by_windows(image, logits, allowed, backend, config)
     longest = max(CRF_LONGEST, config.resize_long)
-    return crf_labels(image, logits, allowed, backend, longest, config.crf)
+    return crf_labels(image, logits, allowed, backend, longest, config)

@@ -74,7 +74,7 @@ def refined(
         image = shrunk(image, max(CRF_LONGEST, config.resize_long))
         probs = resize(channels[None], image.shape[-2:])[0]
         # all labels take part, as there are few
-        _, found[CRF] = crf(image.permute(1, 2, 0), probs, plausible=0, settings=config.crf)
+        _, found[CRF] = crf(image.permute(1, 2, 0), probs, plausible=0, settings=config)
     return found
 
 

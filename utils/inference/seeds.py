@@ -26,7 +26,7 @@ from utils.inference.crf import crf
 from utils.inference.multi_scale import pad, padding_of, shrunk, stretched
 from utils.metrics import kinds_of
 from utils.settings.data import DataSettings
-from utils.settings.running import CRFOptions
+from utils.settings.running import CRFSettings
 
 
 @dataclass(frozen=True)
@@ -168,12 +168,12 @@ def _seeds_of(model: CVF, image: Tensor, tags: Tensor, config: Config, phase: Ph
 
 
 def crf_label(
-    image: Tensor, keys: Tensor, channels: Tensor, config: CRFOptions
+    image: Tensor, keys: Tensor, channels: Tensor, config: CRFSettings
 ) -> tuple[Tensor, Tensor]:
     """Refine scores [background, n classes] (1+n, H, W) of an image (3, H, W) uint8 by the dense
     CRF; returns the labels (H, W) long and their marginals (H, W) in 0..1.
     """
-    kept, marginals = crf(image.permute(1, 2, 0), channels, plausible=0, settings=config.crf)
+    kept, marginals = crf(image.permute(1, 2, 0), channels, plausible=0, settings=config)
     marginal, winner = marginals.max(dim=0)
     return labels_of(keys)[kept[winner]], marginal
 

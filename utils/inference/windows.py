@@ -13,7 +13,7 @@ from clip.resize import resize
 from model.losses import IGNORE
 from utils.inference.crf import crf
 from utils.inference.multi_scale import SMALLEST, Segment, shrunk
-from utils.settings.crf import CRFSettings
+from utils.settings.running import CRFSettings
 
 STRIP = 2**22  # values of a score map that are held at a time
 CRF_LONGEST = 1024  # px; pictures larger than this and resize_long are shrunk for the CRF

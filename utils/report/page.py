@@ -19,7 +19,7 @@ from utils.recipe import references_of
 from utils.references import Reference
 from utils.report import gallery, plots
 from utils.report.folder import Curves, Result, RunFolder, read_run
-from utils.settings.running import CRFOptions
+from utils.settings.running import CRFSettings
 
 RATES = ("lr", "seconds", "memory")  # what metrics.csv holds of a stage beside its loss terms
 EACH = 6  # images of a group of the gallery
@@ -104,8 +104,8 @@ def protocol(run: RunFolder) -> str:
         f"mean over scales {scales}, each with its mirror image."
     ]
     if CRF in run.results:
-        crf = CRFOptions(**{name: used[name] for name in options(CRFOptions)}).crf
-        words.append(f"Dense CRF: {crf.words}.")
+        crf = CRFSettings(**{name: used[name] for name in options(CRFSettings)})
+        words.append(f"Dense CRF: {crf.crf_words}.")
 
     return " ".join([*words, "No image-level tags are used in these results."])
 

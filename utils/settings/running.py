@@ -1,10 +1,9 @@
 """How a run is scored, where it executes, and what it leaves behind."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from utils.common.errors import UserError
 from utils.common.options import Role, Settings, option, shown
-from utils.settings.crf import CRFSettings
 
 CRF_GROUP = "dense CRF"
 SEEDS_GROUP = "seeds"
@@ -76,14 +75,16 @@ class EvaluationSettings(Settings):
 
 
 @dataclass(frozen=True)
-class CRFOptions(Settings):
-    """Constants of the dense CRF, in testing and where pseudo labels are refined by it."""
+class CRFSettings(Settings):
+    """Constants of the dense CRF, in testing and where pseudo labels are refined by it: rounds of
+    mean field, deviation and weight of its two kernels.
+    """
 
     crf_iterations: int = option(
-        CRFSettings.iterations, CRF_GROUP, "rounds of the dense CRF", Role.TEST, low=0, decides=True
+        10, CRF_GROUP, "rounds of the dense CRF", Role.TEST, low=0, decides=True
     )
     crf_pos_xy_std: float = option(
-        CRFSettings.pos_xy_std,
+        3.0,
         CRF_GROUP,
         "deviation of the CRF's spatial kernel, px",
         Role.TEST,
@@ -91,7 +92,7 @@ class CRFOptions(Settings):
         decides=True,
     )
     crf_pos_w: float = option(
-        CRFSettings.pos_w,
+        3.0,
         CRF_GROUP,
         "weight of the CRF's spatial kernel",
         Role.TEST,
@@ -99,7 +100,7 @@ class CRFOptions(Settings):
         decides=True,
     )
     crf_bi_xy_std: float = option(
-        CRFSettings.bi_xy_std,
+        64.0,
         CRF_GROUP,
         "deviation of the CRF's bilateral kernel, px",
         Role.TEST,
@@ -107,7 +108,7 @@ class CRFOptions(Settings):
         decides=True,
     )
     crf_bi_rgb_std: float = option(
-        CRFSettings.bi_rgb_std,
+        5.0,
         CRF_GROUP,
         "deviation of the CRF's bilateral kernel, grey levels",
         Role.TEST,
@@ -115,7 +116,7 @@ class CRFOptions(Settings):
         decides=True,
     )
     crf_bi_w: float = option(
-        CRFSettings.bi_w,
+        4.0,
         CRF_GROUP,
         "weight of the CRF's bilateral kernel",
         Role.TEST,
@@ -124,10 +125,12 @@ class CRFOptions(Settings):
     )
 
     @property
-    def crf(self) -> CRFSettings:
-        """Return the constants as `dense_crf` takes them."""
-        return CRFSettings(
-            **{each.name: getattr(self, f"crf_{each.name}") for each in fields(CRFSettings)}
+    def crf_words(self) -> str:
+        """Return the constants in words, as they stand beside results."""
+        return (
+            f"{self.crf_iterations} iterations; Gaussian kernel of {self.crf_pos_xy_std:g} px, "
+            f"weight {self.crf_pos_w:g}; bilateral kernel of {self.crf_bi_xy_std:g} px and "
+            f"{self.crf_bi_rgb_std:g} grey levels, weight {self.crf_bi_w:g}"
         )
 
 
