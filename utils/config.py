@@ -5,7 +5,7 @@ run.
 import argparse
 import os
 import reprlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -56,9 +56,14 @@ class Config(  # a dataclass takes the fields of its last base first
         return Phase(self.after_switch(step), self.self_trains(step))
 
 
-def names_of(role: Role) -> list[str]:
-    """Return the names of the settings that have a role."""
-    return [name for name, meaning in options(Config).items() if meaning.role is role]
+def names_of(*roles: Role) -> list[str]:
+    """Return the names of the settings that have one of the roles."""
+    return [name for name, meaning in options(Config).items() if meaning.role in roles]
+
+
+def values_of(config: Config, names: Iterable[str]) -> dict[str, Any]:
+    """Return the values of the named settings, by name."""
+    return {name: getattr(config, name) for name in names}
 
 
 def short(value: Any) -> str:

@@ -5,7 +5,7 @@ from functools import cache
 
 from datasets.coco_json import coco_year
 from utils.common.options import Role, options
-from utils.config import Config, load_config
+from utils.config import Config, load_config, values_of
 from utils.references import Reference, nearest, of_recipe, read_references
 from utils.splits import own_split
 
@@ -36,9 +36,8 @@ def _same(one: Config, other: Config) -> bool:
         for name, each in options(Config).items()
         if (each.role.fixed or each.role is Role.TEST) and name not in FREE
     ]
-    return one.full_size == other.full_size and all(
-        getattr(one, name) == getattr(other, name) for name in decisive
-    )
+    same = values_of(one, decisive) == values_of(other, decisive)
+    return same and one.full_size == other.full_size
 
 
 def of_other_images(config: Config) -> bool:

@@ -15,7 +15,7 @@ from utils.build import build_cvf
 from utils.common.device import choose_device
 from utils.common.options import Role
 from utils.common.progress import progress
-from utils.config import Config, load_config, names_of
+from utils.config import Config, load_config, names_of, values_of
 from utils.health.findings import OK, SUSPICIOUS, UNKNOWN, WRONG, Finding, stated, suiting
 from utils.inference.evaluation import masked_loader
 from utils.inference.seeds import image_seeds
@@ -34,7 +34,7 @@ def seed_config(config: Config, reference: Reference) -> Config:
     """Return the settings that a number of CLIP's seeds was made with, on this run's files and
     machine. What comes after the seeds is left out.
     """
-    own = {name: getattr(config, name) for name in names_of(Role.PLACE) + names_of(Role.MACHINE)}
+    own = values_of(config, names_of(Role.PLACE, Role.MACHINE))
     return replace(
         load_config(reference.recipe),
         **{**own, "on_bad_image": "stop"},

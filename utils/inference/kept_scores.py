@@ -17,7 +17,7 @@ from datasets.lists import Item
 from utils.common.device import fetch, uses_bf16
 from utils.common.files import write_whole
 from utils.common.options import Role, options
-from utils.config import Config
+from utils.config import Config, names_of, values_of
 from utils.inference.labeller import Labeller, Scores
 from utils.inference.predict import GUESSED
 from utils.inference.predictor import Found
@@ -74,8 +74,7 @@ class KeptScores:
             "refine": refinement.kind,
             "min_confidence": refinement.min_confidence,
             **self._asked,
-            **{name: getattr(self.config, name) for name in _REFINING},
-            **{name: getattr(self.config, name) for name in options(CRFSettings)},
+            **values_of(self.config, [*_REFINING, *options(CRFSettings)]),
         }
 
     def set_off(self, item: Item, image: Tensor, tags: list[str] | None) -> Callable[[], Found]:
@@ -147,15 +146,14 @@ class KeptScores:
 def asked(labeller: Labeller) -> dict[str, Any]:
     """Return what CLIP is asked and how, but for pictures and tags, as plain values."""
     config = labeller.config
-    names = [name for name, each in options(Config).items() if each.role is Role.METHOD]
-    chosen = [name for name in (*names, *_SEEING) if name not in _REFINING]
+    chosen = [name for name in (*names_of(Role.METHOD), *_SEEING) if name not in _REFINING]
     texts = "\n".join(labeller.spec.texts())
     dino = ""
     if labeller.model.dino is not None:
         dino = labeller.model.dino.identity
 
     return {
-        **{name: getattr(config, name) for name in chosen},
+        **values_of(config, chosen),
         "classes": list(labeller.classes),
         "texts": hashlib.sha256(texts.encode()).hexdigest(),
         "dino": dino,

@@ -25,9 +25,9 @@ from utils.common.claim import claimed
 from utils.common.device import uses_bf16
 from utils.common.files import write_whole
 from utils.common.identity import identity_of
-from utils.common.options import Role, options
+from utils.common.options import Role
 from utils.common.progress import Pace, progress
-from utils.config import Config
+from utils.config import Config, names_of, values_of
 from utils.inference.evaluation import masked_loader
 from utils.inference.seed_files import LAYOUTS, SEEDS, packed
 from utils.inference.seeds import ImageSeeds, image_seeds
@@ -82,11 +82,7 @@ class Export:
 
 def choices_of(config: Config, device: torch.device) -> dict[str, Any]:
     """Return the settings that seeds and pseudo labels may depend on, as plain values."""
-    settings = {
-        name: getattr(config, name)
-        for name, meaning in options(Config).items()
-        if meaning.role in MAKING
-    }
+    settings = values_of(config, names_of(*MAKING))
     bf16 = uses_bf16(device, config.precision)
     return {**settings, "device": device.type, "bf16": bf16}
 

@@ -26,7 +26,7 @@ from utils.build import restore
 from utils.common.device import choose_device, fetch, uses_bf16
 from utils.common.files import sha256_of
 from utils.common.options import options
-from utils.config import Config
+from utils.config import Config, values_of
 from utils.inference.predictor import Found, OnModel, Picture, as_tensor, building
 from utils.inference.protocol import Outputs, Prediction, crf_map, predict_batch
 from utils.metrics import CRF
@@ -129,13 +129,10 @@ class Segmenter(OnModel):
 
     def choices(self) -> dict[str, Any]:
         """Return everything but the checkpoint and tags that changes what is predicted."""
-        decisive = {
-            name: getattr(self.config, name)
-            for name, meaning in options(Config).items()
-            if meaning.decides
-        }
+        decisive = [name for name, meaning in options(Config).items() if meaning.decides]
         bf16 = uses_bf16(self.device, self.config.precision)
-        return {**decisive, **asdict(self.options), "device": self.device.type, "bf16": bf16}
+        settings = {**values_of(self.config, decisive), **asdict(self.options)}
+        return {**settings, "device": self.device.type, "bf16": bf16}
 
     def set_off(self, item: Item, image: Tensor, tags: list[str] | None) -> Callable[[], Found]:
         """Begin to predict an image (3, H, W) uint8, as `predict_split` asks for it.

@@ -7,7 +7,7 @@ from typing import Any
 
 from utils.common.errors import UserError, nearest
 from utils.common.options import options
-from utils.config import RECIPES, Config, load_config, typed
+from utils.config import RECIPES, Config, load_config, typed, values_of
 from utils.tools.compare_methods.given_labels import MASKS
 
 OURS = "cvf"  # the settings of the data alone
@@ -84,7 +84,7 @@ def _row(given: str, data: Sequence[str], flags: Mapping[str, Any], base: Config
 
     recipes = [part for part in named if part not in (*BRANCHES, MASKS, OURS)]
     branches = [("branches", part) for part in named if part in BRANCHES]
-    budget = {setting: getattr(base, setting) for setting in BUDGET}
+    budget = values_of(base, BUDGET)
     files = [RECIPES / f"{recipe}.yaml" for recipe in recipes]
     try:
         for file in files:

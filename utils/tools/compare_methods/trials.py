@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from datasets.classes import spec_of
 from datasets.mask_signs import refuse_suspicious
 from utils.common.errors import UserError
 from utils.common.options import Role, options
-from utils.config import Config, names_of
+from utils.config import Config, names_of, values_of
 from utils.inference.predict import Job, predict_split, total_scores
 from utils.inference.protocol import Outputs
 from utils.inference.segmenter import Segmenter
@@ -112,9 +111,9 @@ class Bench:
         """Train the class-token ViT that a row needs, or take the one that is given or trained;
         returns its checkpoint too.
         """
-        own = _values(STAGE_1, config)
+        own = values_of(config, STAGE_1)
         given = self.vits.get(config.seed)
-        if given and own == _values(STAGE_1, replace(self.base, seed=config.seed)):
+        if given and own == values_of(replace(self.base, seed=config.seed), STAGE_1):
             return Step(), Path(given)
 
         def work(folder: Path) -> dict[str, Score]:
@@ -143,7 +142,7 @@ class Bench:
             "step": "stage 2",
             "vit": self._within(config.mct_path),
             "masks": {"": False, MASKS: True}.get(row.labels, row.labels),
-            **_values(STAGE_2, config),
+            **values_of(config, STAGE_2),
         }
 
         def work(folder: Path) -> dict[str, Score]:
@@ -166,8 +165,7 @@ class Bench:
             "vit": self._within(config.mct_path),
             "root": root,
             "split": self.labels_split,
-            **_values(STAGE_2, config),
-            **_values(names_of(Role.TEST), config),
+            **values_of(config, [*STAGE_2, *names_of(Role.TEST)]),
         }
 
         def work(folder: Path) -> dict[str, Score]:
@@ -190,7 +188,7 @@ class Bench:
 
     def _segmentation(self, run: Path, config: Config, root: str) -> Step:
         """Predict validation images with what a run has learned, and score them."""
-        tested = _values(names_of(Role.TEST), config)
+        tested = values_of(config, names_of(Role.TEST))
         settings = {"root": root, "split": config.val_split, "crf": self.crf, **tested}
 
         def work(folder: Path) -> dict[str, Score]:
@@ -199,7 +197,7 @@ class Bench:
                 run / "checkpoints" / FINAL,
                 Outputs(use_crf=self.crf),
                 **tested,
-                **_values(names_of(Role.MACHINE), config),
+                **values_of(config, names_of(Role.MACHINE)),
             )
             images = split_items(replace(config, data_root=root), config.val_split)
             with predict_split(segmenter, Job(images, folder)) as entries:
@@ -241,7 +239,3 @@ def _results(folder: Path) -> dict[str, Score]:
         )
         for title, result in read_results(folder).items()
     }
-
-
-def _values(names: list[str], config: Config) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in names}
