@@ -6,7 +6,6 @@ from typing import Any
 
 from datasets.mask_signs import refuse_suspicious
 from datasets.own_pictures import pictures
-from datasets.scoring import masks_found
 from datasets.tag_sources import tags_of_images
 from utils.build import testing_script
 from utils.common import distributed
@@ -21,7 +20,7 @@ from utils.inference.protocol import Outputs, protocol
 from utils.inference.segmenter import Segmenter
 from utils.inference.summary import report
 from utils.run_folder.checkpoint import checkpoint_config, load_checkpoint
-from utils.splits import own_split, split_items
+from utils.splits import split_items, split_masks
 from utils.training.stages import train
 
 PICTURES = "pictures"  # folder in a training's run folder for what is predicted of --images
@@ -175,8 +174,7 @@ def _announced(
     config = segmenter.config
     said = [
         plan(segmenter, model_path, job, f"{split} in {config.data_root}"),
-        "masks: "
-        + masks_found(config.dataset, config.data_root, own_split(config, split), job.images),
+        f"masks: {split_masks(config, split, job.images)}",
     ]
     if not job.images.masked.any():
         said.insert(0, "this test will give label maps and no score, for want of masks")

@@ -1,17 +1,28 @@
-"""Images, tags and training crops of the splits that a configuration names."""
+"""What a configuration names of a data set: its classes, the images, masks and tags of its splits,
+and training crops.
+"""
 
 import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from datasets.classes import spec_of
 from datasets.data import Split, TaggedImages
 from datasets.layouts import items
 from datasets.lists import Item, Items
+from datasets.scoring import masks_found
 from datasets.specs import DatasetSpec
 from datasets.tag_sources import find_tags
 from datasets.transforms import STATISTICS
 from utils.config import Config
+
+
+def dataset_spec(config: Config) -> DatasetSpec:
+    """Return the classes of the data set, those of a custom one as its class list has them. Raises
+    UserError where that cannot be read.
+    """
+    return spec_of(config.dataset, config.data_root, config.classes)
 
 
 def split_items(config: Config, split: str) -> Items:
@@ -28,6 +39,13 @@ def split_items(config: Config, split: str) -> Items:
     if most is None:
         return found
     return found[:most]
+
+
+def split_masks(config: Config, split: str, images: Sequence[Item]) -> str:
+    """Say how many images of a split have masks, and of none, where they were looked for. Raises
+    UserError where masks of COCO were made by a rule of an earlier version.
+    """
+    return masks_found(config.dataset, config.data_root, own_split(config, split), images)
 
 
 def image_tags(

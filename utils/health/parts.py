@@ -5,9 +5,7 @@ from pathlib import Path
 import torch
 
 from clip.loader import TOY_CLIP, load_clip
-from datasets.classes import spec_of
 from datasets.mask_signs import refuse_suspicious
-from datasets.scoring import masks_found
 from utils.build import build_dino, build_vit
 from utils.common.device import choose_device, used_precision
 from utils.common.files import sha256_of
@@ -16,7 +14,7 @@ from utils.common.safe_tensors import open_tensors, read_tensors
 from utils.common.weights import find_weights, known_by
 from utils.config import Config
 from utils.health.findings import OK, SUSPICIOUS, UNKNOWN, WRONG, Finding, counted, stated, suiting
-from utils.splits import image_tags, own_split, split_items
+from utils.splits import dataset_spec, image_tags, split_items, split_masks
 
 
 def clip_findings(config: Config) -> list[Finding]:
@@ -53,7 +51,7 @@ def vit_findings(config: Config) -> list[Finding]:
     if config.branches == "clip":
         return []
     path = _vit_file(config)
-    spec = spec_of(config.dataset, config.data_root, config.classes)
+    spec = dataset_spec(config)
     clip = load_clip(config.clip_path, config.clip_activation)
     build_vit(config, clip, len(spec.classes))  # raises UserError where they do not fit
 
@@ -119,8 +117,8 @@ def split_findings(config: Config, split: str) -> list[Finding]:
 def mask_findings(config: Config, split: str) -> list[Finding]:
     """Count the masks of a list: each image should have one, where a source counts them."""
     images = split_items(config, split)
-    found = masks_found(config.dataset, config.data_root, own_split(config, split), images)
-    spec = spec_of(config.dataset, config.data_root, config.classes)
+    found = split_masks(config, split, images)
+    spec = dataset_spec(config)
     refuse_suspicious(images, len(spec.classes))
     references = suiting("images", split, config)
     if not references:
@@ -135,7 +133,7 @@ def mask_findings(config: Config, split: str) -> list[Finding]:
 
 def tag_findings(config: Config) -> list[Finding]:
     """Look for the tags of the training images."""
-    spec = spec_of(config.dataset, config.data_root, config.classes)
+    spec = dataset_spec(config)
     tags = image_tags(config, spec, split_items(config, config.train_split))
     tagged = int(tags.any(1).sum())
     found = f"{tagged:,} of {len(tags):,} images have some, {tags.sum() / max(1, tagged):.2f} each"

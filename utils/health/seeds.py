@@ -8,7 +8,6 @@ import torch
 
 from clip.loader import load_clip
 from clip.text import text_features
-from datasets.classes import spec_of
 from datasets.lists import Items
 from datasets.scoring import scored_images
 from utils.build import build_cvf
@@ -22,7 +21,7 @@ from utils.inference.seeds import image_seeds
 from utils.metrics import CAMS, TITLES, ConfusionMatrix
 from utils.references import Reference
 from utils.resampling import bounds
-from utils.splits import image_tags, split_items
+from utils.splits import dataset_spec, image_tags, split_items
 
 SEEDS_OF = "train"
 # Shares of such subsets whose bounds hold the number of all images.
@@ -73,7 +72,7 @@ def seed_matrices(
 ) -> dict[str, list[ConfusionMatrix]]:
     """Return the confusion of CLIP's CAMs and seeds with the mask of each image, by title."""
     device = choose_device(config.device)
-    spec = spec_of(config.dataset, config.data_root, config.classes)
+    spec = dataset_spec(config)
     tags = image_tags(config, spec, items, SEEDS_OF)
     clip = load_clip(config.clip_path, config.clip_activation)
     text = text_features(clip, spec.texts(), None)

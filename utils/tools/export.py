@@ -32,7 +32,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from datasets.classes import spec_of
 from datasets.data import Split
 from datasets.lists import Item
 from datasets.predictions import PREDICTION, PSEUDO_LABELS
@@ -58,7 +57,7 @@ from utils.inference.seed_export import (
 from utils.inference.seed_files import LAYOUTS, SEEDS
 from utils.metrics import TITLES, kinds_of
 from utils.run_folder.checkpoint import checkpoint_config, is_of_stage_1, load_checkpoint
-from utils.splits import image_tags, split_items
+from utils.splits import dataset_spec, image_tags, split_items
 from utils.training.plan import check_stages
 
 KINDS = ("fused", "clip", "vit")
@@ -138,7 +137,7 @@ def network_of(
 ) -> tuple[CVF, DatasetSpec, Phase]:
     """Build what makes seeds; returns it with its classes, and what has begun in its training."""
     if checkpoint is None:
-        spec = spec_of(config.dataset, config.data_root, config.classes)
+        spec = dataset_spec(config)
         return build_untrained(config, spec), spec, BEGINNING
 
     model, spec = restore(checkpoint, config, given_clip, labels=True)

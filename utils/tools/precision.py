@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from datasets.classes import spec_of
 from datasets.lists import spread
 from datasets.pictures import load_image
 from model.cvf import CVF
@@ -25,7 +24,7 @@ from utils.common.parser import Parser
 from utils.common.progress import progress
 from utils.config import Config, add_config_flags, load_config
 from utils.inference.seeds import ImageSeeds, image_seeds
-from utils.splits import image_tags, split_items
+from utils.splits import dataset_spec, image_tags, split_items
 
 IMAGES = 50
 
@@ -65,7 +64,7 @@ def difference(one: ImageSeeds, other: ImageSeeds, power: float) -> Difference:
 def differences(config: Config, images: int) -> Iterator[Difference]:
     """Compare the seeds of `images` tagged training images, evenly spread."""
     device = choose_device(config.device)
-    spec = spec_of(config.dataset, config.data_root, config.classes)
+    spec = dataset_spec(config)
     model = build_untrained(config, spec).to(device)
 
     items = split_items(config, config.train_split)

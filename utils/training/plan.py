@@ -11,13 +11,13 @@ import torch
 from datasets.data import Split
 from datasets.lists import Item, Items
 from datasets.mask_signs import refuse_suspicious
-from datasets.scoring import Scored, masks_found, scored_images
+from datasets.scoring import Scored, scored_images
 from datasets.specs import DatasetSpec
 from utils.common.cores import processes_here
 from utils.common.device import used_precision, uses_bf16
 from utils.common.errors import UserError
 from utils.config import Config
-from utils.splits import image_tags, own_split, split_items
+from utils.splits import image_tags, split_items, split_masks
 
 # Seconds per image at a crop of 320 px, two threads, bf16 (utils/tools/benchmark/README.md); an
 # image costs in proportion to its pixels, and fp32, as on processors with AVX2 alone, this many
@@ -122,7 +122,7 @@ def planned_evaluation(
         return Evaluation(Items(), "", seeds, seeds_label, said)
 
     chosen = scored_images(config.val_split, validation, config.eval_images)
-    found = _masks(config, config.val_split, validation)
+    found = split_masks(config, config.val_split, validation)
     said = f"validation: {found}{_choice(chosen)}\n{said}"
     missing = ""
     if not len(chosen):
@@ -135,7 +135,7 @@ def planned_evaluation(
 def _planned_labels(config: Config, training: Split) -> Evaluation:
     """Plan the scores of a run that makes pseudo labels alone: of all images that have masks."""
     scored = training.at(np.flatnonzero(training.items.masked))
-    said = f"seeds and pseudo labels: {_masks(config, config.train_split, training.items)}"
+    said = f"seeds and pseudo labels: {split_masks(config, config.train_split, training.items)}"
     missing = "this run will make no score at all, for want of masks"
     if len(scored):
         said += "; masks are read for these scores alone"
@@ -156,14 +156,12 @@ def _planned_seeds(config: Config, spec: DatasetSpec, training: Split) -> tuple[
     except UserError as error:  # scores of training images are no reason not to train
         return none, "", f"not scored: {error}"
 
-    said = f"{config.seeds_split}, {_masks(config, config.seeds_split, images)}{_choice(chosen)}"
+    said = (
+        f"{config.seeds_split}, {split_masks(config, config.seeds_split, images)}{_choice(chosen)}"
+    )
     if items:
         said += "; masks are read for these scores alone, nothing is trained on them"
     return seeds, chosen.label, said
-
-
-def _masks(config: Config, split: str, images: Sequence[Item]) -> str:
-    return masks_found(config.dataset, config.data_root, own_split(config, split), images)
 
 
 def _choice(chosen: Scored) -> str:

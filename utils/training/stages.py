@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from clip.loader import load_clip
 from clip.model import CLIP
 from clip.text import text_features
-from datasets.classes import spec_of
 from datasets.data import Batch, Split, TaggedImages
 from datasets.specs import DatasetSpec
 from model.class_token_vit import ClassTokenViT
@@ -43,7 +42,7 @@ from utils.run_folder.checkpoint import (
 from utils.run_folder.recorder import Recorder
 from utils.run_folder.resuming import check_checkpoints, check_folder
 from utils.settings.training import Stage2Settings
-from utils.splits import training_data
+from utils.splits import dataset_spec, training_data
 from utils.training.classifier import tagged_validation, train_classifier
 from utils.training.loop import run_stage
 from utils.training.optim import adamw, is_any, is_matrix, schedule
@@ -78,7 +77,7 @@ def train(
     check_batches(config, world)
     check_stages(config)
 
-    spec = spec_of(config.dataset, config.data_root, config.classes)
+    spec = dataset_spec(config)
     found = read_data(config, spec)
     clip = load_clip(config.clip_path, config.clip_activation)
     vit = None if config.branches == "clip" else build_vit(config, clip, len(spec.classes))

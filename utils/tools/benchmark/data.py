@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from datasets.classes import spec_of
 from datasets.data import IterationSampler, Split
 from datasets.predictions import read_journal
 from utils.common.device import peak_gigabytes
@@ -23,7 +22,7 @@ from utils.config import Config
 from utils.inference.outputs import write_areas
 from utils.inference.predict import total_scores
 from utils.run_folder.journal import begin, unfinished
-from utils.splits import split_items, training_data
+from utils.splits import dataset_spec, split_items, training_data
 from utils.tools.benchmark.rows import Row, Setting
 from utils.tools.benchmark.simulated import write_coco, write_entries, write_many
 from utils.tools.benchmark.timing import Timing
@@ -129,7 +128,7 @@ class Watch:
 
 def started(config: Config) -> Split:
     """Read lists and tags, plan the scores and look at masks, as a training does."""
-    spec = spec_of(config.dataset, config.data_root, config.classes)
+    spec = dataset_spec(config)
     training = read_data(config, spec).training
     assert training.fingerprint
     return training

@@ -14,10 +14,8 @@ from torch import Tensor, nn
 
 from clip.model import CLIP, VisionTransformer
 from clip.resize import resize
-from datasets.classes import spec_of
 from datasets.data import Batch, TaggedImages
 from datasets.lists import Item
-from datasets.specs import DatasetSpec
 from datasets.transforms import STATISTICS, normalise
 from model.class_token_vit import ClassTokenViT
 from model.cvf import CVF
@@ -27,6 +25,7 @@ from utils.common.device import autocast
 from utils.config import Config
 from utils.inference.multi_scale import multi_scale, resize_long
 from utils.run_folder.recorder import Recorder
+from utils.splits import dataset_spec
 from utils.tools.benchmark.rows import Row, Setting, timed, yardstick_of
 from utils.tools.benchmark.timing import peak_memory, stages
 from utils.training.classifier import classifier_losses, seen_in_training
@@ -57,16 +56,12 @@ USUAL_TAGS = (2,)
 TEST_SIZE = (375, 500)
 
 
-def _spec(config: Config) -> DatasetSpec:
-    return spec_of(config.dataset, config.data_root, config.classes)
-
-
 def full_size(config: Config, device: torch.device) -> CVF:
     """Build CVF of ViT-B/16, DeiT-S and, with a `dino_path`, which is not read, DINOv2 ViT-S/14;
     random weights.
     """
     torch.manual_seed(config.seed)
-    spec = _spec(config)
+    spec = dataset_spec(config)
     clip = CLIP(VisionTransformer(768, 12, 512), 512, 64, 1, vocabulary=1).requires_grad_(False)
     text = F.normalize(torch.randn(len(spec.texts()), 512), dim=1)
     vit = None
@@ -86,7 +81,7 @@ def tag_counts(config: Config, count: int) -> list[int]:
 
 def tagged_batch(config: Config, count: int, side: int) -> Batch:
     """Return a batch of `count` pictures of side x side px, as the loader gives it."""
-    classes = len(_spec(config).classes)
+    classes = len(dataset_spec(config).classes)
     tags = torch.zeros(count, classes)
     for image, many in enumerate(tag_counts(config, count)):
         tags[image, (torch.arange(many) * 7 + image) % classes] = 1
@@ -140,7 +135,7 @@ def segmenter_step(setting: Setting) -> Step:
 def classifier_step(setting: Setting) -> Step:
     """Do one iteration of stage 1."""
     config = setting.config
-    classes = len(_spec(config).classes)
+    classes = len(dataset_spec(config).classes)
     torch.manual_seed(config.seed)
     vit = ClassTokenViT(classes, input_size=config.mct_crop_size, streams=config.mct_streams)
     vit = vit.to(setting.device).train()

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from datasets.classes import spec_of
 from datasets.mask_signs import refuse_suspicious
 from utils.common.errors import UserError
 from utils.common.options import Role, options
@@ -19,7 +18,7 @@ from utils.run_folder.checkpoint import checkpoint_of
 from utils.run_folder.results import read_results
 from utils.settings.data import DataSettings, WeightSettings
 from utils.settings.training import Stage1Settings
-from utils.splits import split_items
+from utils.splits import dataset_spec, split_items
 from utils.tools.compare_methods.given_labels import (
     MASKS,
     LabelledCrops,
@@ -223,7 +222,7 @@ def _given_maps(row: Row) -> Sequence[str]:
     do not look like label maps.
     """
     config = row.config
-    spec = spec_of(config.dataset, config.data_root, config.classes)
+    spec = dataset_spec(config)
     images = with_labels(split_items(config, config.train_split), row.labels)
     refuse_suspicious(images, len(spec.classes))
     return images.masks
