@@ -35,7 +35,7 @@ def test_an_image_counts_once_and_what_is_left_is_told(tmp_path: Path) -> None:
             journal.add(entry_of(found, 1))
     header, entries = read_journal(tmp_path)
     assert header["checkpoint"] == "sum" and [entry["name"] for entry in entries] == ["b"]
-    assert list(unfinished(tmp_path, found).names) == ["a", "c"]
+    assert unfinished(tmp_path, found) == [0, 2]
     assert begin(tmp_path, "sum", {}, found).startswith("1 of 3 images are finished already")
     assert len((tmp_path / FILE).read_text().splitlines()) == 2
 
@@ -68,7 +68,7 @@ def test_entries_of_other_settings_never_count_wherever_it_is_stopped(
         begin(tmp_path, "sum", {"scale": 2}, found)
     monkeypatch.undo()
     begin(tmp_path, "sum", {"scale": 2}, found)
-    assert list(unfinished(tmp_path, found).names) == ["a", "b", "c"]
+    assert unfinished(tmp_path, found) == [0, 1, 2]
 
 
 EDITED: list[dict[str, object]] = [
@@ -99,7 +99,7 @@ def test_an_entry_that_was_edited_into_none_counts_as_not_written(
         journal.add(entry_of(found, 2))
     assert [entry["name"] for entry in read_journal(tmp_path)[1]] == ["a", "c"]
     begin(tmp_path, "sum", {}, found)
-    assert list(unfinished(tmp_path, found).names) == ["b"]
+    assert unfinished(tmp_path, found) == [1]
 
 
 @pytest.mark.parametrize(

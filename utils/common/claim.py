@@ -1,10 +1,11 @@
-"""The lock that keeps a folder to one process."""
+"""The lock that keeps a folder to one run."""
 
 import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from utils.common import distributed
 from utils.common.disk import Held, locked
 from utils.common.errors import UserError
 
@@ -15,9 +16,13 @@ PATIENCE = 12.0
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; the claim dies with it. Raises UserError where another
-    process holds it.
+    """Hold `folder` for this run: of several processes the first does. The claim dies with it.
+    Raises UserError where another run holds it.
     """
+    if not distributed.is_main():
+        yield
+        return
+
     try:
         with locked(folder / LOCK, PATIENCE):
             yield

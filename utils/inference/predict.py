@@ -5,7 +5,7 @@ count confusion.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,18 +72,14 @@ def predict_split(
             folder. What was finished until then is kept.
     """
     folder = job.folder
-    main = distributed.is_main()
     make_folder(folder)
-    claim: AbstractContextManager = nullcontext()
-    if main:
-        claim = claimed(folder)
 
     def holds(entry: Entry) -> bool:
         """Return whether what the journal tells of an image is what would be predicted here."""
         return job.still_tagged(entry) and is_of_classes(entry, len(predictor.classes))
 
-    with claim:
-        if main:
+    with claimed(folder):
+        if distributed.is_main():
             forget_results(folder, TEST_TITLES)
             choices = {**predictor.choices(), "overlays": job.overlays}
             said = begin(folder, predictor.sha256, choices, job.images, holds, predictor.classes)
@@ -91,7 +87,7 @@ def predict_split(
                 print(said)
 
         distributed.barrier()
-        remaining = unfinished(folder, job.images)
+        remaining = job.images.at(unfinished(folder, job.images))
         distributed.barrier()  # nobody appends before everybody has read
 
         with Journal(folder, ranks[0]) as journal:

@@ -2,7 +2,6 @@
 processes, going on where it stopped.
 """
 
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -100,12 +99,11 @@ def export(
     Of several processes, process r of w takes every w-th image. Returns the counts of all images in
     the main process, where the job is scored; else none.
     """
-    main = distributed.is_main()
     scores = Scores(
         Sweep(len(spec.label_names), THRESHOLDS), ConfusionMatrix(len(spec.label_names))
     )
-    with claimed(job.folder) if main else nullcontext():
-        if main:
+    with claimed(job.folder):
+        if distributed.is_main():
             begin_anew_or_go_on(model, spec, job, config, scores.seeds)
         distributed.barrier()
         left = images_left(job)
@@ -115,7 +113,7 @@ def export(
             export_each(model, job, left, config, scores, journal, ranks)
         distributed.barrier()
 
-        if main and job.scored:
+        if distributed.is_main() and job.scored:
             for entry in Entries(job.folder):
                 scores.seeds.add(entry[SWEEP][LEVELS])
                 scores.labels.add_pairs(entry["results"][TITLES["pseudo"]])
@@ -151,10 +149,7 @@ def begin_anew_or_go_on(
 
 def images_left(job: Export) -> Split:
     """Return the images that have no entry in the journal yet."""
-    left = set(unfinished(job.folder, job.images.items).names)
-    return job.images.at(
-        [place for place, name in enumerate(job.images.items.names) if name in left]
-    )
+    return job.images.at(unfinished(job.folder, job.images.items))
 
 
 def is_counted(entry: Entry, item: Item, sweep: Sweep) -> bool:

@@ -12,10 +12,10 @@ from datasets.predictions import FILE, FORMAT, Entries, Entry, every_entry, read
 from utils.common.files import written_whole
 
 
-def unfinished(folder: Path, images: Items) -> Items:
-    """Return those images that have no entry in the journal of a run folder."""
+def unfinished(folder: Path, images: Items) -> list[int]:
+    """Return the places of those images that have no entry in the journal of a run folder."""
     finished = {entry["name"] for entry in Entries(folder)}
-    return images.at([place for place, name in enumerate(images.names) if name not in finished])
+    return [place for place, name in enumerate(images.names) if name not in finished]
 
 
 def begin(

@@ -45,8 +45,7 @@ def make_pseudo_masks(model: CVF, images: Split, run: Run) -> Path:
         run.recorder.say(said)
 
     distributed.barrier()
-    left = set(unfinished(journals, images.items).names)
-    todo = images.at([place for place, name in enumerate(images.items.names) if name in left])
+    todo = images.at(unfinished(journals, images.items))
     distributed.barrier()  # nobody appends before everybody has read
 
     with evaluating(model), Journal(journals, run.rank) as journal:

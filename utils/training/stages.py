@@ -4,7 +4,6 @@ from both branches' pseudo labels (stage 2).
 
 import shlex
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,7 +84,7 @@ def train(
     facts = _facts(spec, found.training, clip, vit, dino)
 
     make_folder(folder)
-    with claimed(folder) if rank == 0 else nullcontext():
+    with claimed(folder):
         unchecked = check_checkpoints(folder, config, facts)
         facts["text"] = text = text_features(clip, spec.texts(), folder)
         if config.clip_path == "toy":

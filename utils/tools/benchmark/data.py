@@ -167,7 +167,7 @@ def _journal(images: Split, folder: Path) -> str:
     begin(folder, "checkpoint", {}, images.items)
     write_entries(folder, images.items)
     begin(folder, "checkpoint", {}, images.items)
-    assert not len(unfinished(folder, images.items))
+    assert not unfinished(folder, images.items)
     entries = read_journal(folder)[1]
     (score,) = total_scores(entries, 2).values()
     write_areas(entries, ("background", "thing"), {"checkpoint": "checkpoint"}, folder)
