@@ -86,12 +86,9 @@ class RunFolder:
         """List the pictures of what training saw."""
         return sorted((self.path / "panels").rglob("*.png"))
 
-    def last(self, titles: Sequence[str]) -> Result | None:
-        """Return the last of these results that is there."""
-        found = [self.results[title] for title in titles if title in self.results]
-        if not found:
-            return None
-        return found[-1]
+    def titled(self, titles: Sequence[str]) -> list[Result]:
+        """Return those of the titled results that there are, in that order."""
+        return [self.results[title] for title in titles if title in self.results]
 
 
 def read_run(path: Path) -> RunFolder:

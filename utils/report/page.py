@@ -45,12 +45,15 @@ def write_report(folder: Path) -> Path:
     run.
     """
     run = read_run(folder)
-    shown = run.last(TEST_TITLES) or run.last(LABEL_TITLES)
+    tested = run.titled(TEST_TITLES)
+    labels = run.titled(LABEL_TITLES)
+    scored = tested or labels
+    shown = scored[-1] if scored else None
     cards, gone = gallery.cards(gallery.choose(run.images, EACH), folder / PREDICTION)
     page = {
         "run": run,
-        "test": rows(run, TEST_TITLES),
-        "labels": rows(run, LABEL_TITLES),
+        "test": tested,
+        "labels": labels,
         "others": others(run),
         "protocol": protocol(run),
         "shown": shown,
@@ -81,11 +84,6 @@ def write_page(template: str, values: Mapping[str, Any], path: Path) -> Path:
     page.filters["base"] = lambda value: Path(str(value)).name
     write_whole(path, encoded(page.get_template(template).render(values)))
     return path
-
-
-def rows(run: RunFolder, titles: Sequence[str]) -> list[Result]:
-    """Return those of the titled results that the run has, in that order."""
-    return [run.results[title] for title in titles if title in run.results]
 
 
 def protocol(run: RunFolder) -> str:
@@ -183,7 +181,7 @@ def others(run: RunFolder) -> dict[str, str]:
         "classifier": LABEL_TITLES,
         "all": (*TEST_TITLES, TITLES["pseudo"]),
     }[config.stages]
-    results = {title: run.results[title] for title in titles if title in run.results}
+    results = {result.title: result for result in run.titled(titles)}
 
     found = {}
     # a number of the end stands before one of the last iteration in a log
@@ -216,7 +214,7 @@ def bands(run: RunFolder, stage: str) -> plots.Bands:
     weights = {"seg": 1.0, "affinity": config.w_attn}
     splits = dict.fromkeys(weights, config.train_split)
     if stage == "evaluation":
-        splits = {title: run.results[title].split for title in LABEL_TITLES if title in run.results}
+        splits = {result.title: result.split for result in run.titled(LABEL_TITLES)}
         if not config.eval_images:
             splits[SINGLE] = config.val_split
         weights = dict.fromkeys(splits, 1.0)
