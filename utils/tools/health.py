@@ -8,6 +8,7 @@ be held against. The exit status is 1 if something is wrong.
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from utils.cli import add_config_choice
 from utils.common.device import prepare_torch
@@ -40,16 +41,16 @@ def check(config: Config, images: int, say: Callable[[str], None]) -> Iterator[F
     if suiting(TITLES["clip"], SEEDS_OF, config) and config.val_split != SEEDS_OF:
         scored.append(SEEDS_OF)
     looks: list[tuple[str, Callable[[], list[Finding]]]] = [
-        ("device", lambda: device_findings(config)),
-        ("CLIP", lambda: clip_findings(config)),
-        ("class-token ViT", lambda: vit_findings(config)),
-        ("DINO", lambda: dino_findings(config)),
+        ("device", partial(device_findings, config)),
+        ("CLIP", partial(clip_findings, config)),
+        ("class-token ViT", partial(vit_findings, config)),
+        ("DINO", partial(dino_findings, config)),
     ]
-    looks += [(f"images of {each}", _of(split_findings, config, each)) for each in splits]
-    looks += [(f"masks of {each}", _of(mask_findings, config, each)) for each in scored]
-    looks.append((f"tags of {config.train_split}", lambda: tag_findings(config)))
+    looks += [(f"images of {each}", partial(split_findings, config, each)) for each in splits]
+    looks += [(f"masks of {each}", partial(mask_findings, config, each)) for each in scored]
+    looks.append((f"tags of {config.train_split}", partial(tag_findings, config)))
     if images:
-        looks.append(("CLIP seed", lambda: seed_findings(config, images, say)))
+        looks.append(("CLIP seed", partial(seed_findings, config, images, say)))
 
     told = set()
     for what, look in looks:
@@ -57,12 +58,6 @@ def check(config: Config, images: int, say: Callable[[str], None]) -> Iterator[F
             if finding.verdict != WRONG or finding.found not in told:  # one fault, one line
                 yield finding
             told.add(finding.found)
-
-
-def _of(
-    find: Callable[[Config, str], list[Finding]], config: Config, split: str
-) -> Callable[[], list[Finding]]:
-    return lambda: find(config, split)
 
 
 def main() -> None:

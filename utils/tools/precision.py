@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from datasets.lists import spread
-from datasets.pictures import load_image
 from model.cvf import CVF
 from model.pseudo_labels import background_powers
 from utils.build import build_untrained
@@ -23,6 +22,7 @@ from utils.common.errors import UserError
 from utils.common.parser import Parser
 from utils.common.progress import progress
 from utils.config import Config, add_config_flags, load_config
+from utils.inference.predictor import as_tensor
 from utils.inference.seeds import ImageSeeds, image_seeds
 from utils.splits import dataset_spec, image_tags, split_items
 
@@ -74,8 +74,8 @@ def differences(config: Config, images: int) -> Iterator[Difference]:
         raise UserError(f"no image of --train_split {config.train_split} has a tag; check --tags")
 
     for place in progress(spread(tagged, images), desc="seeds"):
-        picture = torch.from_numpy(load_image(items[place].image)).permute(2, 0, 1)
-        yield compared(model, picture.to(device), torch.from_numpy(tags[place]).float(), config)
+        picture = as_tensor(items[place].image).to(device)
+        yield compared(model, picture, torch.from_numpy(tags[place]).float(), config)
 
 
 def main() -> None:
