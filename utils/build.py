@@ -3,6 +3,7 @@ checkpoint. The only place that knows every part.
 """
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -71,12 +72,7 @@ def build_vit(config: Config, clip: CLIP, num_classes: int) -> ClassTokenViT:
 
     path = find_weights(config.deit_path, "--deit_path")
     state = read_tensors(path, "--deit_path")
-    if not matches_publisher(path, sha256_of(path)):
-        raise UserError(
-            f"--deit_path {path} is not the published file; fetch it with `python -m "
-            "utils.tools.download deit`"
-        )
-
+    _check_published("deit", path, sha256_of(path))
     vit = from_deit(
         state,
         num_classes,
@@ -86,6 +82,17 @@ def build_vit(config: Config, clip: CLIP, num_classes: int) -> ClassTokenViT:
     )
     vit.start = deit_identity(state)
     return vit
+
+
+def _check_published(name: str, path: Path, digest: str) -> None:
+    """Raise UserError where a file of this SHA-256 bears the name of the published weights `name`,
+    and is not these.
+    """
+    if not matches_publisher(path, digest):
+        raise UserError(
+            f"--{name}_path {path} is not the published file; fetch it with `python -m "
+            f"utils.tools.download {name}`"
+        )
 
 
 def _check_dino(config: Config) -> None:
@@ -128,12 +135,7 @@ def build_dino(config: Config) -> DinoViT | None:
 
     state = read_tensors(path, "--dino_path")
     digest = sha256_of(path)
-    if not matches_publisher(path, digest):
-        raise UserError(
-            f"--dino_path {path} is not the published file; fetch it with `python -m "
-            "utils.tools.download dino`"
-        )
-
+    _check_published("dino", path, digest)
     dino = load_dino(state, f"--dino_path {path}")
     dino.sha256 = digest
     dino.identity = dino_identity(dino)
