@@ -194,13 +194,6 @@ def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
 # checkpoints of this project
 
 
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return has_code(archive.namelist())
-
-
 def _is_tar(path: Path) -> bool:
     try:
         tarfile.open(path, "r:").close()
@@ -250,14 +243,16 @@ def load_plain(path: Path) -> Any:
     `weights_only` (CVE-2025-32434), and records that would unpack to more than the file holds.
     Raises any exception where the file is no such thing.
     """
-    if _is_tar(path) or _is_torchscript(path):
-        raise ValueError("it is an archive that may hold code")
-
+    records: list[zipfile.ZipInfo] = []
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            size = sum(record.file_size for record in archive.infolist())
-        if size > path.stat().st_size:
-            raise ValueError(f"its records unpack to {size} bytes, more than the file holds")
+            records = archive.infolist()
+
+    if _is_tar(path) or has_code(record.filename for record in records):
+        raise ValueError("it is an archive that may hold code")
+    size = sum(record.file_size for record in records)
+    if size > path.stat().st_size:
+        raise ValueError(f"its records unpack to {size} bytes, more than the file holds")
 
     content = torch.load(path, map_location="cpu", weights_only=True)
     _check_extent(_extent(content), path)
