@@ -2,7 +2,6 @@
 folders.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 from datasets.list_files import is_plain
 from datasets.lists import Items
 from utils.common.errors import UserError
-from utils.common.files import read_json, write_whole
+from utils.common.files import read_json, write_json
 
 INDEX = "index.json"
 # {"format": 1, "images": folder, "masks": folder or null, "files": {name: [image, mask or null]}}
@@ -102,7 +101,7 @@ def write_index(
         "masks": _relative(masks, root) if masks else None,
         "files": files,
     }
-    write_whole(root / INDEX, json.dumps(content, indent=1).encode())
+    write_json(root / INDEX, content)
 
 
 def _relative(folder: Path, root: Path) -> str:

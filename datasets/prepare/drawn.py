@@ -4,7 +4,6 @@ Of objects that overlap, the one that covers fewer pixels is seen, of equal ones
 """
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,14 @@ from datasets.rows import Region, Row
 from datasets.specs import IGNORE, DatasetSpec, palette
 from utils.common.console import say_once
 from utils.common.errors import UserError
-from utils.common.files import make_folder, note_leftovers, partial_of, read_json, write_whole
+from utils.common.files import (
+    make_folder,
+    note_leftovers,
+    partial_of,
+    read_json,
+    write_json,
+    write_whole,
+)
 from utils.common.progress import progress
 
 MASKS = "masks"  # folder of them in a prepared one
@@ -170,7 +176,7 @@ def renewed(folder: Path, source: Path) -> Iterator[Path]:
         make_folder(gathering, folder)
         yield gathering
         marker = {"source": str(source), "sha256": _digest(gathering)}
-        write_whole(gathering / _MARKER, json.dumps(marker, indent=1).encode())
+        write_json(gathering / _MARKER, marker)
         if folder.exists():
             shutil.rmtree(replaced, ignore_errors=True)
             folder.rename(replaced)

@@ -1,4 +1,6 @@
-"""Reading JSON with errors that name the place, and writing files whole or not at all."""
+"""Reading JSON with errors that name the place, and writing files, JSON among them, whole or not at
+all.
+"""
 
 import contextlib
 import hashlib
@@ -261,6 +263,11 @@ def write_whole(path: str | Path, content: bytes) -> None:
             f"{path} cannot be written ({error.strerror}); name another file, or make its folder "
             "writable"
         ) from error
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write plain values as JSON, whole or not at all. Raises UserError as `write_whole`."""
+    write_whole(path, json.dumps(content, indent=1).encode())
 
 
 def encoded(text: str) -> bytes:

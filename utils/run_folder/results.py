@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.common.files import write_whole
+from utils.common.files import write_json
 from utils.metrics import ConfusionMatrix, result_of
 
 RESULTS = "results.json"
@@ -22,7 +22,8 @@ def add_result(
 
     matrix: counts over images of `split`; classes: names of labels 1..K.
     """
-    _write_results(folder, {**read_results(folder), label: result_of(split, matrix, classes)})
+    result = result_of(split, matrix, classes)
+    write_json(folder / RESULTS, {**read_results(folder), label: result})
 
 
 def forget_results(folder: Path, labels: Sequence[str]) -> None:
@@ -30,11 +31,7 @@ def forget_results(folder: Path, labels: Sequence[str]) -> None:
     results = read_results(folder)
     kept = {label: result for label, result in results.items() if label not in labels}
     if kept != results:
-        _write_results(folder, kept)
-
-
-def _write_results(folder: Path, results: dict[str, dict]) -> None:
-    write_whole(folder / RESULTS, json.dumps(results, indent=1).encode())
+        write_json(folder / RESULTS, kept)
 
 
 def read_results(folder: Path) -> dict[str, dict]:

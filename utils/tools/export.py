@@ -26,7 +26,6 @@ Where it was stopped, the same command goes on, with --sweep too. Several proces
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +42,7 @@ from utils.common import distributed
 from utils.common.device import choose_device, prepare_torch
 from utils.common.entry import command
 from utils.common.errors import UserError
-from utils.common.files import make_folder, write_whole
+from utils.common.files import make_folder, write_json
 from utils.common.parser import Parser
 from utils.config import CONFIG_FILE, Config, load_config
 from utils.inference.seed_export import (
@@ -98,7 +97,7 @@ def report(job: Export, spec: DatasetSpec, scores: Scores) -> None:
         text, about["mIoU"] = summary(scores, job.kind, job.split)
         print(text)
 
-    write_whole(job.folder / ABOUT, json.dumps(about, indent=1).encode())
+    write_json(job.folder / ABOUT, about)
     print(
         f"{number} images of {job.split}, made with their tags: {job.folder / SEEDS}, "
         f"{job.folder / PSEUDO_LABELS}"

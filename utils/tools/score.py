@@ -21,7 +21,6 @@ from 1 are refused.
 """
 
 import argparse
-import json
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -46,7 +45,7 @@ from datasets.tag_sources import labels_in
 from utils.common.console import say_once
 from utils.common.entry import command
 from utils.common.errors import UserError
-from utils.common.files import require_place, write_whole
+from utils.common.files import require_place, write_json
 from utils.common.parser import Parser, refuse_idle
 from utils.inference.seed_files import LAYOUTS, SEEDS, read_seeds
 from utils.inference.sweep import THRESHOLDS, LevelCounts, Sweep
@@ -372,7 +371,7 @@ def main() -> None:
         result = result_of(args.list or str(args.masks), scored.matrix, spec.classes)
         miou = {"mIoU": 100 * scored.matrix.miou()}
         content = {scored.name: {**result, **miou, **scored.facts}}
-        write_whole(args.json, json.dumps(content, indent=1).encode())
+        write_json(args.json, content)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ neighbours of 3 x 320 x 320 values, by convolutions (memory). Every setting of a
 `--against precision=fp32` measures a second setting in turns with the first.
 """
 
-import json
 import platform
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 from utils.common.device import choose_device, keep_freed_memory, prepare_torch, uses_bf16
 from utils.common.entry import command
 from utils.common.errors import UserError
-from utils.common.files import require_place, write_whole
+from utils.common.files import require_place, write_json
 from utils.common.options import options
 from utils.common.parser import Parser, refuse_idle
 from utils.config import CONFIGS, Config, add_config_flags, from_dict, load_config, typed
@@ -128,7 +127,7 @@ def main() -> None:
             "yardsticks": {n: asdict(t) for n, t in units.items()},
             "rows": [asdict(row) for row in rows],
         }
-        write_whole(own["json"], json.dumps(content, indent=1).encode())
+        write_json(own["json"], content)
 
 
 def _parser() -> Parser:

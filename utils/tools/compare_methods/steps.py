@@ -6,7 +6,6 @@ setting that did not exist when a step was done had the value that runs had befo
 """
 
 import itertools
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.common.device import choose_device
-from utils.common.files import read_json, write_whole
+from utils.common.files import read_json, write_json
 from utils.config import completed
 from utils.report.methods import Score
 from utils.tools.benchmark.timing import peak_memory
@@ -58,7 +57,7 @@ def done(
     if before.finished:
         return before, folder
 
-    _write(before, file)
+    write_json(file, asdict(before))
     scores: dict[str, Score] = {}
     now = before
     cpu = cpu_seconds()
@@ -72,7 +71,7 @@ def done(
             cpu=before.cpu + cpu_seconds() - cpu,
             seconds=before.seconds + time.perf_counter() - clock,
         )
-        _write(now, file)
+        write_json(file, asdict(now))
     return now, folder
 
 
@@ -106,7 +105,3 @@ def _read(file: Path) -> Step:
     values = read_json(file)
     scores = {title: Score(**score) for title, score in values.pop("scores").items()}
     return Step(**values, scores=scores)
-
-
-def _write(step: Step, file: Path) -> None:
-    write_whole(file, json.dumps(asdict(step), indent=1).encode())
