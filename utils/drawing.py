@@ -2,6 +2,8 @@
 titled rows.
 """
 
+import base64
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -102,6 +104,13 @@ def stacked(rows: list[Image.Image]) -> Image.Image:
         canvas.paste(row, (0, top))
         top += row.height
     return canvas
+
+
+def data_uri(picture: Image.Image, kind: str, **options: object) -> str:
+    """Return an address that holds a picture, saved as "jpeg" or "png" with Pillow's options."""
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -2,8 +2,6 @@
 label maps.
 """
 
-import base64
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from PIL import Image
 from datasets.pictures import load_image, load_mask
 from datasets.specs import IGNORE, palette
 from utils.common.errors import UserError
-from utils.drawing import label_name
+from utils.drawing import data_uri, label_name
 from utils.report.folder import Scored
 
 GROUPS = ("best", "median", "worst")
@@ -115,7 +113,7 @@ def thumbnail(picture: Image.Image, long: int = LONG) -> str:
     """Return a JPEG data URI of at most `long` px a side."""
     small = picture.convert("RGB")
     small.thumbnail((long, long), Image.Resampling.LANCZOS)
-    return _data_uri(small, "jpeg", quality=82)
+    return data_uri(small, "jpeg", quality=82)
 
 
 def _card(scored: Scored, group: str, prediction: Path) -> Card:
@@ -140,10 +138,4 @@ def _overlay(labels: np.ndarray, colours: np.ndarray) -> str:
     picture = Image.fromarray(labels)
     picture.thumbnail((LONG, LONG), Image.Resampling.NEAREST)
     picture.putpalette(colours.ravel().tolist())
-    return _data_uri(picture, "png", transparency=0, optimize=True)
-
-
-def _data_uri(picture: Image.Image, kind: str, **options: object) -> str:
-    stream = io.BytesIO()
-    picture.save(stream, kind, **options)
-    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return data_uri(picture, "png", transparency=0, optimize=True)

@@ -3,7 +3,6 @@ holds all of it: no file is written.
 """
 
 import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -16,7 +15,7 @@ from PIL import Image
 from clip.resize import resize
 from datasets.pictures import mask_png
 from datasets.specs import palette
-from utils.drawing import coloured, heat, label_name
+from utils.drawing import coloured, data_uri, heat, label_name
 from utils.inference.refinement import sure_labels
 from utils.tools.demo.photos import Photo
 from utils.tools.demo.stages import MEANING, Stages
@@ -171,6 +170,4 @@ def example_style(number: int, photo: Photo) -> str:
 
 def _jpeg_address(picture: np.ndarray) -> str:
     """Return a picture (H, W, 3) uint8 as an address that holds it."""
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "JPEG", quality=_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return data_uri(Image.fromarray(picture), "jpeg", quality=_QUALITY)
