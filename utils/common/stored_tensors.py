@@ -66,7 +66,7 @@ class Record:
         self.crc = 0
 
 
-class Held(Record):
+class InMemory(Record):
     """Bytes that are in memory already, as they lie in a pickle."""
 
     def __init__(self, content: bytes, name: str) -> None:

@@ -19,7 +19,7 @@ from utils.common.stored_tensors import (
     AGAIN,
     OTHER,
     UNKNOWN,
-    Held,
+    InMemory,
     Record,
     StoredTensor,
     Unreadable,
@@ -198,7 +198,7 @@ def pickled_storage(content: bytes) -> _Storage:
     count = int.from_bytes(file.read(8), "little")
     if not isinstance(dtype, torch.dtype):
         raise ValueError("a tensor of unknown type")
-    return _Storage(Held(file.read(count * dtype.itemsize), "its storage"), dtype)
+    return _Storage(InMemory(file.read(count * dtype.itemsize), "its storage"), dtype)
 
 
 def pickled_array(storage: Any, *form: Any) -> np.ndarray:
