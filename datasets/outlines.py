@@ -11,7 +11,6 @@ import numpy as np
 from scipy import ndimage
 
 from datasets.specs import IGNORE
-from utils.common.opencv import cv2
 
 # The sides of a pixel, clockwise, each gone along towards the neighbour across the next one.
 TOP, RIGHT, BOTTOM, LEFT = range(4)
@@ -35,10 +34,10 @@ def regions(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for label, box in enumerate(ndimage.find_objects(labels), 1):
         if box is None or label == IGNORE:
             continue
-        mask = (labels[box] == label).view(np.uint8)
-        count, parts = cv2.connectedComponents(mask, connectivity=4)
+        # OpenCV 4.5.5 crashes where it is asked for this
+        parts, count = ndimage.label(labels[box] == label)
         numbers[box] += np.where(parts > 0, parts + len(found), 0)
-        found += [label] * (count - 1)
+        found += [label] * count
 
     return numbers, np.array(found, np.uint8)
 
