@@ -24,6 +24,7 @@ echo "$*" >> "{log}"
 case "$*" in
   "- "*)
     text=$(cat)
+    if [[ $text == *too_old* ]]; then cat "$here/outdated"; exit 0; fi
     if [[ $text == *print* ]]; then cat "$here/broken"; exit 0; fi
     [ -e "$here/complete" ] && [ ! -e "$here/broken" ] ;;
   "-c ") ;;
@@ -37,7 +38,7 @@ case "$*" in
   "-m pip --version") [ -e "$here/pip" ] ;;
   "-m ensurepip"*) [ -e "$here/ensurepip" ] && touch "$here/pip" ;;
   "-m pip uninstall"*) rm -f "$here/broken" ;;
-  "-m pip install"*) [ ! -e "$here/offline" ] && touch "$here/complete" ;;
+  "-m pip install"*) [ ! -e "$here/offline" ] && touch "$here/complete" && rm -f "$here/outdated" ;;
 esac
 """
 UV = '#!/bin/bash\necho "uv $*" >> "{log}"\ntouch .venv/bin/complete\n'
@@ -213,7 +214,8 @@ def test_opencv_that_needs_a_display_is_replaced_in_the_venv(tmp_path: Path) -> 
     python = interpreter(tmp_path / "active", tmp_path / "log")
     status, printed, asked = used(tmp_path, python=python)
     assert status == 0, printed
-    assert asked[-2] == "-m pip install --quiet opencv-python-headless"
+    replaced = asked.index("-m pip install --quiet opencv-python-headless")
+    assert replaced > asked.index("-m pip install --quiet -r requirements.txt")
 
 
 def test_a_good_venv_is_preferred_to_a_broken_active_environment(tmp_path: Path) -> None:
@@ -221,6 +223,26 @@ def test_a_good_venv_is_preferred_to_a_broken_active_environment(tmp_path: Path)
     broken = "broken=cv2 cannot be imported (libGL.so.1)"
     python = interpreter(tmp_path / "active", tmp_path / "log", "complete", broken)
     assert used(tmp_path, python=python)[:2] == (0, "uses .venv/bin/python\n")
+
+
+OLD = "pillow 9.5.0 is installed, 10.1 or newer is needed"
+
+
+def test_an_active_environment_with_an_old_package_is_told_and_left_alone(tmp_path: Path) -> None:
+    facts = ["complete", f"outdated={OLD}", "pip", "ensurepip"]
+    python = interpreter(tmp_path / "active", tmp_path / "log", *facts)
+    status, printed, asked = used(tmp_path, python=python, uv=True)
+    assert status == 0 and printed.endswith("uses .venv/bin/python\n"), printed
+    assert printed.startswith(f"in the active environment {OLD}\nmaking the environment .venv")
+    assert (tmp_path / "active" / "outdated").is_file(), asked
+
+
+def test_an_old_package_of_the_venv_is_renewed(tmp_path: Path) -> None:
+    interpreter(tmp_path / ".venv/bin", tmp_path / "log", "complete", f"outdated={OLD}", "pip")
+    python = interpreter(tmp_path / "active", tmp_path / "log")
+    status, printed, asked = used(tmp_path, python=python)
+    assert (status, printed) == (0, "uses .venv/bin/python\n")
+    assert "-m pip install --quiet -r requirements.txt" in asked
 
 
 def test_opencv_that_cannot_be_imported_is_one_sentence_of_every_command(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
-"""What a command says where it cannot begin: packages that are not installed, another Python,
-Ctrl-C while it is imported.
+"""What a command says where it cannot begin: packages that are not installed or too old, another
+Python, Ctrl-C while it is imported.
 """
 
 import os
@@ -12,6 +12,7 @@ import pytest
 from utils.common import startup
 from utils.common.entry import command
 from utils.common.startup import ROOT
+from utils.common.versions import too_old
 
 COMMANDS = {
     "a script": ("train_voc.py", "--config", "toy_voc"),
@@ -54,6 +55,53 @@ def test_a_module_that_a_package_lacks_itself_is_told_by_its_traceback(tmp_path:
     (tmp_path / FIRST).write_text("import absent_part\n")
     ran = bare(ROOT, *COMMANDS["a tool"], path=tmp_path)
     assert ran.returncode == 1 and "No module named 'absent_part'" in ran.stderr.splitlines()[-1]
+
+
+def pretend(folder: Path, package: str, version: str) -> None:
+    """Have a package of this version in a folder, by what is told of it alone."""
+    told = folder / f"{package}-{version}.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_a_package_that_is_too_old_is_one_sentence(broken: bool, tmp_path: Path) -> None:
+    pretend(tmp_path, "pillow", "9.5.0")
+    if broken:  # while it is imported
+        (tmp_path / FIRST).write_text("raise AttributeError('the old package has no such name')\n")
+    ran = subprocess.run(
+        [sys.executable, *COMMANDS["a tool"]],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == (
+        f"error: {sys.executable}: pillow 9.5.0 is installed, 10.1 or newer is needed; "
+        "`pip install -r requirements.txt`\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "oldest", "old"),
+    [
+        ("2.1.2+cu121", "2.2", True),
+        ("2.2.0", "2.2", False),
+        ("2.2", "2.2.0", False),
+        ("2.10.0a0+git1", "2.9", False),
+    ],
+)
+def test_versions_are_compared_by_their_numbers(
+    version: str, oldest: str, old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(tmp_path, "example", version)
+    monkeypatch.syspath_prepend(tmp_path)
+    wanted = tmp_path / "requirements.txt"
+    wanted.write_text(f"# one>=9\nexample>={oldest},<99\nnot-installed>=1\nwithout-a-bound\n")
+    told = f"example {version} is installed, {oldest} or newer is needed"
+    assert list(too_old(wanted)) == [told] * old
 
 
 def test_ctrl_c_while_packages_are_imported_leaves_no_traceback(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from utils.common.console import begin_notices, lasting_streams, say_once
 from utils.common.distributed import refuse_several
 from utils.common.errors import INTERRUPTED, LEFT_ALONE, MISTAKE, UserError
 from utils.common.signals import interrupted_by_signals
-from utils.common.startup import ROOT
+from utils.common.startup import ROOT, outdated
 from utils.common.temporary import temporary_folder
 
 # Bytes of the folder of temporary files: the path of a socket in it may have 104 on some systems.
@@ -93,6 +93,12 @@ def check_imports() -> None:
             )
 
 
+def check_versions() -> None:
+    """Refuse to run with a package that is older than it must be."""
+    if said := outdated():
+        raise UserError(said)
+
+
 def check_numpy() -> None:
     """Refuse to run where PyTorch cannot exchange arrays with the NumPy that is installed."""
     try:
@@ -127,6 +133,7 @@ def _answered(main: Callable[[], None], shared: bool) -> None:
     """Run `main` with every fault that is not a bug put into one sentence and an exit status."""
     try:
         check_imports()
+        check_versions()
         check_numpy()
         make_room_for_sockets()
         if not shared:

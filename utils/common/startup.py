@@ -1,5 +1,6 @@
 """What goes wrong before a command has begun, while its packages are still imported: they are not
-installed, as in a terminal where the environment was not activated, or Ctrl-C is pressed.
+installed, as in a terminal where the environment was not activated, or too old, or Ctrl-C is
+pressed.
 
 This imports the standard library alone, so that it is there when nothing else is.
 """
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from utils.common.errors import INTERRUPTED, MISTAKE
+from utils.common.versions import too_old
 
 ROOT = Path(__file__).resolve().parents[2]
 OLDEST = (3, 10)  # Python
@@ -44,6 +46,12 @@ def _answer(kind: type[BaseException], error: BaseException, trace: TracebackTyp
             print(f"error: {absent(str(error.name))}", file=sys.stderr)
             sys.exit(MISTAKE)
 
+        # an old package may lack a name, or fail in a way of its own
+        said = outdated()
+        if said:
+            print(f"error: {said}", file=sys.stderr)
+            sys.exit(MISTAKE)
+
     sys.__excepthook__(kind, error, trace)
 
 
@@ -56,6 +64,13 @@ def absent(module: str) -> str:
         f"{sys.executable} has no module {module.partition('.')[0]}; activate the environment "
         f"that has it ({activate}see Install in README.md), or `pip install -r requirements.txt`"
     )
+
+
+def outdated() -> str | None:
+    """Say of a package that is older than it must be what to do about it; None where none is."""
+    for said in too_old(ROOT / "requirements.txt"):
+        return f"{sys.executable}: {said}; `pip install -r requirements.txt`"
+    return None
 
 
 def _is_command() -> bool:

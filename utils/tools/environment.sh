@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Sourced by the scripts. Leaves in PYTHON an interpreter that has every package of the given
-# requirements files: the active environment if it has them all, else .venv in this folder, made,
-# mended and filled if needed.
+# requirements files, none too old: the active environment if it has them all, else .venv in this
+# folder, made, mended and filled if needed.
 
 # the packages of this folder are found from within it, as scripts and `python -m` do by default
 unset PYTHONSAFEPATH
@@ -11,13 +11,21 @@ refuse() { # words of a sentence
   exit 2
 }
 
-complete() { # interpreter: whether every module is there, and cv2 and torch can be imported
-  "$1" - "${modules[@]}" <<'PY' 2>/dev/null
+complete() { # interpreter: whether every module is there, none too old, and cv2 and torch work
+  "$1" - "${modules[@]}" <<'PY' 2>/dev/null && [ -z "$(what_is_old "$1")" ]
 import importlib.util, sys
 absent = [name for name in sys.argv[1:] if importlib.util.find_spec(name) is None]
 if sys.version_info < (3, 10) or absent:
     sys.exit(1)
 import cv2, torch
+PY
+}
+
+what_is_old() { # interpreter: its packages that are older than the requirements files ask for
+  "$1" - "${requirements[@]}" <<'PY' 2>/dev/null || true
+import sys
+from utils.common.versions import too_old
+print(*(said for file in sys.argv[1:] for said in too_old(file)), sep="; ")
 PY
 }
 
@@ -108,7 +116,8 @@ use_environment() { # requirements files; the tests' file asks for the tests' mo
     torch numpy PIL cv2 tqdm ftfy regex safetensors tensorboard yaml
     defusedxml scipy pycocotools jinja2 markupsafe matplotlib filelock timm
   )
-  local file arguments=() yes=()
+  requirements=("$@")
+  local file old arguments=() yes=()
   for file in "$@"; do
     arguments+=(-r "$file")
     if [ "$file" = tests/requirements.txt ]; then
@@ -121,7 +130,11 @@ use_environment() { # requirements files; the tests' file asks for the tests' mo
   if complete .venv/bin/python; then PYTHON=.venv/bin/python && return; fi
   refuse_broken
 
-  if ! .venv/bin/python -c '' 2>/dev/null; then make_environment; fi
+  if ! .venv/bin/python -c '' 2>/dev/null; then
+    old=$(what_is_old "$PYTHON")
+    if [ -n "$old" ]; then echo "in the active environment $old"; fi
+    make_environment
+  fi
   PYTHON=.venv/bin/python
   is_new_enough "$PYTHON" ||
     refuse ".venv is of $("$PYTHON" --version 2>&1), Python 3.10 or newer is needed; remove the" \
@@ -141,6 +154,6 @@ use_environment() { # requirements files; the tests' file asks for the tests' mo
     "${installer[@]}" install --quiet ${target[@]+"${target[@]}"} opencv-python-headless
   fi
   complete "$PYTHON" ||
-    refuse ".venv is still not complete: $(what_is_broken "$PYTHON"); remove the folder .venv and" \
-      "run this again"
+    refuse ".venv is still not complete: $(what_is_broken "$PYTHON")$(what_is_old "$PYTHON");" \
+      "remove the folder .venv and run this again"
 }
