@@ -175,7 +175,9 @@ def test_a_long_journal_is_never_held(tmp_path: Path, monkeypatch: pytest.Monkey
     found = Items((str(k), str(tmp_path / "a.jpg"), "") for k in range(COUNT))
     begin(tmp_path, "sum", {}, found)
     line = json.dumps(
-        entry_of(found, 0, size=[99, 50], results={"x": [[k, k, k] for k in range(100)]})
+        entry_of(
+            found, 0, size=[19, 10], results={"x": [[k, k, k] for k in range(20)]}, note=" " * 1000
+        )
     )
     with (tmp_path / FILE).open("a") as file:
         file.writelines(line.replace('"0"', f'"{k}"', 1) + "\n" for k in range(COUNT))
