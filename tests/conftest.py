@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import SIZE, TRAIN, VAL, clip_tensors, run, tiny_clip
+from markupsafe import Markup
 from safetensors.torch import save_file
 
 import train_voc
 from clip.activation import METADATA
 from datasets.toy.write import write_coco, write_voc
 from utils.common.entry import make_room_for_sockets
+from utils.report import plots
 
 # What a start from a terminal leaves as it is: a job in the background has SIGINT ignored, `nohup`
 # SIGHUP.
@@ -44,6 +46,16 @@ def plain_surroundings() -> Iterator[None]:
 def _seeded() -> None:
     """The same random numbers of PyTorch for every test, whichever ran before."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty picture for each plot of a report: to draw them takes a third of a training of
+    seconds and half of a test. What is marked `drawn`, the run `trained` and all that runs in a
+    process of its own draw theirs.
+    """
+    if request.node.get_closest_marker("drawn") is None:
+        monkeypatch.setattr(plots, "svg", lambda *_: Markup("<svg></svg>"))
 
 
 @pytest.fixture(scope="session")

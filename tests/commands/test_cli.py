@@ -56,6 +56,13 @@ def test_training_leaves_what_it_promises(trained: Path) -> None:
     )
 
 
+def test_a_training_draws_its_losses_rates_and_scores(trained: Path) -> None:
+    # texts of axes and legends: two plots of losses, one of rates, one of scores
+    page = (trained / "report.html").read_text(encoding="utf-8")
+    labels = (">loss<", ">learning rate<", ">mIoU, %<")
+    assert [page.count(label) for label in labels] == [4, 1, 1]
+
+
 def test_a_checkpoint_holds_no_absolute_path(trained: Path) -> None:
     for path in (trained / "checkpoints").iterdir():
         assert str(trained.parent).encode() not in path.read_bytes()

@@ -177,6 +177,7 @@ def test_a_stopped_comparison_goes_on_where_it_stopped(
     assert scores(summary(tmp_path), "single scale") == whole
 
 
+@pytest.mark.drawn
 def test_a_row_that_cannot_run_is_told_and_the_others_go_on(
     flags: list[object],
     tmp_path: Path,

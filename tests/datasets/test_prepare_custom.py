@@ -566,6 +566,7 @@ def test_an_index_that_leads_elsewhere_is_refused(
         items("custom", photos / "out", "val")
 
 
+@pytest.mark.drawn
 def test_odd_names_train_and_predict(quick: list[str], tmp_path: Path) -> None:
     """The README's example, made small; the second script runs without the prepared folder."""
     write_custom(tmp_path, train=10, val=2, size=96, seed=0)

@@ -20,6 +20,7 @@ from utils.report.methods import (
     write_methods,
 )
 
+pytestmark = pytest.mark.drawn
 TITLE = "pseudo label"
 
 

@@ -59,6 +59,7 @@ def test_an_interrupted_run_ends_where_the_uninterrupted_one_did(
     assert "segmenter.pt does not say which images and tags it was trained on" in said
 
 
+@pytest.mark.drawn
 def test_a_finished_run_is_tested_and_reported() -> None:
     before = read_results(Path("finished"))
     model = "finished/checkpoints/final.pt"

@@ -131,6 +131,7 @@ def test_a_rehearsal_leaves_it_to_the_run_to_note_bad_pictures(
     assert seen and [json.loads(line)["place"] for line in lines] == ["tags", "validation"]
 
 
+@pytest.mark.drawn
 def test_quiet_training_draws_panels_and_trains_as_ever(
     trained: Path, start: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

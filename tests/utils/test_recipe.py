@@ -122,6 +122,7 @@ def test_scores_are_told_beside_the_nearest_of_the_same_images() -> None:
     assert beside_end("CLIP seed", "train", known) == ""
 
 
+@pytest.mark.drawn
 def test_a_training_prints_and_draws_them(
     start: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

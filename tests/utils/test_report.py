@@ -29,6 +29,7 @@ from utils.report.line import report_line
 from utils.report.page import costs, mistakes, protocol, write_report
 from utils.run_folder.results import add_result
 
+pytestmark = pytest.mark.drawn
 CLASSES = ("cat", "<script>alert('x')</script>", "a \"$x_1$\" & 'b'", "\u732b")
 SIZE = (24, 36)
 BROWSER = next(
