@@ -22,9 +22,9 @@ def too_old(file: Path | str) -> Iterator[str]:
     for package, oldest in _bounds(file).items():
         try:
             found = version(package)
-        except PackageNotFoundError:
+        except (PackageNotFoundError, KeyError):  # the latter of a damaged installation
             continue
-        if _numbers(found) < _numbers(oldest):
+        if found and _numbers(found) < _numbers(oldest):
             yield f"{package} {found} is installed, {oldest} or newer is needed"
 
 
