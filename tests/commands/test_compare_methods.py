@@ -106,7 +106,8 @@ def test_labels_that_are_given_teach_what_the_same_masks_do(
     ("spoil", "said"),
     [
         (lambda file: file.unlink(), "lacks label maps of 1 of 24 training images, first toy_"),
-        (lambda file: Image.new("L", (96, 96), 21).save(file), "hold labels outside 0..20"),
+        (lambda file: Image.new("L", (96, 72), 21).save(file), "hold labels outside 0..20"),
+        (lambda file: Image.new("L", (96, 96), 1).save(file), "make the mask again"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused_before_any_training(

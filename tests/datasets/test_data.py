@@ -197,7 +197,7 @@ def test_broken_coco_json_names_the_place(tmp_path):
         UserError, match="instances_val2014.json is not valid JSON at line 2, column 12"
     ):
         items("coco", tmp_path, "val")
-    path.write_text('{"images": [{"id": 1}]}')
+    path.write_text('{"images": [{"id": 1}], "categories": []}')
     with pytest.raises(UserError, match="file_name"):
         items("coco", tmp_path, "val")
 

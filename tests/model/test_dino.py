@@ -73,14 +73,14 @@ def test_both_streams_pass_one_decoder_and_logits_are_their_mean() -> None:
 def test_dropped_channels_of_the_streams_are_not_the_same() -> None:
     sites: list[int] = []
 
-    class Kept:
-        def kept(self, site: int, count: int, rate: float) -> Tensor:
+    class Drawn:
+        def uniform(self, site: int, count: int) -> Tensor:
             sites.append(site)
-            return torch.ones(3, count)
+            return torch.rand(3, count)
 
     images, tags = tiny.batch()
     network = model(fusion_dropout=0.5).train()
-    network(images, tags, noise=Kept())  # type: ignore[arg-type]
+    network(images, tags, noise=Drawn())  # type: ignore[arg-type]
     assert len(set(sites)) == 2
 
 
