@@ -250,7 +250,7 @@ def _no_labels(image: Image.Image) -> str:
     if image.mode in ("RGB", "RGBA") and image.format not in _LOSSY:
         remedy = (
             "save its labels as 8-bit grey (L) PNG, not its colours; `prepare custom --masks` also "
-            "takes colours that a labelmap.txt beside the masks tells, as `convert --format voc` "
+            "takes a folder whose labelmap.txt tells the colours, as `convert --format voc` "
             "writes it"
         )
     return f"{why}; {remedy}"

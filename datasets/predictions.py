@@ -30,6 +30,7 @@ from utils.common.errors import UserError
 FORMAT = 1
 FILE = "images.jsonl"
 PREDICTION = "prediction"  # folder of label PNGs beside it
+LABELLED = "labelled"  # folder in a run's for the journal of its pseudo labels, apart from a test's
 PSEUDO_LABELS = "pseudo_labels"  # folder of label PNGs of an export, or a run that ends with them
 Entry = dict[str, Any]
 
@@ -151,8 +152,13 @@ def _told_order(folder: Path) -> Sequence[str]:
 
     `utils.tools.convert` writes a class list beside them.
     """
-    if folder.name == PREDICTION:
-        told = read_journal(folder.parent)[0].get("classes")
+    if folder.name in (PREDICTION, PSEUDO_LABELS):
+        journals = [folder.parent]
+        if folder.name == PSEUDO_LABELS:  # of an export, or of a run that trains nothing
+            journals.insert(0, folder.parent / LABELLED)
+
+        heads = [read_journal(place)[0] for place in journals]
+        told = next((head["classes"] for head in heads if head.get("classes")), ())
         return told if isinstance(told, list) else ()
 
     listed = folder / CLASSES

@@ -106,10 +106,11 @@ def test_a_stopped_sweep_goes_on_to_the_same_scores(
 
     journal = about.with_name("images.jsonl")
     lines = journal.read_text().splitlines(keepends=True)
-    other_mask = lines[1].replace('"changed":[', '"changed":[1,')
-    no_counts = json.dumps({**json.loads(lines[2]), "sweep": {}}) + "\n"
+    counts = json.loads(lines[1])["sweep"]
+    others = ({}, {**counts, "mask": "other.png"}, {**counts, "changed": [0, 0]})
+    spoilt = [json.dumps({**json.loads(lines[1]), "sweep": sweep}) + "\n" for sweep in others]
     torn = lines[3][:-40]
-    for kept in (lines[:3], [lines[0], other_mask, no_counts, lines[4], torn]):
+    for kept in (lines[:3], *([lines[0], line, lines[4], torn] for line in spoilt)):
         journal.write_text("".join(kept))
         made.clear()
         assert run(command(export.main), *flags, "--sweep") == 0

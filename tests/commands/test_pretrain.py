@@ -54,3 +54,22 @@ def test_a_training_of_other_settings_begins_anew(
     assert run(main, "--out", out, *FLAGS, "--steps", 1) == 0
     assert "is of other settings, or damaged: begun anew" in capsys.readouterr().out
     assert [file.name for file in tmp_path.iterdir()] == [out.name]
+
+
+def test_what_another_seed_left_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fresh, stopped = tmp_path / "fresh.safetensors", tmp_path / "stopped.safetensors"
+    monkeypatch.setattr(pretrain_toy_clip, "zero_shot_map", interrupted)
+    assert run(main, "--out", stopped, *FLAGS) == 130
+    assert "goes on from the last snapshot" in capsys.readouterr().err
+
+    monkeypatch.setattr(pretrain_toy_clip, "zero_shot_map", lambda *_: 0.0)
+    for out in (fresh, stopped):
+        assert run(main, "--out", out, *FLAGS, "--seed", 1) == 0
+    assert "is of other settings, or damaged: begun anew" in capsys.readouterr().out
+    assert stopped.read_bytes() == fresh.read_bytes()
+
+
+def interrupted(*_: object) -> float:
+    raise KeyboardInterrupt

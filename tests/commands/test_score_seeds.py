@@ -192,3 +192,9 @@ def test_a_threshold_is_of_seeds_alone(capsys: pytest.CaptureFixture[str]) -> No
     flags = "--predictions", "a", "--masks", "b", "--threshold", 0.3
     assert run(score_main, *flags) == 2
     assert "--threshold 0.3 is of --seeds; leave it out" in capsys.readouterr().err
+
+
+def test_processes_count_as_one_does(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = scored(folder, "--workers", 0)
+    monkeypatch.setattr(score, "FEW", 1)
+    assert scored(folder, "--workers", 2) == alone

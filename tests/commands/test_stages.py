@@ -14,6 +14,7 @@ import train_voc
 from datasets.data import Split
 from datasets.layouts import items
 from datasets.pictures import load_mask
+from datasets.specs import VOC
 from model.method import BEGINNING
 from utils.config import load_config
 from utils.metrics import ConfusionMatrix
@@ -95,6 +96,31 @@ def test_stopped_labels_go_on_to_the_same_results(
     (folder / "pseudo_labels" / names[0]).unlink()
     seeds_run(toy_voc, quick, folder, "--resume")
     assert len(made) == 1 and read_results(folder) == read_results(whole)
+
+
+def test_labels_of_other_tags_are_made_anew_and_those_of_another_list_are_told(
+    toy_voc: Path, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = seeds_run(toy_voc, quick, tmp_path / "run")
+    made: list[object] = []
+    real = pseudo_masks.image_seeds
+    monkeypatch.setattr(pseudo_masks, "image_seeds", lambda *a: made.append(a) or real(*a))
+    entries = [json.loads(line) for line in (folder / "labelled" / "images.jsonl").open()][1:]
+    tags = {
+        entry["name"]: [VOC.label_names[int(label)] for label in entry["tags"]] for entry in entries
+    }
+    several = next(name for name, classes in tags.items() if len(classes) > 1)
+    tags[several] = tags[several][:1]
+    written = tmp_path / "tags.json"
+    written.write_text(json.dumps(tags))
+
+    seeds_run(toy_voc, quick, folder, "--resume", "--tags", written)
+    assert len(made) == 1
+
+    fewer = ("--train_split", f"{tmp_path / 'few.txt'}[:2]")
+    seeds_run(toy_voc, quick, folder, "--resume", "--tags", written, *fewer)
+    said = (folder / "train.log").read_text()
+    assert f"note: {FEW - 2} of {FEW} label maps" in said and "an earlier list had them" in said
 
 
 def labels_of(folder: Path) -> dict[str, bytes]:

@@ -104,6 +104,20 @@ def test_versions_are_compared_by_their_numbers(
     assert list(too_old(wanted)) == [told] * old
 
 
+@pytest.mark.parametrize(
+    "versions", [["1.9", "2.1"], ["0+unknown"], ["0.1.dev1+gabc"], ["unknown"]], ids=str
+)
+def test_records_of_an_earlier_version_and_of_none_are_passed_over(
+    versions: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in versions:
+        pretend(tmp_path, "example", version)
+    monkeypatch.syspath_prepend(tmp_path)
+    wanted = tmp_path / "requirements.txt"
+    wanted.write_text("example>=2.0\n")
+    assert not list(too_old(wanted))
+
+
 def test_ctrl_c_while_packages_are_imported_leaves_no_traceback(tmp_path: Path) -> None:
     (tmp_path / FIRST).write_text("raise KeyboardInterrupt\n")
     ran = bare(ROOT, *COMMANDS["a tool"], path=tmp_path)

@@ -297,12 +297,19 @@ def test_a_mask_that_two_pictures_share_is_given_to_neither(
     assert masks_of(files, masks, tmp_path) == ["a.png", "a.png.png", "b.png"]
 
 
-@pytest.mark.parametrize("told_by", ["run folder", "its label maps", "class list"])
+@pytest.mark.parametrize(
+    "told_by", ["run folder", "its label maps", "export", "labels without training", "class list"]
+)
 def test_masks_that_number_the_classes_otherwise_are_refused(
     told_by: str, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = photos / "run"
-    maps = folder if told_by == "class list" else folder / "prediction"
+    places = {
+        "class list": ".",
+        "export": "pseudo_labels",
+        "labels without training": "pseudo_labels",
+    }
+    maps = folder / places.get(told_by, "prediction")
     for item in pictures([photos / "photos"]):
         file = maps / f"{item.name}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -313,7 +320,9 @@ def test_masks_that_number_the_classes_otherwise_are_refused(
     written(folder / "classes.yaml", f"classes: {names}\n")
     if told_by != "class list":
         header = {"format": 1, "checkpoint": "", "options": {}, "classes": ["background", *names]}
-        written(folder / FILE, json.dumps(header) + "\n")
+        journal = "labelled" if told_by == "labels without training" else "."
+        (folder / journal).mkdir(exist_ok=True)
+        written(folder / journal / FILE, json.dumps(header) + "\n")
 
     given = maps if told_by == "its label maps" else folder
     flags = ["--tags", photos / "tags.csv", "--masks", given]

@@ -294,7 +294,7 @@ def test_of_several_configurations_later_ones_win() -> None:
     toy, recipe = load_config("toy_voc"), load_config(["toy_voc", "weclip"])
     assert (recipe.branches, recipe.lr, recipe.decay_vectors) == ("clip", 2e-3, True)
     assert (recipe.crop_size, recipe.early_maps, recipe.max_iters) == (192, 3, toy.max_iters)
-    assert load_config(["toy_voc", "weclip"], {"max_iters": 48}).warmup_iters == 5
+    assert load_config(["toy_voc", "weclip"], {"max_iters": 48}).warmup_iters == 6
 
 
 def difference(one: str, other: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ PATIENCE = 12.0
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this run: of several processes the first does. The claim dies with it.
+    """Hold `folder` for this run: of several processes the first does, and the claim dies with it.
     Raises UserError where another run holds it.
     """
     if not distributed.is_main():

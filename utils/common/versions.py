@@ -15,17 +15,31 @@ _BOUND = re.compile(r"([\w.-]+)>=([\d.]+)")
 def too_old(file: Path | str) -> Iterator[str]:
     """Yield what to say of each package that is older than a requirements file asks for.
 
-    One that is not installed, or that another package stands in for, is passed over.
+    One that is not installed, that another package stands in for, or whose installation tells no
+    version is passed over.
     """
-    from importlib.metadata import PackageNotFoundError, version  # not in Python 3.7
-
     for package, oldest in _bounds(file).items():
-        try:
-            found = version(package)
-        except (PackageNotFoundError, KeyError):  # the latter of a damaged installation
-            continue
+        found = _installed(package)
         if found and _numbers(found) < _numbers(oldest):
             yield f"{package} {found} is installed, {oldest} or newer is needed"
+
+
+def _installed(package: str) -> str:
+    """Return the version of the package that is imported; "" where nothing tells it.
+
+    An update may leave the records of an older version in the same folder, and a build without a
+    version calls itself 0.
+    """
+    from importlib.metadata import distributions  # not in Python 3.7
+
+    records = list(distributions(name=package))
+    found = [
+        record.version
+        for record in records
+        if record.locate_file("") == records[0].locate_file("") and record.version
+    ]
+    newest = max(found, key=_numbers, default="")
+    return "" if _numbers(newest)[:1] in ([], [0]) else newest
 
 
 def _bounds(file: Path | str) -> dict[str, str]:
@@ -33,7 +47,7 @@ def _bounds(file: Path | str) -> dict[str, str]:
     file = Path(file)
     if not file.is_file():  # the packages were copied without it
         return {}
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     return {match[1]: match[2] for match in map(_BOUND.match, lines) if match}
 
 

@@ -119,7 +119,7 @@ def mask_findings(config: Config, split: str) -> list[Finding]:
     images = split_items(config, split)
     found = split_masks(config, split, images)
     spec = dataset_spec(config)
-    refuse_suspicious(images, len(spec.classes))
+    refuse_suspicious(images, len(spec.classes), config.on_bad_image == "stop")
     references = suiting("images", split, config)
     if not references:
         return [Finding(UNKNOWN, f"masks of {split}", found)]

@@ -97,7 +97,7 @@ def export(
     """Write seeds and pseudo labels of every image that is not finished yet.
 
     Of several processes, process r of w takes every w-th image. Returns the counts of all images in
-    the main process, where the job is scored; else none.
+    the main process, where the job is scored; else counts of 0.
     """
     scores = Scores(
         Sweep(len(spec.label_names), THRESHOLDS), ConfusionMatrix(len(spec.label_names))

@@ -153,7 +153,8 @@ use_environment() { # requirements files; the tests' file asks for the tests' mo
       opencv-python
     "${installer[@]}" install --quiet ${target[@]+"${target[@]}"} opencv-python-headless
   fi
-  complete "$PYTHON" ||
-    refuse ".venv is still not complete: $(what_is_broken "$PYTHON")$(what_is_old "$PYTHON");" \
-      "remove the folder .venv and run this again"
+  if complete "$PYTHON"; then return; fi
+  old=$(what_is_old "$PYTHON")
+  refuse ".venv is still not complete: ${old:-$(what_is_broken "$PYTHON")}; remove the folder" \
+    ".venv and run this again"
 }

@@ -225,7 +225,9 @@ def batch_loss(
 
 
 def train(args: argparse.Namespace) -> CLIP:
-    """Do the whole pre-training; a pure function of the arguments."""
+    """Do the whole pre-training, or what a stopped one left of it; the weights are a function of
+    the arguments alone.
+    """
     torch.manual_seed(args.seed)
     prepare_torch(0)
     device = choose_device(args.device)
@@ -368,6 +370,8 @@ def main() -> None:
     try:
         save(train(args), args.out)
     except KeyboardInterrupt:
+        if not state_file(args.out).is_file():
+            raise
         raise KeyboardInterrupt("the same command goes on from the last snapshot") from None
     state_file(args.out).unlink(missing_ok=True)
     print(

@@ -221,7 +221,9 @@ def score_seeds(pairs: Pairs, classes: int, thresholds: torch.Tensor, workers: i
     """
     sweep = Sweep(classes, thresholds)
     fitting = {0: 0, 1: 0}  # classes that the masks show, by the number that files may count from
-    for counts, found in of_each(partial(seed_counts, sweep), pairs, workers):
+    for counts, found in of_each(
+        partial(seed_counts, classes, thresholds.tolist()), pairs, workers
+    ):
         sweep.add(counts)
         for first in fitting:
             fitting[first] += found[first]
@@ -236,11 +238,14 @@ def score_seeds(pairs: Pairs, classes: int, thresholds: torch.Tensor, workers: i
     return sweep
 
 
-def seed_counts(sweep: Sweep, paths: tuple[Path, Path]) -> tuple[LevelCounts, tuple[int, int]]:
-    """Count a seed file and its mask as the sweep does, and how many of its classes the mask shows
+def seed_counts(
+    classes: int, thresholds: list[float], paths: tuple[Path, Path]
+) -> tuple[LevelCounts, tuple[int, int]]:
+    """Count a seed file and its mask at each threshold, and how many of its classes the mask shows
     if they count from 0, and from 1. Raises UserError as `score_seeds` does.
     """
     path, mask = paths
+    sweep = Sweep(classes, torch.tensor(thresholds))
     true = load_mask(mask)
     check_labels(mask, true[true != IGNORE], sweep.size)
     height, width = true.shape

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from datasets.data import Split
 from datasets.pictures import mask_png
-from datasets.predictions import PSEUDO_LABELS, Entries, Entry, is_of_classes
+from datasets.predictions import LABELLED, PSEUDO_LABELS, Entries, Entry, is_of_classes
 from datasets.specs import palette
 from model.cvf import CVF
 from model.pseudo_labels import background_powers
@@ -27,9 +27,6 @@ from utils.run_folder.journal import Journal, begin, labelled_entry, unfinished
 from utils.run_folder.results import add_result
 from utils.training.run import Run
 
-# folder in a run's for the journal of its labels, apart from that of a test
-JOURNAL = "labelled"
-
 
 def make_pseudo_masks(model: CVF, images: Split, run: Run) -> Path:
     """Write a pseudo label of each image that has none yet, and score it, its seeds and its CAMs
@@ -38,7 +35,7 @@ def make_pseudo_masks(model: CVF, images: Split, run: Run) -> Path:
     The masks are opened for scoring alone. Of several processes, each makes its share.
     """
     run.recorder.rewind("evaluation", -1)
-    journals = run.folder / JOURNAL
+    journals = run.folder / LABELLED
     make_folder(journals)
     main = distributed.is_main()
     if main and (said := _begin(model, images, run)):
@@ -58,7 +55,20 @@ def make_pseudo_masks(model: CVF, images: Split, run: Run) -> Path:
             for title, pairs in entry["results"].items():
                 matrices[title].add_pairs(pairs)
         _record(matrices, len(images), run)
+        _tell_others(images, run)
     return run.folder / PSEUDO_LABELS
+
+
+def _tell_others(images: Split, run: Run) -> None:
+    """Say which labels in the folder are of images that this run does not have."""
+    folder = run.folder / PSEUDO_LABELS
+    written = {f"{name}.png" for name in images.items.names}
+    found = {file.relative_to(folder).as_posix() for file in folder.rglob("*.png")}
+    if others := sorted(found - written):
+        run.recorder.say(
+            f"note: {len(others)} of {len(found)} label maps in {folder} are of images not "
+            f"in --train_split, the first is {others[0]}: an earlier list had them"
+        )
 
 
 def _begin(model: CVF, images: Split, run: Run) -> str:
@@ -79,7 +89,7 @@ def _begin(model: CVF, images: Split, run: Run) -> str:
 
     network = identity_of({**model.state_dict(), "text": model.text})
     chosen = choices_of(run.config, run.device)
-    return begin(run.folder / JOURNAL, network, chosen, images.items, holds, classes)
+    return begin(run.folder / LABELLED, network, chosen, images.items, holds, classes)
 
 
 def _label_each(model: CVF, images: Split, run: Run, journal: Journal) -> None:
