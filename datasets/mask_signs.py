@@ -47,10 +47,12 @@ def refuse_suspicious(
     masked = images.at(spread(np.flatnonzero(images.masked).tolist(), MOST))
     looks = [look(item.mask, item.image) for item in masked if item.mask]
     looks = [replace(one, path=final(one.path)) for one in looks]
+
     wrong, odd = signs(looks)
     if faults:
         wrong += _faulty(looks)
     wrong += _foreign(looks, classes)
+
     for sentence in odd:
         say_once(sentence, sentence)
     if wrong:

@@ -15,6 +15,7 @@ from helpers import run
 from PIL import Image
 
 import test_msc_flip_voc
+from datasets import scored_files
 from datasets.layouts import items
 from datasets.predictions import FILE
 from datasets.prepare import __main__ as prepare
@@ -46,8 +47,8 @@ def pairs_of(
     predictions: Path, masks: Path, listed: str | Path | None = None
 ) -> list[tuple[Path, Path]]:
     """The files that are scored of two folders."""
-    folders = score.predictions_in(predictions), score.masks_in(masks)
-    return score.files_to_score(*folders, listed)
+    folders = scored_files.predictions_in(predictions), scored_files.masks_in(masks)
+    return scored_files.files_to_score(*folders, listed)
 
 
 def test_counts_and_table_are_those_of_testing(

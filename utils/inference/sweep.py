@@ -15,6 +15,27 @@ THRESHOLDS = torch.arange(1, 100, dtype=torch.float32) / 100
 LevelCounts = list[tuple[int, int, list[int]]]
 
 
+def level_counts(
+    keys: Tensor, scores: Tensor, truth: Tensor, num_classes: int, thresholds: Tensor
+) -> LevelCounts:
+    """Count an image at all thresholds (t,), ascending and above 0: classes (n,), their scores
+    (n, H, W), labels (H, W), of which those outside 0..num_classes-1 do not count.
+    """
+    top, slot = torch.cat([scores.new_zeros(1, *truth.shape), scores]).max(0)
+    level = torch.bucketize(top, thresholds)  # how many thresholds it is above
+    labels = labels_of(keys)
+    counted = truth < num_classes
+
+    levels = len(thresholds) + 1
+    place = (truth * len(labels) + slot) * levels + level
+    pairs = num_classes * len(labels)
+    found = torch.bincount(place[counted], minlength=pairs * levels).view(pairs, -1)
+    return [
+        (pair // len(labels), int(labels[pair % len(labels)]), found[pair].tolist())
+        for pair in found.any(1).nonzero()[:, 0].tolist()
+    ]
+
+
 class Sweep:
     """Confusion of seeds with masks at every background threshold, in one pass over the images.
 
@@ -37,18 +58,7 @@ class Sweep:
 
     def counts_of(self, keys: Tensor, scores: Tensor, truth: Tensor) -> LevelCounts:
         """Count an image as `update` does, for a file: nothing is added."""
-        top, slot = torch.cat([scores.new_zeros(1, *truth.shape), scores]).max(0)
-        level = torch.bucketize(top, self.thresholds)  # how many thresholds it is above
-        labels = labels_of(keys)
-        counted = truth < self.size
-
-        place = (truth * len(labels) + slot) * len(self.counts) + level
-        pairs = self.size * len(labels)
-        found = torch.bincount(place[counted], minlength=pairs * len(self.counts)).view(pairs, -1)
-        return [
-            (pair // len(labels), int(labels[pair % len(labels)]), found[pair].tolist())
-            for pair in found.any(1).nonzero()[:, 0].tolist()
-        ]
+        return level_counts(keys, scores, truth, self.size, self.thresholds)
 
     def add(self, counts: LevelCounts) -> None:
         """Add an image's counts as `counts_of` gave them."""
@@ -62,10 +72,12 @@ class Sweep:
         """
         if not isinstance(counts, list):
             return False
+
         seen = 0
         for each in counts:
             if not isinstance(each, list) or [*map(type, each)] != [int, int, list]:
                 return False
+
             truth, label, levels = each
             if not (0 <= truth < self.size and 0 <= label < self.size):
                 return False
@@ -74,6 +86,7 @@ class Sweep:
             if min(levels) < 0:
                 return False
             seen += sum(levels)
+
         return seen <= pixels
 
     def matrices(self) -> list[ConfusionMatrix]:

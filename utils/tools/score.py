@@ -21,7 +21,6 @@ from 1 are refused.
 """
 
 import argparse
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,13 +32,20 @@ import torch
 
 from datasets.classes import given_classes
 from datasets.exporting.maps import maps_folder
-from datasets.folders import files_by_name, without_suffix
-from datasets.list_files import check_names, read_list
+from datasets.folders import files_by_name
 from datasets.lists import Item
 from datasets.mask_signs import refuse_suspicious
 from datasets.pictures import load_mask
-from datasets.predictions import check_order, told_files
+from datasets.predictions import check_order
 from datasets.prepare.parallel import add_workers, crew, require_workers
+from datasets.scored_files import (
+    Folder,
+    Pairs,
+    files_to_score,
+    masks_in,
+    predictions_in,
+    unscored,
+)
 from datasets.specs import IGNORE, SPECS, DatasetSpec
 from datasets.tag_sources import labels_in
 from utils.common.console import say_once
@@ -48,21 +54,11 @@ from utils.common.errors import UserError
 from utils.common.files import require_place, write_json
 from utils.common.parser import Parser, refuse_idle
 from utils.inference.seed_files import LAYOUTS, SEEDS, read_seeds
-from utils.inference.sweep import THRESHOLDS, LevelCounts, Sweep
+from utils.inference.sweep import THRESHOLDS, LevelCounts, Sweep, level_counts
 from utils.metrics import ConfusionMatrix, format_table, result_of
 
 FEW = 50  # pairs that are counted sooner than a process is started
 T = TypeVar("T")
-Pairs = list[tuple[Path, Path]]  # a file that is scored, and its mask
-
-
-@dataclass(frozen=True)
-class Folder:
-    """A folder of which files are scored: its files by name, and the suffix of those it lacks."""
-
-    path: Path
-    files: dict[str, Path]
-    suffix: str = ".png"
 
 
 @dataclass(frozen=True)
@@ -85,72 +81,10 @@ class Scored:
         return title
 
 
-def predictions_in(folder: Path) -> Folder:
-    """Find the label PNGs to score. Raises UserError where there are none."""
-    return Folder(folder, told_files(folder, "--predictions"))
-
-
 def seeds_in(folder: Path) -> Folder:
     """Find the seed files to score. Raises UserError where there are none."""
     kinds = {suffix: suffix for suffix in sorted(set(LAYOUTS.values()))}
     return Folder(folder, files_by_name(folder, "--seeds", kinds, "seed files"), "")
-
-
-def masks_in(folder: Path) -> Folder:
-    """Find the true label PNGs, a.JPG.png being the mask of a.JPG. Raises UserError where there are
-    none.
-    """
-    true = told_files(folder, "--masks")
-    pictures = {without_suffix(name): mask for name, mask in true.items()}
-    return Folder(folder, {**pictures, **true})
-
-
-def files_to_score(given: Folder, masks: Folder, listed: str | None) -> Pairs:
-    """Return the file and the mask of each name of the list, or of all that is given.
-
-    Raises:
-        UserError: a file or a mask is missing, or the list names an image twice.
-    """
-    names = sorted(given.files)
-    if listed:
-        names = [_listed(name, given) for name in read_list(listed)]
-        check_names(Path(listed), names)
-
-    for folder in (given, masks):
-        missing = [name for name in names if name not in folder.files]
-        if missing:
-            raise UserError(
-                f"{folder.path} lacks {len(missing)} of {len(names)} images, first {missing[0]}"
-                f"{folder.suffix}; complete it or name fewer images with --list"
-            )
-
-    return [(given.files[name], masks.files[name]) for name in names]
-
-
-def _listed(name: str, given: Folder) -> str:
-    """Return the name of an image in a list, without the suffix where the list gives its file's
-    whole name.
-    """
-    name = unicodedata.normalize("NFC", name)
-    stem = without_suffix(name)
-    if name not in given.files and stem in given.files:
-        return stem
-    return name
-
-
-def unscored(pairs: Pairs, masks: Folder, what: str, listed: str | None) -> list[str]:
-    """Say how many masks are not scored, as they have no prediction or whatever `what` says.
-
-    Returns a sentence, or none where all are scored or a list names what shall be.
-    """
-    every = set(masks.files.values())
-    left = sorted(every - {mask for _, mask in pairs})
-    if listed or not left:
-        return []
-    return [
-        f"{len(left)} of {len(every)} masks in {masks.path} have no {what}, first {left[0].name}: "
-        f"the score is of the other {len(every) - len(left)}"
-    ]
 
 
 def score(pairs: Pairs, classes: int, workers: int = 0) -> ConfusionMatrix:
@@ -245,12 +179,12 @@ def seed_counts(
     if they count from 0, and from 1. Raises UserError as `score_seeds` does.
     """
     path, mask = paths
-    sweep = Sweep(classes, torch.tensor(thresholds))
     true = load_mask(mask)
-    check_labels(mask, true[true != IGNORE], sweep.size)
+    check_labels(mask, true[true != IGNORE], classes)
     height, width = true.shape
-    keys, scores = read_seeds(path, (height, width), sweep.size - 1)
-    counts = sweep.counts_of(keys, scores, torch.from_numpy(true).long())
+    keys, scores = read_seeds(path, (height, width), classes - 1)
+    truth = torch.from_numpy(true).long()
+    counts = level_counts(keys, scores, truth, classes, torch.tensor(thresholds))
 
     shown = set(labels_in(true))
     from_0, from_1 = (len(shown & {key + 1 - first for key in keys.tolist()}) for first in (0, 1))

@@ -19,6 +19,7 @@ from utils.common.files import make_folder, write_whole
 from utils.common.identity import identity_of
 from utils.common.progress import Pace
 from utils.inference.evaluation import evaluating
+from utils.inference.predict import total_scores
 from utils.inference.seed_export import choices_of, tag_labels
 from utils.inference.seeds import ImageSeeds, image_seeds
 from utils.metrics import CAMS, TITLES, ConfusionMatrix, kinds_of
@@ -50,11 +51,9 @@ def make_pseudo_masks(model: CVF, images: Split, run: Run) -> Path:
     distributed.barrier()
 
     if main:
-        matrices = {title: ConfusionMatrix(images.tags.classes + 1) for title in _titles(model)}
-        for entry in Entries(journals):
-            for title, pairs in entry["results"].items():
-                matrices[title].add_pairs(pairs)
-        _record(matrices, len(images), run)
+        totals = total_scores(Entries(journals), images.tags.classes + 1)
+        in_order = {title: totals[title] for title in _titles(model) if title in totals}
+        _record(in_order, len(images), run)
         _tell_others(images, run)
     return run.folder / PSEUDO_LABELS
 
@@ -152,8 +151,7 @@ def _label_maps(seeds: ImageSeeds, model: CVF) -> dict[str, Tensor]:
 
 def _record(scores: dict[str, ConfusionMatrix], images: int, run: Run) -> None:
     """Say and keep the results, if any of so many images has a mask."""
-    scored = scores[TITLES["pseudo"]].images  # as of the others
-    if not scored:
+    if not scores:
         return
 
     run.recorder.scalars(
@@ -161,12 +159,12 @@ def _record(scores: dict[str, ConfusionMatrix], images: int, run: Run) -> None:
     )
 
     references = references_of(run.config)
-    if scored != images:
+    if scores[TITLES["pseudo"]].images != images:  # as of the others
         references = ()  # the numbers of others are of all images
     for title, matrix in scores.items():
         split = run.config.train_split
         others = beside_end(title, split, references)
         run.recorder.say(
-            f"{title} mIoU {100 * matrix.miou():.2f} ({split}, {scored} images){others}"
+            f"{title} mIoU {100 * matrix.miou():.2f} ({split}, {matrix.images} images){others}"
         )
         add_result(run.folder, title, split, matrix, run.facts["classes"])
